@@ -1,0 +1,263 @@
+//! TOML tables whose errors point at the line: `cokv.toml:12: unknown key `windw`; did you mean `window`?`
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// A configuration that cannot be read, with the place.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file, as the user named it.
+    pub file: String,
+    /// Line of the mistake, counted from 1; none where only the file is known.
+    pub line: Option<usize>,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}: {}", self.file, self.message),
+            None => write!(f, "{}: {}", self.file, self.message),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Origin<'i> {
+    file: &'i str,
+    text: &'i str,
+}
+
+/// A TOML table that remembers where it was written.
+#[derive(Clone, Debug)]
+pub struct ConfigTable<'i> {
+    origin: Origin<'i>,
+    table: Spanned<DeTable<'i>>,
+}
+
+/// One of several implementations, with its settings: `allocator = "uniform"` or
+/// `compressor = { name = "snapkv", window = 32 }`.
+#[derive(Clone, Debug)]
+pub struct Choice<'i> {
+    /// The implementation's registered name.
+    pub name: String,
+    /// All other keys of the table.
+    pub settings: ConfigTable<'i>,
+}
+
+impl<'i> Choice<'i> {
+    /// An implementation with its default settings; errors point at `table`.
+    pub fn named(name: &str, table: &ConfigTable<'i>) -> Self {
+        Self { name: name.into(), settings: table.like(table.table.span(), DeTable::new()) }
+    }
+}
+
+impl<'i> ConfigTable<'i> {
+    /// Parses a whole document; `file` is what errors call it.
+    pub fn parse(file: &'i str, text: &'i str) -> Result<Self, ConfigError> {
+        let origin = Origin { file, text };
+        let table = DeTable::parse(text).map_err(|error| origin.error(&error, 0..0))?;
+        Ok(Self { origin, table })
+    }
+
+    /// Whether nothing is left in the table.
+    pub fn is_empty(&self) -> bool {
+        self.table.get_ref().is_empty()
+    }
+
+    /// Removes the table under `key`; an absent one is empty.
+    pub fn take_table(&mut self, key: &str) -> Result<Self, ConfigError> {
+        match self.table.get_mut().remove(key) {
+            None => Ok(self.like(self.table.span(), DeTable::new())),
+            Some(value) => self.expect_table(key, value),
+        }
+    }
+
+    /// Removes the array of tables under `key` (`[[key]]`); an absent one is empty.
+    pub fn take_tables(&mut self, key: &str) -> Result<Vec<Self>, ConfigError> {
+        let Some(value) = self.table.get_mut().remove(key) else {
+            return Ok(Vec::new());
+        };
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::Array(entries) => entries.into_iter().map(|entry| self.expect_table(key, entry)).collect(),
+            other => Err(self.origin.at(span, format!("`{key}` must be tables, written [[{key}]], not {}", other.type_str()))),
+        }
+    }
+
+    /// Removes the tables of a table of tables (`[key.NAME]`), with their names.
+    pub fn take_named_tables(&mut self, key: &str) -> Result<Vec<(String, Self)>, ConfigError> {
+        let mut outer = self.take_table(key)?;
+        let entries = std::mem::take(outer.table.get_mut());
+        entries
+            .into_iter()
+            .map(|(name, value)| {
+                let name = name.into_inner().into_owned();
+                let table = self.expect_table(&name, value)?;
+                Ok((name, table))
+            })
+            .collect()
+    }
+
+    /// Removes the choice under `key`, written as a name or as a table with a `name`.
+    pub fn take_choice(&mut self, key: &str) -> Result<Option<Choice<'i>>, ConfigError> {
+        let Some(value) = self.table.get_mut().remove(key) else {
+            return Ok(None);
+        };
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::String(name) => {
+                Ok(Some(Choice { name: name.into_owned(), settings: self.like(span, DeTable::new()) }))
+            }
+            DeValue::Table(table) => {
+                let mut settings = self.like(span.clone(), table);
+                match settings.table.get_mut().remove("name").map(Spanned::into_inner) {
+                    Some(DeValue::String(name)) => Ok(Some(Choice { name: name.into_owned(), settings })),
+                    _ => Err(self.origin.at(span, format!("`{key}` needs a name: {key} = {{ name = \"…\" }}"))),
+                }
+            }
+            other => {
+                let kind = other.type_str();
+                Err(self.origin.at(span, format!("`{key}` must be a name or a table with a name, not {kind}")))
+            }
+        }
+    }
+
+    /// Reads the whole table as a settings struct (`#[serde(deny_unknown_fields)]`).
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
+        T::deserialize(toml::de::Deserializer::from(self.table.clone()))
+            .map_err(|error| self.origin.error(&error, self.table.span()))
+    }
+
+    /// An error that points at this table.
+    pub fn error(&self, message: impl Into<String>) -> ConfigError {
+        self.origin.at(self.table.span(), message.into())
+    }
+
+    fn like(&self, span: Range<usize>, table: DeTable<'i>) -> Self {
+        Self { origin: self.origin, table: Spanned::new(span, table) }
+    }
+
+    fn expect_table(&self, key: &str, value: Spanned<DeValue<'i>>) -> Result<Self, ConfigError> {
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::Table(table) => Ok(self.like(span, table)),
+            other => Err(self.origin.at(span, format!("`{key}` must be a table, not {}", other.type_str()))),
+        }
+    }
+}
+
+impl Origin<'_> {
+    /// Errors about a table as a whole (a missing key) carry no span of their own and take the table's.
+    fn error(&self, error: &toml::de::Error, table: Range<usize>) -> ConfigError {
+        self.at(error.span().unwrap_or(table), explain(error.message()))
+    }
+
+    fn at(&self, span: Range<usize>, message: String) -> ConfigError {
+        let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
+        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+        ConfigError { file: self.file.into(), line: Some(line), message }
+    }
+}
+
+/// Adds the nearest known name to serde's "unknown field `x`, expected one of `a`, `b`".
+fn explain(message: &str) -> String {
+    let Some(rest) = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `")) else {
+        return message.into();
+    };
+    let mut quoted = rest.split('`').step_by(2);
+    let unknown = quoted.next().unwrap_or_default();
+    let kind = if message.starts_with("unknown field") { "key" } else { "value" };
+    unknown_name(kind, unknown, quoted.filter(|name| !name.is_empty()))
+}
+
+/// "unknown KIND `x`; did you mean `y`? (known: …)".
+pub fn unknown_name<'a>(kind: &str, unknown: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    let nearest = known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(unknown, name), name))
+        .filter(|(similarity, _)| *similarity > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let hint = nearest.map(|(_, name)| format!("; did you mean `{name}`?")).unwrap_or_default();
+    let list = match known.as_slice() {
+        [] => "none are known".into(),
+        names => format!("known: {}", names.join(", ")),
+    };
+    format!("unknown {kind} `{unknown}`{hint} ({list})")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields, default)]
+    struct Settings {
+        window: usize,
+        kernel: usize,
+    }
+
+    impl Default for Settings {
+        fn default() -> Self {
+            Self { window: 8, kernel: 7 }
+        }
+    }
+
+    const DOCUMENT: &str = r#"
+[model]
+source = "x"
+
+[[method]]
+compressor = { name = "snapkv", window = 32 }
+
+[[method]]
+compressor = { name = "snapkv",
+  windw = 32 }
+
+[[method]]
+compressor = "full"
+"#;
+
+    fn methods() -> Vec<ConfigTable<'static>> {
+        ConfigTable::parse("cokv.toml", DOCUMENT).unwrap().take_tables("method").unwrap()
+    }
+
+    #[test]
+    fn choices_are_names_or_tables() {
+        let mut methods = methods();
+        let table = methods[0].take_choice("compressor").unwrap().unwrap();
+        assert_eq!(table.name, "snapkv");
+        assert_eq!(table.settings.read::<Settings>().unwrap(), Settings { window: 32, kernel: 7 });
+        let name = methods[2].take_choice("compressor").unwrap().unwrap();
+        assert_eq!((name.name.as_str(), name.settings.is_empty()), ("full", true));
+        assert!(methods[2].take_choice("allocator").unwrap().is_none());
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_line_and_nearest() {
+        let choice = methods()[1].take_choice("compressor").unwrap().unwrap();
+        let error = choice.settings.read::<Settings>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cokv.toml:10: unknown key `windw`; did you mean `window`? (known: window, kernel)"
+        );
+    }
+
+    #[test]
+    fn wrong_types_and_broken_syntax_carry_their_line() {
+        let table = ConfigTable::parse("a.toml", "\nwindow = \"wide\"").unwrap();
+        assert_eq!(table.read::<Settings>().unwrap_err().line, Some(2));
+        assert_eq!(ConfigTable::parse("a.toml", "x = 1\ny = ").unwrap_err().line, Some(2));
+        let mut table = ConfigTable::parse("a.toml", "method = 3").unwrap();
+        assert!(table.take_tables("method").unwrap_err().message.contains("[[method]]"));
+    }
+}

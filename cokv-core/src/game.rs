@@ -1,0 +1,40 @@
+//! The cooperative game whose players are KV heads.
+
+use std::error::Error;
+
+use crate::{Coalition, HeadScores};
+
+/// Whatever stopped a game or an estimator.
+pub type GameError = Box<dyn Error + Send + Sync>;
+
+/// One question to a game: what does this coalition achieve on this instance?
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// The heads that keep the whole prompt.
+    pub coalition: &'a Coalition,
+    /// A validation record, below [`Game::instances`].
+    pub instance: usize,
+}
+
+/// A cooperative game. The utility of a coalition is the mean of its utilities over the instances.
+///
+/// Queries come in batches because that is where the speed is: a model answers many coalitions of one record in one
+/// forward pass.
+pub trait Game {
+    /// Number of players: KV heads of the model.
+    fn players(&self) -> usize;
+
+    /// Number of instances; a game without records has one.
+    fn instances(&self) -> usize {
+        1
+    }
+
+    /// Writes the utility of every query to the same place of `utilities`, which has the length of `queries`.
+    fn evaluate(&mut self, queries: &[Query<'_>], utilities: &mut [f64]) -> Result<(), GameError>;
+}
+
+/// Finds out offline what each KV head is worth.
+pub trait ImportanceEstimator {
+    /// Plays the game and returns one score per player.
+    fn estimate(&self, game: &mut dyn Game) -> Result<HeadScores, GameError>;
+}

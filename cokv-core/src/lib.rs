@@ -1,0 +1,36 @@
+//! The vocabulary and the seams of cokv.
+//!
+//! Three steps turn a prefilled prompt into a small cache, and each can be swapped alone:
+//!
+//! 1. **score**: a [`CacheCompressor`] says how much every prompt token is worth to every KV head;
+//! 2. **allocate**: a [`BudgetAllocator`] says how many tokens each KV head keeps;
+//! 3. **select**: [`select`] takes the best tokens of each head.
+//!
+//! A [`Method`] is the three together. Offline, an [`ImportanceEstimator`] plays a [`Game`] to find out what each head
+//! is worth. This crate knows no tensors, models, datasets or files: everything is plain slices.
+
+#![warn(missing_docs)]
+
+mod budget;
+mod coalition;
+pub mod config;
+mod game;
+mod layout;
+mod method;
+mod policy;
+pub mod registry;
+mod scores;
+pub mod select;
+mod view;
+
+pub use budget::{Budget, BudgetError, BudgetPlan};
+pub use coalition::{Coalition, CoalitionError};
+pub use config::{ConfigError, ConfigTable};
+pub use game::{Game, GameError, ImportanceEstimator, Query};
+pub use layout::{HeadLayout, LayoutError};
+pub use method::Method;
+pub use policy::{AllocationRequest, BudgetAllocator, CacheCompressor, PolicyError, Protected};
+pub use registry::Registry;
+pub use scores::{HeadScores, ScoresError, TokenScores};
+pub use select::{HeadSelection, Selection};
+pub use view::{LayerView, ObservationRequest, QueryStatistics};

@@ -1,0 +1,95 @@
+//! A compressor and an allocator under one name: a column of the matrix.
+
+use crate::{
+    AllocationRequest, BudgetAllocator, CacheCompressor, HeadLayout, HeadScores, LayerView, ObservationRequest, PolicyError,
+    Selection, TokenScores, select,
+};
+
+/// A whole compression method: score, allocate, select.
+pub struct Method {
+    name: String,
+    compressor: Box<dyn CacheCompressor>,
+    allocator: Box<dyn BudgetAllocator>,
+    head_scores: Option<HeadScores>,
+}
+
+impl Method {
+    /// Puts the two together under a name that tables and logs show.
+    pub fn new(
+        name: impl Into<String>,
+        compressor: Box<dyn CacheCompressor>,
+        allocator: Box<dyn BudgetAllocator>,
+    ) -> Self {
+        Self { name: name.into(), compressor, allocator, head_scores: None }
+    }
+
+    /// Gives the allocator what the heads were found to be worth.
+    pub fn with_head_scores(mut self, scores: HeadScores) -> Self {
+        self.head_scores = Some(scores);
+        self
+    }
+
+    /// The name that tables and logs show.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the budget matters at all.
+    pub fn evicts(&self) -> bool {
+        self.compressor.evicts()
+    }
+
+    /// What prefill must record.
+    pub fn observations(&self) -> ObservationRequest {
+        self.compressor.observations()
+    }
+
+    /// Scores one layer, `[kv_heads, prompt_len]`, and checks that they are complete and finite.
+    pub fn score(&self, view: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+        let scores = self.compressor.score(view)?;
+        let expected = view.layout.kv_heads * view.prompt_len;
+        if scores.len() != expected {
+            return Err(PolicyError::WrongLength {
+                method: self.name.clone(),
+                what: "the scores of a layer",
+                found: scores.len(),
+                expected,
+            });
+        }
+        match scores.iter().position(|score| !score.is_finite()) {
+            Some(at) => Err(PolicyError::NotFinite {
+                method: self.name.clone(),
+                layer: view.layer,
+                kv_head: at / view.prompt_len,
+                token: at % view.prompt_len,
+                value: scores[at],
+            }),
+            None => Ok(scores),
+        }
+    }
+
+    /// Shares `total` tokens out over the heads and takes the best of each.
+    pub fn select(&self, layout: HeadLayout, scores: &TokenScores, total: usize) -> Result<Selection, PolicyError> {
+        if !self.evicts() {
+            return Ok(Selection::everything(layout.heads()));
+        }
+        let protected = self.compressor.protected();
+        let plan = self.allocator.allocate(&AllocationRequest {
+            layout,
+            prompt_len: scores.prompt_len(),
+            total,
+            protected,
+            token_scores: scores,
+            head_scores: self.head_scores.as_ref(),
+        })?;
+        if plan.kept().len() != layout.heads() {
+            return Err(PolicyError::WrongLength {
+                method: self.name.clone(),
+                what: "the budget plan",
+                found: plan.kept().len(),
+                expected: layout.heads(),
+            });
+        }
+        Ok(select::select(scores, &plan, protected))
+    }
+}

@@ -1,0 +1,153 @@
+//! From names in a TOML file to implementations.
+
+use std::collections::BTreeMap;
+
+use crate::config::{Choice, unknown_name};
+use crate::{BudgetAllocator, CacheCompressor, ConfigError, ConfigTable, Method};
+
+type Builder<T> = Box<dyn Fn(&ConfigTable<'_>) -> Result<Box<T>, ConfigError> + Send + Sync>;
+
+/// Every compressor and allocator that a TOML file may name. A user's own crate adds its policies to
+/// `cokv_policies::registry()`:
+///
+/// ```
+/// # use cokv_core::{CacheCompressor, LayerView, PolicyError, Registry};
+/// #[derive(serde::Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Oldest {}
+///
+/// impl CacheCompressor for Oldest {
+///     fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+///         let row = (0..layer.prompt_len).map(|token| -(token as f32));
+///         Ok(std::iter::repeat_n(row, layer.layout.kv_heads).flatten().collect())
+///     }
+/// }
+///
+/// let mut registry = Registry::default();
+/// registry.add_compressor("oldest", |settings| Ok(Box::new(settings.read::<Oldest>()?)));
+/// ```
+#[derive(Default)]
+pub struct Registry {
+    compressors: BTreeMap<String, Builder<dyn CacheCompressor>>,
+    allocators: BTreeMap<String, Builder<dyn BudgetAllocator>>,
+}
+
+impl Registry {
+    /// Makes a compressor known; a second one of the same name replaces the first.
+    pub fn add_compressor<F>(&mut self, name: &str, build: F)
+    where
+        F: Fn(&ConfigTable<'_>) -> Result<Box<dyn CacheCompressor>, ConfigError> + Send + Sync + 'static,
+    {
+        self.compressors.insert(name.into(), Box::new(build));
+    }
+
+    /// Makes an allocator known; a second one of the same name replaces the first.
+    pub fn add_allocator<F>(&mut self, name: &str, build: F)
+    where
+        F: Fn(&ConfigTable<'_>) -> Result<Box<dyn BudgetAllocator>, ConfigError> + Send + Sync + 'static,
+    {
+        self.allocators.insert(name.into(), Box::new(build));
+    }
+
+    /// Names of all compressors, sorted.
+    pub fn compressors(&self) -> impl Iterator<Item = &str> {
+        self.compressors.keys().map(String::as_str)
+    }
+
+    /// Names of all allocators, sorted.
+    pub fn allocators(&self) -> impl Iterator<Item = &str> {
+        self.allocators.keys().map(String::as_str)
+    }
+
+    /// Builds a compressor from its name and settings.
+    pub fn compressor(&self, choice: &Choice<'_>) -> Result<Box<dyn CacheCompressor>, ConfigError> {
+        build(&self.compressors, "compressor", choice)
+    }
+
+    /// Builds an allocator from its name and settings.
+    pub fn allocator(&self, choice: &Choice<'_>) -> Result<Box<dyn BudgetAllocator>, ConfigError> {
+        build(&self.allocators, "allocator", choice)
+    }
+
+    /// Builds a method from a `[[method]]` table: `compressor`, `allocator` (default `uniform`) and `name` (default: the
+    /// compressor's, with the allocator's behind it where that is not the default).
+    pub fn method(&self, mut table: ConfigTable<'_>) -> Result<Method, ConfigError> {
+        let whole = table.clone();
+        let compressor = table
+            .take_choice("compressor")?
+            .ok_or_else(|| whole.error("a method needs a compressor, for example: compressor = \"snapkv\""))?;
+        let allocator = table.take_choice("allocator")?.unwrap_or_else(|| Choice::named("uniform", &whole));
+        let default_name = match allocator.name.as_str() {
+            "uniform" => compressor.name.clone(),
+            other => format!("{}+{other}", compressor.name),
+        };
+        let name = table.read::<MethodName>()?.name.unwrap_or(default_name);
+        Ok(Method::new(name, self.compressor(&compressor)?, self.allocator(&allocator)?))
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MethodName {
+    name: Option<String>,
+    // Taken out before this is read; named here so that a misspelt key finds its nearest neighbour.
+    #[serde(default, rename = "compressor")]
+    _compressor: (),
+    #[serde(default, rename = "allocator")]
+    _allocator: (),
+}
+
+fn build<T: ?Sized>(builders: &BTreeMap<String, Builder<T>>, kind: &str, choice: &Choice<'_>) -> Result<Box<T>, ConfigError> {
+    match builders.get(&choice.name) {
+        Some(build) => build(&choice.settings),
+        None => Err(choice.settings.error(unknown_name(kind, &choice.name, builders.keys().map(String::as_str)))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::{AllocationRequest, BudgetPlan, LayerView, PolicyError};
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Flat {}
+
+    impl CacheCompressor for Flat {
+        fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+            Ok(vec![0.0; layer.layout.kv_heads * layer.prompt_len])
+        }
+    }
+
+    impl BudgetAllocator for Flat {
+        fn allocate(&self, request: &AllocationRequest<'_>) -> Result<BudgetPlan, PolicyError> {
+            Ok(BudgetPlan::new(vec![0; request.layout.heads()]))
+        }
+    }
+
+    fn method(text: &str) -> Result<Method, ConfigError> {
+        let mut registry = Registry::default();
+        registry.add_compressor("flat", |settings| Ok(Box::new(settings.read::<Flat>()?)));
+        registry.add_allocator("uniform", |settings| Ok(Box::new(settings.read::<Flat>()?)));
+        registry.add_allocator("other", |settings| Ok(Box::new(settings.read::<Flat>()?)));
+        registry.method(ConfigTable::parse("cokv.toml", text)?)
+    }
+
+    #[test]
+    fn names_default_to_what_the_method_is_made_of() {
+        assert_eq!(method("compressor = 'flat'").unwrap().name(), "flat");
+        assert_eq!(method("compressor = 'flat'\nallocator = 'other'").unwrap().name(), "flat+other");
+        assert_eq!(method("compressor = 'flat'\nname = 'mine'").unwrap().name(), "mine");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let message = |text: &str| method(text).err().unwrap().to_string();
+        assert_eq!(message("compressor = 'flatt'"), "cokv.toml:1: unknown compressor `flatt`; did you mean `flat`? (known: flat)");
+        assert!(message("compressor = 'flat'\nalocator = 'other'").contains(":2: unknown key `alocator`; did you mean `allocator`?"));
+        assert!(message("\ncompressor = { name = 'flat', speed = 1 }").contains(":2: unknown key `speed`"));
+        assert!(message("name = 'mine'").contains("needs a compressor"));
+    }
+}
