@@ -1,1 +1,21 @@
+//! Language models for cokv.
+#![warn(missing_docs)]
 
+pub mod cache;
+pub mod chat;
+pub mod config;
+pub mod decoder;
+mod error;
+pub mod kernel;
+pub mod linear;
+mod model;
+mod observe;
+mod prefill;
+mod rope;
+pub mod source;
+pub mod tokenizer;
+pub mod weights;
+
+pub use error::ModelError;
+pub use model::{LanguageModel, LoadOptions, fingerprint};
+pub use prefill::Prefill;

@@ -1,0 +1,239 @@
+//! A record that does not have its length yet, and how it gets it.
+
+/// A place in a context: 0 is its beginning, 2^64 would be its end.
+///
+/// An integer, because the same record must come out on every platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Depth(u64);
+
+impl Depth {
+    /// Where the record at this index has what is asked for.
+    ///
+    /// The van der Corput sequence (1/2, 1/4, 3/4, 1/8, …): the first records of a task are spread
+    /// evenly, however many they are.
+    pub(super) fn of_record(index: u64) -> Self {
+        Self(index.wrapping_add(1).reverse_bits())
+    }
+
+    /// `count` depths at equal distances, the first of them this one, the others wrapped around.
+    pub(super) fn spread(self, count: u32) -> impl Iterator<Item = Self> {
+        let distance = u64::MAX / u64::from(count.max(1));
+        (0..count).map(move |step| Self(self.0.wrapping_add(distance.wrapping_mul(u64::from(step)))))
+    }
+
+    /// How many of `total` pieces lie before this depth.
+    fn pieces_before(self, total: usize) -> usize {
+        ((u128::from(self.0) * (total as u128 + 1)) >> 64) as usize
+    }
+}
+
+/// A part of the context that a record cannot do without.
+pub(super) struct Planted {
+    pub(super) depth: Depth,
+    pub(super) text: String,
+}
+
+/// A part of the context that only makes it longer, with its size estimated on its own.
+pub(super) struct Piece {
+    text: String,
+    tokens: usize,
+}
+
+/// A record whose context can still be of any length.
+///
+/// All texts bring the white space that separates them from what follows.
+pub(super) struct Draft {
+    pub(super) input: String,
+    pub(super) answer: String,
+    pub(super) classes: Vec<String>,
+    /// In the order in which those at the same place are to appear.
+    pub(super) planted: Vec<Planted>,
+    /// Draws the next piece of filler.
+    pub(super) filler: Box<dyn FnMut() -> String>,
+}
+
+/// A context of the length asked for.
+pub(super) struct Fitted {
+    pub(super) context: String,
+    /// The size of the whole prompt.
+    pub(super) tokens: usize,
+}
+
+/// How often the estimated sizes are corrected by a count of the whole prompt.
+const ROUNDS: usize = 8;
+/// How many of the last pieces are exchanged for others that fill the context better.
+const TAIL: usize = 3;
+/// How many such exchanges are tried.
+const TRIES: usize = 32;
+/// How many pieces in a row may turn out too long before a tail is taken as full.
+const MISSES: usize = 4;
+
+impl Draft {
+    /// The context with this filler.
+    pub(super) fn context(&self, filler: &[Piece]) -> String {
+        let mut planted: Vec<&Planted> = self.planted.iter().collect();
+        planted.sort_by_key(|planted| planted.depth);
+        let mut planted = planted.into_iter().peekable();
+
+        let mut context = String::new();
+        for (before, piece) in filler.iter().enumerate() {
+            while let Some(next) = planted.next_if(|next| next.depth.pieces_before(filler.len()) <= before) {
+                context.push_str(&next.text);
+            }
+            context.push_str(&piece.text);
+        }
+        context.extend(planted.map(|rest| rest.text.as_str()));
+        context.truncate(context.trim_end().len());
+        context
+    }
+
+    /// Adds filler until the whole prompt has nearly, and at most, `limit` tokens.
+    ///
+    /// `prompt_tokens` counts the whole prompt of a context and is called a few times only;
+    /// `piece_tokens` counts one piece of filler. The prompt without filler must fit.
+    pub(super) fn fit(
+        &mut self,
+        limit: usize,
+        prompt_tokens: &dyn Fn(&str) -> usize,
+        piece_tokens: &dyn Fn(&str) -> usize,
+    ) -> Fitted {
+        let slack = limit / 100;
+        let bare = self.context(&[]);
+        let mut best = Fitted { tokens: prompt_tokens(&bare), context: bare };
+        let mut room = limit.saturating_sub(best.tokens);
+        let mut pieces = Vec::new();
+        for _ in 0..ROUNDS {
+            self.fill(&mut pieces, room, slack / 2, piece_tokens);
+            let context = self.context(&pieces);
+            let tokens = prompt_tokens(&context);
+            if (best.tokens..=limit).contains(&tokens) {
+                best = Fitted { context, tokens };
+            }
+            if best.tokens + slack >= limit {
+                break;
+            }
+            // Pieces side by side do not have quite the tokens they have alone, but the difference
+            // hardly changes from one round to the next.
+            room = (room + limit).saturating_sub(tokens);
+        }
+        best
+    }
+
+    /// Brings the pieces' estimated sizes as close to `room` as it can without exceeding it.
+    fn fill(&mut self, pieces: &mut Vec<Piece>, room: usize, slack: usize, piece_tokens: &dyn Fn(&str) -> usize) {
+        let mut total: usize = pieces.iter().map(|piece| piece.tokens).sum();
+        loop {
+            let piece = self.draw(piece_tokens);
+            if total + piece.tokens > room {
+                break;
+            }
+            total += piece.tokens;
+            pieces.push(piece);
+        }
+        while total > room {
+            total -= pieces.pop().map_or(total, |piece| piece.tokens);
+        }
+        let tail = pieces.split_off(pieces.len().saturating_sub(TAIL));
+        let tail_room = room - total + tail.iter().map(|piece| piece.tokens).sum::<usize>();
+        pieces.extend(self.fullest_tail(tail, tail_room, slack, piece_tokens));
+    }
+
+    /// The fullest of some random runs of pieces, and of `tail`, none of them larger than `room`.
+    fn fullest_tail(
+        &mut self,
+        tail: Vec<Piece>,
+        room: usize,
+        slack: usize,
+        piece_tokens: &dyn Fn(&str) -> usize,
+    ) -> Vec<Piece> {
+        let mut best_left = room - tail.iter().map(|piece| piece.tokens).sum::<usize>();
+        let mut best = tail;
+        for _ in 0..TRIES {
+            if best_left <= slack {
+                break;
+            }
+            let mut run = Vec::new();
+            let mut left = room;
+            let mut misses = 0;
+            while misses < MISSES {
+                let piece = self.draw(piece_tokens);
+                if piece.tokens <= left {
+                    left -= piece.tokens;
+                    run.push(piece);
+                    misses = 0;
+                } else {
+                    misses += 1;
+                }
+            }
+            if left < best_left {
+                best_left = left;
+                best = run;
+            }
+        }
+        best
+    }
+
+    fn draw(&mut self, piece_tokens: &dyn Fn(&str) -> usize) -> Piece {
+        let text = (self.filler)();
+        // At least one, so that filling ends whatever the counter says.
+        let tokens = piece_tokens(&text).max(1);
+        Piece { text, tokens }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Depth, Draft, Planted};
+
+    fn draft(planted: &[(Depth, &str)]) -> Draft {
+        Draft {
+            input: String::new(),
+            answer: String::new(),
+            classes: Vec::new(),
+            planted: planted.iter().map(|&(depth, text)| Planted { depth, text: text.to_owned() }).collect(),
+            filler: Box::new(|| "filler ".to_owned()),
+        }
+    }
+
+    fn words(text: &str) -> usize {
+        text.split_whitespace().count()
+    }
+
+    #[test]
+    fn depths_of_the_first_records_are_spread_evenly() {
+        for count in [4, 16, 20, 100] {
+            let mut per_quarter = [0; 4];
+            for index in 0..count {
+                per_quarter[Depth::of_record(index).pieces_before(3)] += 1;
+            }
+            assert!(per_quarter.iter().all(|&records| records * 5 >= count), "{per_quarter:?}");
+        }
+    }
+
+    #[test]
+    fn planted_texts_stand_at_their_depths_and_in_their_order() {
+        let middle = Depth::of_record(0);
+        let mut draft = draft(&[(middle, "first "), (middle, "second ")]);
+        let fitted = draft.fit(22, &words, &words);
+        let position = |word| fitted.context.split(' ').position(|other| other == word);
+        assert_eq!(fitted.tokens, 22);
+        assert_eq!(position("first"), Some(10));
+        assert_eq!(position("second"), Some(11));
+    }
+
+    #[test]
+    fn a_wrong_estimate_is_corrected() {
+        for factor in [1, 2] {
+            let fitted = draft(&[]).fit(1000, &words, &|piece| words(piece) * factor);
+            assert!((970..=1000).contains(&fitted.tokens), "{}", fitted.tokens);
+        }
+        let fitted = draft(&[]).fit(1000, &|text| words(text) * 3 / 2, &words);
+        assert!((970..=1000).contains(&fitted.tokens), "{}", fitted.tokens);
+    }
+
+    #[test]
+    fn a_counter_that_counts_nothing_does_not_hang() {
+        let fitted = draft(&[]).fit(100, &|_| 0, &|_| 0);
+        assert_eq!(fitted.tokens, 0);
+    }
+}

@@ -1,0 +1,170 @@
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// The records that a task's own tests look at.
+pub(super) fn records(task: Task) -> Vec<Record> {
+    generate(task, 1000, 20, 7, &tokens).unwrap()
+}
+
+/// Counts much as a byte-pair tokenizer does: words in parts of up to four letters, digits and
+/// punctuation one by one, one token for a run of white space other than a space.
+fn tokens(text: &str) -> usize {
+    let mut total = 0;
+    let mut letters = 0;
+    let mut previous = '\0';
+    for letter in text.chars() {
+        if letter.is_alphabetic() {
+            total += usize::from(letters % 4 == 0);
+            letters += 1;
+        } else {
+            letters = 0;
+            let counts = letter != ' ' && !(letter.is_whitespace() && previous.is_whitespace());
+            total += usize::from(counts);
+        }
+        previous = letter;
+    }
+    total
+}
+
+fn prompt(task: Task, record: &Record) -> String {
+    task.template().replace("{context}", &record.context).replace("{input}", &record.input)
+}
+
+#[test]
+fn names_lead_back_to_their_tasks() {
+    for task in Task::ALL {
+        assert_eq!(task.to_string().parse(), Ok(task));
+    }
+    let error = "needle".parse::<Task>().unwrap_err();
+    assert!(error.to_string().contains("multi-key-needle"), "{error}");
+}
+
+#[test]
+fn templates_hold_each_field_once() {
+    for task in Task::ALL {
+        for field in ["{context}", "{input}"] {
+            assert_eq!(task.template().matches(field).count(), 1, "{task}");
+        }
+    }
+}
+
+#[test]
+fn prompts_have_nearly_the_length_asked_for() {
+    for task in Task::ALL {
+        for context_tokens in [300, 1000, 4000] {
+            for record in generate(task, context_tokens, 20, 1, &tokens).unwrap() {
+                let length = tokens(&prompt(task, &record));
+                assert_eq!(record.length, length as u64);
+                assert!(
+                    length <= context_tokens && length * 100 >= context_tokens * 97,
+                    "{}: {length} tokens",
+                    record.id
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn room_is_left_for_a_chat_template() {
+    let with_chat = |text: &str| tokens(text) + 40;
+    for task in Task::ALL {
+        for record in generate(task, 500, 10, 1, &with_chat).unwrap() {
+            let length = tokens(&prompt(task, &record));
+            assert!((445..=460).contains(&length), "{}: {length} tokens", record.id);
+        }
+    }
+}
+
+#[test]
+fn records_differ() {
+    for task in Task::ALL {
+        let of_seed = |seed| generate(task, 400, 20, seed, &tokens).unwrap();
+        let prompts: BTreeSet<String> =
+            of_seed(1).iter().chain(&of_seed(2)).map(|record| prompt(task, record)).collect();
+        assert_eq!(prompts.len(), 40, "{task}");
+    }
+}
+
+#[test]
+fn a_longer_context_keeps_the_question_and_the_answer() {
+    for task in Task::ALL {
+        let short = generate(task, 400, 5, 3, &tokens).unwrap();
+        let long = generate(task, 2000, 5, 3, &tokens).unwrap();
+        for (short, long) in short.iter().zip(&long) {
+            assert_eq!((&short.input, &short.answers), (&long.input, &long.answers));
+            assert_ne!(short.id, long.id);
+        }
+    }
+}
+
+#[test]
+fn records_are_the_same_on_every_platform() {
+    // Figures of published runs rest on these; a change here makes them incomparable.
+    let records = Task::ALL.map(|task| generate(task, 600, 1, 42, &tokens).unwrap().remove(0));
+    let answers = records.each_ref().map(|record| record.answers[0].as_str());
+    assert_eq!(
+        answers,
+        [
+            "3388603",
+            "solar falcon 637",
+            "44848743",
+            "MONON, GENUR, TAMIP, BONES",
+            "health and medicine",
+            "IndigoOrchid(settings.bison_height, settings.rocket_count, settings.cedar_cost)",
+        ]
+    );
+    let prompts: String = Task::ALL.iter().zip(&records).map(|(&task, record)| prompt(task, record)).collect();
+    assert_eq!(prompts.bytes().fold(0, |state, byte| mix(state ^ u64::from(byte))), 0x3517_01c6_f455_5701);
+}
+
+#[test]
+fn a_context_too_small_is_refused_with_the_smallest_that_is_not() {
+    for task in Task::ALL {
+        let Err(SyntheticError::ContextTooSmall { minimum, .. }) = generate(task, 10, 20, 1, &tokens) else {
+            panic!("{task} fits into 10 tokens");
+        };
+        assert!(generate(task, minimum - 1, 20, 1, &tokens).is_err());
+        assert_eq!(generate(task, minimum, 20, 1, &tokens).map(|records| records.len()), Ok(20));
+    }
+}
+
+#[test]
+fn no_records_need_no_room() {
+    assert_eq!(generate(Task::Passkey, 0, 0, 1, &tokens).map(|records| records.len()), Ok(0));
+}
+
+#[test]
+fn generating_takes_no_time_to_speak_of() {
+    for task in Task::ALL {
+        let start = Instant::now();
+        generate(task, 8000, 20, 1, &tokens).unwrap();
+        assert!(start.elapsed() < Duration::from_secs(5), "{task}: {:?}", start.elapsed());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn every_seed_and_length_gives_good_records(
+        task in prop::sample::select(&Task::ALL[..]),
+        context_tokens in 320_usize..1500,
+        seed in any::<u64>(),
+        shorter in 0_usize..6,
+    ) {
+        let records = generate(task, context_tokens, 6, seed, &tokens).unwrap();
+        prop_assert_eq!(&records, &generate(task, context_tokens, 6, seed, &tokens).unwrap());
+        prop_assert_eq!(&records[..shorter], &generate(task, context_tokens, shorter, seed, &tokens).unwrap()[..]);
+        for record in &records {
+            let length = tokens(&prompt(task, record));
+            prop_assert!(length <= context_tokens && length * 100 >= context_tokens * 96, "{} {}", record.id, length);
+            prop_assert_eq!(record.answers.len(), 1);
+            prop_assert!(tokens(&record.answers[0]) > 1);
+        }
+    }
+}

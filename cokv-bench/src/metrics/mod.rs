@@ -1,0 +1,187 @@
+//! The metrics of LongBench v1, equal to upstream's `metrics.py` and `eval.py` score for score.
+//!
+//! A score compares one prediction with one accepted answer and lies in `[0, 1]`; published tables
+//! show its mean over a task's records times 100. Parity includes upstream's accidents (set-based
+//! Rouge-L, list edited while read, recursion limit), because published numbers contain them. The
+//! versions that parity refers to are jieba 0.42.1, rouge 1.0.1 and fuzzywuzzy 0.18.0 without
+//! python-Levenshtein, under CPython 3.11.
+
+mod classification;
+mod code;
+mod python_text;
+mod qa;
+mod retrieval;
+mod rouge;
+mod segmentation;
+mod sequence_matcher;
+
+pub use rouge::PYTHON_RECURSION_LIMIT;
+
+/// How a task's predictions are compared with its answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// F1 over the words of English text (`qa_f1_score`).
+    QaF1,
+    /// F1 over the words of segmented Chinese text (`qa_f1_zh_score`).
+    QaF1Zh,
+    /// Rouge-L F-measure over space-separated words (`rouge_score`).
+    RougeL,
+    /// Rouge-L F-measure over the words of segmented Chinese text (`rouge_zh_score`).
+    RougeLZh,
+    /// Whether the prediction names the right class, shared among the classes that it names
+    /// (`classification_score`).
+    Classification,
+    /// Share of the prediction's numbers that are the answer's paragraph (`retrieval_score`).
+    Retrieval,
+    /// As [`Metric::Retrieval`], for Chinese answers (`retrieval_zh_score`).
+    RetrievalZh,
+    /// Share of the prediction's numbers that equal the answer (`count_score`).
+    Count,
+    /// Edit similarity of the first line of code (`code_sim_score`).
+    CodeSimilarity,
+}
+
+impl Metric {
+    /// Scores one prediction against one answer, in `[0, 1]`.
+    ///
+    /// Only [`Metric::Classification`] looks at `all_classes`, the labels that the task knows.
+    /// Argument order matters: several metrics are asymmetric. Most callers want
+    /// [`score_prediction`], which applies a task's own rules first.
+    pub fn score(self, prediction: &str, answer: &str, all_classes: &[String]) -> f64 {
+        match self {
+            Self::QaF1 => qa::f1(prediction, answer),
+            Self::QaF1Zh => qa::f1_zh(prediction, answer),
+            Self::RougeL => rouge::rouge_l(prediction, answer),
+            Self::RougeLZh => rouge::rouge_l_zh(prediction, answer),
+            Self::Classification => classification::score(prediction, answer, all_classes),
+            Self::Retrieval => retrieval::retrieval(prediction, answer),
+            Self::RetrievalZh => retrieval::retrieval_zh(prediction, answer),
+            Self::Count => retrieval::count(prediction, answer),
+            Self::CodeSimilarity => code::similarity(prediction, answer),
+        }
+    }
+
+    /// The name of the function in upstream's `metrics.py`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::QaF1 => "qa_f1_score",
+            Self::QaF1Zh => "qa_f1_zh_score",
+            Self::RougeL => "rouge_score",
+            Self::RougeLZh => "rouge_zh_score",
+            Self::Classification => "classification_score",
+            Self::Retrieval => "retrieval_score",
+            Self::RetrievalZh => "retrieval_zh_score",
+            Self::Count => "count_score",
+            Self::CodeSimilarity => "code_sim_score",
+        }
+    }
+}
+
+/// The metric of a LongBench task, or `None` for a name that is none of the 21 tasks.
+///
+/// Names of LongBench-E (`qasper_e`) stand for the same task.
+pub fn of_task(task: &str) -> Option<Metric> {
+    Some(match base_name(task) {
+        "narrativeqa" | "qasper" | "multifieldqa_en" | "hotpotqa" | "2wikimqa" | "musique" | "triviaqa" => Metric::QaF1,
+        "multifieldqa_zh" => Metric::QaF1Zh,
+        "gov_report" | "qmsum" | "multi_news" | "samsum" => Metric::RougeL,
+        "dureader" | "vcsum" => Metric::RougeLZh,
+        "trec" | "lsht" => Metric::Classification,
+        "passage_retrieval_en" => Metric::Retrieval,
+        "passage_retrieval_zh" => Metric::RetrievalZh,
+        "passage_count" => Metric::Count,
+        "lcc" | "repobench-p" => Metric::CodeSimilarity,
+        _ => return None,
+    })
+}
+
+/// Whether only the first line of a prediction counts for this task.
+///
+/// It does for the few-shot tasks, where a model tends to go on with an example of its own.
+pub fn first_line_only(task: &str) -> bool {
+    matches!(base_name(task), "trec" | "triviaqa" | "samsum" | "lsht")
+}
+
+/// Scores a prediction for a task: the best score over all accepted answers, in `[0, 1]`, and 0
+/// where there is none (the inner loop of `eval.py`'s `scorer`).
+pub fn score_prediction(
+    task: &str,
+    metric: Metric,
+    prediction: &str,
+    answers: &[String],
+    all_classes: &[String],
+) -> f64 {
+    let prediction = if first_line_only(task) { first_line(prediction) } else { prediction };
+    answers.iter().map(|answer| metric.score(prediction, answer, all_classes)).fold(0.0, f64::max)
+}
+
+fn base_name(task: &str) -> &str {
+    task.strip_suffix("_e").unwrap_or(task)
+}
+
+/// The first line after leading newlines; other leading whitespace is part of the line, and a
+/// carriage return does not end it.
+fn first_line(text: &str) -> &str {
+    let text = text.trim_start_matches('\n');
+    text.split_once('\n').map_or(text, |(line, _)| line)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: [Metric; 9] = [
+        Metric::QaF1,
+        Metric::QaF1Zh,
+        Metric::RougeL,
+        Metric::RougeLZh,
+        Metric::Classification,
+        Metric::Retrieval,
+        Metric::RetrievalZh,
+        Metric::Count,
+        Metric::CodeSimilarity,
+    ];
+
+    #[test]
+    fn every_task_has_its_metric() {
+        assert_eq!(of_task("hotpotqa"), Some(Metric::QaF1));
+        assert_eq!(of_task("hotpotqa_e"), Some(Metric::QaF1));
+        assert_eq!(of_task("repobench-p_e"), Some(Metric::CodeSimilarity));
+        assert_eq!(of_task("passage_retrieval_zh"), Some(Metric::RetrievalZh));
+        assert_eq!(of_task("hotpotqa_e_e"), None);
+        assert_eq!(of_task(""), None);
+    }
+
+    #[test]
+    fn few_shot_predictions_are_cut_to_their_first_line() {
+        let answers = ["Paris".to_string()];
+        let prediction = "\n\n Paris\nQuestion: next";
+        let score = |task| score_prediction(task, Metric::QaF1, prediction, &answers, &[]);
+        assert_eq!(score("triviaqa"), 1.0);
+        assert_eq!(score("triviaqa_e"), 1.0);
+        assert_eq!(score("hotpotqa"), 0.5);
+    }
+
+    #[test]
+    fn the_best_answer_counts() {
+        let answers = ["Rome".to_string(), "New York".to_string()];
+        assert_eq!(score_prediction("musique", Metric::QaF1, "new york", &answers, &[]), 1.0);
+        assert_eq!(score_prediction("musique", Metric::QaF1, "new york", &[], &[]), 0.0);
+    }
+
+    proptest! {
+        #[test]
+        fn scores_lie_between_zero_and_one(
+            prediction in "(\\PC|[ab .1-]|[的一是段落。]|[\n\r\t]){0,40}",
+            answer in "(\\PC|[ab .1-]|[的一是段落。]|[\n\r\t]|Paragraph 1|段落1){0,40}",
+            classes in prop::collection::vec("[ab]{0,2}", 0..6),
+        ) {
+            for metric in ALL {
+                let score = metric.score(&prediction, &answer, &classes);
+                prop_assert!((0.0..=1.0).contains(&score), "{}: {score}", metric.name());
+            }
+        }
+    }
+}

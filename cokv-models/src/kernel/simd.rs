@@ -1,0 +1,144 @@
+//! Vector loops compiled for AVX-512, AVX2 and the baseline, chosen at run time.
+//!
+//! Bodies are written over blocks of [`LANES`] so that the compiler vectorises them in each version.
+
+/// Independent sums of a dot product: one AVX-512 register, two of AVX2, four of NEON.
+pub const LANES: usize = 16;
+
+/// `a * b + c`, fused where the target has an instruction for it; elsewhere `mul_add` would be a slow library call.
+#[inline(always)]
+pub fn fused<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Defines a function that runs the widest version of a body which the processor supports. The body takes a constant
+/// that says whether fused multiply-add is an instruction.
+macro_rules! dispatch {
+    ($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:ident) => {
+        $(#[$doc])*
+        pub fn $name($($arg: $type),*) $(-> $result)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma,f16c")]
+                fn avx512($($arg: $type),*) $(-> $result)? { $body::<true>($($arg),*) }
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn avx2($($arg: $type),*) $(-> $result)? { $body::<true>($($arg),*) }
+
+                if $crate::kernel::simd::has_avx512() {
+                    // SAFETY: the processor has the features that the function is compiled for.
+                    return unsafe { avx512($($arg),*) };
+                }
+                if $crate::kernel::simd::has_avx2() {
+                    // SAFETY: as above.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            $body::<{ cfg!(target_arch = "aarch64") }>($($arg),*)
+        }
+    };
+}
+pub(crate) use dispatch;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx512() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") && has_avx2()
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx2() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx2") && has!("fma") && has!("f16c")
+}
+
+dispatch! {
+    /// Replaces every `x` by `exp(x - max)` and returns their sum. Within 2 units in the last place of `exp` for
+    /// `x - max` in [-87, 0]; below that (and for minus infinity) the result is 0.
+    pub fn exp_row(row: &mut [f32], max: f32) -> f32 = exp_row_body
+}
+
+#[inline(always)]
+fn exp_row_body<const FMA: bool>(row: &mut [f32], max: f32) -> f32 {
+    let mut sums = [0.0f32; LANES];
+    let mut blocks = row.chunks_exact_mut(LANES);
+    for block in &mut blocks {
+        for lane in 0..LANES {
+            block[lane] = exp::<FMA>(block[lane] - max);
+            sums[lane] += block[lane];
+        }
+    }
+    let mut sum = 0.0;
+    for x in blocks.into_remainder() {
+        *x = exp::<FMA>(*x - max);
+        sum += *x;
+    }
+    sum + reduce(&sums)
+}
+
+/// Sum of the lanes, as a tree.
+#[inline(always)]
+pub fn reduce(lanes: &[f32; LANES]) -> f32 {
+    let mut sums = *lanes;
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            sums[lane] += sums[lane + width];
+        }
+        width /= 2;
+    }
+    sums[0]
+}
+
+/// `exp` of a number that is not positive, after Cephes' `expf`: x = n ln 2 + r, a polynomial for exp(r), and n put into
+/// the exponent.
+#[inline(always)]
+fn exp<const FMA: bool>(x: f32) -> f32 {
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
+    const ROUND: f32 = 12_582_912.0;
+    let bounded = x.max(-87.3);
+    let n = fused::<FMA>(bounded, std::f32::consts::LOG2_E, ROUND) - ROUND;
+    let r = fused::<FMA>(n, -LN_2_LOW, fused::<FMA>(n, -LN_2_HIGH, bounded));
+    let mut p = 1.987_569_1e-4;
+    p = fused::<FMA>(p, r, 1.398_199_9e-3);
+    p = fused::<FMA>(p, r, 8.333_452e-3);
+    p = fused::<FMA>(p, r, 4.166_579_6e-2);
+    p = fused::<FMA>(p, r, 0.166_666_66);
+    p = fused::<FMA>(p, r, 0.5);
+    let exponential = fused::<FMA>(p, r * r, r) + 1.0;
+    let power = f32::from_bits(((n as i32 + 127) << 23) as u32);
+    if x < -87.3 { 0.0 } else { exponential * power }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_accurate_on_the_whole_range() {
+        let mut row: Vec<f32> = (0..100_000).map(|i| -87.0 * i as f32 / 100_000.0).collect();
+        let exact: Vec<f64> = row.iter().map(|&x| f64::from(x).exp()).collect();
+        let sum = exp_row(&mut row, 0.0);
+        for (ours, exact) in row.iter().zip(&exact) {
+            assert!((f64::from(*ours) - exact).abs() <= 2.0 * f64::from(f32::EPSILON) * exact, "{ours} {exact}");
+        }
+        assert!((f64::from(sum) / exact.iter().sum::<f64>() - 1.0).abs() < 1e-5);
+    }
+
+    #[test]
+    fn masked_scores_become_zero() {
+        let mut row = [f32::NEG_INFINITY, 3.0, -1000.0];
+        assert_eq!(exp_row(&mut row, 3.0), 1.0);
+        assert_eq!(row, [0.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn all_versions_agree_with_the_plain_one() {
+        let scores: Vec<f32> = (0..103).map(|i| ((i * 37 % 101) as f32).sin() * 9.0).collect();
+        let (mut dispatched, mut plain) = (scores.clone(), scores);
+        let sums = (exp_row(&mut dispatched, 9.0), exp_row_body::<false>(&mut plain, 9.0));
+        assert!((sums.0 - sums.1).abs() < 1e-5 * sums.1);
+        assert!(dispatched.iter().zip(&plain).all(|(a, b)| (a - b).abs() <= 1e-6 * b));
+    }
+}

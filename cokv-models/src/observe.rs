@@ -1,0 +1,149 @@
+//! What prefill records for the compressors, layer by layer and chunk by chunk.
+
+use cokv_core::{HeadLayout, ObservationRequest, QueryStatistics};
+
+use crate::kernel::attention::{self, column_sums};
+use crate::kernel::pool;
+
+/// Collects the observations of one prompt while it is prefilled.
+pub struct Recorder {
+    request: ObservationRequest,
+    layout: HeadLayout,
+    prompt_len: usize,
+    /// Prompt tokens prefilled before the current chunk.
+    seen: usize,
+    layers: Vec<LayerObservations>,
+}
+
+/// What was recorded of one layer.
+#[derive(Clone, Debug, Default)]
+pub struct LayerObservations {
+    /// Queries after RoPE of the last tokens: `[window, query_heads, head_dim]`.
+    pub(crate) window_queries: Vec<f32>,
+    /// `[query_heads, prompt_len]`; empty unless asked for.
+    pub(crate) column_sums: Vec<f32>,
+    moments: Moments,
+}
+
+/// Sums over tokens of the queries before RoPE and of their outer products.
+#[derive(Clone, Debug, Default)]
+struct Moments {
+    count: usize,
+    /// `[query_heads, head_dim]`
+    first: Vec<f64>,
+    /// `[query_heads, head_dim, head_dim]`
+    second: Vec<f64>,
+}
+
+impl Recorder {
+    /// Nothing recorded yet.
+    pub fn new(request: ObservationRequest, layout: HeadLayout, prompt_len: usize) -> Self {
+        Self { request, layout, prompt_len, seen: 0, layers: vec![LayerObservations::default(); layout.layers] }
+    }
+
+    /// The next chunk begins after this many tokens.
+    pub(crate) fn begin_chunk(&mut self, seen: usize) {
+        self.seen = seen;
+    }
+
+    /// Everything recorded, one entry per layer.
+    pub(crate) fn into_layers(self) -> Vec<LayerObservations> {
+        self.layers
+    }
+
+    /// `[tokens, query_heads, head_dim]` of the current chunk.
+    pub(crate) fn queries_before_rope(&mut self, layer: usize, queries: &[f32]) {
+        let Some(first) = self.request.query_statistics else {
+            return;
+        };
+        let skipped = first.saturating_sub(self.seen) * self.layout.query_heads * self.layout.head_dim;
+        if let Some(counted) = queries.get(skipped..).filter(|counted| !counted.is_empty()) {
+            self.layers[layer].moments.add(self.layout, counted);
+        }
+    }
+
+    /// The chunk's queries after RoPE, its cache, and the normalisers of its attention.
+    pub(crate) fn attention(&mut self, layer: usize, row: &attention::Row<'_>, log_sum_exp: &[f32]) {
+        let HeadLayout { query_heads, head_dim, .. } = self.layout;
+        let width = query_heads * head_dim;
+        let observed = &mut self.layers[layer];
+        let window_start = self.prompt_len.saturating_sub(self.request.window);
+        let from = window_start.saturating_sub(self.seen).min(row.queries.len() / width);
+        observed.window_queries.extend_from_slice(&row.queries[from * width..]);
+
+        if self.request.column_sums {
+            observed.column_sums.resize(query_heads * self.prompt_len, 0.0);
+            let chunk = column_sums(self.layout, layer, row, log_sum_exp);
+            let keys = chunk.len() / query_heads;
+            let totals = observed.column_sums.chunks_exact_mut(self.prompt_len);
+            for (total, chunk) in totals.zip(chunk.chunks_exact(keys)) {
+                total.iter_mut().zip(chunk).for_each(|(total, more)| *total += more);
+            }
+        }
+    }
+}
+
+impl LayerObservations {
+    /// Mean and (population) covariance of the queries before RoPE; none where no query was counted.
+    pub(crate) fn query_statistics(&self, layout: HeadLayout) -> Option<QueryStatistics> {
+        let Moments { count, first, second } = &self.moments;
+        if *count == 0 {
+            return None;
+        }
+        let dim = layout.head_dim;
+        let mean: Vec<f64> = first.iter().map(|sum| sum / *count as f64).collect();
+        let covariance = second.iter().enumerate().map(|(at, sum)| {
+            let (head, row, column) = (at / (dim * dim), at / dim % dim, at % dim);
+            (sum / *count as f64 - mean[head * dim + row] * mean[head * dim + column]) as f32
+        });
+        Some(QueryStatistics { covariance: covariance.collect(), mean: mean.iter().map(|&x| x as f32).collect() })
+    }
+}
+
+impl Moments {
+    fn add(&mut self, layout: HeadLayout, queries: &[f32]) {
+        let HeadLayout { query_heads, head_dim, .. } = layout;
+        self.count += queries.len() / (query_heads * head_dim);
+        self.first.resize(query_heads * head_dim, 0.0);
+        self.second.resize(query_heads * head_dim * head_dim, 0.0);
+        for token in queries.chunks_exact(query_heads * head_dim) {
+            self.first.iter_mut().zip(token).for_each(|(sum, &q)| *sum += f64::from(q));
+        }
+        pool::for_each_chunk(&mut self.second, head_dim * head_dim, |head, sums| {
+            for token in queries.chunks_exact(query_heads * head_dim) {
+                let query = &token[head * head_dim..(head + 1) * head_dim];
+                for (row, &a) in sums.chunks_exact_mut(head_dim).zip(query) {
+                    row.iter_mut().zip(query).for_each(|(sum, &b)| *sum += f64::from(a) * f64::from(b));
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_do_not_depend_on_the_chunks() {
+        let layout = HeadLayout::new(1, 2, 1, 3).unwrap();
+        let queries: Vec<f32> = (0..10 * 6).map(|i| (i as f32 * 0.7).sin()).collect();
+        let record = |chunks: &[usize]| {
+            let request = ObservationRequest { query_statistics: Some(4), ..Default::default() };
+            let mut recorder = Recorder::new(request, layout, 10);
+            let mut seen = 0;
+            for &tokens in chunks {
+                recorder.begin_chunk(seen);
+                recorder.queries_before_rope(0, &queries[seen * 6..(seen + tokens) * 6]);
+                seen += tokens;
+            }
+            recorder.into_layers()[0].query_statistics(layout).unwrap()
+        };
+        let whole = record(&[10]);
+        assert_eq!(record(&[3, 4, 3]), whole);
+        let mean: f32 = (4..10).map(|token| queries[token * 6 + 4]).sum::<f32>() / 6.0;
+        assert!((whole.mean[4] - mean).abs() < 1e-6);
+        let variance: f32 = (4..10).map(|token| (queries[token * 6 + 4] - mean).powi(2)).sum::<f32>() / 6.0;
+        assert!((whole.covariance[9 + 4] - variance).abs() < 1e-6);
+    }
+}

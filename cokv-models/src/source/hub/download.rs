@@ -1,0 +1,239 @@
+//! Downloads from the hub through the `hf-hub` crate.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use hf_hub::api::Progress;
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
+use hf_hub::{Repo, RepoType};
+use indicatif::ProgressBar;
+
+use super::{HubSource, OPTIONAL, absence_marker};
+use crate::source::{FetchOptions, SourceError, local, lock};
+
+/// How long the hub may take until a file's first byte, and then between two pieces of it.
+///
+/// hf-hub 0.5 builds its ureq agents with no timeout of any kind and takes no agent from outside, so that a network
+/// that swallows packets would hang it for minutes, and a stalled download for ever. Each download therefore runs on
+/// a thread of its own, which is given up when it stays silent.
+const PATIENCE_AT_START: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Brings the source's files into the hub's cache, those that are there already excepted.
+pub(super) fn download(source: &HubSource, options: &FetchOptions) -> Result<(), SourceError> {
+    let lock_name = format!("models--{}.cokv.lock", source.repository.replace('/', "--"));
+    let _lock = lock::acquire(&options.hub_cache.join(".locks").join(lock_name), options.progress)?;
+    let client = Client::new(source, options)?;
+    if let Some(file) = &source.file {
+        let there = source.snapshot(options).is_some_and(|snapshot| snapshot.join(file).exists());
+        return if there { Ok(()) } else { client.get(source.revision(), file).map(drop) };
+    }
+
+    // All files must be of one commit, even if the branch moves meanwhile: the first file tells which.
+    let snapshot = match source.snapshot(options).filter(|snapshot| snapshot.join(local::CONFIG).exists()) {
+        Some(snapshot) => snapshot,
+        None => {
+            let config = client.get(source.revision(), local::CONFIG)?;
+            config.parent().map(Path::to_owned).unwrap_or_default()
+        }
+    };
+    for name in OPTIONAL {
+        match client.ensure(&snapshot, name) {
+            Err(SourceError::HubNotFound { .. }) => note_absence(&absence_marker(&snapshot, name))?,
+            other => other?,
+        }
+    }
+    client.ensure(&snapshot, local::TOKENIZER)?;
+    // The weights come last: where they are whole, everything is.
+    if snapshot.join(local::WEIGHTS_INDEX).exists() {
+        return client.ensure_shards(&snapshot);
+    }
+    match client.ensure(&snapshot, local::WEIGHTS) {
+        Err(SourceError::HubNotFound { .. }) => {
+            client.ensure(&snapshot, local::WEIGHTS_INDEX)?;
+            client.ensure_shards(&snapshot)
+        }
+        other => other,
+    }
+}
+
+fn note_absence(marker: &Path) -> Result<(), SourceError> {
+    if let Some(folder) = marker.parent() {
+        fs::create_dir_all(folder).map_err(SourceError::io("create the folder", folder))?;
+    }
+    fs::write(marker, "").map_err(SourceError::io("write", marker))
+}
+
+struct Client<'a> {
+    api: Api,
+    source: &'a HubSource,
+    options: &'a FetchOptions,
+}
+
+impl<'a> Client<'a> {
+    fn new(source: &'a HubSource, options: &'a FetchOptions) -> Result<Self, SourceError> {
+        let api = ApiBuilder::from_cache(hf_hub::Cache::new(options.hub_cache.clone()))
+            .with_endpoint(options.hub_endpoint.clone())
+            .with_token(options.hub_token.clone())
+            .with_retries(0)
+            .build()
+            .map_err(|error| SourceError::HubFailed {
+                repository: source.repository.clone(),
+                file: "anything".to_owned(),
+                reason: error.to_string(),
+                advice: "check HF_ENDPOINT and HF_TOKEN".to_owned(),
+            })?;
+        Ok(Self { api, source, options })
+    }
+
+    fn ensure(&self, snapshot: &Path, file: &str) -> Result<(), SourceError> {
+        if snapshot.join(file).exists() {
+            return Ok(());
+        }
+        let commit = snapshot.file_name().unwrap_or_default().to_string_lossy();
+        self.get(&commit, file).map(drop)
+    }
+
+    fn ensure_shards(&self, snapshot: &Path) -> Result<(), SourceError> {
+        let shards = local::shard_names(&snapshot.join(local::WEIGHTS_INDEX))?;
+        shards.iter().try_for_each(|shard| self.ensure(snapshot, shard))
+    }
+
+    fn get(&self, revision: &str, file: &str) -> Result<PathBuf, SourceError> {
+        let repo = Repo::with_revision(self.source.repository.clone(), RepoType::Model, revision.to_owned());
+        let repo = self.api.repo(repo);
+        let name = file.to_owned();
+        let bar = if self.options.progress { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let (events, received) = mpsc::channel();
+        let progress = Watched { bar: bar.clone(), events: events.clone() };
+        thread::spawn(move || {
+            let result = repo.download_with_progress(&name, progress);
+            // The receiver is gone only if it has lost patience.
+            let _ = events.send(Event::Done(result));
+        });
+
+        let mut patience = PATIENCE_AT_START;
+        let result = loop {
+            match received.recv_timeout(patience) {
+                Ok(Event::Progress) => patience = PATIENCE,
+                Ok(Event::Done(result)) => break result.map_err(|error| self.explain(error, revision, file)),
+                Err(RecvTimeoutError::Timeout) => {
+                    break Err(SourceError::HubUnreachable {
+                        endpoint: self.options.hub_endpoint.clone(),
+                        reason: format!("nothing arrived for {} seconds", patience.as_secs()),
+                    });
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    break Err(self.failed(
+                        file,
+                        "the hub client stopped on an answer it did not understand",
+                        "check HF_ENDPOINT",
+                    ));
+                }
+            }
+        };
+        if result.is_err() {
+            bar.finish_and_clear();
+        }
+        result
+    }
+
+    fn failed(&self, file: &str, reason: impl ToString, advice: impl Into<String>) -> SourceError {
+        SourceError::HubFailed {
+            repository: self.source.repository.clone(),
+            file: file.to_owned(),
+            reason: reason.to_string(),
+            advice: advice.into(),
+        }
+    }
+
+    fn explain(&self, error: ApiError, revision: &str, file: &str) -> SourceError {
+        let endpoint = self.options.hub_endpoint.clone();
+        let repository = self.source.repository.clone();
+        let partial = || {
+            format!("delete *.part in {} and run again", self.source.cache_folder(self.options).join("blobs").display())
+        };
+        match error {
+            ApiError::RequestError(error) => match http_status(&error.to_string()) {
+                Some(status @ (401 | 403)) => SourceError::HubDenied { repository, status, endpoint },
+                Some(404) => SourceError::HubNotFound {
+                    repository,
+                    revision: revision.to_owned(),
+                    file: file.to_owned(),
+                    advice: self.advice_for_missing(file),
+                },
+                Some(416) => self.failed(file, "an earlier partial download does not fit the file", partial()),
+                Some(429) => self.failed(file, "too many requests", "wait a few minutes, or set HF_TOKEN"),
+                Some(status) => self.failed(file, format!("status {status}"), "try again later"),
+                None => SourceError::HubUnreachable { endpoint, reason: error.to_string() },
+            },
+            ApiError::InvalidResume => {
+                self.failed(file, "an earlier partial download is longer than the file", partial())
+            }
+            ApiError::LockAcquisition(lock) => self.failed(
+                file,
+                format!("another program holds {}", lock.display()),
+                "wait until it has finished, then run again",
+            ),
+            ApiError::IoError(error) => {
+                self.failed(file, error, "what has arrived is kept: run again to go on from there (is the disk full?)")
+            }
+            other => self.failed(file, other, format!("is {endpoint} a Hugging Face hub? Check HF_ENDPOINT")),
+        }
+    }
+
+    fn advice_for_missing(&self, file: &str) -> String {
+        let page = format!("{}/{}", self.options.hub_endpoint, self.source.repository);
+        match file {
+            local::CONFIG | local::WEIGHTS_INDEX => format!(
+                "check the name and the revision at {page}; if it holds GGUF files, name one: hub:{}/FILE.gguf",
+                self.source.repository
+            ),
+            local::TOKENIZER => "cokv needs tokenizer.json: choose a repository that has one".to_owned(),
+            _ => format!("see its list of files at {page}/tree/main"),
+        }
+    }
+}
+
+/// The status in ureq's message for an HTTP error. The number is not reachable otherwise without depending on the
+/// very version of ureq that hf-hub uses; the loopback tests would notice another wording.
+fn http_status(message: &str) -> Option<u16> {
+    message.strip_prefix("http status: ")?.parse().ok()
+}
+
+enum Event {
+    Progress,
+    Done(Result<PathBuf, ApiError>),
+}
+
+/// A progress bar that also gives signs of life.
+struct Watched {
+    bar: ProgressBar,
+    events: Sender<Event>,
+}
+
+impl Watched {
+    fn alive(&self) {
+        // The receiver is gone only if it has lost patience.
+        let _ = self.events.send(Event::Progress);
+    }
+}
+
+impl Progress for Watched {
+    fn init(&mut self, size: usize, filename: &str) {
+        Progress::init(&mut self.bar, size, filename);
+        self.alive();
+    }
+
+    fn update(&mut self, size: usize) {
+        Progress::update(&mut self.bar, size);
+        self.alive();
+    }
+
+    fn finish(&mut self) {
+        Progress::finish(&mut self.bar);
+    }
+}

@@ -1,0 +1,175 @@
+//! GGUF: one file with metadata, tokenizer and tensors.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use candle_core::quantized::{GgmlDType, gguf_file};
+use candle_core::{Device, Tensor};
+use gguf_file::Value;
+
+use super::Stored;
+use crate::error::ModelError;
+
+/// An open GGUF file.
+pub struct Gguf {
+    path: PathBuf,
+    content: gguf_file::Content,
+    file: Mutex<BufReader<File>>,
+}
+
+impl Gguf {
+    /// Reads the header and checks that no tensor lies beyond the end of the file.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let file = File::open(path).map_err(ModelError::io(path))?;
+        let length = file.metadata().map_err(ModelError::io(path))?.len();
+        let mut reader = BufReader::new(file);
+        let content = gguf_file::Content::read(&mut reader).map_err(|error| {
+            ModelError::malformed(path, format!("not a readable GGUF file ({error}); fetch it again, or check that its quantisation is one that candle reads (F32, F16, BF16, Q4_0 to Q8_1, K-quants)"))
+        })?;
+        for (name, info) in &content.tensor_infos {
+            let elements = info.shape.elem_count() as u64;
+            let blocks = elements / info.ggml_dtype.block_size() as u64;
+            let end = content.tensor_data_offset + info.offset + blocks * info.ggml_dtype.type_size() as u64;
+            if end > length {
+                let message = format!("truncated: tensor `{name}` ends at byte {end}, the file at {length}; fetch it again");
+                return Err(ModelError::malformed(path, message));
+            }
+        }
+        Ok(Self { path: path.to_path_buf(), content, file: Mutex::new(reader) })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the file has a tensor of this (GGUF) name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.content.tensor_infos.contains_key(name)
+    }
+
+    /// Dimensions of a tensor, outermost first.
+    pub fn tensor_shape(&self, name: &str) -> Result<&[usize], ModelError> {
+        let missing = || ModelError::malformed(&self.path, format!("tensor `{name}` is missing"));
+        Ok(self.content.tensor_infos.get(name).ok_or_else(missing)?.shape.dims())
+    }
+
+    /// A tensor in f32.
+    pub fn dense(&self, name: &str) -> Result<Tensor, ModelError> {
+        match self.stored(name)? {
+            Stored::Dense(tensor) => Ok(tensor),
+            Stored::Quantised(tensor) => Ok(tensor.dequantize(&Device::Cpu)?),
+        }
+    }
+
+    pub(super) fn stored(&self, name: &str) -> Result<Stored, ModelError> {
+        self.tensor_shape(name)?;
+        let broken = |error: &dyn std::fmt::Display| ModelError::malformed(&self.path, format!("tensor `{name}`: {error}"));
+        let mut file = self.file.lock().map_err(|error| broken(&error))?;
+        let tensor = self.content.tensor(&mut *file, name, &Device::Cpu).map_err(|error| broken(&error))?;
+        match tensor.dtype() {
+            GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => Ok(Stored::Dense(tensor.dequantize(&Device::Cpu)?)),
+            _ => Ok(Stored::Quantised(tensor)),
+        }
+    }
+
+    /// A metadata value.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.content.metadata.get(key)
+    }
+
+    /// A metadata text that must be there.
+    pub fn string(&self, key: &str) -> Result<String, ModelError> {
+        self.optional_string(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A metadata text.
+    pub fn optional_string(&self, key: &str) -> Result<Option<String>, ModelError> {
+        let read = |value: &Value| value.to_string().cloned().map_err(|error| self.wrong(key, &error));
+        self.value(key).map(read).transpose()
+    }
+
+    /// A metadata count that must be there.
+    pub fn integer(&self, key: &str) -> Result<usize, ModelError> {
+        self.optional_integer(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A metadata count.
+    pub fn optional_integer(&self, key: &str) -> Result<Option<usize>, ModelError> {
+        let read = |value: &Value| match value {
+            Value::I32(number) => usize::try_from(*number).map_err(|error| self.wrong(key, &error)),
+            Value::I64(number) => usize::try_from(*number).map_err(|error| self.wrong(key, &error)),
+            other => other.to_u64().map(|number| number as usize).map_err(|error| self.wrong(key, &error)),
+        };
+        self.value(key).map(read).transpose()
+    }
+
+    /// A metadata number that must be there.
+    pub fn float(&self, key: &str) -> Result<f32, ModelError> {
+        self.optional_float(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A metadata number.
+    pub fn optional_float(&self, key: &str) -> Result<Option<f32>, ModelError> {
+        let read = |value: &Value| value.to_f32().map_err(|error| self.wrong(key, &error));
+        self.value(key).map(read).transpose()
+    }
+
+    fn missing(&self, key: &str) -> ModelError {
+        ModelError::malformed(&self.path, format!("metadata `{key}` is missing"))
+    }
+
+    fn wrong(&self, key: &str, error: &dyn std::fmt::Display) -> ModelError {
+        ModelError::malformed(&self.path, format!("metadata `{key}`: {error}"))
+    }
+}
+
+/// The name that llama.cpp gives to a tensor of Hugging Face's.
+pub(super) fn native_name(name: &str) -> String {
+    let (stem, kind) = name.rsplit_once('.').unwrap_or((name, ""));
+    let native = match stem {
+        "model.embed_tokens" => "token_embd".into(),
+        "model.norm" => "output_norm".into(),
+        "lm_head" => "output".into(),
+        _ => match stem.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
+            Some((layer, part)) => {
+                let part = match part {
+                    "input_layernorm" => "attn_norm",
+                    "self_attn.q_proj" => "attn_q",
+                    "self_attn.k_proj" => "attn_k",
+                    "self_attn.v_proj" => "attn_v",
+                    "self_attn.o_proj" => "attn_output",
+                    "self_attn.q_norm" => "attn_q_norm",
+                    "self_attn.k_norm" => "attn_k_norm",
+                    "post_attention_layernorm" => "ffn_norm",
+                    "mlp.gate_proj" => "ffn_gate",
+                    "mlp.up_proj" => "ffn_up",
+                    "mlp.down_proj" => "ffn_down",
+                    other => other,
+                };
+                format!("blk.{layer}.{part}")
+            }
+            None => stem.into(),
+        },
+    };
+    format!("{native}.{kind}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::native_name;
+
+    #[test]
+    fn names_follow_llama_cpp() {
+        for (ours, theirs) in [
+            ("model.embed_tokens.weight", "token_embd.weight"),
+            ("lm_head.weight", "output.weight"),
+            ("model.layers.12.self_attn.k_proj.bias", "blk.12.attn_k.bias"),
+            ("model.layers.0.post_attention_layernorm.weight", "blk.0.ffn_norm.weight"),
+        ] {
+            assert_eq!(native_name(ours), theirs);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Tensors of a checkpoint under their Hugging Face names, whatever file they come from.
+
+mod gguf;
+mod safetensors;
+
+use candle_core::Tensor;
+use candle_core::quantized::QTensor;
+pub use gguf::Gguf;
+pub use safetensors::Safetensors;
+
+use crate::error::ModelError;
+
+/// A checkpoint on disk. Tensors are read when asked for, so that only what is used ever lies in memory.
+pub enum Weights {
+    /// llama.cpp's format.
+    Gguf(Gguf),
+    /// One or several safetensors files.
+    Safetensors(Safetensors),
+}
+
+/// A weight as the checkpoint stores it.
+pub enum Stored {
+    /// f32 on the CPU.
+    Dense(Tensor),
+    /// Blocks of small integers.
+    Quantised(QTensor),
+}
+
+impl Weights {
+    /// Whether the checkpoint has a tensor.
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Weights::Gguf(gguf) => gguf.contains(&gguf::native_name(name)),
+            Weights::Safetensors(safetensors) => safetensors.contains(name),
+        }
+    }
+
+    /// A tensor as it is stored; 16-bit floats are widened.
+    pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored, ModelError> {
+        let stored = match self {
+            Weights::Gguf(gguf) => gguf.stored(&gguf::native_name(name))?,
+            Weights::Safetensors(safetensors) => Stored::Dense(safetensors.dense(name)?),
+        };
+        let found = match &stored {
+            Stored::Dense(tensor) => tensor.dims(),
+            Stored::Quantised(tensor) => tensor.shape().dims(),
+        };
+        if found != shape {
+            let message = format!("tensor `{name}` is {found:?} where the configuration asks for {shape:?}");
+            return Err(ModelError::malformed(self.path_of(name), message));
+        }
+        Ok(stored)
+    }
+
+    /// A tensor in f32 on the CPU.
+    pub fn dense(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+        match self.stored(name, shape)? {
+            Stored::Dense(tensor) => Ok(tensor),
+            Stored::Quantised(tensor) => Ok(tensor.dequantize(&candle_core::Device::Cpu)?),
+        }
+    }
+
+    fn path_of(&self, name: &str) -> &std::path::Path {
+        match self {
+            Weights::Gguf(gguf) => gguf.path(),
+            Weights::Safetensors(safetensors) => safetensors.path_of(name),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Parity with transformers and kvpress on the real models (data in ../shared; models fetched as users fetch them).
+
+mod common;
+
+use common::{golden, load_model};
+use cokv_models::cache::CacheType;
+use cokv_models::linear::WeightType;
+use cokv_core::ObservationRequest;
+use serde_json::Value as Json;
+
+fn ids(json: &Json) -> Vec<u32> {
+    json.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+fn check_logits(model_key: &str, preset: &str, cases: &[(&str, f64)]) {
+    let Some(golden) = golden("logits_full_cache.json") else { return };
+    let model = load_model(preset, WeightType::F32, CacheType::F32);
+    for (case, tolerance) in cases {
+        let case_data = &golden[model_key][case];
+        let prompt = ids(&case_data["ids"]);
+        if let Some(text) = case_data["text"].as_str() {
+            assert_eq!(model.tokenizer().encode(text, true).unwrap(), prompt, "token ids of `{case}`");
+        }
+        let prefill = model.prefill(&prompt, ObservationRequest::default(), |_| {}).unwrap();
+        let expected = case_data["hf_top20_logits"].as_array().unwrap();
+        let largest = ids(&case_data["hf_top20_ids"])
+            .iter()
+            .zip(expected)
+            .map(|(&id, logit)| (f64::from(prefill.logits()[id as usize]) - logit.as_f64().unwrap()).abs())
+            .fold(0.0, f64::max);
+        println!("{model_key} {case}: largest difference of the top-20 logits {largest:.2e}");
+        assert!(largest <= *tolerance, "{model_key} {case}: {largest} is above {tolerance}");
+    }
+}
+
+#[test]
+fn smollm2_logits_equal_transformers() {
+    check_logits("smol", "smollm2-135m-instruct", &[("short", 2e-3), ("600", 2e-3), ("3000", 1e-2)]);
+}
+
+#[test]
+#[ignore = "500 MB model, two minutes: cargo xtask test --full"]
+fn qwen_logits_equal_transformers() {
+    check_logits("qwen", "qwen2.5-coder-0.5b-instruct", &[("short", 2e-3), ("600", 2e-3), ("3000", 1e-2)]);
+}
