@@ -6,6 +6,7 @@ pub mod chat;
 pub mod config;
 pub mod decoder;
 mod error;
+mod generate;
 pub mod kernel;
 pub mod linear;
 mod model;
@@ -17,5 +18,6 @@ pub mod tokenizer;
 pub mod weights;
 
 pub use error::ModelError;
+pub use generate::StopRule;
 pub use model::{LanguageModel, LoadOptions, fingerprint};
 pub use prefill::Prefill;

@@ -123,6 +123,9 @@ impl Elements {
     }
 }
 
+/// Tokens that a full buffer makes room for.
+const SLACK: usize = 32;
+
 /// Keys and values of one KV head, `[rows, head_dim]` each, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadRows {
@@ -149,8 +152,12 @@ impl HeadRows {
         self.keys.is_empty()
     }
 
-    /// Appends one token: a key and a value, `[head_dim]` each.
+    /// Appends one token: a key and a value, `[head_dim]` each. Full buffers grow by [`SLACK`] tokens, not by doubling,
+    /// so that a small cache stays small.
     pub fn push(&mut self, key: &[f32], value: &[f32]) {
+        if self.keys.len() + self.head_dim > self.keys.capacity() {
+            self.reserve(SLACK);
+        }
         self.keys.extend(key);
         self.values.extend(value);
     }

@@ -71,7 +71,7 @@ pub(super) fn build(gguf: &Gguf) -> Result<Tokenizer, ModelError> {
     inner.with_pre_tokenizer(Some(Sequence::new(steps)));
     inner.with_decoder(Some(ByteLevel::default()));
     if composed {
-        inner.with_normalizer(Some(NFC));
+        inner.with_normalizer(Some(NFC)).map_err(|error| failed(&error))?;
     }
 
     let kinds = integers(gguf, "tokenizer.ggml.token_type")?;

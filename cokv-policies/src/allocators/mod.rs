@@ -1,0 +1,5 @@
+//! How many tokens each KV head keeps.
+
+mod uniform;
+
+pub use uniform::Uniform;

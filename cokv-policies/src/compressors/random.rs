@@ -1,0 +1,40 @@
+//! Random eviction: the floor that a policy must clear.
+
+use cokv_core::{CacheCompressor, LayerView, PolicyError, Protected};
+use serde::Deserialize;
+
+/// Keeps tokens drawn at random, another draw in every head. The draw depends on the seed, the head and the token alone,
+/// so that every run and every budget sees the same one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Random {
+    /// Which draw.
+    pub seed: u64,
+    /// Tokens at the end that are always kept; 0 leaves all to chance.
+    pub window: usize,
+}
+
+impl CacheCompressor for Random {
+    fn protected(&self) -> Protected {
+        Protected { sinks: 0, window: self.window }
+    }
+
+    fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+        let kv_heads = layer.layout.kv_heads;
+        let heads = (0..kv_heads).map(|kv_head| layer.layout.flat(layer.layer, kv_head) as u64);
+        let draw = |head: u64, token: u64| {
+            let bits = mix(mix(mix(self.seed) ^ head) ^ token);
+            // The upper 24 bits are what an f32 in [0, 1) can hold.
+            (bits >> 40) as f32 / (1u64 << 24) as f32
+        };
+        Ok(heads.flat_map(|head| (0..layer.prompt_len as u64).map(move |token| draw(head, token))).collect())
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): a fixed scrambling of 64 bits.
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}

@@ -1,0 +1,139 @@
+//! SnapKV (Li et al., arXiv 2404.14469): tokens that the last queries of the prompt attend to.
+
+use cokv_core::{CacheCompressor, ConfigError, ConfigTable, LayerView, ObservationRequest, PolicyError, Protected};
+use serde::Deserialize;
+
+/// Scores a token by the attention that the observation window pays to it: mean over the window's queries, pooled along
+/// the prompt, reduced over the query heads that share a KV head.
+///
+/// The defaults are those of HeadKV and CoKV. The paper's class has `window = 64, kernel = 5, pooling = "avg"`, AdaKV
+/// `window = 32`, kvpress the paper's with `order = "pool-first"`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SnapKv {
+    /// Queries at the end of the prompt that vote; their own tokens are always kept.
+    pub window: usize,
+    /// Width of the pooling, odd.
+    pub kernel: usize,
+    /// What pooling takes of its neighbourhood.
+    pub pooling: Pooling,
+    /// How the query heads of a group are put together.
+    pub group: GroupReduction,
+    /// Which of the two comes first. Average pooling and the mean commute; maximum pooling does not.
+    pub order: Order,
+}
+
+/// Pooling along the prompt, stride 1, the ends padded by half a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// Mean; the padding counts as zeros, so that the ends are divided by the whole kernel too.
+    Avg,
+    /// Maximum; the padding never wins.
+    Max,
+    /// None.
+    None,
+}
+
+/// How scores of query heads become one score of their KV head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupReduction {
+    /// Mean over the group.
+    Mean,
+    /// Maximum over the group.
+    Max,
+}
+
+/// Order of pooling and group reduction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Reduce over the group, then pool (AdaKV, HeadKV, CoKV).
+    ReduceFirst,
+    /// Pool each query head, then reduce (kvpress).
+    PoolFirst,
+}
+
+impl Default for SnapKv {
+    fn default() -> Self {
+        Self { window: 8, kernel: 7, pooling: Pooling::Max, group: GroupReduction::Mean, order: Order::ReduceFirst }
+    }
+}
+
+impl SnapKv {
+    /// Refuses settings that contradict themselves.
+    pub fn checked(self, settings: &ConfigTable<'_>) -> Result<Self, ConfigError> {
+        if self.window == 0 {
+            return Err(settings.error("snapkv needs a window of at least 1: its last queries are what scores the prompt"));
+        }
+        if self.kernel.is_multiple_of(2) {
+            return Err(settings.error(format!("snapkv needs an odd kernel, so that pooling keeps positions; got {}", self.kernel)));
+        }
+        Ok(self)
+    }
+
+    fn pool(&self, scores: &[f32]) -> Vec<f32> {
+        let half = self.kernel / 2;
+        let neighbourhood = |at: usize| &scores[at.saturating_sub(half)..scores.len().min(at + half + 1)];
+        match self.pooling {
+            Pooling::None => scores.to_vec(),
+            Pooling::Avg => (0..scores.len()).map(|at| neighbourhood(at).iter().sum::<f32>() / self.kernel as f32).collect(),
+            Pooling::Max => (0..scores.len())
+                .map(|at| neighbourhood(at).iter().copied().fold(f32::NEG_INFINITY, f32::max))
+                .collect(),
+        }
+    }
+
+    fn reduce(&self, heads: &[Vec<f32>]) -> Vec<f32> {
+        let tokens = heads.first().map_or(0, Vec::len);
+        let column = |token: usize| heads.iter().map(move |head| head[token]);
+        match self.group {
+            GroupReduction::Mean => (0..tokens).map(|token| column(token).sum::<f32>() / heads.len() as f32).collect(),
+            GroupReduction::Max => {
+                (0..tokens).map(|token| column(token).fold(f32::NEG_INFINITY, f32::max)).collect()
+            }
+        }
+    }
+}
+
+impl CacheCompressor for SnapKv {
+    fn observations(&self) -> ObservationRequest {
+        ObservationRequest { window: self.window, ..Default::default() }
+    }
+
+    fn protected(&self) -> Protected {
+        Protected { sinks: 0, window: self.window }
+    }
+
+    fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+        let prompt_len = layer.prompt_len;
+        // Pooling must not see the window: its tokens attend to each other and are kept anyway.
+        let prefix = prompt_len.saturating_sub(self.window);
+        let mut scores = Vec::with_capacity(layer.layout.kv_heads * prompt_len);
+        for kv_head in 0..layer.layout.kv_heads {
+            let mut heads = Vec::with_capacity(layer.layout.group());
+            for query_head in kv_head * layer.layout.group()..(kv_head + 1) * layer.layout.group() {
+                heads.push(mean_of_rows(layer.last_rows(query_head, self.window)?, prompt_len, prefix));
+            }
+            let pooled = match self.order {
+                Order::ReduceFirst => self.pool(&self.reduce(&heads)),
+                Order::PoolFirst => self.reduce(&heads.iter().map(|head| self.pool(head)).collect::<Vec<_>>()),
+            };
+            scores.extend(pooled);
+            scores.resize((kv_head + 1) * prompt_len, 0.0);
+        }
+        Ok(scores)
+    }
+}
+
+/// Mean over the rows of their first `prefix` columns.
+fn mean_of_rows(rows: &[f32], width: usize, prefix: usize) -> Vec<f32> {
+    let mut mean = vec![0.0; prefix];
+    for row in rows.chunks_exact(width) {
+        mean.iter_mut().zip(row).for_each(|(sum, weight)| *sum += weight);
+    }
+    let count = (rows.len() / width.max(1)) as f32;
+    mean.iter_mut().for_each(|sum| *sum /= count);
+    mean
+}
