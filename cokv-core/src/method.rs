@@ -34,6 +34,12 @@ impl Method {
         &self.name
     }
 
+    /// Everything that could change what the method keeps, defaults written out.
+    pub fn definition(&self) -> String {
+        let head_scores = self.head_scores.as_ref().map_or(String::new(), |scores| format!(" with {:?}", scores.values()));
+        format!("{:?}, {:?}{head_scores}", self.compressor, self.allocator)
+    }
+
     /// Whether the budget matters at all.
     pub fn evicts(&self) -> bool {
         self.compressor.evicts()

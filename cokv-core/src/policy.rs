@@ -1,5 +1,7 @@
 //! The two seams that a compression method is made of.
 
+use std::fmt::Debug;
+
 use thiserror::Error;
 
 use crate::{BudgetPlan, HeadLayout, HeadScores, LayerView, ObservationRequest, TokenScores};
@@ -59,7 +61,7 @@ pub struct Protected {
 ///
 /// A new policy is one file: a struct with its settings (`serde`, unknown keys denied), this trait, and one line in a
 /// registry.
-pub trait CacheCompressor: Send + Sync {
+pub trait CacheCompressor: Debug + Send + Sync {
     /// What prefill must record for [`score`](Self::score).
     fn observations(&self) -> ObservationRequest {
         ObservationRequest::default()
@@ -99,7 +101,7 @@ pub struct AllocationRequest<'a> {
 }
 
 /// Says how many prompt tokens each KV head keeps.
-pub trait BudgetAllocator: Send + Sync {
+pub trait BudgetAllocator: Debug + Send + Sync {
     /// A count for every head, at most `prompt_len`, together at most `total` unless the allocator's documentation says
     /// that it overspends as published.
     fn allocate(&self, request: &AllocationRequest<'_>) -> Result<BudgetPlan, PolicyError>;

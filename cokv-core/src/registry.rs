@@ -12,7 +12,7 @@ type Builder<T> = Box<dyn Fn(&ConfigTable<'_>) -> Result<Box<T>, ConfigError> + 
 ///
 /// ```
 /// # use cokv_core::{CacheCompressor, LayerView, PolicyError, Registry};
-/// #[derive(serde::Deserialize)]
+/// #[derive(Debug, serde::Deserialize)]
 /// #[serde(deny_unknown_fields)]
 /// struct Oldest {}
 ///
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::{AllocationRequest, BudgetPlan, LayerView, PolicyError};
 
-    #[derive(Deserialize)]
+    #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Flat {}
 

@@ -1,1 +1,111 @@
-fn main() {}
+//! The developer's tasks. Each calls cargo or the `cokv` binary; nothing is implemented here.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+
+/// Build, run and check cokv
+#[derive(Parser)]
+#[command(arg_required_else_help = true)]
+enum Task {
+    /// Build cokv for this machine's processor and run a matrix: cargo xtask bench --config cokv.toml
+    #[command(disable_help_flag = true)]
+    Bench(Passed),
+    /// Build cokv for this machine's processor and run any of its commands: cargo xtask cokv generate --help
+    #[command(disable_help_flag = true)]
+    Cokv(Passed),
+    /// Download models ahead of time; without names, the default one
+    Fetch {
+        /// Presets or sources, as `cokv fetch` takes them
+        models: Vec<String>,
+    },
+    /// Run the tests; --full adds those that need minutes or large models
+    Test {
+        /// Also run the ignored tests
+        #[arg(long)]
+        full: bool,
+        /// Passed on to cargo test
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+    /// Everything that must pass before a change lands: formatting, lints, docs, tests
+    Ci,
+}
+
+#[derive(clap::Args)]
+struct Passed {
+    /// Passed on to cokv
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+fn main() -> Result<()> {
+    match Task::parse() {
+        Task::Bench(Passed { rest }) => run(Command::new(build()?).arg("bench").args(rest)),
+        Task::Cokv(Passed { rest }) => run(Command::new(build()?).args(rest)),
+        Task::Fetch { models } => {
+            let models = if models.is_empty() { vec!["smollm2-135m-instruct".into()] } else { models };
+            run(Command::new(build()?).arg("fetch").args(models))
+        }
+        Task::Test { full, rest } => test(full, &rest),
+        Task::Ci => ci(),
+    }
+}
+
+/// Builds the release binary for this machine's processor, in a folder of its own so that plain builds stay cached.
+fn build() -> Result<PathBuf> {
+    let target = root().join("target/native");
+    let mut build = cargo();
+    build
+        .args(["build", "--quiet", "--release", "--package", "cokv-bench", "--bin", "cokv", "--target-dir"])
+        .arg(&target)
+        .args(["--config", "build.rustflags=[\"-Ctarget-cpu=native\"]"]);
+    if !target.join("release/cokv").exists() {
+        eprintln!("building cokv for this machine's processor; the first build takes some minutes");
+    }
+    run(&mut build)?;
+    Ok(target.join("release/cokv"))
+}
+
+fn test(full: bool, rest: &[String]) -> Result<()> {
+    let mut test = cargo();
+    test.args(["test", "--workspace"]).args(rest);
+    if full {
+        if !rest.iter().any(|argument| argument == "--") {
+            test.arg("--");
+        }
+        test.arg("--include-ignored");
+    }
+    run(&mut test)
+}
+
+fn ci() -> Result<()> {
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    test(false, &[])
+}
+
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    cargo
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("{} could not be started", command.get_program().display()))?;
+    if !status.success() {
+        // The command has said what was wrong.
+        match status.code() {
+            Some(code) => std::process::exit(code),
+            None => bail!("{} was ended by a signal", command.get_program().display()),
+        }
+    }
+    Ok(())
+}

@@ -33,3 +33,8 @@ pub fn load_model(preset: &str, weight_type: WeightType, cache_type: CacheType) 
     let options = LoadOptions { weight_type, cache_type, ..LoadOptions::default() };
     LanguageModel::load(&files, &options, |_, _| {}).unwrap()
 }
+
+/// A JSON list of token ids.
+pub fn ids(json: &Json) -> Vec<u32> {
+    json.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}

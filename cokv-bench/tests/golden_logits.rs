@@ -2,15 +2,10 @@
 
 mod common;
 
-use common::{golden, load_model};
+use cokv_core::ObservationRequest;
 use cokv_models::cache::CacheType;
 use cokv_models::linear::WeightType;
-use cokv_core::ObservationRequest;
-use serde_json::Value as Json;
-
-fn ids(json: &Json) -> Vec<u32> {
-    json.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
-}
+use common::{golden, ids, load_model};
 
 fn check_logits(model_key: &str, preset: &str, cases: &[(&str, f64)]) {
     let Some(golden) = golden("logits_full_cache.json") else { return };

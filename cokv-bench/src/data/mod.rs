@@ -1,0 +1,169 @@
+//! What is asked of the model: records, and the tasks that they belong to.
+
+pub mod longbench;
+pub mod synthetic;
+
+use thiserror::Error;
+
+use crate::metrics::Metric;
+
+/// One question over one long text, with the fields of LongBench's data files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Unique within the task.
+    pub id: String,
+    /// Name of the task.
+    pub task: String,
+    /// The question; empty where the context is all there is.
+    pub input: String,
+    /// The long text.
+    pub context: String,
+    /// Acceptable answers; the first is the reference.
+    pub answers: Vec<String>,
+    /// Labels of a classification task; empty elsewhere.
+    pub all_classes: Vec<String>,
+    /// Length of the text in the benchmark's own count (words, characters or tokens).
+    pub length: u64,
+    /// Language of the text.
+    pub language: String,
+}
+
+/// How a task is asked, answered and scored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskProtocol {
+    /// Name, as in files and tables.
+    pub name: String,
+    /// Prompt with `{context}` and `{input}`.
+    pub template: String,
+    /// Tokens of an answer at most.
+    pub max_new_tokens: usize,
+    /// How answers are scored.
+    pub metric: Metric,
+    /// Whether the prompt goes through the model's chat template. Few-shot and code prompts do not: the model continues them.
+    pub chat: bool,
+    /// Whether a line break ends the answer.
+    pub stops_at_newline: bool,
+}
+
+impl TaskProtocol {
+    /// The prompt of a record.
+    pub fn prompt(&self, record: &Record) -> String {
+        // One pass over the template: a context may well contain the text "{input}".
+        let mut prompt = String::with_capacity(self.template.len() + record.context.len() + record.input.len());
+        let mut rest = self.template.as_str();
+        while let Some(at) = rest.find('{') {
+            let (before, tail) = rest.split_at(at);
+            prompt.push_str(before);
+            rest = match (tail.strip_prefix("{context}"), tail.strip_prefix("{input}")) {
+                (Some(after), _) => {
+                    prompt.push_str(&record.context);
+                    after
+                }
+                (_, Some(after)) => {
+                    prompt.push_str(&record.input);
+                    after
+                }
+                _ => {
+                    prompt.push('{');
+                    &tail[1..]
+                }
+            };
+        }
+        prompt + rest
+    }
+}
+
+/// Records of one task.
+#[derive(Clone, Debug)]
+pub struct TaskRecords {
+    /// How they are asked.
+    pub protocol: TaskProtocol,
+    /// In the order of the data file.
+    pub records: Vec<Record>,
+}
+
+/// Why data could not be read.
+#[derive(Debug, Error)]
+pub enum DataError {
+    /// A file could not be read.
+    #[error("{path}: {error}{hint}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system said.
+        error: std::io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A line of a file is not what it should be.
+    #[error("{path}:{line}: {message}")]
+    Line {
+        /// The file.
+        path: String,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A file as a whole is not what it should be.
+    #[error("{path}: {message}")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// No task has this name.
+    #[error("{0}")]
+    UnknownTask(String),
+    /// The synthetic suite cannot be made so.
+    #[error(transparent)]
+    Synthetic(#[from] synthetic::SyntheticError),
+}
+
+/// The protocol and records of a synthetic task.
+pub fn synthetic_task(
+    task: synthetic::Task,
+    context_tokens: usize,
+    count: usize,
+    seed: u64,
+    tokens_of: &dyn Fn(&str) -> usize,
+) -> Result<TaskRecords, DataError> {
+    let protocol = TaskProtocol {
+        name: task.name().into(),
+        template: task.template().into(),
+        max_new_tokens: task.max_new_tokens(),
+        metric: task.metric(),
+        chat: task.chat(),
+        stops_at_newline: task.stops_at_newline(),
+    };
+    Ok(TaskRecords { protocol, records: synthetic::generate(task, context_tokens, count, seed, tokens_of)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_are_filled_once() {
+        let protocol = TaskProtocol {
+            name: "t".into(),
+            template: "{context} {x} {input}{".into(),
+            max_new_tokens: 1,
+            metric: Metric::QaF1,
+            chat: true,
+            stops_at_newline: false,
+        };
+        let record = Record {
+            id: "1".into(),
+            task: "t".into(),
+            input: "why {context}?".into(),
+            context: "a {input} b".into(),
+            answers: vec![],
+            all_classes: vec![],
+            length: 0,
+            language: "en".into(),
+        };
+        assert_eq!(protocol.prompt(&record), "a {input} b {x} why {context}?{");
+    }
+}

@@ -1,0 +1,80 @@
+//! From a record to the token ids that the model sees.
+
+use cokv_models::tokenizer::Tokenizer;
+use cokv_models::{LanguageModel, ModelError};
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Record, TaskProtocol};
+
+/// When prompts go through the model's chat template.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChatUse {
+    /// Where the task asks for it and the model has one.
+    #[default]
+    Auto,
+    /// Nowhere, as published for models that LongBench's scripts do not know.
+    Never,
+}
+
+/// A record as the model is asked it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    /// What is prefilled.
+    pub tokens: Vec<u32>,
+    /// The reference answer as it would follow the prompt; empty where the record has none.
+    pub answer: Vec<u32>,
+}
+
+/// Fills the template, truncates in the middle, applies the chat template and tokenises, in the order of LongBench's
+/// `pred.py`.
+pub fn build(
+    model: &LanguageModel,
+    protocol: &TaskProtocol,
+    record: &Record,
+    max_prompt_tokens: usize,
+    chat_use: ChatUse,
+) -> Result<Prompt, ModelError> {
+    let tokenizer = model.tokenizer();
+    let mut text = truncate_middle(tokenizer, protocol.prompt(record), max_prompt_tokens)?;
+    let template = model.chat_template().filter(|_| protocol.chat && chat_use == ChatUse::Auto);
+    if let Some(template) = template {
+        text = template.render(&text)?;
+    }
+    let tokens = tokenizer.encode(&text, true)?;
+    let answer = match record.answers.first() {
+        Some(answer) => tokenizer.encode(&as_continuation(&text, answer, template.is_some()), false)?,
+        None => Vec::new(),
+    };
+    Ok(Prompt { tokens, answer })
+}
+
+/// Keeps the first and the last half of `limit` tokens. Halves are rounded down, so that an odd limit loses a token more.
+fn truncate_middle(tokenizer: &Tokenizer, text: String, limit: usize) -> Result<String, ModelError> {
+    let ids = tokenizer.encode(&text, true)?;
+    if ids.len() <= limit {
+        return Ok(text);
+    }
+    let half = limit / 2;
+    Ok(tokenizer.decode(&ids[..half], true)? + &tokenizer.decode(&ids[ids.len() - half..], true)?)
+}
+
+/// Words are tokens that begin with a space, which is missing between a prompt that ends in a word and its answer.
+fn as_continuation(prompt: &str, answer: &str, chat: bool) -> String {
+    let breaks = prompt.ends_with(char::is_whitespace) || answer.starts_with(char::is_whitespace);
+    let spaced_script = prompt.ends_with(|last: char| last.is_ascii());
+    if chat || breaks || !spaced_script { answer.to_owned() } else { format!(" {answer}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_continue_their_prompts() {
+        assert_eq!(as_continuation("The pass key is", "123", false), " 123");
+        assert_eq!(as_continuation("Answer:\n", "yes", false), "yes");
+        assert_eq!(as_continuation("回答：", "是", false), "是");
+        assert_eq!(as_continuation("assistant", "yes", true), "yes");
+    }
+}

@@ -1,0 +1,97 @@
+//! What a compressed cache changes, on a scale that even a small model shows: distributions along the reference answer.
+
+use cokv_models::cache::RaggedCache;
+use cokv_models::kernel::pool;
+use cokv_models::{LanguageModel, ModelError};
+
+/// Damage of one cell along the reference answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Damage {
+    /// Mean log-likelihood of the answer's tokens after the first, nats per token.
+    pub log_likelihood: Option<f64>,
+    /// Mean divergence from the full cache's next-token distributions, nats per token.
+    pub divergence: Option<f64>,
+}
+
+/// Damage of every cache, given that the first is the full one. The caches are as before afterwards.
+///
+/// The first token of an answer comes from the prefill and is the same for all: what is compared are the distributions
+/// behind each answer token.
+pub fn damage(model: &LanguageModel, caches: &mut [RaggedCache], answer: &[u32]) -> Result<Vec<Damage>, ModelError> {
+    let mut all = vec![Damage::default(); caches.len()];
+    let mut full: Vec<f32> = Vec::new();
+    model.continue_with(caches, answer, |row, logits| {
+        let vocabulary = logits.len() / answer.len();
+        let per_position = pool::map(answer.len(), |position| {
+            let at = position * vocabulary..(position + 1) * vocabulary;
+            let logits = &logits[at.clone()];
+            let normaliser = log_sum_exp(logits);
+            let log_likelihood = answer.get(position + 1).map(|&next| f64::from(logits[next as usize]) - normaliser);
+            let divergence = match row {
+                0 => 0.0,
+                _ => divergence(&full[at], logits, normaliser),
+            };
+            (log_likelihood, divergence)
+        });
+        if row == 0 {
+            full = logits.to_vec();
+        }
+        all[row] = Damage {
+            log_likelihood: mean(per_position.iter().filter_map(|(log_likelihood, _)| *log_likelihood)),
+            divergence: mean(per_position.iter().map(|(_, divergence)| *divergence)),
+        };
+    })?;
+    Ok(all)
+}
+
+/// Share of the full cache's tokens after the first that a cell gives at the same place.
+pub fn agreement(full: &[u32], cell: &[u32]) -> Option<f64> {
+    let expected = full.get(1..).filter(|rest| !rest.is_empty())?;
+    let equal = expected.iter().enumerate().filter(|(at, token)| cell.get(at + 1) == Some(token)).count();
+    Some(equal as f64 / expected.len() as f64)
+}
+
+fn log_sum_exp(logits: &[f32]) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
+    f64::from(max) + sum.ln()
+}
+
+/// KL(p ‖ q) of the softmaxes of two rows of logits.
+fn divergence(p: &[f32], q: &[f32], q_normaliser: f64) -> f64 {
+    let p_normaliser = log_sum_exp(p);
+    let terms = p.iter().zip(q).map(|(&p, &q)| {
+        let (log_p, log_q) = (f64::from(p) - p_normaliser, f64::from(q) - q_normaliser);
+        log_p.exp() * (log_p - log_q)
+    });
+    // Rounding may leave a tiny negative number where the two are equal.
+    terms.sum::<f64>().max(0.0)
+}
+
+/// Mean of what there is.
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0usize), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / count as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divergence_is_that_of_the_distributions() {
+        let (p, q) = ([0.0, 1.0f32.ln(), 2.0f32.ln()], [0.0f32; 3]);
+        // Probabilities 1/4, 1/4, 1/2 against 1/3 each.
+        let exact = 0.5 * (0.75f64).ln() + 0.5 * (1.5f64).ln();
+        assert!((divergence(&p, &q, log_sum_exp(&q)) - exact).abs() < 1e-7);
+        assert_eq!(divergence(&p, &p, log_sum_exp(&p)), 0.0);
+    }
+
+    #[test]
+    fn agreement_leaves_the_first_token_out() {
+        assert_eq!(agreement(&[1, 2, 3], &[1, 2, 4]), Some(0.5));
+        assert_eq!(agreement(&[1, 2, 3], &[1]), Some(0.0));
+        assert_eq!(agreement(&[1], &[1]), None);
+        assert_eq!(agreement(&[], &[]), None);
+    }
+}

@@ -1,0 +1,12 @@
+//! The matrix: tasks × records × methods × budgets, one prefill per record.
+
+mod matrix;
+mod measure;
+pub mod memory;
+mod store;
+mod table;
+
+pub use matrix::{Matrix, Observer, Plan, RunError};
+pub use measure::Damage;
+pub use store::{Opened, Row, RunStore, StoreError};
+pub use table::{Summary, summarise};

@@ -1,0 +1,156 @@
+//! Parity with kvpress: token ids, greedy answers, and the tokens that SnapKV and StreamingLLM keep, layer by layer and
+//! head by head (data in ../shared).
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+
+use cokv_core::{Budget, ConfigTable, HeadSelection, Method};
+use cokv_models::cache::{CacheType, RaggedCache};
+use cokv_models::linear::WeightType;
+use cokv_models::{LanguageModel, Prefill, StopRule};
+use common::{golden, ids, load_model, shared};
+use serde_json::Value as Json;
+
+/// The tensors of `policies.safetensors` by name.
+struct Golden {
+    header: Json,
+    file: File,
+    data_start: u64,
+}
+
+impl Golden {
+    fn open() -> Option<Self> {
+        let mut file = File::open(shared("golden/policies.safetensors")?).unwrap();
+        let mut size = [0; 8];
+        file.read_exact(&mut size).unwrap();
+        let mut header = vec![0; u64::from_le_bytes(size) as usize];
+        file.read_exact(&mut header).unwrap();
+        let data_start = 8 + header.len() as u64;
+        Some(Self { header: serde_json::from_slice(&header).unwrap(), file, data_start })
+    }
+
+    fn words(&mut self, name: &str) -> Vec<[u8; 4]> {
+        let offsets = &self.header[name]["data_offsets"];
+        let [start, end] = [0, 1].map(|at| offsets[at].as_u64().unwrap_or_else(|| panic!("no tensor {name}")));
+        let mut data = vec![0; (end - start) as usize];
+        self.file.seek(SeekFrom::Start(self.data_start + start)).unwrap();
+        self.file.read_exact(&mut data).unwrap();
+        data.chunks_exact(4).map(|word| word.try_into().unwrap()).collect()
+    }
+
+    fn floats(&mut self, name: &str) -> Vec<f32> {
+        self.words(name).into_iter().map(f32::from_le_bytes).collect()
+    }
+
+    fn integers(&mut self, name: &str) -> Vec<u32> {
+        self.words(name).into_iter().map(u32::from_le_bytes).collect()
+    }
+}
+
+fn method(compressor: &str) -> Method {
+    let text = format!("compressor = {compressor}");
+    cokv_policies::registry().method(ConfigTable::parse("test", &text).unwrap()).unwrap()
+}
+
+fn greedy(model: &LanguageModel, prefill: &Prefill, cache: RaggedCache) -> Vec<u32> {
+    let stop = StopRule { tokens: vec![], max_new_tokens: 32, min_new_tokens: 0 };
+    model.greedy(&mut [cache], prefill.logits(), &stop, |_, _| {}).unwrap().remove(0)
+}
+
+#[test]
+fn kept_tokens_and_answers_equal_kvpress() {
+    let (Some(json), Some(mut golden)) = (golden("policies.json"), Golden::open()) else { return };
+    let model = load_model("smollm2-135m-instruct", WeightType::F32, CacheType::F32);
+    let layout = model.config().layout;
+    let mut prompt = ids(&json["context_ids"]);
+    let context = model.tokenizer().encode(json["context_text"].as_str().unwrap(), true).unwrap();
+    assert_eq!(context, prompt, "token ids of the context");
+    let question = model.tokenizer().encode(json["question_text"].as_str().unwrap(), false).unwrap();
+    assert_eq!(question, ids(&json["question_ids"]), "token ids of the question");
+    prompt.extend(question);
+
+    let paper = "kernel = 5, pooling = 'avg', order = 'pool-first'";
+    let policies = [
+        ("snapkv", method(&format!("{{ name = 'snapkv', window = 64, {paper} }}")), true),
+        ("snapkv_w32", method(&format!("{{ name = 'snapkv', window = 32, {paper} }}")), true),
+        ("streaming_llm", method("'streaming-llm'"), false),
+    ];
+    let request = policies.iter().fold(Default::default(), |all: cokv_core::ObservationRequest, p| all.union(p.1.observations()));
+    let prefill = model.prefill(&prompt, request, |_| {}).unwrap();
+    assert_eq!(greedy(&model, &prefill, RaggedCache::full(prefill.cache())), ids(&json["full_A"]["ids"]));
+
+    for (name, method, scored) in &policies {
+        let scores = prefill.score(method).unwrap();
+        let published = golden.floats(&format!("A/{name}/scores"));
+        if *scored {
+            // The peer gives its window a score above all; ours is protected instead.
+            let window = method.observations().window;
+            for head in 0..layout.heads() {
+                let theirs = &published[head * prompt.len()..][..prompt.len() - window];
+                for (token, (a, b)) in scores.head(head).iter().zip(theirs).enumerate() {
+                    assert!((a - b).abs() < 1e-5, "{name}, head {head}, token {token}: {a} and {b}");
+                }
+            }
+        }
+        for removed in ["0.5", "0.8"] {
+            let run = format!("{name}@{removed}");
+            let share = 1.0 - removed.parse::<f64>().unwrap();
+            let total = Budget::Share(share).total_tokens(layout, prompt.len(), 4);
+            let selection = method.select(layout, &scores, total).unwrap();
+            let counts = golden.integers(&format!("A/{run}/counts"));
+            let mut indices = golden.integers(&format!("A/{run}/indices")).into_iter();
+            let mut different = 0;
+            for (head, (selected, count)) in selection.heads.iter().zip(counts).enumerate() {
+                let HeadSelection::Tokens(ours) = selected else { panic!("{run}: head {head} keeps everything") };
+                let theirs: Vec<u32> = indices.by_ref().take(count as usize).collect();
+                assert_eq!(ours.len(), theirs.len(), "{run}, head {head}");
+                let scores = &published[head * prompt.len()..(head + 1) * prompt.len()];
+                let worst_kept = theirs.iter().map(|&token| scores[token as usize]).fold(f32::INFINITY, f32::min);
+                // Another token is right only if it ties with the cut within the rounding of two programs.
+                for token in ours.iter().filter(|token| !theirs.contains(token)) {
+                    different += 1;
+                    let margin = (scores[*token as usize] - worst_kept).abs() / worst_kept;
+                    assert!(margin < 2e-5, "{run}, head {head}, token {token}: off the cut by {margin:e}");
+                }
+            }
+            let kept = total / layout.heads() * layout.heads();
+            println!("{run}: {different} of {kept} kept tokens differ, all of them ties");
+
+            let answer = greedy(&model, &prefill, RaggedCache::compressed(prefill.cache(), &selection));
+            if different == 0 {
+                assert_eq!(answer, ids(&json["runs"][&run]["A"]["ids"]), "{run}: greedy answer");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_budget_and_bytes_are_exact_on_the_real_model() {
+    let model = load_model("smollm2-135m-instruct", WeightType::Stored, CacheType::F16);
+    let layout = model.config().layout;
+    let prompt = model.tokenizer().encode(&"One prefill serves the whole matrix. ".repeat(40), true).unwrap();
+    let snapkv = method("'snapkv'");
+    let prefill = model.prefill(&prompt, snapkv.observations(), |_| {}).unwrap();
+    let everything: Vec<u32> = (0..prompt.len() as u32).collect();
+    let copied = cokv_core::Selection { heads: vec![HeadSelection::Tokens(everything); layout.heads()] };
+    let by_budget = prefill.select(&snapkv, layout.heads() * prompt.len()).unwrap();
+    let small = prefill.select(&snapkv, layout.heads() * 16 + 5).unwrap();
+    let mut caches = vec![
+        RaggedCache::full(prefill.cache()),
+        RaggedCache::compressed(prefill.cache(), &by_budget),
+        RaggedCache::compressed(prefill.cache(), &copied),
+        RaggedCache::compressed(prefill.cache(), &small),
+    ];
+    let kept = [prompt.len() * layout.heads(), prompt.len() * layout.heads(), prompt.len() * layout.heads(), 16 * layout.heads() + 5];
+    for (cache, kept) in caches.iter().zip(kept) {
+        assert_eq!(cache.total_tokens(), kept);
+        assert_eq!(cache.allocated_bytes(), kept * 2 * layout.head_dim * 2, "bytes of the buffers");
+        assert_eq!(cache.bytes(), cache.allocated_bytes());
+    }
+    let mut logits: Vec<Vec<f32>> = vec![Vec::new(); 4];
+    model.continue_with(&mut caches, &prompt[..5], |row, row_logits| logits[row] = row_logits.to_vec()).unwrap();
+    assert!(logits[0] == logits[1] && logits[0] == logits[2], "a full budget must give the same bits");
+    assert!(logits[0] != logits[3]);
+}
