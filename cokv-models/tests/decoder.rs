@@ -1,0 +1,215 @@
+//! The decoder against candle's own models, on tiny random checkpoints of every family.
+
+mod tiny;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use candle_transformers::models::{llama, mistral, qwen2, qwen3};
+use cokv_core::{HeadSelection, ObservationRequest, Selection};
+use cokv_models::cache::{CacheType, RaggedCache};
+use cokv_models::config::ModelConfig;
+use cokv_models::decoder::{Decoder, Row};
+use cokv_models::linear::WeightType;
+use cokv_models::weights::{Gguf, Safetensors, Weights};
+use cokv_models::{ModelError, Prefill};
+use serde_json::{Value as Json, json};
+use tiny::Tiny;
+
+fn decoder(tiny: &Tiny) -> Decoder {
+    let config = ModelConfig::from_folder(tiny.folder()).unwrap();
+    let weights = Weights::Safetensors(Safetensors::open(vec![tiny.weights()]).unwrap());
+    Decoder::load(&weights, config, WeightType::F32, &Device::Cpu, |_, _| {}).unwrap()
+}
+
+fn prompt(tokens: usize) -> Vec<u32> {
+    (0..tokens as u32).map(|i| (i * 31 + i / 7) % 50).collect()
+}
+
+fn prefill(decoder: &Decoder, tokens: &[u32]) -> Prefill {
+    Prefill::run(decoder, tokens, CacheType::F32, ObservationRequest::default(), |_| {}).unwrap()
+}
+
+fn assert_close(ours: &[f32], theirs: &Tensor, what: &str) {
+    let theirs: Vec<f32> = theirs.flatten_all().unwrap().to_vec1().unwrap();
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    let largest = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let scale = theirs.iter().map(|x| x.abs()).fold(0.0, f32::max);
+    assert!(largest < 1e-4 * scale.max(1.0), "{what}: logits differ by {largest} (scale {scale})");
+}
+
+/// candle's logits of the last token.
+fn oracle(family: &str, tiny: &Tiny, tokens: &[u32]) -> Tensor {
+    let device = Device::Cpu;
+    let data = std::fs::read(tiny.weights()).unwrap();
+    let vb = VarBuilder::from_buffered_safetensors(data, DType::F32, &device).unwrap();
+    let input = Tensor::new(tokens, &device).unwrap().unsqueeze(0).unwrap();
+    let json = tiny.config.clone();
+    match family {
+        "llama" => {
+            let config: llama::LlamaConfig = serde_json::from_value(json).unwrap();
+            let config = config.into_config(false);
+            let mut cache = llama::Cache::new(false, DType::F32, &config, &device).unwrap();
+            llama::Llama::load(vb, &config).unwrap().forward(&input, 0, &mut cache).unwrap()
+        }
+        "mistral" => {
+            let config: mistral::Config = serde_json::from_value(json).unwrap();
+            mistral::Model::new(&config, vb).unwrap().forward(&input, 0).unwrap()
+        }
+        "qwen2" => {
+            let config: qwen2::Config = serde_json::from_value(json).unwrap();
+            qwen2::ModelForCausalLM::new(&config, vb).unwrap().forward(&input, 0).unwrap()
+        }
+        _ => {
+            let config: qwen3::Config = serde_json::from_value(json).unwrap();
+            qwen3::ModelForCausalLM::new(&config, vb).unwrap().forward(&input, 0).unwrap()
+        }
+    }
+}
+
+#[test]
+fn every_family_equals_candle() {
+    let llama3 = json!({
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64
+    });
+    let cases: [(&str, &str, Json, bool, usize); 6] = [
+        ("Llama 2", "llama", json!({ "num_key_value_heads": 4 }), false, 8),
+        ("Llama 3, tied", "llama", json!({ "rope_theta": 500000.0, "tie_word_embeddings": true }), true, 8),
+        ("Llama 3.1", "llama", json!({ "rope_theta": 500000.0, "rope_scaling": llama3 }), false, 8),
+        ("Mistral", "mistral", json!({ "sliding_window": null, "use_flash_attn": false }), false, 8),
+        ("Qwen2", "qwen2", json!({ "use_sliding_window": false, "sliding_window": 4096 }), true, 8),
+        ("Qwen3", "qwen3", json!({ "head_dim": 12, "use_sliding_window": false, "attention_bias": false }), false, 12),
+    ];
+    for (name, family, settings, tied, head_dim) in cases {
+        let tiny = Tiny::new(family, settings, tied, head_dim);
+        let decoder = decoder(&tiny);
+        for tokens in [1, 40] {
+            let prompt = prompt(tokens);
+            assert_close(prefill(&decoder, &prompt).logits(), &oracle(family, &tiny, &prompt), name);
+        }
+    }
+}
+
+#[test]
+fn chunks_and_single_steps_compute_the_same() {
+    let tiny = Tiny::new("llama", json!({}), false, 8);
+    let decoder = decoder(&tiny);
+    // Longer than one chunk of prefill.
+    let prompt = prompt(700);
+    let whole = prefill(&decoder, &prompt);
+    assert_close(whole.logits(), &oracle("llama", &tiny, &prompt), "700 tokens");
+
+    let start = prefill(&decoder, &prompt[..690]);
+    let mut cache = RaggedCache::full(start.cache());
+    let mut hidden = None;
+    for token in &prompt[690..] {
+        hidden = Some(decoder.forward(&mut [Row { tokens: &[*token], cache: &mut cache }], None).unwrap());
+    }
+    assert_close(whole.logits(), &decoder.logits(&hidden.unwrap()).unwrap(), "single steps");
+    assert_eq!(cache.next_position(), 700);
+}
+
+#[test]
+fn an_evicted_token_is_as_if_it_were_masked() {
+    // Evicting everything but the last token must equal attention to that token alone: the value it holds.
+    let tiny = Tiny::new("llama", json!({}), false, 8);
+    let decoder = decoder(&tiny);
+    let prompt = prompt(30);
+    let prefilled = prefill(&decoder, &prompt);
+    let heads = prefilled.cache().layout().heads();
+    let kept = |tokens: Vec<u32>| Selection { heads: vec![HeadSelection::Tokens(tokens); heads] };
+    let mut caches = [kept((0..30).collect()), kept(vec![29]), kept(vec![])]
+        .map(|selection| RaggedCache::compressed(prefilled.cache(), &selection));
+    let mut full = RaggedCache::full(prefilled.cache());
+    let step = |cache: &mut RaggedCache| -> Vec<f32> {
+        let hidden = decoder.forward(&mut [Row { tokens: &[7], cache }], None).unwrap();
+        decoder.logits(&hidden).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    };
+    let all: Vec<Vec<f32>> = caches.iter_mut().map(step).collect();
+    assert_eq!(all[0], step(&mut full), "keeping all tokens gives the bits of the full cache");
+    assert_ne!(all[0], all[1]);
+    assert_ne!(all[1], all[2]);
+    assert!(caches.iter().all(|cache| cache.next_position() == 31), "positions go on from the prompt's length");
+}
+
+#[test]
+fn a_gguf_file_of_the_same_weights_gives_the_same_logits() {
+    let tiny = Tiny::new("qwen2", json!({ "use_sliding_window": false, "sliding_window": 16 }), true, 8);
+    let gguf = Gguf::open(&tiny.write_gguf("qwen2")).unwrap();
+    let config = ModelConfig::from_gguf(&gguf).unwrap();
+    let theirs = Decoder::load(&Weights::Gguf(gguf), config, WeightType::F32, &Device::Cpu, |_, _| {}).unwrap();
+    let prompt = prompt(40);
+    assert_eq!(prefill(&theirs, &prompt).logits(), prefill(&decoder(&tiny), &prompt).logits());
+}
+
+#[test]
+fn bad_files_are_clear_errors() {
+    let tiny = Tiny::new("llama", json!({}), false, 8);
+    let gguf = tiny.write_gguf("llama");
+    let bytes = std::fs::read(&gguf).unwrap();
+    let message = |error: ModelError| error.to_string();
+
+    std::fs::write(&gguf, &bytes[..bytes.len() - 100]).unwrap();
+    assert!(message(Gguf::open(&gguf).err().unwrap()).contains("truncated"));
+    std::fs::write(&gguf, &bytes[..40]).unwrap();
+    assert!(message(Gguf::open(&gguf).err().unwrap()).contains("not a readable GGUF"));
+    assert!(message(Gguf::open(&gguf.with_extension("none")).err().unwrap()).contains("tiny.none"));
+
+    let other = Gguf::open(&tiny.write_gguf("mamba")).unwrap();
+    assert!(message(ModelConfig::from_gguf(&other).err().unwrap()).contains("architecture `mamba` is not implemented"));
+
+    let weights = tiny.weights();
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes[..bytes.len() - 8]).unwrap();
+    assert!(message(Safetensors::open(vec![weights.clone()]).err().unwrap()).contains("truncated"));
+    std::fs::write(&weights, b"short").unwrap();
+    assert!(Safetensors::open(vec![weights]).is_err());
+}
+
+#[test]
+fn unusable_configurations_are_refused() {
+    let refused = |settings: Json| {
+        let tiny = Tiny::new("llama", settings, false, 8);
+        ModelConfig::from_folder(tiny.folder()).err().unwrap().to_string()
+    };
+    assert!(refused(json!({ "model_type": "gemma" })).contains("architecture `gemma`"));
+    assert!(refused(json!({ "num_key_value_heads": 3 })).contains("3 KV heads"));
+    assert!(refused(json!({ "hidden_act": "gelu" })).contains("activation `gelu`"));
+    assert!(refused(json!({ "head_dim": 7 })).contains("odd head_dim"));
+    assert!(refused(json!({ "rope_scaling": { "rope_type": "yarn", "factor": 4.0 } })).contains("`yarn`"));
+
+    // A shape that does not fit the file names the tensor.
+    let tiny = Tiny::new("llama", json!({ "vocab_size": 51 }), false, 8);
+    let config = ModelConfig::from_folder(tiny.folder()).unwrap();
+    let weights = Weights::Safetensors(Safetensors::open(vec![tiny.weights()]).unwrap());
+    let error = Decoder::load(&weights, config, WeightType::F32, &Device::Cpu, |_, _| {}).err().unwrap().to_string();
+    assert!(error.contains("[50, 32]") && error.contains("[51, 32]"), "{error}");
+}
+
+#[test]
+fn sequences_that_cannot_be_computed_exactly_are_refused() {
+    let sliding = Tiny::new("mistral", json!({ "sliding_window": 16 }), false, 8);
+    let decoder_16 = decoder(&sliding);
+    let run = |decoder: &Decoder, tokens: &[u32]| {
+        Prefill::run(decoder, tokens, CacheType::F32, ObservationRequest::default(), |_| {}).err()
+    };
+    assert!(run(&decoder_16, &prompt(16)).is_none());
+    let error = run(&decoder_16, &prompt(17)).unwrap().to_string();
+    assert!(error.contains("17 tokens are more than the 16") && error.contains("sliding window"), "{error}");
+
+    let short = decoder(&Tiny::new("llama", json!({ "max_position_embeddings": 20 }), false, 8));
+    assert!(matches!(run(&short, &prompt(21)), Some(ModelError::TooLong { tokens: 21, limit: 20, .. })));
+    assert!(matches!(run(&short, &[]), Some(ModelError::EmptyPrompt)));
+    assert!(matches!(run(&short, &[50]), Some(ModelError::UnknownToken { token: 50, vocabulary: 50 })));
+}
+
+#[test]
+fn nan_weights_are_noticed() {
+    let tiny = Tiny::with_weights("llama", json!({}), false, 8, |name, numbers| {
+        if name.contains("layers.1.mlp.down") {
+            numbers[5] = f32::NAN;
+        }
+    });
+    let error = Prefill::run(&decoder(&tiny), &prompt(5), CacheType::F32, ObservationRequest::default(), |_| {});
+    assert!(matches!(error, Err(ModelError::NotFinite { .. })));
+}
