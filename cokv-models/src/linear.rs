@@ -73,7 +73,8 @@ impl Linear {
         match &self.weight {
             Weight::Dense(weight) => Ok(weight.index_select(indices, 0)?),
             Weight::Quantised { weight, in_features } => {
-                Ok(weight.embedding(indices)?.to_dtype(DType::F32)?.narrow(D::Minus1, 0, *in_features)?)
+                let padded = weight.embedding(indices)?.to_dtype(DType::F32)?;
+                Ok(padded.narrow(D::Minus1, 0, *in_features)?.contiguous()?)
             }
         }
     }
