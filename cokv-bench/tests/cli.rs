@@ -1,0 +1,165 @@
+//! The real binary on the real default model: what users type, and what they get wrong.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::{shared, wheel_source};
+use serde_json::Value as Json;
+
+fn cokv(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cokv"));
+    command.current_dir(folder).args(arguments).env_remove("RUST_BACKTRACE").output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", stderr(output));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A small run on the default model's wheel.
+fn config(data: &str, methods: &str) -> String {
+    format!("budgets = [32, '50%', 100000]\n[model]\nsource = '{}'\n[data]\n{data}\n{methods}", wheel_source())
+}
+
+const METHODS: &str = "[[method]]\ncompressor = 'full'\n[[method]]\ncompressor = 'snapkv'\n";
+const PASSKEY: &str = "tasks = ['passkey']\nrecords = 2\ncontext_tokens = 200";
+
+fn rows(folder: &Path) -> Vec<Json> {
+    let text = fs::read_to_string(folder.join("runs/default/results.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_run_prints_its_table_and_resumes_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("cokv.toml"), config(PASSKEY, METHODS)).unwrap();
+    let first = cokv(folder.path(), &["bench"]);
+    let table = stdout(&first);
+    assert!(table.contains("| full ") && table.contains("| snapkv |"), "{table}");
+    assert!(stderr(&first).matches("nothing is evicted").count() == 1, "said once: {}", stderr(&first));
+
+    let all = rows(folder.path());
+    assert_eq!(all.len(), 2 * 4);
+    for row in &all {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        let heads = 90.0;
+        assert_eq!(number("cache_bytes"), number("kept_tokens") * 2.0 * 64.0 * 2.0, "{row}");
+        match (row["method"].as_str().unwrap(), row["budget"].as_str().unwrap()) {
+            ("snapkv", "32") => {
+                assert_eq!(number("kept_tokens"), 32.0 * heads);
+                assert!(number("divergence") > 0.0);
+            }
+            ("snapkv", "50%") => assert_eq!(number("kept_tokens"), (number("prompt_tokens") / 2.0).floor() * heads),
+            // Everything kept: no damage, to the bit.
+            _ => {
+                assert_eq!((number("kept_share"), number("divergence"), number("agreement")), (1.0, 0.0, 1.0), "{row}");
+            }
+        }
+    }
+    let again = cokv(folder.path(), &["bench"]);
+    assert_eq!(stdout(&again), table);
+    assert!(stderr(&again).contains("2 of them done"), "{}", stderr(&again));
+
+    // A killed process leaves a torn line; its prompt is run again and everything else is kept.
+    let results = folder.path().join("runs/default/results.jsonl");
+    let text = fs::read_to_string(&results).unwrap();
+    fs::write(&results, &text[..text.len() - 30]).unwrap();
+    let repaired = cokv(folder.path(), &["bench"]);
+    assert_eq!(stdout(&repaired), table);
+    assert!(stderr(&repaired).contains("was cut off"), "{}", stderr(&repaired));
+    let without_times = |rows: Vec<Json>| -> Vec<Json> {
+        let strip = |mut row: Json| {
+            for key in ["prefill_seconds", "decode_seconds"] {
+                row[key] = Json::Null;
+            }
+            row
+        };
+        rows.into_iter().map(strip).collect()
+    };
+    assert_eq!(without_times(rows(folder.path())), without_times(all));
+    for file in ["config.toml", "environment.json", "table.md"] {
+        assert!(folder.path().join("runs/default").join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn longbench_records_run_and_their_predictions_score() {
+    let Some(longbench) = shared("longbench-mini") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let data = format!("source = '{}'\ntasks = ['qasper', 'trec']\nrecords = 1\nmax_prompt_tokens = 301", longbench.display());
+    fs::write(folder.path().join("cokv.toml"), config(&data, METHODS)).unwrap();
+    let table = stdout(&cokv(folder.path(), &["bench"]));
+    assert!(table.contains("qasper") && table.contains("trec"), "{table}");
+    let all = rows(folder.path());
+    let prompt_tokens = |task: &str| all.iter().find(|row| row["task"] == task).unwrap()["prompt_tokens"].as_u64().unwrap();
+    // Two halves of 150 tokens; the chat template comes on top, for qasper only.
+    assert!((290..=305).contains(&prompt_tokens("trec")), "{}", prompt_tokens("trec"));
+    assert!(prompt_tokens("qasper") > prompt_tokens("trec") + 10);
+}
+
+#[test]
+fn published_predictions_score_as_published() {
+    let Some(longbench) = shared("longbench-mini") else { return };
+    let predictions = longbench.join("predictions");
+    let json = stdout(&cokv(&predictions, &["score", ".", "--json"]));
+    let ours: Json = serde_json::from_str(&json).unwrap();
+    let expected = fs::read_to_string(longbench.join("expected_scores.json")).unwrap();
+    let expected: Json = serde_json::from_str(&expected).unwrap();
+    assert_eq!(ours.as_object().unwrap().len(), 21);
+    for (task, scores) in expected.as_object().unwrap() {
+        assert_eq!(ours[task], scores["average"], "{task}");
+    }
+    assert!(stdout(&cokv(&predictions, &["score", "."])).contains("| mean of tasks"));
+}
+
+#[test]
+fn generate_streams_an_answer_and_says_what_it_took() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("prompt.txt"), "The sky is blue. ".repeat(60)).unwrap();
+    let source = wheel_source();
+    let common = ["generate", "--model", &source, "--prompt-file", "prompt.txt", "--max-new-tokens", "8"];
+    let output = cokv(folder.path(), &[&common[..], &["--raw"]].concat());
+    assert!(stdout(&output).contains("sky is blue"), "{}", stdout(&output));
+    let small = [&common[..], &["--method", "{ name = 'snapkv', window = 16 }", "--budget", "25%"]].concat();
+    let output = cokv(folder.path(), &small);
+    assert!(stdout(&output).trim().len() > 2);
+    let summary = stderr(&output);
+    assert!(summary.contains("tokens/s") && summary.contains(" % of the prompt kept"), "{summary}");
+}
+
+#[test]
+fn mistakes_are_clear_errors_before_any_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let fails = |text: &str, expected: &str| {
+        fs::write(folder.path().join("cokv.toml"), text).unwrap();
+        let output = cokv(folder.path(), &["bench"]);
+        let message = stderr(&output);
+        assert!(!output.status.success() && message.contains(expected), "expected `{expected}`, got:\n{message}");
+        assert!(!message.contains("panicked"), "{message}");
+    };
+    let full = "[[method]]\ncompressor = 'full'\n";
+    fails("budgets = [0]", "cokv.toml:1: a budget of `0` keeps nothing");
+    fails(&format!("budgets = [1]\n[model]\nsorce = 'x'\n{full}"), "cokv.toml:3: unknown key `sorce`; did you mean `source`?");
+    fails(&format!("budgets = [1]\n{full}[[method]]\ncompressor = 'snapvk'\n"), "cokv.toml:5: unknown compressor `snapvk`; did you mean `snapkv`?");
+    fails(&format!("budgets = [1]\n[model]\nsource = 'path:/nowhere.gguf'\n{full}"), "/nowhere.gguf");
+    fails(&format!("budgets = [1]\n[model]\nsource = 'smollm3'\n{full}"), "smollm2-135m-instruct");
+    fails(&config("context_tokens = 10", full), "at least");
+    fails(&config("tasks = ['passky']", full), "passky");
+    fails(&config("source = '/nowhere'", full), "/nowhere/config/dataset2prompt.json");
+    fails(&config("context_tokens = 9000\nmax_prompt_tokens = 10000\ntasks = ['passkey']", full), "8192");
+    fs::write(folder.path().join("cut.gguf"), b"GGUF\x03\0\0\0").unwrap();
+    fails(&format!("budgets = [1]\n[model]\nsource = 'path:cut.gguf'\n{full}"), "cut.gguf");
+    let output = cokv(folder.path(), &["bench", "--config", "none.toml"]);
+    assert!(stderr(&output).contains("none.toml"), "{}", stderr(&output));
+    let output = cokv(folder.path(), &["generate", "--prompt", "x", "--budget", "0"]);
+    assert!(stderr(&output).contains("keeps nothing"), "{}", stderr(&output));
+    let output = cokv(folder.path(), &["score", "."]);
+    assert!(stderr(&output).contains("no <task>.jsonl"), "{}", stderr(&output));
+}
