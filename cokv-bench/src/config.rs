@@ -131,7 +131,9 @@ impl Config {
         }
         let safe = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if run.name.is_empty() || !run.name.chars().all(safe) || run.name.starts_with('.') {
-            return Err(whole.error(format!("`{}` cannot name a folder: use letters, digits, `-`, `_` and `.`", run.name)));
+            return Err(
+                whole.error(format!("`{}` cannot name a folder: use letters, digits, `-`, `_` and `.`", run.name))
+            );
         }
         if run.data.source != SYNTHETIC && run.data.tasks.is_empty() {
             return Err(whole.error("[data] `tasks` is empty: name tasks, or \"all\""));
@@ -143,7 +145,8 @@ impl Config {
         for table in tables {
             let method = registry.method(table.clone())?;
             if methods.iter().any(|other| other.name() == method.name()) {
-                let message = format!("a second method is called `{}`: give one of them another name = \"…\"", method.name());
+                let message =
+                    format!("a second method is called `{}`: give one of them another name = \"…\"", method.name());
                 return Err(table.error(message));
             }
             methods.push(method);
@@ -177,8 +180,13 @@ mod tests {
     fn mistakes_are_named_with_their_line() {
         let method = "[[method]]\ncompressor = 'full'\n";
         assert!(error(&format!("budgets = [0]\n{method}")).starts_with("cokv.toml:1: a budget of `0` keeps nothing"));
-        assert!(error(&format!("budget = [1]\n{method}")).contains(":1: unknown key `budget`; did you mean `budgets`?"));
-        assert!(error(&format!("budgets = [1]\n[data]\ntask = []\n{method}")).contains(":3: unknown key `task`; did you mean `tasks`?"));
+        assert!(
+            error(&format!("budget = [1]\n{method}")).contains(":1: unknown key `budget`; did you mean `budgets`?")
+        );
+        assert!(
+            error(&format!("budgets = [1]\n[data]\ntask = []\n{method}"))
+                .contains(":3: unknown key `task`; did you mean `tasks`?")
+        );
         assert!(error(&format!("budgets = [1]\n{method}{method}")).contains("a second method is called `full`"));
         assert!(error("budgets = [1]").contains("no method"));
         assert!(error(&format!("budgets = []\n{method}")).contains("`budgets` is empty"));

@@ -93,15 +93,26 @@ fn a_run_prints_its_table_and_resumes_where_it_was() {
 fn longbench_records_run_and_their_predictions_score() {
     let Some(longbench) = shared("longbench-mini") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let data = format!("source = '{}'\ntasks = ['qasper', 'trec']\nrecords = 1\nmax_prompt_tokens = 301", longbench.display());
+    let data =
+        format!("source = '{}'\ntasks = ['qasper', 'trec']\nrecords = 1\nmax_prompt_tokens = 301", longbench.display());
     fs::write(folder.path().join("cokv.toml"), config(&data, METHODS)).unwrap();
     let table = stdout(&cokv(folder.path(), &["bench"]));
     assert!(table.contains("qasper") && table.contains("trec"), "{table}");
     let all = rows(folder.path());
-    let prompt_tokens = |task: &str| all.iter().find(|row| row["task"] == task).unwrap()["prompt_tokens"].as_u64().unwrap();
+    let prompt_tokens =
+        |task: &str| all.iter().find(|row| row["task"] == task).unwrap()["prompt_tokens"].as_u64().unwrap();
     // Two halves of 150 tokens; the chat template comes on top, for qasper only.
     assert!((290..=305).contains(&prompt_tokens("trec")), "{}", prompt_tokens("trec"));
     assert!(prompt_tokens("qasper") > prompt_tokens("trec") + 10);
+
+    // Our predictions are in the layout that `cokv score`, and upstream's eval.py, read.
+    let scores = stdout(&cokv(folder.path(), &["score", "runs/default/pred/snapkv@32", "--json"]));
+    let scores: Json = serde_json::from_str(&scores).unwrap();
+    for task in ["qasper", "trec"] {
+        let row = all.iter().find(|row| row["task"] == task && row["budget"] == "32").unwrap();
+        let percent = (row["score"].as_f64().unwrap() * 1e4).round() / 100.0;
+        assert!((scores[task].as_f64().unwrap() - percent).abs() < 0.011, "{task}");
+    }
 }
 
 #[test]
@@ -146,8 +157,14 @@ fn mistakes_are_clear_errors_before_any_work() {
     };
     let full = "[[method]]\ncompressor = 'full'\n";
     fails("budgets = [0]", "cokv.toml:1: a budget of `0` keeps nothing");
-    fails(&format!("budgets = [1]\n[model]\nsorce = 'x'\n{full}"), "cokv.toml:3: unknown key `sorce`; did you mean `source`?");
-    fails(&format!("budgets = [1]\n{full}[[method]]\ncompressor = 'snapvk'\n"), "cokv.toml:5: unknown compressor `snapvk`; did you mean `snapkv`?");
+    fails(
+        &format!("budgets = [1]\n[model]\nsorce = 'x'\n{full}"),
+        "cokv.toml:3: unknown key `sorce`; did you mean `source`?",
+    );
+    fails(
+        &format!("budgets = [1]\n{full}[[method]]\ncompressor = 'snapvk'\n"),
+        "cokv.toml:5: unknown compressor `snapvk`; did you mean `snapkv`?",
+    );
     fails(&format!("budgets = [1]\n[model]\nsource = 'path:/nowhere.gguf'\n{full}"), "/nowhere.gguf");
     fails(&format!("budgets = [1]\n[model]\nsource = 'smollm3'\n{full}"), "smollm2-135m-instruct");
     fails(&config("context_tokens = 10", full), "at least");

@@ -77,7 +77,8 @@ fn kept_tokens_and_answers_equal_kvpress() {
         ("snapkv_w32", method(&format!("{{ name = 'snapkv', window = 32, {paper} }}")), true),
         ("streaming_llm", method("'streaming-llm'"), false),
     ];
-    let request = policies.iter().fold(Default::default(), |all: cokv_core::ObservationRequest, p| all.union(p.1.observations()));
+    let request =
+        policies.iter().fold(Default::default(), |all: cokv_core::ObservationRequest, p| all.union(p.1.observations()));
     let prefill = model.prefill(&prompt, request, |_| {}).unwrap();
     assert_eq!(greedy(&model, &prefill, RaggedCache::full(prefill.cache())), ids(&json["full_A"]["ids"]));
 
@@ -143,7 +144,12 @@ fn a_full_budget_and_bytes_are_exact_on_the_real_model() {
         RaggedCache::compressed(prefill.cache(), &copied),
         RaggedCache::compressed(prefill.cache(), &small),
     ];
-    let kept = [prompt.len() * layout.heads(), prompt.len() * layout.heads(), prompt.len() * layout.heads(), 16 * layout.heads() + 5];
+    let kept = [
+        prompt.len() * layout.heads(),
+        prompt.len() * layout.heads(),
+        prompt.len() * layout.heads(),
+        16 * layout.heads() + 5,
+    ];
     for (cache, kept) in caches.iter().zip(kept) {
         assert_eq!(cache.total_tokens(), kept);
         assert_eq!(cache.allocated_bytes(), kept * 2 * layout.head_dim * 2, "bytes of the buffers");

@@ -23,7 +23,9 @@ pub enum Budget {
 #[derive(Debug, Error, PartialEq)]
 pub enum BudgetError {
     /// The text is no budget.
-    #[error("`{0}` is no budget: write tokens per head (128), a share of the prompt (\"10%\" or 0.1) or bytes (\"8 MiB\")")]
+    #[error(
+        "`{0}` is no budget: write tokens per head (128), a share of the prompt (\"10%\" or 0.1) or bytes (\"8 MiB\")"
+    )]
     Unreadable(String),
     /// Zero, or negative.
     #[error("a budget of `{0}` keeps nothing: it must be above zero")]

@@ -87,7 +87,9 @@ impl<'i> ConfigTable<'i> {
         let span = value.span();
         match value.into_inner() {
             DeValue::Array(entries) => entries.into_iter().map(|entry| self.expect_table(key, entry)).collect(),
-            other => Err(self.origin.at(span, format!("`{key}` must be tables, written [[{key}]], not {}", other.type_str()))),
+            other => Err(self
+                .origin
+                .at(span, format!("`{key}` must be tables, written [[{key}]], not {}", other.type_str()))),
         }
     }
 
@@ -168,7 +170,8 @@ impl Origin<'_> {
 
 /// Adds the nearest known name to serde's "unknown field `x`, expected one of `a`, `b`".
 fn explain(message: &str) -> String {
-    let Some(rest) = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `")) else {
+    let Some(rest) = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `"))
+    else {
         return message.into();
     };
     let mut quoted = rest.split('`').step_by(2);

@@ -21,7 +21,9 @@ pub struct HeadLayout {
 
 /// A layout that no attention layer can have.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("{query_heads} query heads cannot be shared out over {kv_heads} KV heads ({layers} layers, head_dim {head_dim})")]
+#[error(
+    "{query_heads} query heads cannot be shared out over {kv_heads} KV heads ({layers} layers, head_dim {head_dim})"
+)]
 pub struct LayoutError {
     layers: usize,
     query_heads: usize,
@@ -32,14 +34,14 @@ pub struct LayoutError {
 impl HeadLayout {
     /// Checks that no count is zero and that the query heads divide evenly over the KV heads.
     pub fn new(layers: usize, query_heads: usize, kv_heads: usize, head_dim: usize) -> Result<Self, LayoutError> {
-        let sound = layers > 0
-            && kv_heads > 0
-            && head_dim > 0
-            && query_heads > 0
-            && query_heads.is_multiple_of(kv_heads);
-        sound
-            .then_some(Self { layers, query_heads, kv_heads, head_dim })
-            .ok_or(LayoutError { layers, query_heads, kv_heads, head_dim })
+        let sound =
+            layers > 0 && kv_heads > 0 && head_dim > 0 && query_heads > 0 && query_heads.is_multiple_of(kv_heads);
+        sound.then_some(Self { layers, query_heads, kv_heads, head_dim }).ok_or(LayoutError {
+            layers,
+            query_heads,
+            kv_heads,
+            head_dim,
+        })
     }
 
     /// Query heads that share one KV head.

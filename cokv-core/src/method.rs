@@ -1,8 +1,8 @@
 //! A compressor and an allocator under one name: a column of the matrix.
 
 use crate::{
-    AllocationRequest, BudgetAllocator, CacheCompressor, HeadLayout, HeadScores, LayerView, ObservationRequest, PolicyError,
-    Selection, TokenScores, select,
+    AllocationRequest, BudgetAllocator, CacheCompressor, HeadLayout, HeadScores, LayerView, ObservationRequest,
+    PolicyError, Selection, TokenScores, select,
 };
 
 /// A whole compression method: score, allocate, select.
@@ -36,7 +36,8 @@ impl Method {
 
     /// Everything that could change what the method keeps, defaults written out.
     pub fn definition(&self) -> String {
-        let head_scores = self.head_scores.as_ref().map_or(String::new(), |scores| format!(" with {:?}", scores.values()));
+        let head_scores =
+            self.head_scores.as_ref().map_or(String::new(), |scores| format!(" with {:?}", scores.values()));
         format!("{:?}, {:?}{head_scores}", self.compressor, self.allocator)
     }
 

@@ -97,7 +97,11 @@ struct MethodName {
     _allocator: (),
 }
 
-fn build<T: ?Sized>(builders: &BTreeMap<String, Builder<T>>, kind: &str, choice: &Choice<'_>) -> Result<Box<T>, ConfigError> {
+fn build<T: ?Sized>(
+    builders: &BTreeMap<String, Builder<T>>,
+    kind: &str,
+    choice: &Choice<'_>,
+) -> Result<Box<T>, ConfigError> {
     match builders.get(&choice.name) {
         Some(build) => build(&choice.settings),
         None => Err(choice.settings.error(unknown_name(kind, &choice.name, builders.keys().map(String::as_str)))),
@@ -145,8 +149,14 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         let message = |text: &str| method(text).err().unwrap().to_string();
-        assert_eq!(message("compressor = 'flatt'"), "cokv.toml:1: unknown compressor `flatt`; did you mean `flat`? (known: flat)");
-        assert!(message("compressor = 'flat'\nalocator = 'other'").contains(":2: unknown key `alocator`; did you mean `allocator`?"));
+        assert_eq!(
+            message("compressor = 'flatt'"),
+            "cokv.toml:1: unknown compressor `flatt`; did you mean `flat`? (known: flat)"
+        );
+        assert!(
+            message("compressor = 'flat'\nalocator = 'other'")
+                .contains(":2: unknown key `alocator`; did you mean `allocator`?")
+        );
         assert!(message("\ncompressor = { name = 'flat', speed = 1 }").contains(":2: unknown key `speed`"));
         assert!(message("name = 'mine'").contains("needs a compressor"));
     }

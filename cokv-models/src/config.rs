@@ -82,6 +82,8 @@ pub struct ModelConfig {
     pub rope_scaling: RopeScaling,
     /// Order of rotated pairs.
     pub rope_pairs: RopePairs,
+    /// Whether the output layer is the embedding table; where the configuration does not say, the checkpoint decides.
+    pub tied_embeddings: Option<bool>,
     /// Tokens that end generation.
     pub stop_tokens: Vec<u32>,
 }
@@ -108,7 +110,8 @@ impl ModelConfig {
     pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(ModelError::io(&path))?;
-        let raw: HuggingFaceConfig = serde_json::from_str(&text).map_err(|error| ModelError::malformed(&path, error))?;
+        let raw: HuggingFaceConfig =
+            serde_json::from_str(&text).map_err(|error| ModelError::malformed(&path, error))?;
         let architecture = match raw.model_type.as_str() {
             "llama" => Architecture::Llama,
             "mistral" => Architecture::Mistral,
@@ -145,6 +148,7 @@ impl ModelConfig {
             rope_theta: rope.rope_theta.or(raw.rope_theta).unwrap_or(10_000.0),
             rope_scaling: rope.scaling(&path)?,
             rope_pairs: RopePairs::Halves,
+            tied_embeddings: raw.tie_word_embeddings,
             stop_tokens,
         })
     }
@@ -164,8 +168,7 @@ impl ModelConfig {
         let query_heads = gguf.integer(&key("attention.head_count"))?;
         let kv_heads = gguf.optional_integer(&key("attention.head_count_kv"))?.unwrap_or(query_heads);
         let hidden_size = gguf.integer(&key("embedding_length"))?;
-        let head_dim =
-            gguf.optional_integer(&key("attention.key_length"))?.unwrap_or(hidden_size / query_heads.max(1));
+        let head_dim = gguf.optional_integer(&key("attention.key_length"))?.unwrap_or(hidden_size / query_heads.max(1));
         let layout = HeadLayout::new(gguf.integer(&key("block_count"))?, query_heads, kv_heads, head_dim)?;
         check_head_dim(path, head_dim)?;
         let rope_scaling = if gguf.contains("rope_freqs.weight") {
@@ -194,6 +197,7 @@ impl ModelConfig {
             rope_theta: gguf.optional_float(&key("rope.freq_base"))?.unwrap_or(10_000.0),
             rope_scaling,
             rope_pairs,
+            tied_embeddings: None,
             stop_tokens,
         })
     }
@@ -207,7 +211,10 @@ fn check_head_dim(path: &Path, head_dim: usize) -> Result<(), ModelError> {
 }
 
 fn unknown_architecture(path: &Path, name: &str) -> ModelError {
-    ModelError::unsupported(path, format!("architecture `{name}` is not implemented (known: llama, mistral, qwen2, qwen3)"))
+    ModelError::unsupported(
+        path,
+        format!("architecture `{name}` is not implemented (known: llama, mistral, qwen2, qwen3)"),
+    )
 }
 
 fn unknown_scaling(path: &Path, name: &str) -> ModelError {
@@ -242,6 +249,7 @@ struct HuggingFaceConfig {
     rope_parameters: Option<RopeParameters>,
     sliding_window: Option<usize>,
     use_sliding_window: Option<bool>,
+    tie_word_embeddings: Option<bool>,
     eos_token_id: Option<Json>,
 }
 

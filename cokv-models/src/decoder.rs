@@ -92,7 +92,11 @@ impl Decoder {
 
         let table = (config.vocabulary, hidden);
         let load_table = |name: &str| Linear::load(weights, name, table, weight_type, device);
-        let (embed_tokens, lm_head) = match weights.contains("lm_head.weight") {
+        let untied = weights.contains("lm_head.weight");
+        if !untied && config.tied_embeddings == Some(false) {
+            return Err(weights.missing("lm_head.weight"));
+        }
+        let (embed_tokens, lm_head) = match untied {
             true => (Some(load_table("model.embed_tokens")?), load_table("lm_head")?),
             false => (None, load_table("model.embed_tokens")?),
         };

@@ -42,7 +42,9 @@ pub enum ModelError {
     #[error(transparent)]
     Layout(#[from] LayoutError),
     /// More tokens than the model was made for.
-    #[error("{tokens} tokens are more than the {limit} that this model can attend to{reason}; shorten the prompt (max_prompt_tokens) or generate fewer tokens")]
+    #[error(
+        "{tokens} tokens are more than the {limit} that this model can attend to{reason}; shorten the prompt (max_prompt_tokens) or generate fewer tokens"
+    )]
     TooLong {
         /// Tokens asked for, those to be generated included.
         tokens: usize,

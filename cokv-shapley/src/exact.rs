@@ -54,7 +54,9 @@ pub fn exact_shapley(game: &mut dyn Game) -> Result<Vec<f64>, ExactError> {
     }
     let value = |player: usize| {
         let without = (0..utilities.len()).filter(|bits| bits >> player & 1 == 0);
-        without.map(|bits| weights[bits.count_ones() as usize] * (utilities[bits | 1 << player] - utilities[bits])).sum()
+        without
+            .map(|bits| weights[bits.count_ones() as usize] * (utilities[bits | 1 << player] - utilities[bits]))
+            .sum()
     };
     Ok((0..players).map(value).collect())
 }

@@ -36,6 +36,9 @@ enum Task {
 
 #[derive(clap::Args)]
 struct Passed {
+    /// Cargo features to build with: cuda, metal, mkl, accelerate
+    #[arg(long)]
+    features: Option<String>,
     /// Passed on to cokv
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
@@ -43,11 +46,11 @@ struct Passed {
 
 fn main() -> Result<()> {
     match Task::parse() {
-        Task::Bench(Passed { rest }) => run(Command::new(build()?).arg("bench").args(rest)),
-        Task::Cokv(Passed { rest }) => run(Command::new(build()?).args(rest)),
+        Task::Bench(Passed { features, rest }) => run(Command::new(build(features)?).arg("bench").args(rest)),
+        Task::Cokv(Passed { features, rest }) => run(Command::new(build(features)?).args(rest)),
         Task::Fetch { models } => {
             let models = if models.is_empty() { vec!["smollm2-135m-instruct".into()] } else { models };
-            run(Command::new(build()?).arg("fetch").args(models))
+            run(Command::new(build(None)?).arg("fetch").args(models))
         }
         Task::Test { full, rest } => test(full, &rest),
         Task::Ci => ci(),
@@ -55,13 +58,14 @@ fn main() -> Result<()> {
 }
 
 /// Builds the release binary for this machine's processor, in a folder of its own so that plain builds stay cached.
-fn build() -> Result<PathBuf> {
+fn build(features: Option<String>) -> Result<PathBuf> {
     let target = root().join("target/native");
     let mut build = cargo();
     build
         .args(["build", "--quiet", "--release", "--package", "cokv-bench", "--bin", "cokv", "--target-dir"])
         .arg(&target)
-        .args(["--config", "build.rustflags=[\"-Ctarget-cpu=native\"]"]);
+        .args(["--config", "build.rustflags=[\"-Ctarget-cpu=native\"]"])
+        .args(features.map(|features| format!("--features={features}")));
     if !target.join("release/cokv").exists() {
         eprintln!("building cokv for this machine's processor; the first build takes some minutes");
     }
@@ -99,7 +103,8 @@ fn root() -> &'static Path {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("{} could not be started", command.get_program().display()))?;
+    let status =
+        command.status().with_context(|| format!("{} could not be started", command.get_program().display()))?;
     if !status.success() {
         // The command has said what was wrong.
         match status.code() {

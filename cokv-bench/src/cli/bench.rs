@@ -66,7 +66,10 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let folder = config.run.run.folder.join(&config.run.name);
     let Opened { mut store, torn_bytes } = RunStore::open(&folder)?;
     if torn_bytes > 0 {
-        eprintln!("{}: an unfinished last line ({torn_bytes} bytes) was cut off; its prompt is run again", folder.display());
+        eprintln!(
+            "{}: an unfinished last line ({torn_bytes} bytes) was cut off; its prompt is run again",
+            folder.display()
+        );
     }
 
     let Loaded { model, fingerprint } = load(&settings.source, settings.weights, settings.cache)?;
@@ -85,11 +88,15 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     matrix.run(&mut store, &mut progress)?;
     progress.bar.finish_and_clear();
 
-    let table = Summary::markdown(&summarise(&matrix.rows(&store)));
+    let rows = matrix.rows(&store);
+    store.write_predictions(&rows)?;
+    let table = Summary::markdown(&summarise(&rows));
     store.write("table.md", &table)?;
     println!("{table}");
     if !arguments.quiet {
-        let peak = peak_resident_bytes().map(|bytes| format!(", {} of memory at the peak", mebibytes(bytes))).unwrap_or_default();
+        let peak = peak_resident_bytes()
+            .map(|bytes| format!(", {} of memory at the peak", mebibytes(bytes)))
+            .unwrap_or_default();
         eprintln!("{:.1} s{peak}; rows in {}", started.elapsed().as_secs_f64(), folder.join("results.jsonl").display());
     }
     Ok(())

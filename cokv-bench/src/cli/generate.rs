@@ -58,7 +58,8 @@ pub struct Arguments {
 
 /// Reads a value by its name in TOML files.
 fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
-    T::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text)).map_err(|error| error.to_string())
+    T::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text))
+        .map_err(|error| error.to_string())
 }
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
@@ -77,7 +78,8 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
 
     let started = Instant::now();
     let bar = ProgressBar::new(prompt.len() as u64).with_style(
-        ProgressStyle::with_template("prefill {wide_bar} {pos}/{len} tokens, {per_sec}, {eta} left").unwrap_or(ProgressStyle::default_bar()),
+        ProgressStyle::with_template("prefill {wide_bar} {pos}/{len} tokens, {per_sec}, {eta} left")
+            .unwrap_or(ProgressStyle::default_bar()),
     );
     let prefill = model.prefill(&prompt, method.observations(), |tokens| bar.set_position(tokens as u64))?;
     bar.finish_and_clear();
@@ -96,7 +98,8 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     drop(prefill);
 
     let started = Instant::now();
-    let stop = StopRule { tokens: model.stop_tokens().to_vec(), max_new_tokens: arguments.max_new_tokens, min_new_tokens: 0 };
+    let stop =
+        StopRule { tokens: model.stop_tokens().to_vec(), max_new_tokens: arguments.max_new_tokens, min_new_tokens: 0 };
     let mut stream = model.tokenizer().stream();
     let mut broken = None;
     let mut out = std::io::stdout().lock();
@@ -119,11 +122,19 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     if total >= layout.heads() * prompt.len() && method.evicts() {
         eprintln!("note: the budget is at least the prompt, so that nothing was evicted");
     }
-    eprintln!("prefill   {} tokens in {prefill_seconds:.2} s, {:.0} tokens/s", prompt.len(), prompt.len() as f64 / prefill_seconds);
+    eprintln!(
+        "prefill   {} tokens in {prefill_seconds:.2} s, {:.0} tokens/s",
+        prompt.len(),
+        prompt.len() as f64 / prefill_seconds
+    );
     eprintln!("compress  {} at {} in {compress_seconds:.3} s", method.name(), arguments.budget);
     eprintln!("decode    {tokens} tokens in {decode_seconds:.2} s, {:.1} tokens/s", decoded as f64 / decode_seconds);
     let share = 100.0 * kept as f64 / (layout.heads() * prompt.len()) as f64;
-    eprintln!("cache     {} of {}, {share:.1} % of the prompt kept", mebibytes(bytes as u64), mebibytes(full_bytes as u64));
+    eprintln!(
+        "cache     {} of {}, {share:.1} % of the prompt kept",
+        mebibytes(bytes as u64),
+        mebibytes(full_bytes as u64)
+    );
     if let Some(peak) = peak_resident_bytes() {
         eprintln!("memory    {} at its peak", mebibytes(peak));
     }
@@ -147,7 +158,9 @@ fn prompt_text(arguments: &Arguments) -> Result<String> {
             std::io::stdin().read_to_string(&mut text).context("standard input")?;
             text
         }
-        (None, Some(path)) => std::fs::read_to_string(path).with_context(|| format!("--prompt-file {}", path.display()))?,
+        (None, Some(path)) => {
+            std::fs::read_to_string(path).with_context(|| format!("--prompt-file {}", path.display()))?
+        }
         (None, None) => String::new(),
     };
     if text.trim().is_empty() {

@@ -19,7 +19,10 @@ pub fn load(source: &str, weight_type: WeightType, cache_type: CacheType) -> Res
     let source: Source = source.parse()?;
     let files = source.fetch(true)?;
     let bar = ProgressBar::new(0)
-        .with_style(ProgressStyle::with_template("loading {msg} {wide_bar} {pos}/{len} layers").unwrap_or(ProgressStyle::default_bar()))
+        .with_style(
+            ProgressStyle::with_template("loading {msg} {wide_bar} {pos}/{len} layers")
+                .unwrap_or(ProgressStyle::default_bar()),
+        )
         .with_message(source.to_string());
     bar.enable_steady_tick(Duration::from_millis(200));
     let options = LoadOptions { weight_type, cache_type, device: device()? };
@@ -34,15 +37,18 @@ pub fn load(source: &str, weight_type: WeightType, cache_type: CacheType) -> Res
 /// The accelerator that this build knows, else the CPU.
 fn device() -> Result<candle_core::Device> {
     if cfg!(feature = "cuda") {
-        return candle_core::Device::new_cuda(0).context("no CUDA device; build without --features cuda to run on the CPU");
+        return candle_core::Device::new_cuda(0)
+            .context("no CUDA device; build without --features cuda to run on the CPU");
     }
     if cfg!(feature = "metal") {
-        return candle_core::Device::new_metal(0).context("no Metal device; build without --features metal to run on the CPU");
+        return candle_core::Device::new_metal(0)
+            .context("no Metal device; build without --features metal to run on the CPU");
     }
     Ok(candle_core::Device::Cpu)
 }
 
 fn fingerprint(files: &ModelFiles) -> Result<String> {
-    let parts = files.weight_files()?.iter().map(|path| cokv_models::fingerprint(path)).collect::<Result<Vec<_>, _>>()?;
+    let parts =
+        files.weight_files()?.iter().map(|path| cokv_models::fingerprint(path)).collect::<Result<Vec<_>, _>>()?;
     Ok(parts.join("-"))
 }

@@ -55,9 +55,18 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut table = markdown::table(["task", "metric", "rows", "score", "0-4k", "4-8k", "8k+"], 2);
     for score in &scores {
         let metric = metrics::of_task(&score.task).map_or("", |metric| metric.name());
-        let buckets = score.buckets.map_or([String::new(), String::new(), String::new()], |buckets| buckets.map(percent));
+        let buckets =
+            score.buckets.map_or([String::new(), String::new(), String::new()], |buckets| buckets.map(percent));
         let [short, medium, long] = buckets;
-        table.add_row([score.task.clone(), metric.into(), score.rows.to_string(), percent(score.all), short, medium, long]);
+        table.add_row([
+            score.task.clone(),
+            metric.into(),
+            score.rows.to_string(),
+            percent(score.all),
+            short,
+            medium,
+            long,
+        ]);
     }
     let mean = scores.iter().map(|score| score.all).sum::<f64>() / scores.len() as f64;
     table.add_row(["mean of tasks", "", "", &percent(mean), "", "", ""]);
@@ -107,7 +116,8 @@ fn score_file(file: &Path, task: String) -> Result<TaskScore> {
     let mean = |keep: &dyn Fn(u64) -> bool| {
         let kept = || row_scores.iter().filter(|(length, _)| keep(*length));
         // Half to even, as Python's round.
-        (100.0 * (100.0 * kept().map(|(_, score)| score).sum::<f64>() / kept().count() as f64)).round_ties_even() / 100.0
+        (100.0 * (100.0 * kept().map(|(_, score)| score).sum::<f64>() / kept().count() as f64)).round_ties_even()
+            / 100.0
     };
     let buckets = task.ends_with("_e").then(|| {
         [mean(&|length| length < 4000), mean(&|length| (4000..8000).contains(&length)), mean(&|length| length >= 8000)]

@@ -123,7 +123,8 @@ impl<'a> LongBench<'a> {
     }
 }
 
-const LAYOUT: &str = " (a LongBench folder holds data/<task>.jsonl, config/dataset2prompt.json and config/dataset2maxlen.json)";
+const LAYOUT: &str =
+    " (a LongBench folder holds data/<task>.jsonl, config/dataset2prompt.json and config/dataset2maxlen.json)";
 
 fn read(path: &Path) -> Result<String, DataError> {
     fs::read_to_string(path).map_err(|error| DataError::Io { path: path.display().to_string(), error, hint: LAYOUT })
@@ -172,7 +173,8 @@ mod tests {
         folder
     }
 
-    const RECORD: &str = r#"{"input":"i","context":"c","answers":["a"],"length":3,"language":"en","all_classes":null,"_id":"x"}"#;
+    const RECORD: &str =
+        r#"{"input":"i","context":"c","answers":["a"],"length":3,"language":"en","all_classes":null,"_id":"x"}"#;
 
     #[test]
     fn records_are_read_up_to_the_limit() {

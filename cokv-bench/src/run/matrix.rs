@@ -114,7 +114,8 @@ impl<'a> Matrix<'a> {
             let limit = run.data.max_prompt_tokens.unwrap_or(room);
             for record in records {
                 let failed = failed(&protocol.name, &record.id);
-                let prompt = prompt::build(model, &protocol, &record, limit, run.data.chat_template).map_err(&failed)?;
+                let prompt =
+                    prompt::build(model, &protocol, &record, limit, run.data.chat_template).map_err(&failed)?;
                 let mut prompt = prompt;
                 prompt.answer.truncate(run.run.answer_tokens);
                 let longest = prompt.tokens.len() + max_new_tokens.max(prompt.answer.len());
@@ -181,7 +182,8 @@ impl<'a> Matrix<'a> {
         // The full cache leads the batch as the reference, whether or not it is a column of its own.
         let mut caches = vec![RaggedCache::full(prefill.cache())];
         caches.extend(selections.iter().map(|selection| RaggedCache::compressed(prefill.cache(), selection)));
-        let sizes: Vec<(usize, usize)> = caches.iter().map(|cache| (cache.total_tokens(), cache.allocated_bytes())).collect();
+        let sizes: Vec<(usize, usize)> =
+            caches.iter().map(|cache| (cache.total_tokens(), cache.allocated_bytes())).collect();
 
         let damages = damage(self.model, &mut caches, &job.prompt.answer)?;
         let started = Instant::now();
@@ -194,8 +196,13 @@ impl<'a> Matrix<'a> {
             let in_batch = index + 1;
             let (kept_tokens, cache_bytes) = sizes[in_batch];
             let prediction = self.model.tokenizer().decode(&answers[in_batch], true)?;
-            let score =
-                metrics::score_prediction(&protocol.name, protocol.metric, &prediction, &record.answers, &record.all_classes);
+            let score = metrics::score_prediction(
+                &protocol.name,
+                protocol.metric,
+                &prediction,
+                &record.answers,
+                &record.all_classes,
+            );
             rows.push(Row {
                 fingerprint: fingerprint.clone(),
                 model: self.config.model.source.clone(),

@@ -1,7 +1,7 @@
 //! The folder of a run: its configuration, its environment, and `results.jsonl`, to which every finished prompt is
 //! appended before the next begins.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -125,7 +125,8 @@ impl RunStore {
         };
         let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         let mut rows = HashMap::new();
-        for (index, line) in text[..whole].split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
+        for (index, line) in text[..whole].split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty())
+        {
             let row: Row = serde_json::from_slice(line).map_err(|error| StoreError::Damaged {
                 path: path.display().to_string(),
                 line: index + 1,
@@ -172,7 +173,29 @@ impl RunStore {
     /// Writes a file beside the results.
     pub fn write(&self, name: &str, text: &str) -> Result<(), StoreError> {
         let path = self.folder.join(name);
+        let folder = path.parent().unwrap_or(&self.folder);
+        fs::create_dir_all(folder).map_err(io(folder))?;
         fs::write(&path, text).map_err(io(&path))
+    }
+
+    /// Writes the predictions in LongBench's layout, `pred/<method>@<budget>/<task>.jsonl`, for `cokv score` and for
+    /// LongBench's own `eval.py`.
+    pub fn write_predictions(&self, rows: &[Row]) -> Result<(), StoreError> {
+        let mut files: BTreeMap<String, String> = BTreeMap::new();
+        for row in rows {
+            let budget = row.budget.replace(' ', "");
+            let prediction = serde_json::json!({
+                "pred": row.prediction,
+                "answers": row.answers,
+                // As upstream writes it where a task has no classes.
+                "all_classes": Some(&row.all_classes).filter(|classes| !classes.is_empty()),
+                "length": row.length,
+                "_id": row.record,
+            });
+            let file = files.entry(format!("pred/{}@{budget}/{}.jsonl", row.method, row.task)).or_default();
+            file.push_str(&format!("{prediction}\n"));
+        }
+        files.iter().try_for_each(|(name, text)| self.write(name, text))
     }
 }
 
@@ -180,7 +203,9 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError + use<> {
     let path = path.display().to_string();
     move |error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::StorageFull => "; free some space and run the same command again: finished rows are kept",
+            std::io::ErrorKind::StorageFull => {
+                "; free some space and run the same command again: finished rows are kept"
+            }
             _ => "",
         };
         StoreError::Io { path, error, hint }

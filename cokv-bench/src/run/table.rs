@@ -68,7 +68,8 @@ pub fn summarise(rows: &[Row]) -> Vec<Summary> {
 impl Summary {
     /// Two Markdown tables: damage and memory of every cell, and its score on every task.
     pub fn markdown(summaries: &[Summary]) -> String {
-        let number = |value: Option<f64>, digits: usize| value.map_or("–".into(), |value| format!("{value:.digits$}"));
+        let number =
+            |value: Option<f64>, digits: usize| value.map_or("–".into(), |value| format!("{value:.digits$}"));
         let header = ["method", "budget", "kept", "cache", "score", "log-lik.", "KL to full", "same tokens"];
         let mut main = markdown::table(header, 1);
         for cell in summaries {

@@ -102,10 +102,9 @@ impl RaggedCache {
             .iter()
             .zip(&prompt.heads)
             .map(|(kept, rows)| match kept {
-                HeadSelection::Everything => HeadCache {
-                    shared: 0..prompt.len,
-                    own: HeadRows::with_capacity(layout.head_dim, cache_type, 0),
-                },
+                HeadSelection::Everything => {
+                    HeadCache { shared: 0..prompt.len, own: HeadRows::with_capacity(layout.head_dim, cache_type, 0) }
+                }
                 HeadSelection::Tokens(tokens) => HeadCache { shared: 0..0, own: rows.gather(tokens) },
             })
             .collect();

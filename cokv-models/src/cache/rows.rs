@@ -6,6 +6,8 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
+use crate::kernel::simd::{widen_bf16, widen_f16};
+
 /// How the elements of a cache are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -94,8 +96,8 @@ impl Elements {
     pub fn widen(&self, range: Range<usize>, out: &mut [f32]) {
         match self {
             Elements::F32(data) => out.copy_from_slice(&data[range]),
-            Elements::F16(data) => data[range].convert_to_f32_slice(out),
-            Elements::Bf16(data) => data[range].convert_to_f32_slice(out),
+            Elements::F16(data) => widen_f16(&data[range], out),
+            Elements::Bf16(data) => widen_bf16(&data[range], out),
         }
     }
 

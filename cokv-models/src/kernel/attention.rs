@@ -13,8 +13,8 @@ use cokv_core::HeadLayout;
 use super::matmul::{FEW_ROWS, multiply_add, multiply_transposed};
 use super::pool;
 use super::simd::{LANES, dispatch, exp_row};
-use crate::cache::{Elements, HeadRows, RaggedCache};
 use crate::cache::HeadView;
+use crate::cache::{Elements, HeadRows, RaggedCache};
 
 /// Query positions that are stacked into one matrix.
 const QUERIES: usize = 32;
@@ -85,7 +85,9 @@ pub fn attend(layout: HeadLayout, layer: usize, rows: &[Row<'_>]) -> Attention {
     let mut at = 0;
     while at < pieces.len() {
         let first = &pieces[at];
-        let same = |other: &Piece| (other.row, other.kv_head, other.queries.start) == (first.row, first.kv_head, first.queries.start);
+        let same = |other: &Piece| {
+            (other.row, other.kv_head, other.queries.start) == (first.row, first.kv_head, first.queries.start)
+        };
         let count = pieces[at..].iter().take_while(|piece| same(piece)).count();
         for (index, query) in first.queries.clone().enumerate() {
             let token = starts[first.row] + query;
@@ -157,11 +159,8 @@ fn attend_piece(layout: HeadLayout, row: &Row<'_>, head: HeadView<'_>, piece: &P
         let count = piece.queries.len() * group;
         stack_queries(layout, row.queries, piece, &mut scratch.queries);
 
-        let mut partial = Partial {
-            max: vec![f32::NEG_INFINITY; count],
-            sum: vec![0.0; count],
-            values: vec![0.0; count * head_dim],
-        };
+        let mut partial =
+            Partial { max: vec![f32::NEG_INFINITY; count], sum: vec![0.0; count], values: vec![0.0; count * head_dim] };
         let tile = if count <= FEW_ROWS { KEYS_FOR_FEW_ROWS } else { KEYS };
         for start in piece.keys.clone().step_by(tile) {
             let range = start..piece.keys.end.min(start + tile);

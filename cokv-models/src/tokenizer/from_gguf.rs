@@ -13,7 +13,8 @@ use super::Tokenizer;
 use crate::error::ModelError;
 use crate::weights::Gguf;
 
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Numbers that llama.cpp gives to kinds of tokens.
@@ -94,7 +95,10 @@ pub(super) fn build(gguf: &Gguf) -> Result<Tokenizer, ModelError> {
 fn array<'a>(gguf: &'a Gguf, key: &str) -> Result<&'a [Value], ModelError> {
     match gguf.value(key) {
         Some(Value::Array(values)) => Ok(values),
-        _ => Err(ModelError::malformed(gguf.path(), format!("metadata `{key}` is missing, so that no tokenizer can be built"))),
+        _ => Err(ModelError::malformed(
+            gguf.path(),
+            format!("metadata `{key}` is missing, so that no tokenizer can be built"),
+        )),
     }
 }
 

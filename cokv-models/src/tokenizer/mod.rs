@@ -32,7 +32,8 @@ impl Tokenizer {
     /// Token ids of a text. Special tokens written in the text (`<|im_start|>`) are recognised; with `add_special`, those
     /// that open every text are added, unless the text opens with one already.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError> {
-        let encoding = self.inner.encode(text, add_special).map_err(|error| ModelError::Tokenizer(error.to_string()))?;
+        let encoding =
+            self.inner.encode(text, add_special).map_err(|error| ModelError::Tokenizer(error.to_string()))?;
         let mut ids = encoding.get_ids().to_vec();
         match self.bos {
             Some(bos) if add_special && ids.first() != Some(&bos) => ids.insert(0, bos),

@@ -33,7 +33,8 @@ impl Gguf {
             let blocks = elements / info.ggml_dtype.block_size() as u64;
             let end = content.tensor_data_offset + info.offset + blocks * info.ggml_dtype.type_size() as u64;
             if end > length {
-                let message = format!("truncated: tensor `{name}` ends at byte {end}, the file at {length}; fetch it again");
+                let message =
+                    format!("truncated: tensor `{name}` ends at byte {end}, the file at {length}; fetch it again");
                 return Err(ModelError::malformed(path, message));
             }
         }
@@ -66,7 +67,8 @@ impl Gguf {
 
     pub(super) fn stored(&self, name: &str) -> Result<Stored, ModelError> {
         self.tensor_shape(name)?;
-        let broken = |error: &dyn std::fmt::Display| ModelError::malformed(&self.path, format!("tensor `{name}`: {error}"));
+        let broken =
+            |error: &dyn std::fmt::Display| ModelError::malformed(&self.path, format!("tensor `{name}`: {error}"));
         let mut file = self.file.lock().map_err(|error| broken(&error))?;
         let tensor = self.content.tensor(&mut *file, name, &Device::Cpu).map_err(|error| broken(&error))?;
         match tensor.dtype() {

@@ -60,6 +60,10 @@ impl Weights {
         }
     }
 
+    pub(crate) fn missing(&self, name: &str) -> ModelError {
+        ModelError::malformed(self.path_of(name), format!("tensor `{name}` is missing"))
+    }
+
     fn path_of(&self, name: &str) -> &std::path::Path {
         match self {
             Weights::Gguf(gguf) => gguf.path(),

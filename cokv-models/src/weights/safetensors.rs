@@ -52,7 +52,8 @@ impl Safetensors {
             let header: HashMap<String, serde_json::Value> =
                 serde_json::from_slice(&header).map_err(|error| ModelError::malformed(path, error))?;
             for (name, entry) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
-                let wrong = |error: &dyn std::fmt::Display| ModelError::malformed(path, format!("tensor `{name}`: {error}"));
+                let wrong =
+                    |error: &dyn std::fmt::Display| ModelError::malformed(path, format!("tensor `{name}`: {error}"));
                 let entry: HeaderEntry = serde_json::from_value(entry).map_err(|error| wrong(&error))?;
                 let (start, end) = entry.data_offsets;
                 if end < start || 8 + size + end > length {
@@ -91,7 +92,10 @@ impl Safetensors {
             }
         };
         if entry.shape.iter().product::<usize>() * dtype.size_in_bytes() != entry.bytes {
-            return Err(ModelError::malformed(path, format!("tensor `{name}` has {} bytes, not those of its shape", entry.bytes)));
+            return Err(ModelError::malformed(
+                path,
+                format!("tensor `{name}` has {} bytes, not those of its shape", entry.bytes),
+            ));
         }
         let mut file = File::open(path).map_err(ModelError::io(path))?;
         let mut data = vec![0; entry.bytes];

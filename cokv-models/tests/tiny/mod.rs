@@ -52,7 +52,8 @@ impl Tiny {
             shapes.push(("lm_head.weight".into(), vec![VOCABULARY, HIDDEN]));
         }
         for layer in 0..LAYERS {
-            let mut add = |name: &str, shape: &[usize]| shapes.push((format!("model.layers.{layer}.{name}"), shape.to_vec()));
+            let mut add =
+                |name: &str, shape: &[usize]| shapes.push((format!("model.layers.{layer}.{name}"), shape.to_vec()));
             let (queries, keys) = (QUERY_HEADS * head_dim, kv_heads * head_dim);
             add("input_layernorm.weight", &[HIDDEN]);
             add("post_attention_layernorm.weight", &[HIDDEN]);

@@ -65,10 +65,13 @@ impl SnapKv {
     /// Refuses settings that contradict themselves.
     pub fn checked(self, settings: &ConfigTable<'_>) -> Result<Self, ConfigError> {
         if self.window == 0 {
-            return Err(settings.error("snapkv needs a window of at least 1: its last queries are what scores the prompt"));
+            return Err(
+                settings.error("snapkv needs a window of at least 1: its last queries are what scores the prompt")
+            );
         }
         if self.kernel.is_multiple_of(2) {
-            return Err(settings.error(format!("snapkv needs an odd kernel, so that pooling keeps positions; got {}", self.kernel)));
+            return Err(settings
+                .error(format!("snapkv needs an odd kernel, so that pooling keeps positions; got {}", self.kernel)));
         }
         Ok(self)
     }
@@ -78,7 +81,9 @@ impl SnapKv {
         let neighbourhood = |at: usize| &scores[at.saturating_sub(half)..scores.len().min(at + half + 1)];
         match self.pooling {
             Pooling::None => scores.to_vec(),
-            Pooling::Avg => (0..scores.len()).map(|at| neighbourhood(at).iter().sum::<f32>() / self.kernel as f32).collect(),
+            Pooling::Avg => {
+                (0..scores.len()).map(|at| neighbourhood(at).iter().sum::<f32>() / self.kernel as f32).collect()
+            }
             Pooling::Max => (0..scores.len())
                 .map(|at| neighbourhood(at).iter().copied().fold(f32::NEG_INFINITY, f32::max))
                 .collect(),
@@ -90,9 +95,7 @@ impl SnapKv {
         let column = |token: usize| heads.iter().map(move |head| head[token]);
         match self.group {
             GroupReduction::Mean => (0..tokens).map(|token| column(token).sum::<f32>() / heads.len() as f32).collect(),
-            GroupReduction::Max => {
-                (0..tokens).map(|token| column(token).fold(f32::NEG_INFINITY, f32::max)).collect()
-            }
+            GroupReduction::Max => (0..tokens).map(|token| column(token).fold(f32::NEG_INFINITY, f32::max)).collect(),
         }
     }
 }
