@@ -6,6 +6,7 @@ use cokv_core::{Budget, ConfigError, ConfigTable, Method, Registry};
 use cokv_models::cache::CacheType;
 use cokv_models::linear::WeightType;
 use cokv_models::source::DEFAULT_MODEL;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::prompt::ChatUse;
@@ -30,7 +31,7 @@ pub struct RunConfig {
     pub run: RunSettings,
     /// Taken out before this is read; named so that a misspelt key finds its nearest neighbour.
     #[serde(default, rename = "method", skip_serializing)]
-    _method: (),
+    _method: IgnoredAny,
 }
 
 fn default_name() -> String {
@@ -174,6 +175,19 @@ mod tests {
         let written = toml::to_string(&config.run).unwrap() + "\n[[method]]\ncompressor = 'full'";
         let again = Config::parse("again.toml", &written, &cokv_policies::registry()).unwrap();
         assert_eq!(toml::to_string(&again.run).unwrap(), toml::to_string(&config.run).unwrap());
+    }
+
+    #[test]
+    fn every_shipped_configuration_reads() {
+        let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        let mut files = vec![root.join("cokv.toml")];
+        files.extend(std::fs::read_dir(root.join("configs")).unwrap().map(|entry| entry.unwrap().path()));
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            if let Err(error) = Config::parse(&file.display().to_string(), &text, &cokv_policies::registry()) {
+                panic!("{error}");
+            }
+        }
     }
 
     #[test]

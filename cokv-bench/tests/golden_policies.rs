@@ -70,6 +70,10 @@ fn kept_tokens_and_answers_equal_kvpress() {
     let question = model.tokenizer().encode(json["question_text"].as_str().unwrap(), false).unwrap();
     assert_eq!(question, ids(&json["question_ids"]), "token ids of the question");
     prompt.extend(question);
+    let conversation = [&json["context_text"], &json["question_text"]].map(|text| text.as_str().unwrap()).concat();
+    let (_, message) = conversation.split_once("<|im_start|>user\n").unwrap();
+    let (message, _) = message.split_once("<|im_end|>").unwrap();
+    assert_eq!(model.chat_template().unwrap().render(message).unwrap(), conversation, "chat template");
 
     let paper = "kernel = 5, pooling = 'avg', order = 'pool-first'";
     let policies = [

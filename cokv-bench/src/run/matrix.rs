@@ -30,7 +30,7 @@ pub enum RunError {
         /// Id of the record.
         record: String,
         /// What failed.
-        error: ModelError,
+        error: Box<ModelError>,
     },
     /// The results cannot be kept.
     #[error(transparent)]
@@ -271,7 +271,7 @@ const CHAT_MARGIN: usize = 64;
 
 fn failed(task: &str, record: &str) -> impl Fn(ModelError) -> RunError + use<> {
     let (task, record) = (task.to_owned(), record.to_owned());
-    move |error| RunError::Record { task: task.clone(), record: record.clone(), error }
+    move |error| RunError::Record { task: task.clone(), record: record.clone(), error: Box::new(error) }
 }
 
 fn is_done(job: &Job, store: &RunStore) -> bool {

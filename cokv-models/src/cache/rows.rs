@@ -154,7 +154,7 @@ impl HeadRows {
         self.keys.is_empty()
     }
 
-    /// Appends one token: a key and a value, `[head_dim]` each. Full buffers grow by [`SLACK`] tokens, not by doubling,
+    /// Appends one token: a key and a value, `[head_dim]` each. Full buffers grow by a fixed slack, not by doubling,
     /// so that a small cache stays small.
     pub fn push(&mut self, key: &[f32], value: &[f32]) {
         if self.keys.len() + self.head_dim > self.keys.capacity() {

@@ -36,34 +36,70 @@ pub fn linear(x: &[f32], w: &[f32], rows: usize, inner: usize, columns: usize) -
         pool::for_each(columns.div_ceil(COLUMNS_PER_PIECE), |piece| {
             let start = piece * COLUMNS_PER_PIECE;
             let count = COLUMNS_PER_PIECE.min(columns - start);
-            // SAFETY: columns start..start + count of `y` are written by this piece alone, and lie within it; `x` and `w`
-            // have the lengths asserted above.
-            unsafe {
-                gemm::gemm(
-                    rows,
-                    count,
-                    inner,
-                    out.at(start),
-                    1,
-                    columns as isize,
-                    false,
-                    x.as_ptr(),
-                    1,
-                    inner as isize,
-                    w.as_ptr().add(start * inner),
-                    inner as isize,
-                    1,
-                    0.0,
-                    1.0,
-                    false,
-                    false,
-                    false,
-                    gemm::Parallelism::None,
-                );
-            }
+            let right = Right::transposed(&w[start * inner..(start + count) * inner], inner);
+            // SAFETY: columns start..start + count of `y` lie within it and are written by this piece alone.
+            unsafe { gemm_into(x, right, rows, count, out.at(start), columns, false) };
         });
     }
     y
+}
+
+/// The right operand of a product, `[inner, columns]` however it lies in memory.
+#[derive(Clone, Copy)]
+struct Right<'a> {
+    data: &'a [f32],
+    row_stride: usize,
+    column_stride: usize,
+    inner: usize,
+}
+
+impl<'a> Right<'a> {
+    /// Stored as `[columns, inner]`.
+    fn transposed(data: &'a [f32], inner: usize) -> Self {
+        Self { data, row_stride: 1, column_stride: inner, inner }
+    }
+}
+
+/// `c = a b`, or `c += a b`, on this thread. `a` is `[rows, inner]`; `c` has rows of `c_stride` elements, of which the
+/// first `columns` are written.
+///
+/// # Safety
+///
+/// `c` must address `rows` such rows that nothing else reads or writes meanwhile.
+unsafe fn gemm_into(
+    a: &[f32],
+    b: Right<'_>,
+    rows: usize,
+    columns: usize,
+    c: *mut f32,
+    c_stride: usize,
+    accumulate: bool,
+) {
+    assert_eq!((a.len(), b.data.len()), (rows * b.inner, b.inner * columns), "operands of a product");
+    // SAFETY: `a` and `b` have the lengths asserted above; the caller vouches for `c`.
+    unsafe {
+        gemm::gemm(
+            rows,
+            columns,
+            b.inner,
+            c,
+            1,
+            c_stride as isize,
+            accumulate,
+            a.as_ptr(),
+            1,
+            b.inner as isize,
+            b.data.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
 }
 
 /// Lets the pieces of one product share the result that each writes a part of.
@@ -93,30 +129,8 @@ pub fn multiply_transposed(a: &[f32], b: &[f32], inner: usize, c: &mut [f32]) {
             }
         });
     } else {
-        // SAFETY: the three slices have the lengths asserted above, and `c` is borrowed exclusively.
-        unsafe {
-            gemm::gemm(
-                rows,
-                columns,
-                inner,
-                c.as_mut_ptr(),
-                1,
-                columns as isize,
-                false,
-                a.as_ptr(),
-                1,
-                inner as isize,
-                b.as_ptr(),
-                inner as isize,
-                1,
-                0.0,
-                1.0,
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
-        }
+        // SAFETY: `c` has rows × columns elements and is borrowed exclusively.
+        unsafe { gemm_into(a, Right::transposed(b, inner), rows, columns, c.as_mut_ptr(), columns, false) };
     }
 }
 
@@ -127,30 +141,9 @@ pub fn multiply_add(a: &[f32], b: &[f32], inner: usize, columns: usize, c: &mut 
     if rows <= FEW_ROWS {
         weighted_sums(a, b, inner, columns, c);
     } else {
-        // SAFETY: as in `multiply_transposed`; with `read_dst` the product is added to `c`.
-        unsafe {
-            gemm::gemm(
-                rows,
-                columns,
-                inner,
-                c.as_mut_ptr(),
-                1,
-                columns as isize,
-                true,
-                a.as_ptr(),
-                1,
-                inner as isize,
-                b.as_ptr(),
-                1,
-                columns as isize,
-                1.0,
-                1.0,
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
-        }
+        let right = Right { data: b, row_stride: columns, column_stride: 1, inner };
+        // SAFETY: as in `multiply_transposed`.
+        unsafe { gemm_into(a, right, rows, columns, c.as_mut_ptr(), columns, true) };
     }
 }
 
