@@ -12,30 +12,35 @@ use serde::{Deserialize, Serialize};
 use crate::prompt::ChatUse;
 
 /// Everything but the methods, defaults filled in.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize)]
 pub struct RunConfig {
     /// Name of the run and of its folder.
-    #[serde(default = "default_name")]
     pub name: String,
     /// What each method is run at.
     pub budgets: Vec<Budget>,
     /// Which model, and how it is held.
-    #[serde(default)]
     pub model: ModelSettings,
     /// What it is asked.
-    #[serde(default)]
     pub data: DataSettings,
     /// How the run goes.
-    #[serde(default)]
     pub run: RunSettings,
-    /// Taken out before this is read; named so that a misspelt key finds its nearest neighbour.
-    #[serde(default, rename = "method", skip_serializing)]
-    _method: IgnoredAny,
 }
 
-fn default_name() -> String {
-    "default".into()
+/// Keys outside of tables. The tables are taken out before these are read, and named so that a misspelt key finds its
+/// nearest neighbour.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TopLevel {
+    name: Option<String>,
+    budgets: Option<Vec<Budget>>,
+    #[serde(default, rename = "model")]
+    _model: IgnoredAny,
+    #[serde(default, rename = "data")]
+    _data: IgnoredAny,
+    #[serde(default, rename = "run")]
+    _run: IgnoredAny,
+    #[serde(default, rename = "method")]
+    _method: IgnoredAny,
 }
 
 /// `[model]`
@@ -122,26 +127,38 @@ impl Config {
     pub fn parse(file: &str, text: &str, registry: &Registry) -> Result<Self, ConfigError> {
         let mut table = ConfigTable::parse(file, text)?;
         let tables = table.take_tables("method")?;
-        let run: RunConfig = table.read()?;
-        let whole = table;
-        if tables.is_empty() {
-            return Err(whole.error("no method: add a table such as [[method]] with compressor = \"snapkv\""));
-        }
-        if run.budgets.is_empty() {
-            return Err(whole.error("`budgets` is empty: write, for example, budgets = [64, \"10%\", \"8 MiB\"]"));
-        }
+        let [model, data, run] = ["model", "data", "run"].map(|key| table.take_table(key));
+        let (model, data, run) = (model?, data?, run?);
+        let top: TopLevel = table.read()?;
+        let name = top.name.unwrap_or_else(|| "default".into());
         let safe = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if run.name.is_empty() || !run.name.chars().all(safe) || run.name.starts_with('.') {
-            return Err(
-                whole.error(format!("`{}` cannot name a folder: use letters, digits, `-`, `_` and `.`", run.name))
-            );
+        if name.is_empty() || !name.chars().all(safe) || name.starts_with('.') {
+            let message = format!("`{name}` cannot name a folder: use letters, digits, `-`, `_` and `.`");
+            return Err(table.error_at("name", message));
         }
-        if run.data.source != SYNTHETIC && run.data.tasks.is_empty() {
-            return Err(whole.error("[data] `tasks` is empty: name tasks, or \"all\""));
+        let budgets = top.budgets.unwrap_or_default();
+        if budgets.is_empty() {
+            let message = "no budget: write, for example, budgets = [64, \"10%\", \"8 MiB\"] above all tables";
+            return Err(table.error_at("budgets", message));
         }
-        if run.data.records == 0 {
-            return Err(whole.error("[data] `records` is 0: there would be nothing to do"));
+        if let Some(twice) = (1..budgets.len()).find(|&at| budgets[..at].contains(&budgets[at])) {
+            return Err(table.error_at("budgets", format!("the budget `{}` is listed twice", budgets[twice])));
         }
+        if tables.is_empty() {
+            return Err(table.error("no method: add a table such as [[method]] with compressor = \"snapkv\""));
+        }
+        let settings: DataSettings = data.read()?;
+        if settings.tasks.is_empty() {
+            return Err(data.error_at("tasks", "`tasks` is empty: name tasks, or \"all\""));
+        }
+        if settings.records == 0 {
+            return Err(data.error_at("records", "`records` is 0: there would be nothing to do"));
+        }
+        if let Some(limit @ 0..2) = settings.max_prompt_tokens {
+            let message = format!("`max_prompt_tokens` is {limit}: no half of it would hold a token");
+            return Err(data.error_at("max_prompt_tokens", message));
+        }
+        let run = RunConfig { name, budgets, model: model.read()?, data: settings, run: run.read()? };
         let mut methods: Vec<Method> = Vec::new();
         for table in tables {
             let method = registry.method(table.clone())?;
@@ -203,8 +220,16 @@ mod tests {
         );
         assert!(error(&format!("budgets = [1]\n{method}{method}")).contains("a second method is called `full`"));
         assert!(error("budgets = [1]").contains("no method"));
-        assert!(error(&format!("budgets = []\n{method}")).contains("`budgets` is empty"));
-        assert!(error(&format!("budgets = [1]\nname = '../x'\n{method}")).contains("cannot name a folder"));
+        assert!(error(method).contains("no budget: write, for example"));
+        assert!(error(&format!("budgets = [1, '1 tokens']\n{method}")).contains(":1: the budget `1` is listed twice"));
+        assert!(error(&format!("budgets = [true]\n{method}")).contains("expected a budget: tokens per head (128)"));
+        assert!(error(&format!("budgets = [1]\ndata = []\n{method}")).contains(":2: `data` must be a table"));
+        assert!(
+            error(&format!("budgets = [1]\n[data]\nmax_prompt_tokens = 1\n{method}"))
+                .contains(":3: `max_prompt_tokens` is 1")
+        );
+        assert!(error(&format!("budgets = []\n{method}")).contains("no budget"));
+        assert!(error(&format!("budgets = [1]\nname = '../x'\n{method}")).contains(":2: `../x` cannot name a folder"));
         assert!(error(&format!("budgets = [1]\n[model]\ncache = 'f8'\n{method}")).contains(":3: unknown value `f8`"));
     }
 }

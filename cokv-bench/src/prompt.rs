@@ -24,6 +24,8 @@ pub struct Prompt {
     pub tokens: Vec<u32>,
     /// The reference answer as it would follow the prompt; empty where the record has none.
     pub answer: Vec<u32>,
+    /// Tokens before the middle was cut out, where it was.
+    pub shortened_from: Option<usize>,
 }
 
 /// Fills the template, truncates in the middle, applies the chat template and tokenises, in the order of LongBench's
@@ -36,7 +38,7 @@ pub fn build(
     chat_use: ChatUse,
 ) -> Result<Prompt, ModelError> {
     let tokenizer = model.tokenizer();
-    let mut text = truncate_middle(tokenizer, protocol.prompt(record), max_prompt_tokens)?;
+    let (mut text, shortened_from) = truncate_middle(tokenizer, protocol.prompt(record), max_prompt_tokens)?;
     let template = model.chat_template().filter(|_| protocol.chat && chat_use == ChatUse::Auto);
     if let Some(template) = template {
         text = template.render(&text)?;
@@ -46,17 +48,19 @@ pub fn build(
         Some(answer) => tokenizer.encode(&as_continuation(&text, answer, template.is_some()), false)?,
         None => Vec::new(),
     };
-    Ok(Prompt { tokens, answer })
+    Ok(Prompt { tokens, answer, shortened_from })
 }
 
-/// Keeps the first and the last half of `limit` tokens. Halves are rounded down, so that an odd limit loses a token more.
-fn truncate_middle(tokenizer: &Tokenizer, text: String, limit: usize) -> Result<String, ModelError> {
+/// Keeps the first and the last half of `limit` tokens, and tells how many there were where that is fewer. Halves are
+/// rounded down, so that an odd limit loses a token more.
+fn truncate_middle(tokenizer: &Tokenizer, text: String, limit: usize) -> Result<(String, Option<usize>), ModelError> {
     let ids = tokenizer.encode(&text, true)?;
     if ids.len() <= limit {
-        return Ok(text);
+        return Ok((text, None));
     }
     let half = limit / 2;
-    Ok(tokenizer.decode(&ids[..half], true)? + &tokenizer.decode(&ids[ids.len() - half..], true)?)
+    let ends = tokenizer.decode(&ids[..half], true)? + &tokenizer.decode(&ids[ids.len() - half..], true)?;
+    Ok((ends, Some(ids.len())))
 }
 
 /// Words are tokens that begin with a space, which is missing between a prompt that ends in a word and its answer.

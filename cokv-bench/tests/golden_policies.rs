@@ -5,6 +5,7 @@ mod common;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
 
 use cokv_core::{Budget, ConfigTable, HeadSelection, Method};
 use cokv_models::cache::{CacheType, RaggedCache};
@@ -56,7 +57,7 @@ fn method(compressor: &str) -> Method {
 
 fn greedy(model: &LanguageModel, prefill: &Prefill, cache: RaggedCache) -> Vec<u32> {
     let stop = StopRule { tokens: vec![], max_new_tokens: 32, min_new_tokens: 0 };
-    model.greedy(&mut [cache], prefill.logits(), &stop, |_, _| {}).unwrap().remove(0)
+    model.greedy(&mut [cache], prefill.logits(), &stop, |_, _| ControlFlow::Continue(())).unwrap().remove(0)
 }
 
 #[test]

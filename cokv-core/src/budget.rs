@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
@@ -100,21 +101,36 @@ impl fmt::Display for Budget {
 
 impl<'de> Deserialize<'de> for Budget {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Integer(i64),
-            Float(f64),
-            Text(String),
-        }
-        let budget = match Written::deserialize(deserializer)? {
-            Written::Integer(tokens) => usize::try_from(tokens)
-                .map_err(|_| BudgetError::Zero(tokens.to_string()))
-                .and_then(|tokens| Budget::Tokens(tokens).checked(&tokens.to_string())),
-            Written::Float(share) => Budget::Share(share).checked(&share.to_string()),
-            Written::Text(text) => text.parse(),
-        };
-        budget.map_err(serde::de::Error::custom)
+        deserializer.deserialize_any(Written)
+    }
+}
+
+/// A budget as a file writes it: an integer, a fraction or a text.
+struct Written;
+
+impl Visitor<'_> for Written {
+    type Value = Budget;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a budget: tokens per head (128), a share of the prompt (\"10%\" or 0.1) or bytes (\"8 MiB\")")
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, tokens: i64) -> Result<Budget, E> {
+        let written = tokens.to_string();
+        let tokens = usize::try_from(tokens).map_err(|_| E::custom(BudgetError::Zero(written.clone())))?;
+        Budget::Tokens(tokens).checked(&written).map_err(E::custom)
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, tokens: u64) -> Result<Budget, E> {
+        Budget::Tokens(tokens as usize).checked(&tokens.to_string()).map_err(E::custom)
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, share: f64) -> Result<Budget, E> {
+        Budget::Share(share).checked(&share.to_string()).map_err(E::custom)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Budget, E> {
+        text.parse().map_err(E::custom)
     }
 }
 

@@ -137,6 +137,12 @@ impl<'i> ConfigTable<'i> {
             .map_err(|error| self.origin.error(&error, self.table.span()))
     }
 
+    /// An error that points at one of the table's keys, or at the table where the key is not written.
+    pub fn error_at(&self, key: &str, message: impl Into<String>) -> ConfigError {
+        let written = self.table.get_ref().get_key_value(key).map(|(key, _)| key.span());
+        self.origin.at(written.unwrap_or_else(|| self.table.span()), message.into())
+    }
+
     /// An error that points at this table.
     pub fn error(&self, message: impl Into<String>) -> ConfigError {
         self.origin.at(self.table.span(), message.into())

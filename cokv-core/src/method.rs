@@ -2,7 +2,7 @@
 
 use crate::{
     AllocationRequest, BudgetAllocator, CacheCompressor, HeadLayout, HeadScores, LayerView, ObservationRequest,
-    PolicyError, Selection, TokenScores, select,
+    PolicyError, Protected, Selection, TokenScores, select,
 };
 
 /// A whole compression method: score, allocate, select.
@@ -44,6 +44,11 @@ impl Method {
     /// Whether the budget matters at all.
     pub fn evicts(&self) -> bool {
         self.compressor.evicts()
+    }
+
+    /// What every head keeps, as far as its budget goes.
+    pub fn protected(&self) -> Protected {
+        self.compressor.protected()
     }
 
     /// What prefill must record.

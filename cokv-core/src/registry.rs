@@ -73,15 +73,20 @@ impl Registry {
     /// compressor's, with the allocator's behind it where that is not the default).
     pub fn method(&self, mut table: ConfigTable<'_>) -> Result<Method, ConfigError> {
         let whole = table.clone();
-        let compressor = table
-            .take_choice("compressor")?
-            .ok_or_else(|| whole.error("a method needs a compressor, for example: compressor = \"snapkv\""))?;
+        let compressor = table.take_choice("compressor")?;
         let allocator = table.take_choice("allocator")?.unwrap_or_else(|| Choice::named("uniform", &whole));
+        let MethodName { name, .. } = table.read()?;
+        let compressor = compressor
+            .ok_or_else(|| whole.error("a method needs a compressor, for example: compressor = \"snapkv\""))?;
         let default_name = match allocator.name.as_str() {
             "uniform" => compressor.name.clone(),
             other => format!("{}+{other}", compressor.name),
         };
-        let name = table.read::<MethodName>()?.name.unwrap_or(default_name);
+        let name = name.unwrap_or(default_name);
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+".contains(c)) {
+            let message = format!("`{name}` cannot name a method: use letters, digits, `-`, `_`, `.` and `+`");
+            return Err(whole.error_at("name", message));
+        }
         Ok(Method::new(name, self.compressor(&compressor)?, self.allocator(&allocator)?))
     }
 }
@@ -159,5 +164,7 @@ mod tests {
         );
         assert!(message("\ncompressor = { name = 'flat', speed = 1 }").contains(":2: unknown key `speed`"));
         assert!(message("name = 'mine'").contains("needs a compressor"));
+        assert!(message("compresor = 'flat'").contains("unknown key `compresor`; did you mean `compressor`?"));
+        assert!(message("compressor = 'flat'\nname = 'a|b'").contains(":2: `a|b` cannot name a method"));
     }
 }

@@ -82,6 +82,8 @@ pub struct ModelConfig {
     pub rope_scaling: RopeScaling,
     /// Order of rotated pairs.
     pub rope_pairs: RopePairs,
+    /// Whether queries, keys and values have biases, so that a checkpoint without them is incomplete.
+    pub attention_bias: bool,
     /// Whether the output layer is the embedding table; where the configuration does not say, the checkpoint decides.
     pub tied_embeddings: Option<bool>,
     /// Tokens that end generation.
@@ -110,15 +112,21 @@ impl ModelConfig {
     pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(ModelError::io(&path))?;
-        let raw: HuggingFaceConfig =
-            serde_json::from_str(&text).map_err(|error| ModelError::malformed(&path, error))?;
-        let architecture = match raw.model_type.as_str() {
-            "llama" => Architecture::Llama,
-            "mistral" => Architecture::Mistral,
-            "qwen2" => Architecture::Qwen2,
-            "qwen3" => Architecture::Qwen3,
-            other => return Err(unknown_architecture(&path, other)),
+        let json: Json = serde_json::from_str(&text).map_err(|error| ModelError::malformed(&path, error))?;
+        let architecture = match json["model_type"].as_str() {
+            Some("llama") => Architecture::Llama,
+            Some("mistral") => Architecture::Mistral,
+            Some("qwen2") => Architecture::Qwen2,
+            Some("qwen3") => Architecture::Qwen3,
+            other => return Err(unknown_architecture(&path, other.unwrap_or_default())),
         };
+        if let Some(method) = json["quantization_config"]["quant_method"].as_str() {
+            let message =
+                format!("weights quantised by `{method}` are not implemented; use a GGUF file or the original weights");
+            return Err(ModelError::unsupported(&path, message));
+        }
+        let raw: HuggingFaceConfig =
+            serde_json::from_value(json).map_err(|error| ModelError::malformed(&path, error))?;
         if let Some(activation) = raw.hidden_act.as_deref().filter(|name| *name != "silu") {
             let message = format!("activation `{activation}` is not implemented (known: silu)");
             return Err(ModelError::unsupported(&path, message));
@@ -148,6 +156,7 @@ impl ModelConfig {
             rope_theta: rope.rope_theta.or(raw.rope_theta).unwrap_or(10_000.0),
             rope_scaling: rope.scaling(&path)?,
             rope_pairs: RopePairs::Halves,
+            attention_bias: raw.attention_bias.unwrap_or(architecture == Architecture::Qwen2),
             tied_embeddings: raw.tie_word_embeddings,
             stop_tokens,
         })
@@ -197,6 +206,7 @@ impl ModelConfig {
             rope_theta: gguf.optional_float(&key("rope.freq_base"))?.unwrap_or(10_000.0),
             rope_scaling,
             rope_pairs,
+            attention_bias: architecture == Architecture::Qwen2,
             tied_embeddings: None,
             stop_tokens,
         })
@@ -233,7 +243,6 @@ fn token_ids(json: Option<&Json>) -> Vec<u32> {
 
 #[derive(Deserialize)]
 struct HuggingFaceConfig {
-    model_type: String,
     hidden_act: Option<String>,
     hidden_size: usize,
     intermediate_size: usize,
@@ -249,6 +258,7 @@ struct HuggingFaceConfig {
     rope_parameters: Option<RopeParameters>,
     sliding_window: Option<usize>,
     use_sliding_window: Option<bool>,
+    attention_bias: Option<bool>,
     tie_word_embeddings: Option<bool>,
     eos_token_id: Option<Json>,
 }

@@ -92,6 +92,15 @@ impl Decoder {
 
         let table = (config.vocabulary, hidden);
         let load_table = |name: &str| Linear::load(weights, name, table, weight_type, device);
+        // Looked at before anything is allocated: a damaged configuration may name any number of layers.
+        let last = format!("model.layers.{}", layers - 1);
+        let mut needed = vec![format!("{last}.input_layernorm.weight")];
+        if config.attention_bias {
+            needed.push(format!("{last}.self_attn.k_proj.bias"));
+        }
+        if let Some(name) = needed.iter().find(|name| !weights.contains(name)) {
+            return Err(weights.missing(name));
+        }
         let untied = weights.contains("lm_head.weight");
         if !untied && config.tied_embeddings == Some(false) {
             return Err(weights.missing("lm_head.weight"));
@@ -152,6 +161,10 @@ impl Decoder {
     /// Logits of hidden states, `[rows, vocabulary]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
         let normed = rms_norm(&hidden.contiguous()?, &self.norm, self.config.norm_epsilon as f32)?;
+        // A quantised output layer would turn NaN into uniform logits.
+        if !normed.sum_all()?.to_scalar::<f32>()?.is_finite() {
+            return Err(ModelError::NotFinite { place: "in the last layer's output".into() });
+        }
         Ok(self.lm_head.forward(&normed)?.to_device(&Device::Cpu)?)
     }
 

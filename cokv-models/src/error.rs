@@ -43,7 +43,7 @@ pub enum ModelError {
     Layout(#[from] LayoutError),
     /// More tokens than the model was made for.
     #[error(
-        "{tokens} tokens are more than the {limit} that this model can attend to{reason}; shorten the prompt (max_prompt_tokens) or generate fewer tokens"
+        "{tokens} tokens are more than the {limit} that this model can attend to{reason}; shorten the prompt (in a benchmark: max_prompt_tokens) or generate fewer tokens"
     )]
     TooLong {
         /// Tokens asked for, those to be generated included.
@@ -80,8 +80,22 @@ pub enum ModelError {
     #[error("chat template: {0}")]
     ChatTemplate(String),
     /// The tensor library failed.
-    #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
+    #[error("{0}")]
+    Tensor(candle_core::Error),
+}
+
+impl From<candle_core::Error> for ModelError {
+    fn from(error: candle_core::Error) -> Self {
+        ModelError::Tensor(without_backtrace(error))
+    }
+}
+
+/// candle prints a backtrace as part of its message where `RUST_BACKTRACE` is set.
+pub(crate) fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(*inner),
+        other => other,
+    }
 }
 
 impl ModelError {

@@ -1,5 +1,7 @@
 //! Decoding: many caches at once, each row with its own.
 
+use std::ops::ControlFlow;
+
 use candle_core::Tensor;
 
 use crate::LanguageModel;
@@ -38,7 +40,7 @@ impl StopRule {
 
 impl LanguageModel {
     /// Greedy answers of all rows, decoded as one batch that finished rows leave. `first_logits` come from the prefill,
-    /// one row per cache or one for all; `heard` is told every token, with its row, as it comes.
+    /// the same for all rows; `heard` is told every token, with its row, as it comes, and may end it all.
     ///
     /// The caches have then seen all tokens of their answers but the last.
     pub fn greedy(
@@ -46,17 +48,18 @@ impl LanguageModel {
         caches: &mut [RaggedCache],
         first_logits: &[f32],
         stop: &StopRule,
-        mut heard: impl FnMut(usize, u32),
+        mut heard: impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
         let mut answers: Vec<Vec<u32>> = vec![Vec::new(); caches.len()];
+        let mut given_up = false;
         let mut take = |answer: &mut Vec<u32>, row: usize, logits: &[f32]| {
             let token = stop.choose(logits, answer.len());
             if answer.len() >= stop.max_new_tokens || stop.tokens.contains(&token) {
                 return false;
             }
             answer.push(token);
-            heard(row, token);
-            answer.len() < stop.max_new_tokens
+            given_up |= heard(row, token).is_break();
+            answer.len() < stop.max_new_tokens && !given_up
         };
         let mut active: Vec<usize> = Vec::new();
         for (row, answer) in answers.iter_mut().enumerate() {

@@ -1,9 +1,11 @@
 //! A model ready to run: decoder, tokenizer and chat template, from one place.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::Read;
 
 use candle_core::Device;
 use cokv_core::ObservationRequest;
+use sha2::{Digest, Sha256};
 
 use crate::cache::CacheType;
 use crate::chat::ChatTemplate;
@@ -119,21 +121,25 @@ impl LanguageModel {
     }
 }
 
-/// Identifies a model file's content without reading all of it: name, length, and a hash of its first and last MiB.
-pub fn fingerprint(path: &Path) -> Result<String, ModelError> {
-    use std::io::{Read, Seek, SeekFrom};
-
-    use sha2::{Digest, Sha256};
-    const END: u64 = 1 << 20;
-    let mut file = std::fs::File::open(path).map_err(ModelError::io(path))?;
-    let length = file.metadata().map_err(ModelError::io(path))?.len();
-    let mut hash = Sha256::new();
-    hash.update(length.to_le_bytes());
-    for start in [0, length.saturating_sub(END)] {
-        let mut part = Vec::new();
-        file.seek(SeekFrom::Start(start)).map_err(ModelError::io(path))?;
-        file.by_ref().take(END).read_to_end(&mut part).map_err(ModelError::io(path))?;
-        hash.update(&part);
+/// Identifies everything that a model is made of: a hash of all bytes of its weights and, in a folder, of its JSON files.
+pub fn fingerprint(files: &ModelFiles) -> Result<String, ModelError> {
+    let mut paths = files.weight_files()?;
+    if let ModelFiles::Folder(folder) = files {
+        let beside =
+            ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+        paths.extend(beside.iter().map(|name| folder.join(name)).filter(|path| path.is_file()));
     }
-    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    let mut hash = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    for path in paths {
+        let mut file = File::open(&path).map_err(ModelError::io(&path))?;
+        hash.update(file.metadata().map_err(ModelError::io(&path))?.len().to_le_bytes());
+        loop {
+            match file.read(&mut block).map_err(ModelError::io(&path))? {
+                0 => break,
+                read => hash.update(&block[..read]),
+            }
+        }
+    }
+    Ok(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
 }

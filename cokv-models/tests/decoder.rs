@@ -15,10 +15,14 @@ use cokv_models::{ModelError, Prefill};
 use serde_json::{Value as Json, json};
 use tiny::Tiny;
 
+fn load(tiny: &Tiny) -> Result<Decoder, ModelError> {
+    let config = ModelConfig::from_folder(tiny.folder())?;
+    let weights = Weights::Safetensors(Safetensors::open(vec![tiny.weights()])?);
+    Decoder::load(&weights, config, WeightType::F32, &Device::Cpu, |_, _| {})
+}
+
 fn decoder(tiny: &Tiny) -> Decoder {
-    let config = ModelConfig::from_folder(tiny.folder()).unwrap();
-    let weights = Weights::Safetensors(Safetensors::open(vec![tiny.weights()]).unwrap());
-    Decoder::load(&weights, config, WeightType::F32, &Device::Cpu, |_, _| {}).unwrap()
+    load(tiny).unwrap()
 }
 
 fn prompt(tokens: usize) -> Vec<u32> {
@@ -176,14 +180,17 @@ fn unusable_configurations_are_refused() {
     assert!(refused(json!({ "num_key_value_heads": 3 })).contains("3 KV heads"));
     assert!(refused(json!({ "hidden_act": "gelu" })).contains("activation `gelu`"));
     assert!(refused(json!({ "head_dim": 7 })).contains("odd head_dim"));
+    assert!(refused(json!({ "quantization_config": { "quant_method": "gptq" } })).contains("quantised by `gptq`"));
     assert!(refused(json!({ "rope_scaling": { "rope_type": "yarn", "factor": 4.0 } })).contains("`yarn`"));
 
-    // A shape that does not fit the file names the tensor.
-    let tiny = Tiny::new("llama", json!({ "vocab_size": 51 }), false, 8);
-    let config = ModelConfig::from_folder(tiny.folder()).unwrap();
-    let weights = Weights::Safetensors(Safetensors::open(vec![tiny.weights()]).unwrap());
-    let error = Decoder::load(&weights, config, WeightType::F32, &Device::Cpu, |_, _| {}).err().unwrap().to_string();
+    let unloadable = |settings: Json| load(&Tiny::new("llama", settings, false, 8)).err().unwrap().to_string();
+    let error = unloadable(json!({ "vocab_size": 51 }));
     assert!(error.contains("[50, 32]") && error.contains("[51, 32]"), "{error}");
+    let error = unloadable(json!({ "num_hidden_layers": 4_000_000_000u64 }));
+    assert!(error.contains("`model.layers.3999999999.input_layernorm.weight` is missing"), "{error}");
+    assert!(unloadable(json!({ "attention_bias": true })).contains("k_proj.bias` is missing"));
+    let untied = Tiny::new("llama", json!({ "tie_word_embeddings": false }), true, 8);
+    assert!(load(&untied).err().unwrap().to_string().contains("`lm_head.weight` is missing"));
 }
 
 #[test]
@@ -208,6 +215,15 @@ fn nan_weights_are_noticed() {
     let tiny = Tiny::with_weights("llama", json!({}), false, 8, |name, numbers| {
         if name.contains("layers.1.mlp.down") {
             numbers[5] = f32::NAN;
+        }
+    });
+    let error = load(&tiny).err().unwrap().to_string();
+    assert!(error.contains("`model.layers.1.mlp.down_proj.weight` holds NaN"), "{error}");
+
+    // Finite weights whose products are not.
+    let tiny = Tiny::with_weights("llama", json!({}), false, 8, |name, numbers| {
+        if name.contains("mlp") {
+            numbers.iter_mut().for_each(|x| *x *= 1e30);
         }
     });
     let error = Prefill::run(&decoder(&tiny), &prompt(5), CacheType::F32, ObservationRequest::default(), |_| {});

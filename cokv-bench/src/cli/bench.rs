@@ -10,9 +10,11 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::load::{Loaded, load};
+use super::output::print;
 use crate::config::Config;
+use crate::data::Suite;
 use crate::run::memory::{mebibytes, peak_resident_bytes};
-use crate::run::{Matrix, Observer, Opened, Plan, RunStore, Summary, summarise};
+use crate::run::{Matrix, Observer, Opened, Plan, Results, RunStore, Summary, summarise};
 
 /// Run a matrix of methods and budgets on one model
 ///
@@ -62,24 +64,25 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let file = arguments.config.display().to_string();
     let text = std::fs::read_to_string(&arguments.config).with_context(|| file.clone())?;
     let config = Config::parse(&file, &text, registry)?;
+    let suite = Suite::open(&config.run.data)?;
     let settings = &config.run.model;
     let folder = config.run.run.folder.join(&config.run.name);
+
+    let Loaded { model, fingerprint } = load(&settings.source, settings.weights, settings.cache)?;
+    let matrix = Matrix::prepare(&config, suite, &model, &fingerprint)?;
+    let plan = matrix.plan(&Results::read(&folder)?);
+    if !arguments.quiet || arguments.plan {
+        eprintln!("{}", describe(&config, &plan));
+    }
+    if arguments.plan {
+        return Ok(());
+    }
     let Opened { mut store, torn_bytes } = RunStore::open(&folder)?;
     if torn_bytes > 0 {
         eprintln!(
             "{}: an unfinished last line ({torn_bytes} bytes) was cut off; its prompt is run again",
             folder.display()
         );
-    }
-
-    let Loaded { model, fingerprint } = load(&settings.source, settings.weights, settings.cache)?;
-    let matrix = Matrix::prepare(&config, &model, &fingerprint)?;
-    let plan = matrix.plan(&store);
-    if !arguments.quiet || arguments.plan {
-        eprintln!("{}", describe(&config, &plan));
-    }
-    if arguments.plan {
-        return Ok(());
     }
     store.write("config.toml", &text)?;
     store.write("environment.json", &environment(&config, &fingerprint)?)?;
@@ -88,11 +91,11 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     matrix.run(&mut store, &mut progress)?;
     progress.bar.finish_and_clear();
 
-    let rows = matrix.rows(&store);
+    let rows = matrix.rows(store.results());
     store.write_predictions(&rows)?;
     let table = Summary::markdown(&summarise(&rows));
     store.write("table.md", &table)?;
-    println!("{table}");
+    print(&table)?;
     if !arguments.quiet {
         let peak = peak_resident_bytes()
             .map(|bytes| format!(", {} of memory at the peak", mebibytes(bytes)))
@@ -103,12 +106,17 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
 }
 
 fn describe(config: &Config, plan: &Plan) -> String {
-    let Plan { cells, prompts, done, tokens_to_prefill } = plan;
-    let resumed = if *done > 0 { format!(", {done} of them done") } else { String::new() };
-    format!(
-        "{}: {prompts} prompts{resumed} × {cells} cells; {tokens_to_prefill} tokens to prefill, once for all cells",
-        config.run.name
-    )
+    let Plan { cells, prompts, done, tokens_to_prefill, shortened, longest } = plan;
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let mut text = format!("{}: {}", config.run.name, count(*prompts, "prompt"));
+    if *done > 0 {
+        text += &format!(", {done} of them done");
+    }
+    text += &format!(" × {}; {tokens_to_prefill} tokens to prefill, once for all cells", count(*cells, "cell"));
+    if *shortened > 0 {
+        text += &format!("\nnote: {} lost the middle (the longest had {longest} tokens)", count(*shortened, "prompt"));
+    }
+    text
 }
 
 /// What a run was made with: every default written out, versions, and the machine.

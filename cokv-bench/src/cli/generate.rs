@@ -1,6 +1,7 @@
 //! `cokv generate`
 
 use std::io::{IsTerminal, Read, Write};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -101,26 +102,28 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let stop =
         StopRule { tokens: model.stop_tokens().to_vec(), max_new_tokens: arguments.max_new_tokens, min_new_tokens: 0 };
     let mut stream = model.tokenizer().stream();
-    let mut broken = None;
+    let mut written = Ok(());
     let mut out = std::io::stdout().lock();
     let answers = model.greedy(&mut cache, &first, &stop, |_, token| {
-        let written = stream.push(token).map_err(anyhow::Error::from).and_then(|text| {
+        written = stream.push(token).map_err(anyhow::Error::from).and_then(|text| {
             out.write_all(text.as_bytes())?;
             Ok(out.flush()?)
         });
-        broken = broken.take().or(written.err());
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
-    if let Some(error) = broken {
-        return Err(error.context("the answer could not be written"));
-    }
+    written.context("the answer could not be written")?;
     writeln!(out)?;
     let decode_seconds = started.elapsed().as_secs_f64();
 
     let tokens = answers.first().map_or(0, Vec::len);
     let decoded = tokens.saturating_sub(1);
     eprintln!();
-    if total >= layout.heads() * prompt.len() && method.evicts() {
+    if !method.evicts() && arguments.budget != Budget::Share(1.0) {
+        eprintln!("note: {} keeps everything, whatever the budget", method.name());
+    } else if method.evicts() && total >= layout.heads() * prompt.len() {
         eprintln!("note: the budget is at least the prompt, so that nothing was evicted");
+    } else if method.evicts() && total < layout.heads() * method.protected().window.max(1) {
+        eprintln!("note: the budget is smaller than the method's window: only the youngest tokens were kept");
     }
     eprintln!(
         "prefill   {} tokens in {prefill_seconds:.2} s, {:.0} tokens/s",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use cokv_models::cache::CacheType;
 use cokv_models::linear::WeightType;
-use cokv_models::source::{ModelFiles, Source};
+use cokv_models::source::Source;
 use cokv_models::{LanguageModel, LoadOptions};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -31,7 +31,7 @@ pub fn load(source: &str, weight_type: WeightType, cache_type: CacheType) -> Res
         bar.set_position(layer as u64);
     });
     bar.finish_and_clear();
-    Ok(Loaded { model: model?, fingerprint: fingerprint(&files)? })
+    Ok(Loaded { model: model?, fingerprint: cokv_models::fingerprint(&files)? })
 }
 
 /// The accelerator that this build knows, else the CPU.
@@ -45,10 +45,4 @@ fn device() -> Result<candle_core::Device> {
             .context("no Metal device; build without --features metal to run on the CPU");
     }
     Ok(candle_core::Device::Cpu)
-}
-
-fn fingerprint(files: &ModelFiles) -> Result<String> {
-    let parts =
-        files.weight_files()?.iter().map(|path| cokv_models::fingerprint(path)).collect::<Result<Vec<_>, _>>()?;
-    Ok(parts.join("-"))
 }

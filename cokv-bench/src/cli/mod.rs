@@ -4,6 +4,8 @@ mod bench;
 mod fetch;
 mod generate;
 mod load;
+mod methods;
+mod output;
 mod score;
 
 use std::process::ExitCode;
@@ -13,7 +15,7 @@ use cokv_core::Registry;
 
 /// KV-cache compression for language models: run a model with a tenth of its cache, and see what that costs.
 #[derive(Parser)]
-#[command(version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -25,6 +27,7 @@ enum Command {
     Generate(generate::Arguments),
     Score(score::Arguments),
     Fetch(fetch::Arguments),
+    Methods(methods::Arguments),
 }
 
 /// Runs the command line with these policies. A crate with policies of its own adds them to
@@ -35,9 +38,12 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::Generate(arguments) => generate::run(&arguments, &registry),
         Command::Score(arguments) => score::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
+        Command::Methods(arguments) => methods::run(&arguments, &registry),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has seen enough.
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cokv: {error:#}");
             ExitCode::FAILURE

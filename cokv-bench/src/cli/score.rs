@@ -6,13 +6,15 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::output::print;
 use crate::data::longbench::read_jsonl;
 use crate::{markdown, metrics};
 
 /// Score prediction files in LongBench's layout
 ///
 /// FOLDER holds one <task>.jsonl per task (or <task>_e.jsonl of LongBench-E), each line with pred, answers, all_classes
-/// and length, as LongBench's pred.py and cokv bench write them. Scores equal those of LongBench's eval.py.
+/// and length, as LongBench's pred.py and cokv bench (in RUN/pred/METHOD@BUDGET) write them. Scores equal those of LongBench's
+/// eval.py.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Folder of prediction files
@@ -49,8 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             None => json!(score.all),
         };
         let all: serde_json::Map<_, _> = scores.iter().map(|score| (score.task.clone(), entry(score))).collect();
-        println!("{}", serde_json::to_string_pretty(&all)?);
-        return Ok(());
+        return print(&serde_json::to_string_pretty(&all)?);
     }
     let mut table = markdown::table(["task", "metric", "rows", "score", "0-4k", "4-8k", "8k+"], 2);
     for score in &scores {
@@ -70,8 +71,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let mean = scores.iter().map(|score| score.all).sum::<f64>() / scores.len() as f64;
     table.add_row(["mean of tasks", "", "", &percent(mean), "", "", ""]);
-    println!("{}", markdown::text(&table));
-    Ok(())
+    print(&markdown::text(&table))
 }
 
 fn percent(score: f64) -> String {
@@ -102,7 +102,10 @@ fn score_folder(folder: &Path) -> Result<Vec<TaskScore>> {
 
 fn score_file(file: &Path, task: String) -> Result<TaskScore> {
     let metric = metrics::of_task(&task).with_context(|| format!("`{task}` is no LongBench task"))?;
-    let predictions: Vec<Prediction> = read_jsonl(file, usize::MAX)?;
+    let predictions: Vec<Prediction> = read_jsonl(file, usize::MAX, "")?;
+    if predictions.is_empty() {
+        bail!("{}: there is no prediction in it", file.display());
+    }
     let name = task.strip_suffix("_e").unwrap_or(&task);
     // eval.py takes the classes of the last row for the whole file.
     let classes = predictions.last().and_then(|last| last.all_classes.clone()).unwrap_or_default();

@@ -85,7 +85,6 @@ impl<'a> LongBench<'a> {
                 return Err(DataError::UnknownTask(unknown_name("LongBench task", name, TASKS)));
             }
         }
-        tasks.dedup();
         Ok(tasks)
     }
 
@@ -104,7 +103,7 @@ impl<'a> LongBench<'a> {
             chat: !NO_CHAT.contains(&task),
             stops_at_newline: task == "samsum",
         };
-        let lines: Vec<Line> = read_jsonl(&self.file(task), limit)?;
+        let lines: Vec<Line> = read_jsonl(&self.file(task), limit, LAYOUT)?;
         let records = lines.into_iter().map(|line| Record {
             id: line.id,
             task: task.into(),
@@ -126,21 +125,21 @@ impl<'a> LongBench<'a> {
 const LAYOUT: &str =
     " (a LongBench folder holds data/<task>.jsonl, config/dataset2prompt.json and config/dataset2maxlen.json)";
 
-fn read(path: &Path) -> Result<String, DataError> {
-    fs::read_to_string(path).map_err(|error| DataError::Io { path: path.display().to_string(), error, hint: LAYOUT })
+fn read(path: &Path, hint: &'static str) -> Result<String, DataError> {
+    fs::read_to_string(path).map_err(|error| DataError::Io { path: path.display().to_string(), error, hint })
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, DataError> {
-    serde_json::from_str(&read(path)?).map_err(|error| DataError::Line {
+    serde_json::from_str(&read(path, LAYOUT)?).map_err(|error| DataError::Line {
         path: path.display().to_string(),
         line: error.line(),
         message: error.to_string(),
     })
 }
 
-/// The first `limit` lines of a JSONL file; blank ones are skipped.
-pub fn read_jsonl<T: DeserializeOwned>(path: &Path, limit: usize) -> Result<Vec<T>, DataError> {
-    read(path)?
+/// The first `limit` lines of a JSONL file; blank ones are skipped. `hint` is said where there is no such file.
+pub fn read_jsonl<T: DeserializeOwned>(path: &Path, limit: usize, hint: &'static str) -> Result<Vec<T>, DataError> {
+    read(path, hint)?
         .lines()
         .enumerate()
         .filter(|(_, line)| !line.trim().is_empty())
@@ -149,7 +148,8 @@ pub fn read_jsonl<T: DeserializeOwned>(path: &Path, limit: usize) -> Result<Vec<
             serde_json::from_str(line).map_err(|error| DataError::Line {
                 path: path.display().to_string(),
                 line: index + 1,
-                message: error.to_string(),
+                // Every line is a document of its own to the parser.
+                message: error.to_string().replace(" at line 1 column ", " at column "),
             })
         })
         .collect()

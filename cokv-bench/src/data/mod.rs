@@ -1,8 +1,10 @@
 //! What is asked of the model: records, and the tasks that they belong to.
 
 pub mod longbench;
+mod suite;
 pub mod synthetic;
 
+pub use suite::Suite;
 use thiserror::Error;
 
 use crate::metrics::Metric;
@@ -116,28 +118,12 @@ pub enum DataError {
     /// No task has this name.
     #[error("{0}")]
     UnknownTask(String),
+    /// The `[data]` settings ask for what cannot be.
+    #[error("[data] {0}")]
+    Setting(String),
     /// The synthetic suite cannot be made so.
     #[error(transparent)]
     Synthetic(#[from] synthetic::SyntheticError),
-}
-
-/// The protocol and records of a synthetic task.
-pub fn synthetic_task(
-    task: synthetic::Task,
-    context_tokens: usize,
-    count: usize,
-    seed: u64,
-    tokens_of: &dyn Fn(&str) -> usize,
-) -> Result<TaskRecords, DataError> {
-    let protocol = TaskProtocol {
-        name: task.name().into(),
-        template: task.template().into(),
-        max_new_tokens: task.max_new_tokens(),
-        metric: task.metric(),
-        chat: task.chat(),
-        stops_at_newline: task.stops_at_newline(),
-    };
-    Ok(TaskRecords { protocol, records: synthetic::generate(task, context_tokens, count, seed, tokens_of)? })
 }
 
 #[cfg(test)]

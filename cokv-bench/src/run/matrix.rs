@@ -1,5 +1,7 @@
 //! Plans and runs the matrix.
 
+use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use cokv_core::{Budget, HeadLayout, Method, ObservationRequest, Selection};
@@ -9,10 +11,9 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::measure::{agreement, damage};
-use super::store::{Row, RunStore, StoreError};
-use crate::config::{Config, RunConfig, SYNTHETIC};
-use crate::data::longbench::LongBench;
-use crate::data::{DataError, Record, TaskProtocol, TaskRecords, synthetic, synthetic_task};
+use super::store::{Results, Row, RunStore, StoreError};
+use crate::config::{Config, RunConfig};
+use crate::data::{DataError, Record, Suite, TaskProtocol, TaskRecords};
 use crate::metrics;
 use crate::prompt::{self, Prompt};
 
@@ -79,6 +80,10 @@ pub struct Plan {
     pub done: usize,
     /// Tokens of the prompts that are not.
     pub tokens_to_prefill: usize,
+    /// Prompts that lose their middle.
+    pub shortened: usize,
+    /// Tokens of the longest of those, before.
+    pub longest: usize,
 }
 
 /// Hears how a run goes.
@@ -96,8 +101,13 @@ pub trait Observer {
 }
 
 impl<'a> Matrix<'a> {
-    /// Reads the data, builds every prompt and refuses what the model cannot run, before any long work begins.
-    pub fn prepare(config: &'a Config, model: &'a LanguageModel, model_fingerprint: &str) -> Result<Self, RunError> {
+    /// Builds every prompt and refuses what the model cannot run, before any long work begins.
+    pub fn prepare(
+        config: &'a Config,
+        suite: Suite,
+        model: &'a LanguageModel,
+        model_fingerprint: &str,
+    ) -> Result<Self, RunError> {
         let run = &config.run;
         let mut cells = Vec::new();
         for method in &config.methods {
@@ -107,33 +117,42 @@ impl<'a> Matrix<'a> {
             }
         }
         let request = config.methods.iter().fold(ObservationRequest::default(), |all, m| all.union(m.observations()));
-        let mut jobs = Vec::new();
-        for TaskRecords { protocol, records } in load(run, model)? {
-            let max_new_tokens = protocol.max_new_tokens;
-            let room = model.config().max_tokens().saturating_sub(max_new_tokens + CHAT_MARGIN);
-            let limit = run.data.max_prompt_tokens.unwrap_or(room);
+        let limit = |protocol: &TaskProtocol| {
+            let room = model.config().max_tokens().saturating_sub(protocol.max_new_tokens + CHAT_MARGIN);
+            run.data.max_prompt_tokens.unwrap_or(room)
+        };
+        let tokens_of = |text: &str| model.tokenizer().encode(text, true).map_or(usize::MAX, |ids| ids.len());
+        let mut jobs: Vec<Job> = Vec::new();
+        let mut seen = HashSet::new();
+        for TaskRecords { protocol, records } in suite.tasks(&run.data, limit, &tokens_of)? {
+            let limit = limit(&protocol);
             for record in records {
                 let failed = failed(&protocol.name, &record.id);
-                let prompt =
+                let mut prompt =
                     prompt::build(model, &protocol, &record, limit, run.data.chat_template).map_err(&failed)?;
-                let mut prompt = prompt;
                 prompt.answer.truncate(run.run.answer_tokens);
-                let longest = prompt.tokens.len() + max_new_tokens.max(prompt.answer.len());
+                let longest = prompt.tokens.len() + protocol.max_new_tokens.max(prompt.answer.len());
                 model.config().check_length(longest).map_err(&failed)?;
-                let fingerprints = cells
+                let fingerprints: Vec<String> = cells
                     .iter()
                     .map(|cell| fingerprint(run, model_fingerprint, &protocol, &record, &prompt, cell))
                     .collect();
+                // The same line twice in a data file is one record.
+                if !seen.insert(fingerprints.clone()) {
+                    continue;
+                }
                 jobs.push(Job { protocol: protocol.clone(), record, prompt, fingerprints });
             }
         }
         Ok(Self { config: run, model, cells, jobs, request })
     }
 
-    /// What there is to do, given what a store holds already.
-    pub fn plan(&self, store: &RunStore) -> Plan {
-        let open = || self.jobs.iter().filter(|job| !is_done(job, store));
+    /// What there is to do, given what is done already.
+    pub fn plan(&self, results: &Results) -> Plan {
+        let open = || self.jobs.iter().filter(|job| !is_done(job, results));
         Plan {
+            shortened: self.jobs.iter().filter(|job| job.prompt.shortened_from.is_some()).count(),
+            longest: self.jobs.iter().filter_map(|job| job.prompt.shortened_from).max().unwrap_or(0),
             cells: self.cells.len(),
             prompts: self.jobs.len(),
             done: self.jobs.len() - open().count(),
@@ -143,23 +162,22 @@ impl<'a> Matrix<'a> {
 
     /// Runs every prompt that is not done and appends its rows.
     pub fn run(&self, store: &mut RunStore, observer: &mut dyn Observer) -> Result<(), RunError> {
-        observer.skipped(self.jobs.iter().filter(|job| is_done(job, store)).count());
-        let mut said_pass_through = false;
-        for job in &self.jobs {
-            if is_done(job, store) {
+        observer.skipped(self.jobs.iter().filter(|job| is_done(job, store.results())).count());
+        let mut said = HashSet::new();
+        for job in self.jobs.iter() {
+            if is_done(job, store.results()) {
                 continue;
             }
             observer.begin(&job.protocol.name, &job.record.id, job.prompt.tokens.len());
             let rows = self.run_prompt(job, observer).map_err(failed(&job.protocol.name, &job.record.id))?;
-            let untouched = |row: &&Row| row.budget != "full" && row.kept_share >= 1.0;
-            if let Some(row) = rows.iter().find(untouched).filter(|_| !said_pass_through) {
-                said_pass_through = true;
-                observer.note(&format!(
-                    "a budget of {} is at least the whole prompt of {} tokens ({} {}): nothing is evicted there",
-                    row.budget, row.prompt_tokens, row.task, row.record
-                ));
+            for (cell, row) in self.cells.iter().zip(&rows) {
+                if let Some((kind, text)) = self.remark(cell, row).filter(|(kind, _)| !said.contains(kind)) {
+                    said.insert(kind);
+                    observer.note(&text);
+                }
             }
-            let missing: Vec<Row> = rows.into_iter().filter(|row| store.row(&row.fingerprint).is_none()).collect();
+            let missing: Vec<Row> =
+                rows.into_iter().filter(|row| store.results().row(&row.fingerprint).is_none()).collect();
             let count = missing.len();
             store.append(missing)?;
             observer.finished(count);
@@ -167,10 +185,31 @@ impl<'a> Matrix<'a> {
         Ok(())
     }
 
-    /// The rows of this matrix that a store holds, in the order of the configuration.
-    pub fn rows(&self, store: &RunStore) -> Vec<Row> {
+    /// What a user should know about a budget that does not do what it seems to, with a name for that kind of remark.
+    fn remark(&self, cell: &Cell<'_>, row: &Row) -> Option<(&'static str, String)> {
+        cell.budget?;
+        let (method, budget, prompt) = (&row.method, &row.budget, row.prompt_tokens);
+        let place = format!("first seen in {} {}", row.task, row.record);
+        let each = row.kept_tokens / self.model.config().layout.heads();
+        let window = cell.method.protected().window;
+        if each >= prompt {
+            let text =
+                format!("a budget of {budget} is at least a whole prompt of {prompt} tokens: nothing is evicted there");
+            Some(("whole", format!("{text} ({place})")))
+        } else if each == 0 {
+            Some(("none", format!("{method} at {budget} keeps less than one token per head of {prompt} ({place})")))
+        } else if each < window {
+            let text = format!("{method} at {budget} keeps {each} tokens per head, fewer than its window of {window}");
+            Some(("window", format!("{text}: the youngest stay and no score matters ({place})")))
+        } else {
+            None
+        }
+    }
+
+    /// The rows of this matrix that are done, in the order of the configuration.
+    pub fn rows(&self, results: &Results) -> Vec<Row> {
         let fingerprints = self.jobs.iter().flat_map(|job| &job.fingerprints);
-        fingerprints.filter_map(|fingerprint| store.row(fingerprint).cloned()).collect()
+        fingerprints.filter_map(|fingerprint| results.row(fingerprint).cloned()).collect()
     }
 
     fn run_prompt(&self, job: &Job, observer: &mut dyn Observer) -> Result<Vec<Row>, ModelError> {
@@ -187,7 +226,9 @@ impl<'a> Matrix<'a> {
 
         let damages = damage(self.model, &mut caches, &job.prompt.answer)?;
         let started = Instant::now();
-        let answers = self.model.greedy(&mut caches, prefill.logits(), &self.stop_rule(&job.protocol)?, |_, _| {})?;
+        let answers = self
+            .model
+            .greedy(&mut caches, prefill.logits(), &self.stop_rule(&job.protocol)?, |_, _| ControlFlow::Continue(()))?;
         let decode_seconds = started.elapsed().as_secs_f64();
 
         let Job { protocol, record, prompt, fingerprints } = job;
@@ -274,29 +315,8 @@ fn failed(task: &str, record: &str) -> impl Fn(ModelError) -> RunError + use<> {
     move |error| RunError::Record { task: task.clone(), record: record.clone(), error: Box::new(error) }
 }
 
-fn is_done(job: &Job, store: &RunStore) -> bool {
-    job.fingerprints.iter().all(|fingerprint| store.row(fingerprint).is_some())
-}
-
-fn load(run: &RunConfig, model: &LanguageModel) -> Result<Vec<TaskRecords>, DataError> {
-    let data = &run.data;
-    if data.source == SYNTHETIC {
-        let tokens_of = |text: &str| model.tokenizer().encode(text, true).map_or(usize::MAX, |ids| ids.len());
-        let mut tasks = Vec::new();
-        for name in &data.tasks {
-            match name.as_str() {
-                "all" => tasks.extend(synthetic::Task::ALL),
-                name => tasks.push(name.parse()?),
-            }
-        }
-        tasks.dedup();
-        return tasks
-            .into_iter()
-            .map(|task| synthetic_task(task, data.context_tokens, data.records, data.seed, &tokens_of))
-            .collect();
-    }
-    let longbench = LongBench::open(std::path::Path::new(&data.source))?;
-    longbench.resolve(&data.tasks)?.iter().map(|task| longbench.load(task, data.records)).collect()
+fn is_done(job: &Job, results: &Results) -> bool {
+    job.fingerprints.iter().all(|fingerprint| results.row(fingerprint).is_some())
 }
 
 /// Hash of all that could change a row.

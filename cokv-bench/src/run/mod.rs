@@ -8,5 +8,5 @@ mod table;
 
 pub use matrix::{Matrix, Observer, Plan, RunError};
 pub use measure::Damage;
-pub use store::{Opened, Row, RunStore, StoreError};
+pub use store::{Opened, Results, Row, RunStore, StoreError};
 pub use table::{Summary, summarise};

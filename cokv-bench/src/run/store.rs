@@ -89,11 +89,59 @@ pub enum StoreError {
     },
 }
 
+/// The rows of a run by their fingerprints.
+#[derive(Debug, Default)]
+pub struct Results {
+    rows: HashMap<String, Row>,
+    /// Bytes up to the last line break.
+    whole: usize,
+    /// Bytes of an unfinished last line.
+    torn: usize,
+}
+
+impl Results {
+    /// Reads what a run has done so far and changes nothing. A folder that is not there holds nothing.
+    pub fn read(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join(RESULTS);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(io(&path)(error)),
+        };
+        let damaged =
+            |line: usize, message: String| StoreError::Damaged { path: path.display().to_string(), line, message };
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let mut rows = HashMap::new();
+        let mut lines = 0;
+        for line in bytes[..whole].split_inclusive(|&byte| byte == b'\n') {
+            lines += 1;
+            let row: Row = serde_json::from_slice(line).map_err(|error| damaged(lines, error.to_string()))?;
+            rows.insert(row.fingerprint.clone(), row);
+        }
+        // A row that was being written begins like one; anything else is somebody's file.
+        let torn = &bytes[whole..];
+        let begins = torn.iter().zip(ROW_BEGINS).all(|(byte, expected)| byte == expected);
+        // Space that was reserved and never written is left as zeros after a power failure.
+        if !begins && torn.iter().any(|&byte| byte != 0) {
+            return Err(damaged(lines + 1, "it does not begin like one".into()));
+        }
+        Ok(Self { rows, whole, torn: torn.len() })
+    }
+
+    /// The row of a fingerprint, if that cell is done.
+    pub fn row(&self, fingerprint: &str) -> Option<&Row> {
+        self.rows.get(fingerprint)
+    }
+}
+
+const RESULTS: &str = "results.jsonl";
+const ROW_BEGINS: &[u8] = b"{\"fingerprint\":";
+
 /// An open run folder, locked against other processes.
 pub struct RunStore {
     folder: PathBuf,
     file: File,
-    rows: HashMap<String, Row>,
+    results: Results,
     _lock: File,
 }
 
@@ -117,28 +165,13 @@ impl RunStore {
             Err(TryLockError::WouldBlock) => return Err(StoreError::Busy(folder.display().to_string())),
             Err(TryLockError::Error(error)) => return Err(io(&lock_path)(error)),
         }
-        let path = folder.join("results.jsonl");
-        let text = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(io(&path)(error)),
-        };
-        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        let mut rows = HashMap::new();
-        for (index, line) in text[..whole].split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty())
-        {
-            let row: Row = serde_json::from_slice(line).map_err(|error| StoreError::Damaged {
-                path: path.display().to_string(),
-                line: index + 1,
-                message: error.to_string(),
-            })?;
-            rows.insert(row.fingerprint.clone(), row);
-        }
+        let results = Results::read(folder)?;
+        let path = folder.join(RESULTS);
         let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io(&path))?;
-        file.set_len(whole as u64).map_err(io(&path))?;
+        file.set_len(results.whole as u64).map_err(io(&path))?;
         file.seek(SeekFrom::End(0)).map_err(io(&path))?;
-        let store = Self { folder: folder.to_path_buf(), file, rows, _lock: lock };
-        Ok(Opened { store, torn_bytes: text.len() - whole })
+        let torn_bytes = results.torn;
+        Ok(Opened { store: Self { folder: folder.to_path_buf(), file, results, _lock: lock }, torn_bytes })
     }
 
     /// The run's folder.
@@ -146,14 +179,14 @@ impl RunStore {
         &self.folder
     }
 
-    /// The row of a fingerprint, if that cell is done.
-    pub fn row(&self, fingerprint: &str) -> Option<&Row> {
-        self.rows.get(fingerprint)
+    /// Everything that is done.
+    pub fn results(&self) -> &Results {
+        &self.results
     }
 
     /// Appends rows so that they survive the process: all of them are on disk when this returns.
     pub fn append(&mut self, rows: Vec<Row>) -> Result<(), StoreError> {
-        let path = self.folder.join("results.jsonl");
+        let path = self.folder.join(RESULTS);
         let mut text = Vec::new();
         for row in &rows {
             serde_json::to_writer(&mut text, row).map_err(|error| io(&path)(error.into()))?;
@@ -166,7 +199,7 @@ impl RunStore {
             let _ = self.file.set_len(start);
             return Err(io(&path)(error));
         }
-        self.rows.extend(rows.into_iter().map(|row| (row.fingerprint.clone(), row)));
+        self.results.rows.extend(rows.into_iter().map(|row| (row.fingerprint.clone(), row)));
         Ok(())
     }
 
@@ -254,10 +287,10 @@ pub(super) mod tests {
         fs::write(&path, [&sound[..], b"{\"fingerpr"].concat()).unwrap();
         let Opened { mut store, torn_bytes } = RunStore::open(folder.path()).unwrap();
         assert_eq!(torn_bytes, 10);
-        assert_eq!(store.row("b"), Some(&row("b")));
+        assert_eq!(store.results().row("b"), Some(&row("b")));
         store.append(vec![row("c")]).unwrap();
         drop(store);
-        assert!(RunStore::open(folder.path()).unwrap().store.row("c").is_some());
+        assert!(RunStore::open(folder.path()).unwrap().store.results().row("c").is_some());
         assert!(fs::read(&path).unwrap().starts_with(&sound));
     }
 
@@ -269,6 +302,9 @@ pub(super) mod tests {
         let error = RunStore::open(folder.path()).err().unwrap().to_string();
         assert!(error.contains("results.jsonl:1: not a result row"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "{}\n");
+        fs::write(&path, "somebody's notes").unwrap();
+        assert!(matches!(RunStore::open(folder.path()), Err(StoreError::Damaged { line: 1, .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's notes");
     }
 
     #[test]

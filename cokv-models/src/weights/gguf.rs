@@ -10,7 +10,7 @@ use candle_core::{Device, Tensor};
 use gguf_file::Value;
 
 use super::Stored;
-use crate::error::ModelError;
+use crate::error::{ModelError, without_backtrace};
 
 /// An open GGUF file.
 pub struct Gguf {
@@ -26,6 +26,7 @@ impl Gguf {
         let length = file.metadata().map_err(ModelError::io(path))?.len();
         let mut reader = BufReader::new(file);
         let content = gguf_file::Content::read(&mut reader).map_err(|error| {
+            let error = without_backtrace(error);
             ModelError::malformed(path, format!("not a readable GGUF file ({error}); fetch it again, or check that its quantisation is one that candle reads (F32, F16, BF16, Q4_0 to Q8_1, K-quants)"))
         })?;
         for (name, info) in &content.tensor_infos {
@@ -70,7 +71,8 @@ impl Gguf {
         let broken =
             |error: &dyn std::fmt::Display| ModelError::malformed(&self.path, format!("tensor `{name}`: {error}"));
         let mut file = self.file.lock().map_err(|error| broken(&error))?;
-        let tensor = self.content.tensor(&mut *file, name, &Device::Cpu).map_err(|error| broken(&error))?;
+        let tensor =
+            self.content.tensor(&mut *file, name, &Device::Cpu).map_err(|error| broken(&without_backtrace(error)))?;
         match tensor.dtype() {
             GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => Ok(Stored::Dense(tensor.dequantize(&Device::Cpu)?)),
             _ => Ok(Stored::Quantised(tensor)),

@@ -3,12 +3,13 @@
 mod gguf;
 mod safetensors;
 
-use candle_core::Tensor;
 use candle_core::quantized::QTensor;
+use candle_core::{Device, Tensor};
 pub use gguf::Gguf;
 pub use safetensors::Safetensors;
 
 use crate::error::ModelError;
+use crate::linear::with_slice;
 
 /// A checkpoint on disk. Tensors are read when asked for, so that only what is used ever lies in memory.
 pub enum Weights {
@@ -49,6 +50,15 @@ impl Weights {
             let message = format!("tensor `{name}` is {found:?} where the configuration asks for {shape:?}");
             return Err(ModelError::malformed(self.path_of(name), message));
         }
+        // Quantised arithmetic would turn NaN into plausible numbers.
+        let sum = match &stored {
+            Stored::Dense(tensor) => sum(tensor)?,
+            Stored::Quantised(tensor) => sum(&tensor.dequantize(&Device::Cpu)?)?,
+        };
+        if !sum.is_finite() {
+            let message = format!("tensor `{name}` holds NaN or infinities: the file is damaged; fetch it again");
+            return Err(ModelError::malformed(self.path_of(name), message));
+        }
         Ok(stored)
     }
 
@@ -56,7 +66,7 @@ impl Weights {
     pub fn dense(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
         match self.stored(name, shape)? {
             Stored::Dense(tensor) => Ok(tensor),
-            Stored::Quantised(tensor) => Ok(tensor.dequantize(&candle_core::Device::Cpu)?),
+            Stored::Quantised(tensor) => Ok(tensor.dequantize(&Device::Cpu)?),
         }
     }
 
@@ -70,4 +80,11 @@ impl Weights {
             Weights::Safetensors(safetensors) => safetensors.path_of(name),
         }
     }
+}
+
+fn sum(tensor: &Tensor) -> Result<f32, ModelError> {
+    with_slice(&tensor.flatten_all()?, |numbers| {
+        // Partial sums of a kilobyte keep f32 far from overflow unless a number is itself out of range.
+        numbers.chunks(256).map(|numbers| numbers.iter().sum::<f32>() * 1e-9).sum()
+    })
 }

@@ -1,0 +1,26 @@
+//! `cokv methods`
+
+use anyhow::Result;
+use cokv_core::config::Choice;
+use cokv_core::{ConfigTable, Registry};
+
+use super::output::print;
+
+/// List the compressors and allocators, with their settings and defaults
+///
+/// Settings are written in a configuration as compressor = { name = "snapkv", window = 32 }, in lower case.
+#[derive(clap::Args)]
+pub struct Arguments {}
+
+pub fn run(_: &Arguments, registry: &Registry) -> Result<()> {
+    let table = ConfigTable::parse("defaults", "")?;
+    let mut lines = vec!["compressors".to_owned()];
+    for name in registry.compressors() {
+        lines.push(format!("  {name:<16} {:?}", registry.compressor(&Choice::named(name, &table))?));
+    }
+    lines.push("allocators".into());
+    for name in registry.allocators() {
+        lines.push(format!("  {name:<16} {:?}", registry.allocator(&Choice::named(name, &table))?));
+    }
+    print(&lines.join("\n"))
+}

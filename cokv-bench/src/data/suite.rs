@@ -1,0 +1,136 @@
+//! The records that a configuration asks for, wherever they come from.
+
+use std::path::Path;
+
+use cokv_core::config::unknown_name;
+
+use super::longbench::LongBench;
+use super::synthetic::{self, Task};
+use super::{DataError, TaskProtocol, TaskRecords};
+use crate::config::{DataSettings, SYNTHETIC};
+
+/// Most records of a synthetic task; more would be a slip of the keyboard.
+const MOST_RECORDS: usize = 100_000;
+
+/// Tasks that are known to exist; their records wait for a tokenizer where they are yet to be generated.
+#[derive(Debug)]
+pub enum Suite {
+    /// Generated tasks.
+    Synthetic(Vec<Task>),
+    /// Records of a LongBench folder.
+    LongBench(Vec<TaskRecords>),
+}
+
+impl Suite {
+    /// Finds the tasks and reads what lies on disk. A task named twice is run once.
+    pub fn open(settings: &DataSettings) -> Result<Self, DataError> {
+        if settings.source == SYNTHETIC {
+            if settings.records > MOST_RECORDS {
+                let message =
+                    format!("{} records of each synthetic task are more than {MOST_RECORDS}", settings.records);
+                return Err(DataError::Setting(message));
+            }
+            let mut tasks = Vec::new();
+            for name in &settings.tasks {
+                match name.as_str() {
+                    "all" => tasks.extend(Task::ALL),
+                    name => tasks.push(name.parse().map_err(|_| {
+                        DataError::UnknownTask(unknown_name("synthetic task", name, Task::ALL.map(Task::name)))
+                    })?),
+                }
+            }
+            return Ok(Suite::Synthetic(unique(tasks)));
+        }
+        let folder = Path::new(&settings.source);
+        if !folder.exists() && strsim::jaro_winkler(&settings.source, SYNTHETIC) > 0.85 {
+            let message = format!("`{}` is no folder; did you mean `{SYNTHETIC}`?", settings.source);
+            return Err(DataError::Setting(message));
+        }
+        let longbench = LongBench::open(folder)?;
+        let tasks = unique(longbench.resolve(&settings.tasks)?);
+        let records: Vec<TaskRecords> =
+            tasks.iter().map(|task| longbench.load(task, settings.records)).collect::<Result<_, _>>()?;
+        if records.iter().all(|task| task.records.is_empty()) {
+            return Err(DataError::Setting(format!("{} holds no record of the tasks asked for", settings.source)));
+        }
+        Ok(Suite::LongBench(records))
+    }
+
+    /// All records. `tokens_of` counts the tokens of a text for prompts that are generated to a length, of at most
+    /// `limit` tokens.
+    pub fn tasks(
+        self,
+        settings: &DataSettings,
+        limit: impl Fn(&TaskProtocol) -> usize,
+        tokens_of: &dyn Fn(&str) -> usize,
+    ) -> Result<Vec<TaskRecords>, DataError> {
+        let tasks = match self {
+            Suite::LongBench(tasks) => return Ok(tasks),
+            Suite::Synthetic(tasks) => tasks,
+        };
+        let generate = |task: Task| {
+            let protocol = TaskProtocol {
+                name: task.name().into(),
+                template: task.template().into(),
+                max_new_tokens: task.max_new_tokens(),
+                metric: task.metric(),
+                chat: task.chat(),
+                stops_at_newline: task.stops_at_newline(),
+            };
+            let limit = limit(&protocol);
+            if settings.context_tokens > limit {
+                let message = format!(
+                    "context_tokens = {} is more than the {limit} tokens that a prompt may have with this model; \
+                     generated prompts are not truncated",
+                    settings.context_tokens
+                );
+                return Err(DataError::Setting(message));
+            }
+            let records =
+                synthetic::generate(task, settings.context_tokens, settings.records, settings.seed, tokens_of)?;
+            Ok(TaskRecords { protocol, records })
+        };
+        tasks.into_iter().map(generate).collect()
+    }
+}
+
+/// Each once, where it came first.
+fn unique<T: PartialEq>(items: Vec<T>) -> Vec<T> {
+    let mut kept: Vec<T> = Vec::new();
+    for item in items {
+        if !kept.contains(&item) {
+            kept.push(item);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(source: &str, tasks: &[&str]) -> DataSettings {
+        let tasks = tasks.iter().map(|task| (*task).to_owned()).collect();
+        DataSettings { source: source.into(), tasks, records: 1, context_tokens: 300, ..DataSettings::default() }
+    }
+
+    #[test]
+    fn tasks_named_twice_are_run_once() {
+        let suite = Suite::open(&settings(SYNTHETIC, &["passkey", "key-value", "passkey", "all"])).unwrap();
+        let Suite::Synthetic(tasks) = suite else { panic!("not synthetic") };
+        assert_eq!(tasks.len(), Task::ALL.len());
+        assert_eq!(tasks[..2], [Task::Passkey, Task::KeyValue]);
+    }
+
+    #[test]
+    fn mistakes_are_named_before_a_model_is_loaded() {
+        let error = |source: &str, tasks: &[&str]| Suite::open(&settings(source, tasks)).unwrap_err().to_string();
+        assert!(error(SYNTHETIC, &["paskey"]).contains("did you mean `passkey`?"));
+        assert!(error("sythetic", &["all"]).contains("did you mean `synthetic`?"));
+        assert!(error("/nowhere", &["all"]).contains("/nowhere/config/dataset2prompt.json"));
+        let suite = Suite::open(&settings(SYNTHETIC, &["passkey"])).unwrap();
+        let words = |text: &str| text.split(' ').count();
+        let error = suite.tasks(&settings(SYNTHETIC, &["passkey"]), |_| 299, &words).unwrap_err().to_string();
+        assert!(error.contains("context_tokens = 300 is more than the 299"), "{error}");
+    }
+}
