@@ -166,40 +166,44 @@ dispatch! {
 #[inline(always)]
 fn dots_body<const FMA: bool>(long: &[f32], few: &[f32], inner: usize, out: &mut [f32]) {
     let rows = few.len() / inner;
+    let few = |row: usize| &few[row * inner..(row + 1) * inner];
     for (vector, out) in long.chunks_exact(inner).zip(out.chunks_exact_mut(rows)) {
         let mut row = 0;
-        while row + 4 <= rows {
-            let block: [&[f32]; 4] = std::array::from_fn(|i| &few[(row + i) * inner..(row + i + 1) * inner]);
-            out[row..row + 4].copy_from_slice(&dot_block::<FMA, 4>(vector, block));
-            row += 4;
-        }
         while row < rows {
-            out[row] = dot_block::<FMA, 1>(vector, [&few[row * inner..(row + 1) * inner]])[0];
-            row += 1;
+            match rows - row {
+                1 => out[row..].copy_from_slice(&dot_block::<FMA, 1>(vector, [few(row)])),
+                2 => out[row..].copy_from_slice(&dot_block::<FMA, 2>(vector, [few(row), few(row + 1)])),
+                3 => out[row..].copy_from_slice(&dot_block::<FMA, 3>(vector, [few(row), few(row + 1), few(row + 2)])),
+                _ => {
+                    let block = [few(row), few(row + 1), few(row + 2), few(row + 3)];
+                    out[row..row + 4].copy_from_slice(&dot_block::<FMA, 4>(vector, block));
+                }
+            }
+            row += 4;
         }
     }
 }
 
 #[inline(always)]
 fn dot_block<const FMA: bool, const N: usize>(vector: &[f32], rows: [&[f32]; N]) -> [f32; N] {
-    let whole = vector.len() / LANES * LANES;
+    let (blocks, rest) = vector.as_chunks::<LANES>();
+    let row_blocks = rows.map(|row| &row.as_chunks::<LANES>().0[..blocks.len()]);
     let mut sums = [[0.0f32; LANES]; N];
-    let mut at = 0;
-    while at < whole {
-        let v: &[f32] = &vector[at..at + LANES];
+    for (at, block) in blocks.iter().enumerate() {
         for i in 0..N {
-            let r: &[f32] = &rows[i][at..at + LANES];
             for lane in 0..LANES {
-                sums[i][lane] = fused::<FMA>(v[lane], r[lane], sums[i][lane]);
+                sums[i][lane] = fused::<FMA>(block[lane], row_blocks[i][at][lane], sums[i][lane]);
             }
         }
-        at += LANES;
     }
+    // Through memory: the compiler otherwise shapes the loop after the reduction, two lanes at a time.
+    let sums = std::hint::black_box(sums);
+    let done = vector.len() - rest.len();
     let mut out = [0.0; N];
     for i in 0..N {
         out[i] = reduce(&sums[i]);
-        for at in whole..vector.len() {
-            out[i] = fused::<FMA>(vector[at], rows[i][at], out[i]);
+        for (a, b) in rest.iter().zip(&rows[i][done..]) {
+            out[i] = fused::<FMA>(*a, *b, out[i]);
         }
     }
     out
