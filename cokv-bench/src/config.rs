@@ -151,6 +151,13 @@ impl Config {
         if settings.tasks.is_empty() {
             return Err(data.error_at("tasks", "`tasks` is empty: name tasks, or \"all\""));
         }
+        if settings.source != SYNTHETIC {
+            let generated = ["context_tokens", "seed"].into_iter().find(|key| data.contains(key));
+            if let Some(key) = generated {
+                let message = format!("`{key}` is for synthetic data and contradicts source = \"{}\"", settings.source);
+                return Err(data.error_at(key, message));
+            }
+        }
         if settings.records == 0 {
             return Err(data.error_at("records", "`records` is 0: there would be nothing to do"));
         }
@@ -219,6 +226,8 @@ mod tests {
                 .contains(":3: unknown key `task`; did you mean `tasks`?")
         );
         assert!(error(&format!("budgets = [1]\n{method}{method}")).contains("a second method is called `full`"));
+        let longbench = format!("budgets = [1]\n[data]\nsource = 'x'\nseed = 1\n{method}");
+        assert!(error(&longbench).contains(":4: `seed` is for synthetic data and contradicts source = \"x\""));
         assert!(error("budgets = [1]").contains("no method"));
         assert!(error(method).contains("no budget: write, for example"));
         assert!(error(&format!("budgets = [1, '1 tokens']\n{method}")).contains(":1: the budget `1` is listed twice"));

@@ -41,7 +41,8 @@ impl Budget {
     pub fn total_tokens(&self, layout: HeadLayout, prompt_len: usize, bytes_per_element: usize) -> usize {
         match *self {
             Budget::Tokens(tokens) => tokens.saturating_mul(layout.heads()),
-            Budget::Share(share) => (share * prompt_len as f64) as usize * layout.heads(),
+            // 0.29 * 100 is a hair below 29 in binary.
+            Budget::Share(share) => (share * prompt_len as f64 + 1e-9) as usize * layout.heads(),
             Budget::Bytes(bytes) => (bytes / layout.bytes_per_token(bytes_per_element) as u64) as usize,
         }
     }
@@ -203,6 +204,7 @@ mod tests {
         let layout = HeadLayout::new(30, 9, 3, 64).unwrap();
         assert_eq!(Budget::Tokens(128).total_tokens(layout, 1000, 2), 128 * 90);
         assert_eq!(Budget::Share(0.2).total_tokens(layout, 618, 2), 123 * 90);
+        assert_eq!("29%".parse::<Budget>().unwrap().total_tokens(layout, 100, 2), 29 * 90);
         assert_eq!(Budget::Bytes(2560).total_tokens(layout, 618, 2), 10);
         assert_eq!(Budget::Tokens(usize::MAX).total_tokens(layout, 618, 2), usize::MAX);
     }

@@ -66,6 +66,11 @@ impl<'i> ConfigTable<'i> {
         Ok(Self { origin, table })
     }
 
+    /// Whether a key is written.
+    pub fn contains(&self, key: &str) -> bool {
+        self.table.get_ref().contains_key(key)
+    }
+
     /// Whether nothing is left in the table.
     pub fn is_empty(&self) -> bool {
         self.table.get_ref().is_empty()
@@ -91,20 +96,6 @@ impl<'i> ConfigTable<'i> {
                 .origin
                 .at(span, format!("`{key}` must be tables, written [[{key}]], not {}", other.type_str()))),
         }
-    }
-
-    /// Removes the tables of a table of tables (`[key.NAME]`), with their names.
-    pub fn take_named_tables(&mut self, key: &str) -> Result<Vec<(String, Self)>, ConfigError> {
-        let mut outer = self.take_table(key)?;
-        let entries = std::mem::take(outer.table.get_mut());
-        entries
-            .into_iter()
-            .map(|(name, value)| {
-                let name = name.into_inner().into_owned();
-                let table = self.expect_table(&name, value)?;
-                Ok((name, table))
-            })
-            .collect()
     }
 
     /// Removes the choice under `key`, written as a name or as a table with a `name`.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::IgnoredAny;
+
 use crate::config::{Choice, unknown_name};
 use crate::{BudgetAllocator, CacheCompressor, ConfigError, ConfigTable, Method};
 
@@ -97,9 +99,9 @@ struct MethodName {
     name: Option<String>,
     // Taken out before this is read; named here so that a misspelt key finds its nearest neighbour.
     #[serde(default, rename = "compressor")]
-    _compressor: (),
+    _compressor: IgnoredAny,
     #[serde(default, rename = "allocator")]
-    _allocator: (),
+    _allocator: IgnoredAny,
 }
 
 fn build<T: ?Sized>(

@@ -6,6 +6,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, context};
 use serde_json::Value as Json;
 
+use crate::config::read_optional;
 use crate::error::ModelError;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Gguf;
@@ -21,15 +22,11 @@ impl ChatTemplate {
     /// `chat_template.jinja`, or the template in `tokenizer_config.json`; none where the model has neither.
     pub fn from_folder(folder: &Path) -> Result<Option<Self>, ModelError> {
         let path = folder.join("tokenizer_config.json");
-        let config: Json = match std::fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text).map_err(|error| ModelError::malformed(&path, error))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Json::Null,
-            Err(error) => return Err(ModelError::io(&path)(error)),
+        let config: Json = match read_optional(&path)? {
+            Some(text) => serde_json::from_str(&text).map_err(|error| ModelError::malformed(&path, error))?,
+            None => Json::Null,
         };
-        let source = match std::fs::read_to_string(folder.join("chat_template.jinja")) {
-            Ok(source) => Some(source),
-            Err(_) => template_of(&config["chat_template"]),
-        };
+        let source = read_optional(&folder.join("chat_template.jinja"))?.or(template_of(&config["chat_template"]));
         // A special token is written as a text or as an object with its content.
         let token = |key: &str| {
             let value = &config[key];

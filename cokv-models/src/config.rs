@@ -125,6 +125,11 @@ impl ModelConfig {
                 format!("weights quantised by `{method}` are not implemented; use a GGUF file or the original weights");
             return Err(ModelError::unsupported(&path, message));
         }
+        if let Some(factor) = json["partial_rotary_factor"].as_f64().filter(|factor| *factor != 1.0) {
+            let message =
+                format!("rotating only a part of each head (partial_rotary_factor {factor}) is not implemented");
+            return Err(ModelError::unsupported(&path, message));
+        }
         let raw: HuggingFaceConfig =
             serde_json::from_value(json).map_err(|error| ModelError::malformed(&path, error))?;
         if let Some(activation) = raw.hidden_act.as_deref().filter(|name| *name != "silu") {
@@ -136,11 +141,12 @@ impl ModelConfig {
         let layout = HeadLayout::new(raw.num_hidden_layers, raw.num_attention_heads, kv_heads, head_dim)?;
         check_head_dim(&path, head_dim)?;
         let rope = raw.rope_parameters.or(raw.rope_scaling).unwrap_or_default();
-        // Qwen2 names a window and says with a flag that it is not used.
-        let sliding = raw.sliding_window.filter(|_| raw.use_sliding_window.unwrap_or(true));
+        // Qwen names a window and uses it only where a flag says so.
+        let uses_window = raw.use_sliding_window.unwrap_or(architecture == Architecture::Mistral);
+        let sliding = raw.sliding_window.filter(|_| uses_window);
         let mut stop_tokens = token_ids(raw.eos_token_id.as_ref());
         let generation = folder.join("generation_config.json");
-        if let Ok(text) = std::fs::read_to_string(&generation) {
+        if let Some(text) = read_optional(&generation)? {
             let json: Json = serde_json::from_str(&text).map_err(|error| ModelError::malformed(&generation, error))?;
             stop_tokens.extend(token_ids(json.get("eos_token_id")));
         }
@@ -180,6 +186,12 @@ impl ModelConfig {
         let head_dim = gguf.optional_integer(&key("attention.key_length"))?.unwrap_or(hidden_size / query_heads.max(1));
         let layout = HeadLayout::new(gguf.integer(&key("block_count"))?, query_heads, kv_heads, head_dim)?;
         check_head_dim(path, head_dim)?;
+        if let Some(rotated) =
+            gguf.optional_integer(&key("rope.dimension_count"))?.filter(|rotated| *rotated != head_dim)
+        {
+            let message = format!("rotating only {rotated} of {head_dim} dimensions of each head is not implemented");
+            return Err(ModelError::unsupported(path, message));
+        }
         let rope_scaling = if gguf.contains("rope_freqs.weight") {
             RopeScaling::Divisors(gguf.dense("rope_freqs.weight")?.to_vec1()?)
         } else {
@@ -210,6 +222,15 @@ impl ModelConfig {
             tied_embeddings: None,
             stop_tokens,
         })
+    }
+}
+
+/// A text file that a model may lack.
+pub(crate) fn read_optional(path: &Path) -> Result<Option<String>, ModelError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ModelError::io(path)(error)),
     }
 }
 

@@ -4,7 +4,7 @@
 //! quantisations run scalar code (20 times slower than f32), so their weights are requantised to Q8_0, whose rounding is
 //! finer than theirs, and inner dimensions are padded with zeros to the next multiple.
 
-use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
+use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{D, DType, Device, Module, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -63,11 +63,6 @@ impl Linear {
         Ok(Self { weight, bias, out_features })
     }
 
-    /// A layer that shares its weight with a dense embedding table, `[out_features, in_features]`.
-    pub fn tied(embedding: &Tensor) -> Result<Self, ModelError> {
-        Ok(Self { weight: Weight::Dense(embedding.clone()), bias: None, out_features: embedding.dim(0)? })
-    }
-
     /// Rows of the weight at the given indices, `[indices, in_features]`: an embedding table that is not held twice.
     pub fn rows(&self, indices: &Tensor) -> Result<Tensor, ModelError> {
         match &self.weight {
@@ -103,7 +98,10 @@ fn quantised(tensor: QTensor, in_features: usize, device: &Device) -> Result<Wei
     let tuned = matches!(tensor.dtype(), GgmlDType::Q8_0 | GgmlDType::Q4K | GgmlDType::Q6K);
     let padded = in_features.next_multiple_of(INNER_MULTIPLE);
     let tensor = if tuned && padded == in_features {
-        tensor
+        match device {
+            Device::Cpu => tensor,
+            _ => QTensor::new(QStorage::from_data(tensor.data()?, device, tensor.dtype())?, tensor.shape())?,
+        }
     } else {
         let dense = tensor.dequantize(&Device::Cpu)?.pad_with_zeros(1, 0, padded - in_features)?;
         QTensor::quantize_onto(&dense, GgmlDType::Q8_0, device)?

@@ -73,7 +73,7 @@ impl LanguageModel {
             }
         };
         let mut stop_tokens = config.stop_tokens.clone();
-        stop_tokens.extend(STOP_TEXTS.iter().filter_map(|text| tokenizer.token(text)));
+        stop_tokens.extend(STOP_TEXTS.iter().filter_map(|text| tokenizer.special_token(text)));
         stop_tokens.sort_unstable();
         stop_tokens.dedup();
         let decoder = Decoder::load(&weights, config, options.weight_type, &options.device, progress)?;
@@ -121,10 +121,15 @@ impl LanguageModel {
     }
 }
 
-/// Identifies everything that a model is made of: a hash of all bytes of its weights and, in a folder, of its JSON files.
+/// Identifies everything that a model is made of: a hash of all bytes of its weights and of the
+/// configuration and tokenizer files beside them.
 pub fn fingerprint(files: &ModelFiles) -> Result<String, ModelError> {
     let mut paths = files.weight_files()?;
-    if let ModelFiles::Folder(folder) = files {
+    let folder = match files {
+        ModelFiles::Gguf(path) => path.parent(),
+        ModelFiles::Folder(folder) => Some(folder.as_path()),
+    };
+    if let Some(folder) = folder {
         let beside =
             ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
         paths.extend(beside.iter().map(|name| folder.join(name)).filter(|path| path.is_file()));

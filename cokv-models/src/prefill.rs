@@ -78,11 +78,7 @@ impl Prefill {
 
     /// What a method keeps of this prompt when all heads together may keep `total` tokens.
     pub fn select(&self, method: &Method, total: usize) -> Result<Selection, ModelError> {
-        let layout = self.cache.layout();
-        match method.evicts() {
-            true => Ok(method.select(layout, &self.score(method)?, total)?),
-            false => Ok(Selection::everything(layout.heads())),
-        }
+        Ok(method.select(self.cache.layout(), &self.score(method)?, total)?)
     }
 
     /// Lends one layer as compressors see it. What was not asked for at prefill is absent.

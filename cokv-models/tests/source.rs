@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+#[cfg(feature = "hub")]
+use cokv_models::source::HubSource;
 use cokv_models::source::{FetchOptions, ModelFiles, Preset, Source, SourceError};
 
 /// Settings that reach nothing outside of `folder` but a hub at `endpoint`.
@@ -145,6 +147,24 @@ mod hub {
             ("tokenizer_config.json", b"{}"),
             ("model.safetensors", &safetensors(10_000)),
         ])
+    }
+
+    #[test]
+    fn a_dataset_file_is_fetched_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = vec![7u8; 5000];
+        let server = Server::start(&[("data.zip", &archive)]);
+        let options = options(folder.path(), &server.endpoint);
+        let dataset = HubSource { repository: "owner/set".into(), revision: None, file: None };
+        let path = dataset.fetch_dataset_file("data.zip", &options).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), archive);
+        assert!(
+            server.requests().iter().any(|request| request.starts_with("/datasets/owner/set/resolve/main/data.zip"))
+        );
+        assert_eq!(dataset.fetch_dataset_file("data.zip", &options).unwrap(), path);
+        assert!(server.requests().is_empty(), "the cached file needs no network");
+        let missing = dataset.fetch_dataset_file("none.zip", &options).unwrap_err();
+        assert!(matches!(missing, SourceError::HubNotFound { .. }), "{missing}");
     }
 
     #[test]

@@ -16,10 +16,11 @@ enum Task {
     /// Build cokv for this machine's processor and run any of its commands: cargo xtask cokv generate --help
     #[command(disable_help_flag = true)]
     Cokv(Passed),
-    /// Download models ahead of time; without names, the default one
+    /// Download models and data ahead of time; without arguments, the default model
     Fetch {
-        /// Presets or sources, as `cokv fetch` takes them
-        models: Vec<String>,
+        /// Passed on to `cokv fetch`: presets, sources, --longbench FOLDER
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
     },
     /// Run the tests; --full adds those that need minutes or large models
     Test {
@@ -48,9 +49,9 @@ fn main() -> Result<()> {
     match Task::parse() {
         Task::Bench(Passed { features, rest }) => run(Command::new(build(features)?).arg("bench").args(rest)),
         Task::Cokv(Passed { features, rest }) => run(Command::new(build(features)?).args(rest)),
-        Task::Fetch { models } => {
-            let models = if models.is_empty() { vec!["smollm2-135m-instruct".into()] } else { models };
-            run(Command::new(build(None)?).arg("fetch").args(models))
+        Task::Fetch { rest } => {
+            let rest = if rest.is_empty() { vec!["smollm2-135m-instruct".into()] } else { rest };
+            run(Command::new(build(None)?).arg("fetch").args(rest))
         }
         Task::Test { full, rest } => test(full, &rest),
         Task::Ci => ci(),
@@ -62,7 +63,7 @@ fn build(features: Option<String>) -> Result<PathBuf> {
     let target = root().join("target/native");
     let mut build = cargo();
     build
-        .args(["build", "--quiet", "--release", "--package", "cokv-bench", "--bin", "cokv", "--target-dir"])
+        .args(["build", "--release", "--package", "cokv-bench", "--bin", "cokv", "--target-dir"])
         .arg(&target)
         .args(["--config", "build.rustflags=[\"-Ctarget-cpu=native\"]"])
         .args(features.map(|features| format!("--features={features}")));

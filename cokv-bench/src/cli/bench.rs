@@ -106,7 +106,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
 }
 
 fn describe(config: &Config, plan: &Plan) -> String {
-    let Plan { cells, prompts, done, tokens_to_prefill, shortened, longest } = plan;
+    let Plan { cells, prompts, done, tokens_to_prefill, shortened, longest_shortened } = plan;
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let mut text = format!("{}: {}", config.run.name, count(*prompts, "prompt"));
     if *done > 0 {
@@ -114,7 +114,10 @@ fn describe(config: &Config, plan: &Plan) -> String {
     }
     text += &format!(" × {}; {tokens_to_prefill} tokens to prefill, once for all cells", count(*cells, "cell"));
     if *shortened > 0 {
-        text += &format!("\nnote: {} lost the middle (the longest had {longest} tokens)", count(*shortened, "prompt"));
+        text += &format!(
+            "\nnote: {} lost the middle (the longest had {longest_shortened} tokens)",
+            count(*shortened, "prompt")
+        );
     }
     text
 }
@@ -139,6 +142,7 @@ fn environment(config: &Config, fingerprint: &str) -> Result<String> {
 struct Progress {
     bar: ProgressBar,
     lines: bool,
+    prompt: String,
     done: u64,
     said: Instant,
     started: Instant,
@@ -157,7 +161,16 @@ impl Progress {
         bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
         bar.enable_steady_tick(Duration::from_millis(500));
         let to_do = (plan.prompts - plan.done) as u64;
-        Self { bar, lines: !quiet && !terminal, done: 0, said: Instant::now(), started: Instant::now(), to_do, rows: 0 }
+        Self {
+            bar,
+            lines: !quiet && !terminal,
+            prompt: String::new(),
+            done: 0,
+            said: Instant::now(),
+            started: Instant::now(),
+            to_do,
+            rows: 0,
+        }
     }
 }
 
@@ -169,10 +182,13 @@ impl Observer for Progress {
     }
 
     fn begin(&mut self, task: &str, _record: &str, prompt_tokens: usize) {
-        self.bar.set_message(format!("{task}, {prompt_tokens} tokens"));
+        self.prompt = format!("{task}, {prompt_tokens} tokens");
+        self.bar.set_message(self.prompt.clone());
     }
 
-    fn prefilled(&mut self, _tokens: usize) {}
+    fn prefilled(&mut self, tokens: usize) {
+        self.bar.set_message(format!("{}, {tokens} prefilled", self.prompt));
+    }
 
     fn finished(&mut self, rows: usize) {
         self.done += 1;

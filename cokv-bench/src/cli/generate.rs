@@ -122,8 +122,8 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
         eprintln!("note: {} keeps everything, whatever the budget", method.name());
     } else if method.evicts() && total >= layout.heads() * prompt.len() {
         eprintln!("note: the budget is at least the prompt, so that nothing was evicted");
-    } else if method.evicts() && total < layout.heads() * method.protected().window.max(1) {
-        eprintln!("note: the budget is smaller than the method's window: only the youngest tokens were kept");
+    } else if method.evicts() && total <= layout.heads() * (method.protected().window + method.protected().sinks) {
+        eprintln!("note: the budget covers only the tokens that {} always keeps: no score mattered", method.name());
     }
     eprintln!(
         "prefill   {} tokens in {prefill_seconds:.2} s, {:.0} tokens/s",

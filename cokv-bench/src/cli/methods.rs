@@ -8,7 +8,8 @@ use super::output::print;
 
 /// List the compressors and allocators, with their settings and defaults
 ///
-/// Settings are written in a configuration as compressor = { name = "snapkv", window = 32 }, in lower case.
+/// Settings are shown with their defaults. In a configuration they are written
+/// compressor = { name = "snapkv", window = 32, pooling = "max", order = "reduce-first" }.
 #[derive(clap::Args)]
 pub struct Arguments {}
 

@@ -118,9 +118,7 @@ fn score_file(file: &Path, task: String) -> Result<TaskScore> {
         .collect();
     let mean = |keep: &dyn Fn(u64) -> bool| {
         let kept = || row_scores.iter().filter(|(length, _)| keep(*length));
-        // Half to even, as Python's round.
-        (100.0 * (100.0 * kept().map(|(_, score)| score).sum::<f64>() / kept().count() as f64)).round_ties_even()
-            / 100.0
+        two_decimals(100.0 * kept().map(|(_, score)| score).sum::<f64>() / kept().count() as f64)
     };
     let buckets = task.ends_with("_e").then(|| {
         [mean(&|length| length < 4000), mean(&|length| (4000..8000).contains(&length)), mean(&|length| length >= 8000)]
@@ -128,9 +126,22 @@ fn score_file(file: &Path, task: String) -> Result<TaskScore> {
     Ok(TaskScore { rows: row_scores.len(), all: mean(&|_| true), buckets, task })
 }
 
+/// Python's `round(x, 2)`: the decimal number nearest to the exact value. Scaling by 100 would round a first time.
+fn two_decimals(x: f64) -> f64 {
+    format!("{x:.2}").parse().unwrap_or(x)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rounding_is_python_s() {
+        for (x, rounded) in [(2.675, 2.67), (50.005, 50.01), (0.125, 0.12), (66.666, 66.67)] {
+            assert_eq!(two_decimals(x), rounded);
+        }
+        assert!(two_decimals(f64::NAN).is_nan());
+    }
 
     #[test]
     fn longbench_e_has_three_buckets() {

@@ -104,8 +104,13 @@ impl<'a> LongBench<'a> {
             stops_at_newline: task == "samsum",
         };
         let lines: Vec<Line> = read_jsonl(&self.file(task), limit, LAYOUT)?;
+        let mut seen: HashMap<String, usize> = HashMap::new();
         let records = lines.into_iter().map(|line| Record {
-            id: line.id,
+            // The same record twice counts twice, as upstream; rows need ids of their own.
+            id: match seen.entry(line.id.clone()).and_modify(|times| *times += 1).or_insert(1) {
+                1 => line.id,
+                times => format!("{}#{times}", line.id),
+            },
             task: task.into(),
             input: line.input,
             context: line.context,
@@ -182,6 +187,7 @@ mod tests {
         let longbench = LongBench::open(folder.path()).unwrap();
         let task = longbench.load("trec", 2).unwrap();
         assert_eq!((task.records.len(), task.protocol.max_new_tokens, task.protocol.chat), (2, 64, false));
+        assert_eq!([&task.records[0].id, &task.records[1].id], ["x", "x#2"]);
         assert_eq!(longbench.resolve(&["all".into()]).unwrap(), ["trec"]);
     }
 

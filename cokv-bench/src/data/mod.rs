@@ -1,5 +1,6 @@
 //! What is asked of the model: records, and the tasks that they belong to.
 
+pub mod archive;
 pub mod longbench;
 mod suite;
 pub mod synthetic;
@@ -56,19 +57,17 @@ impl TaskProtocol {
         while let Some(at) = rest.find('{') {
             let (before, tail) = rest.split_at(at);
             prompt.push_str(before);
-            rest = match (tail.strip_prefix("{context}"), tail.strip_prefix("{input}")) {
-                (Some(after), _) => {
-                    prompt.push_str(&record.context);
-                    after
-                }
-                (_, Some(after)) => {
-                    prompt.push_str(&record.input);
-                    after
-                }
-                _ => {
-                    prompt.push('{');
-                    &tail[1..]
-                }
+            let field = |name: &str| tail.strip_prefix(name);
+            rest = if let Some(after) = field("{context}") {
+                prompt.push_str(&record.context);
+                after
+            } else if let Some(after) = field("{input}") {
+                prompt.push_str(&record.input);
+                after
+            } else {
+                prompt.push('{');
+                // Python writes a brace as two.
+                field("{{").unwrap_or(&tail[1..])
             };
         }
         prompt + rest
@@ -134,7 +133,7 @@ mod tests {
     fn templates_are_filled_once() {
         let protocol = TaskProtocol {
             name: "t".into(),
-            template: "{context} {x} {input}{".into(),
+            template: "{context} {x} {{ {input}{".into(),
             max_new_tokens: 1,
             metric: Metric::QaF1,
             chat: true,
@@ -150,6 +149,6 @@ mod tests {
             length: 0,
             language: "en".into(),
         };
-        assert_eq!(protocol.prompt(&record), "a {input} b {x} why {context}?{");
+        assert_eq!(protocol.prompt(&record), "a {input} b {x} { why {context}?{");
     }
 }

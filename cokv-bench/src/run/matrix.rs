@@ -83,7 +83,7 @@ pub struct Plan {
     /// Prompts that lose their middle.
     pub shortened: usize,
     /// Tokens of the longest of those, before.
-    pub longest: usize,
+    pub longest_shortened: usize,
 }
 
 /// Hears how a run goes.
@@ -118,12 +118,12 @@ impl<'a> Matrix<'a> {
         }
         let request = config.methods.iter().fold(ObservationRequest::default(), |all, m| all.union(m.observations()));
         let limit = |protocol: &TaskProtocol| {
-            let room = model.config().max_tokens().saturating_sub(protocol.max_new_tokens + CHAT_MARGIN);
+            let answer = protocol.max_new_tokens.max(run.run.answer_tokens);
+            let room = model.config().max_tokens().saturating_sub(answer + CHAT_MARGIN);
             run.data.max_prompt_tokens.unwrap_or(room)
         };
         let tokens_of = |text: &str| model.tokenizer().encode(text, true).map_or(usize::MAX, |ids| ids.len());
         let mut jobs: Vec<Job> = Vec::new();
-        let mut seen = HashSet::new();
         for TaskRecords { protocol, records } in suite.tasks(&run.data, limit, &tokens_of)? {
             let limit = limit(&protocol);
             for record in records {
@@ -137,10 +137,6 @@ impl<'a> Matrix<'a> {
                     .iter()
                     .map(|cell| fingerprint(run, model_fingerprint, &protocol, &record, &prompt, cell))
                     .collect();
-                // The same line twice in a data file is one record.
-                if !seen.insert(fingerprints.clone()) {
-                    continue;
-                }
                 jobs.push(Job { protocol: protocol.clone(), record, prompt, fingerprints });
             }
         }
@@ -152,7 +148,7 @@ impl<'a> Matrix<'a> {
         let open = || self.jobs.iter().filter(|job| !is_done(job, results));
         Plan {
             shortened: self.jobs.iter().filter(|job| job.prompt.shortened_from.is_some()).count(),
-            longest: self.jobs.iter().filter_map(|job| job.prompt.shortened_from).max().unwrap_or(0),
+            longest_shortened: self.jobs.iter().filter_map(|job| job.prompt.shortened_from).max().unwrap_or(0),
             cells: self.cells.len(),
             prompts: self.jobs.len(),
             done: self.jobs.len() - open().count(),
@@ -191,16 +187,17 @@ impl<'a> Matrix<'a> {
         let (method, budget, prompt) = (&row.method, &row.budget, row.prompt_tokens);
         let place = format!("first seen in {} {}", row.task, row.record);
         let each = row.kept_tokens / self.model.config().layout.heads();
-        let window = cell.method.protected().window;
+        let protected = cell.method.protected().window + cell.method.protected().sinks;
         if each >= prompt {
             let text =
                 format!("a budget of {budget} is at least a whole prompt of {prompt} tokens: nothing is evicted there");
             Some(("whole", format!("{text} ({place})")))
         } else if each == 0 {
             Some(("none", format!("{method} at {budget} keeps less than one token per head of {prompt} ({place})")))
-        } else if each < window {
-            let text = format!("{method} at {budget} keeps {each} tokens per head, fewer than its window of {window}");
-            Some(("window", format!("{text}: the youngest stay and no score matters ({place})")))
+        } else if each <= protected {
+            let text =
+                format!("{method} at {budget} keeps {each} tokens per head, no more than the {protected} it protects");
+            Some(("protected", format!("{text}: no score matters there ({place})")))
         } else {
             None
         }
@@ -220,7 +217,16 @@ impl<'a> Matrix<'a> {
         let selections = self.select(&prefill)?;
         // The full cache leads the batch as the reference, whether or not it is a column of its own.
         let mut caches = vec![RaggedCache::full(prefill.cache())];
-        caches.extend(selections.iter().map(|selection| RaggedCache::compressed(prefill.cache(), selection)));
+        let mut batch_row = Vec::with_capacity(selections.len());
+        for selection in &selections {
+            match selection {
+                Some(selection) => {
+                    batch_row.push(caches.len());
+                    caches.push(RaggedCache::compressed(prefill.cache(), selection));
+                }
+                None => batch_row.push(0),
+            }
+        }
         let sizes: Vec<(usize, usize)> =
             caches.iter().map(|cache| (cache.total_tokens(), cache.allocated_bytes())).collect();
 
@@ -233,8 +239,7 @@ impl<'a> Matrix<'a> {
 
         let Job { protocol, record, prompt, fingerprints } = job;
         let mut rows = Vec::with_capacity(self.cells.len());
-        for (index, (cell, fingerprint)) in self.cells.iter().zip(fingerprints).enumerate() {
-            let in_batch = index + 1;
+        for ((cell, fingerprint), in_batch) in self.cells.iter().zip(fingerprints).zip(batch_row) {
             let (kept_tokens, cache_bytes) = sizes[in_batch];
             let prediction = self.model.tokenizer().decode(&answers[in_batch], true)?;
             let score = metrics::score_prediction(
@@ -262,7 +267,7 @@ impl<'a> Matrix<'a> {
                 score,
                 log_likelihood: damages[in_batch].log_likelihood,
                 divergence: damages[in_batch].divergence,
-                agreement: agreement(&answers[0], &answers[in_batch]),
+                agreement: agreement(&answers[0], &answers[in_batch], protocol.max_new_tokens),
                 new_tokens: answers[in_batch].len(),
                 prefill_seconds,
                 decode_seconds,
@@ -272,15 +277,16 @@ impl<'a> Matrix<'a> {
         Ok(rows)
     }
 
-    /// What each cell keeps; tokens are scored once per method, whatever the number of budgets.
-    fn select(&self, prefill: &Prefill) -> Result<Vec<Selection>, ModelError> {
+    /// What each cell keeps, none where it evicts nothing; tokens are scored once per method, whatever the number of
+    /// budgets.
+    fn select(&self, prefill: &Prefill) -> Result<Vec<Option<Selection>>, ModelError> {
         let layout: HeadLayout = prefill.cache().layout();
         let bytes = prefill.cache().cache_type().bytes();
         let mut selections = Vec::with_capacity(self.cells.len());
         let mut scored: Option<(&str, cokv_core::TokenScores)> = None;
         for cell in &self.cells {
             let Some(budget) = cell.budget else {
-                selections.push(Selection::everything(layout.heads()));
+                selections.push(None);
                 continue;
             };
             // Cells of one method stand next to each other.
@@ -289,7 +295,7 @@ impl<'a> Matrix<'a> {
                 _ => prefill.score(cell.method)?,
             };
             let total = budget.total_tokens(layout, prefill.prompt_len(), bytes);
-            selections.push(cell.method.select(layout, &scores, total)?);
+            selections.push(Some(cell.method.select(layout, &scores, total)?));
             scored = Some((cell.method.name(), scores));
         }
         Ok(selections)
@@ -319,6 +325,9 @@ fn is_done(job: &Job, results: &Results) -> bool {
     job.fingerprints.iter().all(|fingerprint| results.row(fingerprint).is_some())
 }
 
+/// To be raised when a change of code changes results, so that rows from before are not taken for rows from after.
+const NUMERICS: u32 = 1;
+
 /// Hash of all that could change a row.
 fn fingerprint(
     run: &RunConfig,
@@ -329,7 +338,9 @@ fn fingerprint(
     cell: &Cell<'_>,
 ) -> String {
     let parts = [
-        env!("CARGO_PKG_VERSION").to_owned(),
+        format!("{} {NUMERICS}", env!("CARGO_PKG_VERSION")),
+        // Accelerators and vendors' libraries round differently.
+        format!("{:?}", ["cuda", "metal", "mkl", "accelerate"].map(crate::built_with)),
         model_fingerprint.to_owned(),
         format!("{:?} {:?}", run.model.weights, run.model.cache),
         format!("{} {} {:?} {}", protocol.name, protocol.max_new_tokens, protocol.metric, protocol.stops_at_newline),

@@ -44,11 +44,18 @@ pub fn damage(model: &LanguageModel, caches: &mut [RaggedCache], answer: &[u32])
     Ok(all)
 }
 
-/// Share of the full cache's tokens after the first that a cell gives at the same place.
-pub fn agreement(full: &[u32], cell: &[u32]) -> Option<f64> {
-    let expected = full.get(1..).filter(|rest| !rest.is_empty())?;
-    let equal = expected.iter().enumerate().filter(|(at, token)| cell.get(at + 1) == Some(token)).count();
-    Some(equal as f64 / expected.len() as f64)
+/// Share of places after the first at which a cell's greedy answer equals the full cache's. The end of an answer counts
+/// as a token: a cell that rambles on, or stops early, differs there. None where nothing follows the first token.
+pub fn agreement(full: &[u32], cell: &[u32], max_new_tokens: usize) -> Option<f64> {
+    let longest = full.len().max(cell.len());
+    let places = 1..(longest + 1).min(max_new_tokens);
+    let same = |at: usize| match (full.get(at), cell.get(at)) {
+        (Some(full), Some(cell)) => full == cell,
+        // Both end here.
+        _ => full.len() == at && cell.len() == at,
+    };
+    let equal = places.clone().filter(|&at| same(at)).count();
+    (!places.is_empty()).then(|| equal as f64 / places.len() as f64)
 }
 
 fn log_sum_exp(logits: &[f32]) -> f64 {
@@ -88,10 +95,12 @@ mod tests {
     }
 
     #[test]
-    fn agreement_leaves_the_first_token_out() {
-        assert_eq!(agreement(&[1, 2, 3], &[1, 2, 4]), Some(0.5));
-        assert_eq!(agreement(&[1, 2, 3], &[1]), Some(0.0));
-        assert_eq!(agreement(&[1], &[1]), None);
-        assert_eq!(agreement(&[], &[]), None);
+    fn agreement_counts_tokens_after_the_first_and_the_end() {
+        assert_eq!(agreement(&[1, 2, 3], &[1, 2, 4], 3), Some(0.5));
+        assert_eq!(agreement(&[1, 2], &[1, 2, 7, 8], 9), Some(0.25));
+        assert_eq!(agreement(&[1, 2, 3], &[1], 9), Some(0.0));
+        assert_eq!(agreement(&[1], &[1], 9), Some(1.0));
+        assert_eq!(agreement(&[1], &[1], 1), None);
+        assert_eq!(agreement(&[], &[], 9), None);
     }
 }

@@ -48,8 +48,8 @@ pub struct Row {
     /// Mean Kullback-Leibler divergence of the full cache's next-token distributions from this cell's, along the
     /// reference answer, in nats per token.
     pub divergence: Option<f64>,
-    /// Share of the full cache's greedy tokens after the first that this cell gives at the same place; none where the
-    /// full cache gives one token or none.
+    /// Share of places after the first at which the greedy answer equals the full cache's, its end included; none where
+    /// nothing follows the first token.
     pub agreement: Option<f64>,
     /// Tokens of the answer.
     pub new_tokens: usize,
@@ -211,7 +211,7 @@ impl RunStore {
         fs::write(&path, text).map_err(io(&path))
     }
 
-    /// Writes the predictions in LongBench's layout, `pred/<method>@<budget>/<task>.jsonl`, for `cokv score` and for
+    /// Writes the predictions, instead of those of an earlier run, in LongBench's layout, `pred/<method>@<budget>/<task>.jsonl`, for `cokv score` and for
     /// LongBench's own `eval.py`.
     pub fn write_predictions(&self, rows: &[Row]) -> Result<(), StoreError> {
         let mut files: BTreeMap<String, String> = BTreeMap::new();
@@ -227,6 +227,11 @@ impl RunStore {
             });
             let file = files.entry(format!("pred/{}@{budget}/{}.jsonl", row.method, row.task)).or_default();
             file.push_str(&format!("{prediction}\n"));
+        }
+        let folder = self.folder.join("pred");
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&folder)(error)),
+            _ => {}
         }
         files.iter().try_for_each(|(name, text)| self.write(name, text))
     }

@@ -99,7 +99,8 @@ fn exp<const FMA: bool>(x: f32) -> f32 {
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;
-    let bounded = x.max(-87.3);
+    // Written so that NaN stays NaN: `max` would make it a small weight and hide it.
+    let bounded = if x < -87.3 { -87.3 } else { x };
     let n = fused::<FMA>(bounded, std::f32::consts::LOG2_E, ROUND) - ROUND;
     let r = fused::<FMA>(n, -LN_2_LOW, fused::<FMA>(n, -LN_2_HIGH, bounded));
     let mut p = 1.987_569_1e-4;
@@ -182,6 +183,8 @@ mod tests {
         let mut row = [f32::NEG_INFINITY, 3.0, -1000.0];
         assert_eq!(exp_row(&mut row, 3.0), 1.0);
         assert_eq!(row, [0.0, 1.0, 0.0]);
+        assert!(exp_row(&mut [0.0, f32::NAN, 1.0], 1.0).is_nan());
+        assert!(exp_row(&mut [0.0, f32::INFINITY], f32::INFINITY).is_nan());
     }
 
     #[test]

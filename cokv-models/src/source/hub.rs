@@ -95,6 +95,26 @@ impl HubSource {
         }))
     }
 
+    /// One file of a dataset of this name, from the cache or downloaded into it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::fetch`](super::Source::fetch).
+    #[cfg(feature = "hub")]
+    pub fn fetch_dataset_file(&self, file: &str, options: &FetchOptions) -> Result<PathBuf, SourceError> {
+        download::dataset_file(self, file, options)
+    }
+
+    /// One file of a dataset of this name: this build has no hub client.
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    #[cfg(not(feature = "hub"))]
+    pub fn fetch_dataset_file(&self, _file: &str, _options: &FetchOptions) -> Result<PathBuf, SourceError> {
+        Err(SourceError::HubDisabled { source_text: self.to_string() })
+    }
+
     #[cfg(feature = "hub")]
     fn download(&self, options: &FetchOptions) -> Result<(), SourceError> {
         download::download(self, options)

@@ -85,11 +85,11 @@ pub(super) fn build(gguf: &Gguf) -> Result<Tokenizer, ModelError> {
 
     let add_bos = matches!(gguf.value("tokenizer.ggml.add_bos_token"), Some(Value::Bool(true)))
         || (ignore_merges && gguf.value("tokenizer.ggml.add_bos_token").is_none());
-    let bos = match add_bos {
+    let opening = match add_bos {
         true => gguf.optional_integer("tokenizer.ggml.bos_token_id")?.map(|id| id as u32),
         false => None,
     };
-    Ok(Tokenizer { inner, bos })
+    Ok(Tokenizer { inner, opening })
 }
 
 fn array<'a>(gguf: &'a Gguf, key: &str) -> Result<&'a [Value], ModelError> {

@@ -10,8 +10,8 @@ use crate::weights::Gguf;
 /// A model's tokenizer, with the rules that lie around it: the token before a text, and the special tokens.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// Put before a text where the tokenizer's own post-processor does not do it.
-    bos: Option<u32>,
+    /// The token that opens every text, where there is one.
+    opening: Option<u32>,
 }
 
 impl Tokenizer {
@@ -20,8 +20,13 @@ impl Tokenizer {
         if !path.is_file() {
             return Err(ModelError::malformed(path, "the tokenizer is missing; a model folder needs a tokenizer.json"));
         }
-        let inner = tokenizers::Tokenizer::from_file(path).map_err(|error| ModelError::malformed(path, error))?;
-        Ok(Self { inner, bos: None })
+        let malformed = |error| ModelError::malformed(path, error);
+        let mut inner = tokenizers::Tokenizer::from_file(path).map_err(malformed)?;
+        // Files saved after training may cut or pad every text.
+        inner.with_truncation(None).map_err(malformed)?.with_padding(None);
+        // Its post-processor knows; what it adds to nothing is what it adds to everything.
+        let empty = inner.encode("", true).map_err(malformed)?;
+        Ok(Self { opening: empty.get_ids().first().copied(), inner })
     }
 
     /// Builds the tokenizer that a GGUF file describes.
@@ -35,13 +40,13 @@ impl Tokenizer {
         let encoding =
             self.inner.encode(text, add_special).map_err(|error| ModelError::Tokenizer(error.to_string()))?;
         let mut ids = encoding.get_ids().to_vec();
-        match self.bos {
-            Some(bos) if add_special && ids.first() != Some(&bos) => ids.insert(0, bos),
-            _ => {}
-        }
-        // A chat template may write the opening token itself; the post-processor then adds a second one.
-        if add_special && ids.len() > 1 && ids[0] == ids[1] && self.is_special(ids[0]) {
-            ids.remove(0);
+        if let Some(opening) = self.opening.filter(|_| add_special) {
+            match ids.as_slice() {
+                // A chat template may write the opening token itself; a post-processor then adds a second one.
+                [first, second, ..] if *first == opening && *second == opening => drop(ids.remove(0)),
+                [first, ..] if *first == opening => {}
+                _ => ids.insert(0, opening),
+            }
         }
         Ok(ids)
     }
@@ -51,14 +56,10 @@ impl Tokenizer {
         self.inner.decode(ids, skip_special).map_err(|error| ModelError::Tokenizer(error.to_string()))
     }
 
-    /// Id of a token by its exact text.
-    pub fn token(&self, text: &str) -> Option<u32> {
-        self.inner.token_to_id(text)
-    }
-
-    /// Whether a token is a control token.
-    pub fn is_special(&self, id: u32) -> bool {
-        self.inner.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+    /// Id of a control token by its exact text. Ordinary tokens may be spelt alike: `</s>` is HTML to Qwen.
+    pub fn special_token(&self, text: &str) -> Option<u32> {
+        let added = self.inner.get_added_tokens_decoder();
+        self.inner.token_to_id(text).filter(|id| added.get(id).is_some_and(|token| token.special))
     }
 
     /// Decodes a growing sequence piece by piece.
@@ -86,5 +87,32 @@ impl TextStream<'_> {
         let new = text.get(self.printed..).unwrap_or_default().to_owned();
         self.printed = text.len();
         Ok(new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokenizers::models::wordlevel::WordLevel;
+    use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
+
+    use super::*;
+
+    fn tokenizer(opening: Option<u32>) -> Tokenizer {
+        let words = ["<s>", "a", "b", "?"].iter().zip(0..).map(|(word, id)| ((*word).to_owned(), id));
+        let model = WordLevel::builder().vocab(words.collect()).unk_token("?".into()).build().unwrap();
+        let mut inner = tokenizers::Tokenizer::new(model);
+        inner.with_pre_tokenizer(Some(WhitespaceSplit));
+        Tokenizer { inner, opening }
+    }
+
+    #[test]
+    fn texts_open_with_one_opening_token() {
+        let with = tokenizer(Some(0));
+        assert_eq!(with.encode("a b", true).unwrap(), [0, 1, 2]);
+        assert_eq!(with.encode("<s> a", true).unwrap(), [0, 1]);
+        assert_eq!(with.encode("<s> <s> a", true).unwrap(), [0, 1]);
+        assert_eq!(with.encode("a", false).unwrap(), [1]);
+        assert_eq!(with.encode("", true).unwrap(), [0]);
+        assert_eq!(tokenizer(None).encode("a a", true).unwrap(), [1, 1]);
     }
 }

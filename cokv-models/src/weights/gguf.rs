@@ -32,7 +32,8 @@ impl Gguf {
         for (name, info) in &content.tensor_infos {
             let elements = info.shape.elem_count() as u64;
             let blocks = elements / info.ggml_dtype.block_size() as u64;
-            let end = content.tensor_data_offset + info.offset + blocks * info.ggml_dtype.type_size() as u64;
+            let bytes = blocks.saturating_mul(info.ggml_dtype.type_size() as u64);
+            let end = content.tensor_data_offset.saturating_add(info.offset).saturating_add(bytes);
             if end > length {
                 let message =
                     format!("truncated: tensor `{name}` ends at byte {end}, the file at {length}; fetch it again");

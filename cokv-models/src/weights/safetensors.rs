@@ -56,7 +56,7 @@ impl Safetensors {
                     |error: &dyn std::fmt::Display| ModelError::malformed(path, format!("tensor `{name}`: {error}"));
                 let entry: HeaderEntry = serde_json::from_value(entry).map_err(|error| wrong(&error))?;
                 let (start, end) = entry.data_offsets;
-                if end < start || 8 + size + end > length {
+                if end < start || (8 + size).saturating_add(end) > length {
                     return Err(wrong(&"ends beyond the file, which is truncated; fetch it again"));
                 }
                 let entry = Entry {
@@ -91,7 +91,8 @@ impl Safetensors {
                 return Err(ModelError::unsupported(path, message));
             }
         };
-        if entry.shape.iter().product::<usize>() * dtype.size_in_bytes() != entry.bytes {
+        let bytes = entry.shape.iter().try_fold(dtype.size_in_bytes(), |bytes, &size| bytes.checked_mul(size));
+        if bytes != Some(entry.bytes) {
             return Err(ModelError::malformed(
                 path,
                 format!("tensor `{name}` has {} bytes, not those of its shape", entry.bytes),

@@ -3,8 +3,8 @@
 use cokv_core::{CacheCompressor, LayerView, PolicyError, Protected};
 use serde::Deserialize;
 
-/// Keeps tokens drawn at random, another draw in every head. The draw depends on the seed, the head and the token alone,
-/// so that every run and every budget sees the same one.
+/// Keeps tokens drawn at random, another draw in every head. The draw depends on the seed, the head and the position
+/// alone, so that every run, every budget and every prompt sees the same one; average over seeds for its spread.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Random {

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) fn download(source: &HubSource, options: &FetchOptions) -> Result<(), SourceError> {
     let lock_name = format!("models--{}.cokv.lock", source.repository.replace('/', "--"));
     let _lock = lock::acquire(&options.hub_cache.join(".locks").join(lock_name), options.progress)?;
-    let client = Client::new(source, options)?;
+    let client = Client::new(source, RepoType::Model, options)?;
     if let Some(file) = &source.file {
         let there = source.snapshot(options).is_some_and(|snapshot| snapshot.join(file).exists());
         return if there { Ok(()) } else { client.get(source.revision(), file).map(drop) };
@@ -60,6 +60,18 @@ pub(super) fn download(source: &HubSource, options: &FetchOptions) -> Result<(),
     }
 }
 
+/// One file of a dataset: the cached one, else a download.
+pub(super) fn dataset_file(source: &HubSource, file: &str, options: &FetchOptions) -> Result<PathBuf, SourceError> {
+    let repo = Repo::with_revision(source.repository.clone(), RepoType::Dataset, source.revision().to_owned());
+    if let Some(cached) = hf_hub::Cache::new(options.hub_cache.clone()).repo(repo).get(file) {
+        return Ok(cached);
+    }
+    if options.hub_offline {
+        return Err(SourceError::HubOffline { source_text: source.to_string(), cache: options.hub_cache.clone() });
+    }
+    Client::new(source, RepoType::Dataset, options)?.get(source.revision(), file)
+}
+
 fn note_absence(marker: &Path) -> Result<(), SourceError> {
     if let Some(folder) = marker.parent() {
         fs::create_dir_all(folder).map_err(SourceError::io("create the folder", folder))?;
@@ -70,11 +82,12 @@ fn note_absence(marker: &Path) -> Result<(), SourceError> {
 struct Client<'a> {
     api: Api,
     source: &'a HubSource,
+    repo_type: RepoType,
     options: &'a FetchOptions,
 }
 
 impl<'a> Client<'a> {
-    fn new(source: &'a HubSource, options: &'a FetchOptions) -> Result<Self, SourceError> {
+    fn new(source: &'a HubSource, repo_type: RepoType, options: &'a FetchOptions) -> Result<Self, SourceError> {
         let api = ApiBuilder::from_cache(hf_hub::Cache::new(options.hub_cache.clone()))
             .with_endpoint(options.hub_endpoint.clone())
             .with_token(options.hub_token.clone())
@@ -86,7 +99,7 @@ impl<'a> Client<'a> {
                 reason: error.to_string(),
                 advice: "check HF_ENDPOINT and HF_TOKEN".to_owned(),
             })?;
-        Ok(Self { api, source, options })
+        Ok(Self { api, source, repo_type, options })
     }
 
     fn ensure(&self, snapshot: &Path, file: &str) -> Result<(), SourceError> {
@@ -103,7 +116,7 @@ impl<'a> Client<'a> {
     }
 
     fn get(&self, revision: &str, file: &str) -> Result<PathBuf, SourceError> {
-        let repo = Repo::with_revision(self.source.repository.clone(), RepoType::Model, revision.to_owned());
+        let repo = Repo::with_revision(self.source.repository.clone(), self.repo_type, revision.to_owned());
         let repo = self.api.repo(repo);
         let name = file.to_owned();
         let bar = if self.options.progress { ProgressBar::new(0) } else { ProgressBar::hidden() };
