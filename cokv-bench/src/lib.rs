@@ -9,14 +9,3 @@ mod markdown;
 pub mod metrics;
 pub mod prompt;
 pub mod run;
-
-/// Whether this build has a cargo feature of candle's.
-pub(crate) fn built_with(feature: &str) -> bool {
-    match feature {
-        "cuda" => cfg!(feature = "cuda"),
-        "metal" => cfg!(feature = "metal"),
-        "mkl" => cfg!(feature = "mkl"),
-        "accelerate" => cfg!(feature = "accelerate"),
-        _ => false,
-    }
-}

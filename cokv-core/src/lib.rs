@@ -18,6 +18,7 @@ mod game;
 mod layout;
 mod method;
 mod policy;
+pub mod random;
 pub mod registry;
 mod scores;
 pub mod select;

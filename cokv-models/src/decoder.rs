@@ -168,6 +168,19 @@ impl Decoder {
         Ok(self.lm_head.forward(&normed)?.to_device(&Device::Cpu)?)
     }
 
+    /// Logits of hidden states on the host; NaN and infinities, which would look like confident answers, are refused.
+    pub(crate) fn finite_logits(
+        &self,
+        hidden: &Tensor,
+        place: impl FnOnce() -> String,
+    ) -> Result<Vec<f32>, ModelError> {
+        let logits: Vec<f32> = self.logits(hidden)?.flatten_all()?.to_vec1()?;
+        match logits.iter().all(|logit| logit.is_finite()) {
+            true => Ok(logits),
+            false => Err(ModelError::NotFinite { place: place() }),
+        }
+    }
+
     fn attention(
         &self,
         index: usize,
@@ -175,7 +188,7 @@ impl Decoder {
         hidden: &Tensor,
         angles: &Angles,
         rows: &mut [Row<'_>],
-        recorder: Option<&mut Recorder>,
+        mut recorder: Option<&mut Recorder>,
     ) -> Result<Tensor, ModelError> {
         let layout = self.config.layout;
         let HeadLayout { query_heads, kv_heads, .. } = layout;
@@ -185,7 +198,6 @@ impl Decoder {
         let values = self.heads(layer.v_proj.forward(&normed)?, None)?;
         let first_row = rows.first().map_or(0, |row| row.tokens.len()) * query_heads * layout.head_dim;
 
-        let mut recorder = recorder;
         if let Some(recorder) = recorder.as_deref_mut() {
             recorder.queries_before_rope(index, &queries[..first_row]);
         }

@@ -108,6 +108,10 @@ impl ModelError {
         ModelError::Malformed { path: path.to_path_buf(), message: message.to_string() }
     }
 
+    pub(crate) fn missing_tensor(path: &Path, name: &str) -> Self {
+        Self::malformed(path, format!("tensor `{name}` is missing"))
+    }
+
     pub(crate) fn unsupported(path: &Path, message: impl ToString) -> Self {
         ModelError::Unsupported { path: path.to_path_buf(), message: message.to_string() }
     }

@@ -2,13 +2,10 @@
 
 use std::ops::ControlFlow;
 
-use candle_core::Tensor;
-
 use crate::LanguageModel;
 use crate::cache::RaggedCache;
 use crate::decoder::Row;
 use crate::error::ModelError;
-use crate::prefill::check_finite;
 
 /// Tokens of one forward pass of teacher forcing, over all rows.
 const TOKENS_PER_PASS: usize = 1024;
@@ -77,7 +74,7 @@ impl LanguageModel {
                 .map(|((_, cache), token)| Row { tokens: std::slice::from_ref(token), cache })
                 .collect();
             let hidden = self.decoder().forward(&mut rows, None)?;
-            let logits = self.finite_logits(&hidden, || "while decoding".into())?;
+            let logits = self.decoder().finite_logits(&hidden, || "while decoding".into())?;
             let vocabulary = logits.len() / active.len();
             let mut index = 0;
             active.retain(|&row| {
@@ -108,17 +105,11 @@ impl LanguageModel {
             for index in 0..caches.len() {
                 // Row by row: logits of all rows together would outgrow the caches.
                 let row = hidden.narrow(0, index * tokens.len(), tokens.len())?;
-                let logits = self.finite_logits(&row, || "along the reference answer".into())?;
+                let logits = self.decoder().finite_logits(&row, || "along the reference answer".into())?;
                 work(pass * rows_per_pass + index, &logits);
             }
         }
         Ok(())
-    }
-
-    fn finite_logits(&self, hidden: &Tensor, place: impl FnOnce() -> String) -> Result<Vec<f32>, ModelError> {
-        let logits: Vec<f32> = self.decoder().logits(hidden)?.flatten_all()?.to_vec1()?;
-        check_finite(&logits, place)?;
-        Ok(logits)
     }
 }
 

@@ -30,7 +30,6 @@ const INNER_MULTIPLE: usize = 256;
 pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
-    out_features: usize,
 }
 
 enum Weight {
@@ -56,11 +55,10 @@ impl Linear {
             false => None,
         };
         let weight = match (stored, weight_type) {
-            (Stored::Quantised(tensor), WeightType::Stored) => quantised(tensor, in_features, device)?,
-            (Stored::Quantised(tensor), WeightType::F32) => Weight::Dense(tensor.dequantize(device)?),
-            (Stored::Dense(tensor), _) => Weight::Dense(tensor.to_device(device)?),
+            (Stored::Quantised { blocks, dense }, WeightType::Stored) => quantised(blocks, &dense, device)?,
+            (stored, _) => Weight::Dense(stored.into_dense().to_device(device)?),
         };
-        Ok(Self { weight, bias, out_features })
+        Ok(Self { weight, bias })
     }
 
     /// Rows of the weight at the given indices, `[indices, in_features]`: an embedding table that is not held twice.
@@ -86,7 +84,6 @@ impl Linear {
                 }
             }
         };
-        debug_assert_eq!(y.dim(D::Minus1)?, self.out_features);
         match &self.bias {
             Some(bias) => Ok(y.broadcast_add(bias)?),
             None => Ok(y),
@@ -94,17 +91,15 @@ impl Linear {
     }
 }
 
-fn quantised(tensor: QTensor, in_features: usize, device: &Device) -> Result<Weight, ModelError> {
-    let tuned = matches!(tensor.dtype(), GgmlDType::Q8_0 | GgmlDType::Q4K | GgmlDType::Q6K);
-    let padded = in_features.next_multiple_of(INNER_MULTIPLE);
-    let tensor = if tuned && padded == in_features {
-        match device {
-            Device::Cpu => tensor,
-            _ => QTensor::new(QStorage::from_data(tensor.data()?, device, tensor.dtype())?, tensor.shape())?,
-        }
-    } else {
-        let dense = tensor.dequantize(&Device::Cpu)?.pad_with_zeros(1, 0, padded - in_features)?;
-        QTensor::quantize_onto(&dense, GgmlDType::Q8_0, device)?
+/// Keeps the blocks where they have a tuned kernel, and requantises the dense values elsewhere.
+fn quantised(blocks: QTensor, dense: &Tensor, device: &Device) -> Result<Weight, ModelError> {
+    let in_features = dense.dim(D::Minus1)?;
+    let tuned = matches!(blocks.dtype(), GgmlDType::Q8_0 | GgmlDType::Q4K | GgmlDType::Q6K);
+    let padding = in_features.next_multiple_of(INNER_MULTIPLE) - in_features;
+    let tensor = match (tuned && padding == 0, device) {
+        (true, Device::Cpu) => blocks,
+        (true, _) => QTensor::new(QStorage::from_data(blocks.data()?, device, blocks.dtype())?, blocks.shape())?,
+        (false, _) => QTensor::quantize_onto(&dense.pad_with_zeros(1, 0, padding)?, GgmlDType::Q8_0, device)?,
     };
     Ok(Weight::Quantised { weight: QMatMul::from_qtensor(tensor)?, in_features })
 }

@@ -46,8 +46,7 @@ impl Prefill {
             progress(cache.next_position());
         }
         let last = last.ok_or(ModelError::EmptyPrompt)?;
-        let logits: Vec<f32> = decoder.logits(&last)?.flatten_all()?.to_vec1()?;
-        check_finite(&logits, || format!("after the {} tokens of the prompt", prompt.len()))?;
+        let logits = decoder.finite_logits(&last, || format!("after the {} tokens of the prompt", prompt.len()))?;
         Ok(Self { cache: Arc::new(cache.into_prompt()), request, observations: recorder.into_layers(), logits })
     }
 
@@ -68,12 +67,22 @@ impl Prefill {
 
     /// Scores of a method for every token, KV head and layer.
     pub fn score(&self, method: &Method) -> Result<TokenScores, ModelError> {
+        Ok(self.score_all(&[method])?.swap_remove(0))
+    }
+
+    /// Scores of several methods, in their order; what they look at is made once per layer for all of them.
+    pub fn score_all(&self, methods: &[&Method]) -> Result<Vec<TokenScores>, ModelError> {
         let layout = self.cache.layout();
-        let mut scores = TokenScores::with_capacity(layout, self.prompt_len());
+        let mut scored = vec![TokenScores::with_capacity(layout, self.prompt_len()); methods.len()];
         for layer in 0..layout.layers {
-            scores.push_layer(&self.view(layer, |view| method.score(view))?);
+            self.view(layer, |view| -> Result<(), ModelError> {
+                for (method, scores) in methods.iter().zip(&mut scored) {
+                    scores.push_layer(&method.score(view)?);
+                }
+                Ok(())
+            })?;
         }
-        Ok(scores)
+        Ok(scored)
     }
 
     /// What a method keeps of this prompt when all heads together may keep `total` tokens.
@@ -117,9 +126,4 @@ impl Prefill {
         }
         all
     }
-}
-
-/// Refuses NaN and infinities, which would otherwise look like confident answers.
-pub(crate) fn check_finite(logits: &[f32], place: impl FnOnce() -> String) -> Result<(), ModelError> {
-    if logits.iter().all(|logit| logit.is_finite()) { Ok(()) } else { Err(ModelError::NotFinite { place: place() }) }
 }

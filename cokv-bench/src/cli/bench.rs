@@ -70,11 +70,8 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
 
     let Loaded { model, fingerprint } = load(&settings.source, settings.weights, settings.cache)?;
     let matrix = Matrix::prepare(&config, suite, &model, &fingerprint)?;
-    let plan = matrix.plan(&Results::read(&folder)?);
-    if !arguments.quiet || arguments.plan {
-        eprintln!("{}", describe(&config, &plan));
-    }
     if arguments.plan {
+        eprintln!("{}", describe(&config, &matrix.plan(&Results::read(&folder)?)));
         return Ok(());
     }
     let Opened { mut store, torn_bytes } = RunStore::open(&folder)?;
@@ -83,6 +80,10 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
             "{}: an unfinished last line ({torn_bytes} bytes) was cut off; its prompt is run again",
             folder.display()
         );
+    }
+    let plan = matrix.plan(store.results());
+    if !arguments.quiet {
+        eprintln!("{}", describe(&config, &plan));
     }
     store.write("config.toml", &text)?;
     store.write("environment.json", &environment(&config, &fingerprint)?)?;

@@ -51,27 +51,31 @@ pub struct TaskProtocol {
 impl TaskProtocol {
     /// The prompt of a record.
     pub fn prompt(&self, record: &Record) -> String {
-        // One pass over the template: a context may well contain the text "{input}".
-        let mut prompt = String::with_capacity(self.template.len() + record.context.len() + record.input.len());
-        let mut rest = self.template.as_str();
-        while let Some(at) = rest.find('{') {
-            let (before, tail) = rest.split_at(at);
-            prompt.push_str(before);
-            let field = |name: &str| tail.strip_prefix(name);
-            rest = if let Some(after) = field("{context}") {
-                prompt.push_str(&record.context);
-                after
-            } else if let Some(after) = field("{input}") {
-                prompt.push_str(&record.input);
-                after
-            } else {
-                prompt.push('{');
-                // Python writes a brace as two.
-                field("{{").unwrap_or(&tail[1..])
-            };
-        }
-        prompt + rest
+        fill(&self.template, &record.context, &record.input)
     }
+}
+
+/// A template with a record's fields put in, in one pass: a context may well contain the text "{input}".
+fn fill(template: &str, context: &str, input: &str) -> String {
+    let mut prompt = String::with_capacity(template.len() + context.len() + input.len());
+    let mut rest = template;
+    while let Some(at) = rest.find('{') {
+        let (before, tail) = rest.split_at(at);
+        prompt.push_str(before);
+        let field = |name: &str| tail.strip_prefix(name);
+        rest = if let Some(after) = field("{context}") {
+            prompt.push_str(context);
+            after
+        } else if let Some(after) = field("{input}") {
+            prompt.push_str(input);
+            after
+        } else {
+            prompt.push('{');
+            // Python writes a brace as two.
+            field("{{").unwrap_or(&tail[1..])
+        };
+    }
+    prompt + rest
 }
 
 /// Records of one task.

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use cokv_core::config::unknown_name;
-
 use super::longbench::LongBench;
 use super::synthetic::{self, Task};
 use super::{DataError, TaskProtocol, TaskRecords};
@@ -34,9 +32,7 @@ impl Suite {
             for name in &settings.tasks {
                 match name.as_str() {
                     "all" => tasks.extend(Task::ALL),
-                    name => tasks.push(name.parse().map_err(|_| {
-                        DataError::UnknownTask(unknown_name("synthetic task", name, Task::ALL.map(Task::name)))
-                    })?),
+                    name => tasks.push(name.parse()?),
                 }
             }
             return Ok(Suite::Synthetic(unique(tasks)));

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use cokv_core::{Budget, HeadLayout, Method, ObservationRequest, Selection};
+use cokv_core::{Budget, Method, ObservationRequest, Selection};
 use cokv_models::cache::RaggedCache;
 use cokv_models::{LanguageModel, ModelError, Prefill, StopRule};
 use sha2::{Digest, Sha256};
@@ -277,28 +277,24 @@ impl<'a> Matrix<'a> {
         Ok(rows)
     }
 
-    /// What each cell keeps, none where it evicts nothing; tokens are scored once per method, whatever the number of
-    /// budgets.
+    /// What each cell keeps, none where it evicts nothing. Every layer is looked at once for all methods, and scored once
+    /// per method, whatever the number of budgets.
     fn select(&self, prefill: &Prefill) -> Result<Vec<Option<Selection>>, ModelError> {
-        let layout: HeadLayout = prefill.cache().layout();
+        let layout = prefill.cache().layout();
         let bytes = prefill.cache().cache_type().bytes();
-        let mut selections = Vec::with_capacity(self.cells.len());
-        let mut scored: Option<(&str, cokv_core::TokenScores)> = None;
-        for cell in &self.cells {
-            let Some(budget) = cell.budget else {
-                selections.push(None);
-                continue;
-            };
-            // Cells of one method stand next to each other.
-            let scores = match scored.take() {
-                Some((name, scores)) if name == cell.method.name() => scores,
-                _ => prefill.score(cell.method)?,
+        // Cells of one method stand next to each other.
+        let mut methods: Vec<&Method> = self.cells.iter().map(|cell| cell.method).filter(|m| m.evicts()).collect();
+        methods.dedup_by_key(|method| method.name());
+        let scored = prefill.score_all(&methods)?;
+        let scores_of = |method: &Method| methods.iter().zip(&scored).find(|(other, _)| other.name() == method.name());
+        let select = |cell: &Cell<'_>| -> Result<Option<Selection>, ModelError> {
+            let Some((budget, (method, scores))) = cell.budget.zip(scores_of(cell.method)) else {
+                return Ok(None);
             };
             let total = budget.total_tokens(layout, prefill.prompt_len(), bytes);
-            selections.push(Some(cell.method.select(layout, &scores, total)?));
-            scored = Some((cell.method.name(), scores));
-        }
-        Ok(selections)
+            Ok(Some(method.select(layout, scores, total)?))
+        };
+        self.cells.iter().map(select).collect()
     }
 
     fn stop_rule(&self, protocol: &TaskProtocol) -> Result<StopRule, ModelError> {
@@ -340,7 +336,10 @@ fn fingerprint(
     let parts = [
         format!("{} {NUMERICS}", env!("CARGO_PKG_VERSION")),
         // Accelerators and vendors' libraries round differently.
-        format!("{:?}", ["cuda", "metal", "mkl", "accelerate"].map(crate::built_with)),
+        format!(
+            "{:?}",
+            [cfg!(feature = "cuda"), cfg!(feature = "metal"), cfg!(feature = "mkl"), cfg!(feature = "accelerate")]
+        ),
         model_fingerprint.to_owned(),
         format!("{:?} {:?}", run.model.weights, run.model.cache),
         format!("{} {} {:?} {}", protocol.name, protocol.max_new_tokens, protocol.metric, protocol.stops_at_newline),

@@ -85,12 +85,9 @@ pub(crate) struct HeadView<'a> {
 impl RaggedCache {
     /// A cache that has seen nothing, with room for `tokens` in every head.
     pub fn with_capacity(layout: HeadLayout, cache_type: CacheType, tokens: usize) -> Self {
-        let head = HeadCache { shared: 0..0, own: HeadRows::with_capacity(layout.head_dim, cache_type, tokens) };
-        let heads = (0..layout.heads()).map(|_| head.clone()).collect::<Vec<_>>();
-        // A clone of an empty vector has no room: ask for it head by head.
-        let mut cache = Self { layout, cache_type, prompt: None, heads, next_position: 0 };
-        cache.reserve(tokens);
-        cache
+        let own = || HeadRows::with_capacity(layout.head_dim, cache_type, tokens);
+        let heads = (0..layout.heads()).map(|_| HeadCache { shared: 0..0, own: own() }).collect();
+        Self { layout, cache_type, prompt: None, heads, next_position: 0 }
     }
 
     /// What a selection keeps of a prompt. Heads that keep everything share the prompt's memory; all others copy their

@@ -13,8 +13,7 @@ use cokv_core::HeadLayout;
 use super::matmul::{FEW_ROWS, multiply_add, multiply_transposed};
 use super::pool;
 use super::simd::{LANES, dispatch, exp_row};
-use crate::cache::HeadView;
-use crate::cache::{Elements, HeadRows, RaggedCache};
+use crate::cache::{Elements, HeadRows, HeadView, RaggedCache};
 
 /// Query positions that are stacked into one matrix.
 const QUERIES: usize = 32;
@@ -30,6 +29,12 @@ pub struct Row<'a> {
     pub queries: &'a [f32],
     /// The sequence's cache.
     pub cache: &'a RaggedCache,
+}
+
+impl Row<'_> {
+    fn tokens(&self, layout: HeadLayout) -> usize {
+        self.queries.len() / (layout.query_heads * layout.head_dim)
+    }
 }
 
 struct Piece {
@@ -62,15 +67,12 @@ pub fn attend(layout: HeadLayout, layer: usize, rows: &[Row<'_>]) -> Attention {
     let HeadLayout { query_heads, head_dim, .. } = layout;
     let group = layout.group();
     let width = query_heads * head_dim;
-    let starts: Vec<usize> = rows
-        .iter()
-        .scan(0, |start, row| {
-            let this = *start;
-            *start += row.queries.len() / width;
-            Some(this)
-        })
-        .collect();
-    let tokens: usize = rows.iter().map(|row| row.queries.len() / width).sum();
+    let mut starts = Vec::with_capacity(rows.len());
+    let mut tokens = 0;
+    for row in rows {
+        starts.push(tokens);
+        tokens += row.tokens(layout);
+    }
 
     let pieces = cut(layout, layer, rows);
     let partials = pool::map(pieces.len(), |index| {
@@ -106,7 +108,7 @@ pub fn attend(layout: HeadLayout, layer: usize, rows: &[Row<'_>]) -> Attention {
 fn cut(layout: HeadLayout, layer: usize, rows: &[Row<'_>]) -> Vec<Piece> {
     let mut pieces = Vec::new();
     for (index, row) in rows.iter().enumerate() {
-        let tokens = row.queries.len() / (layout.query_heads * layout.head_dim);
+        let tokens = row.tokens(layout);
         for kv_head in 0..layout.kv_heads {
             let before = row.cache.len(layer, kv_head) - tokens;
             for start in (0..tokens).step_by(QUERIES) {
@@ -154,10 +156,9 @@ fn attend_piece(layout: HeadLayout, row: &Row<'_>, head: HeadView<'_>, piece: &P
     SCRATCH.with_borrow_mut(|scratch| {
         let HeadLayout { head_dim, .. } = layout;
         let group = layout.group();
-        let tokens = row.queries.len() / (layout.query_heads * head_dim);
-        let before = head.len() - tokens;
+        let before = head.len() - row.tokens(layout);
         let count = piece.queries.len() * group;
-        stack_queries(layout, row.queries, piece, &mut scratch.queries);
+        stack_queries(layout, row.queries, piece.queries.clone(), piece.kv_head, &mut scratch.queries);
 
         let mut partial =
             Partial { max: vec![f32::NEG_INFINITY; count], sum: vec![0.0; count], values: vec![0.0; count * head_dim] };
@@ -216,14 +217,14 @@ fn max_row_body<const FMA: bool>(row: &[f32]) -> f32 {
     lanes.into_iter().fold(rest, f32::max)
 }
 
-/// Gathers the piece's queries as `[queries, group, head_dim]`, scaled.
-fn stack_queries(layout: HeadLayout, queries: &[f32], piece: &Piece, out: &mut Vec<f32>) {
+/// Gathers the queries of some positions that share a KV head, as `[positions, group, head_dim]`, scaled.
+fn stack_queries(layout: HeadLayout, queries: &[f32], positions: Range<usize>, kv_head: usize, out: &mut Vec<f32>) {
     let scale = (layout.head_dim as f32).sqrt().recip();
     let width = layout.query_heads * layout.head_dim;
     let group_width = layout.group() * layout.head_dim;
     out.clear();
-    for query in piece.queries.clone() {
-        let start = query * width + piece.kv_head * group_width;
+    for position in positions {
+        let start = position * width + kv_head * group_width;
         out.extend(queries[start..start + group_width].iter().map(|q| q * scale));
     }
 }
@@ -270,7 +271,7 @@ impl<'a> HeadView<'a> {
 pub fn column_sums(layout: HeadLayout, layer: usize, row: &Row<'_>, log_sum_exp: &[f32]) -> Vec<f32> {
     let HeadLayout { query_heads, kv_heads, head_dim, .. } = layout;
     let group = layout.group();
-    let tokens = row.queries.len() / (query_heads * head_dim);
+    let tokens = row.tokens(layout);
     let keys = row.cache.len(layer, 0);
     let per_head = pool::map(kv_heads, |kv_head| {
         SCRATCH.with_borrow_mut(|scratch| {
@@ -279,10 +280,10 @@ pub fn column_sums(layout: HeadLayout, layer: usize, row: &Row<'_>, log_sum_exp:
             let mut sums = vec![0.0; group * keys];
             for first in (0..tokens).step_by(QUERIES) {
                 let queries = first..tokens.min(first + QUERIES);
-                let piece = Piece { row: 0, kv_head, queries: queries.clone(), keys: 0..before + queries.end };
-                stack_queries(layout, row.queries, &piece, &mut scratch.queries);
-                for start in piece.keys.clone().step_by(KEYS) {
-                    let range = start..piece.keys.end.min(start + KEYS);
+                let visible_to_last = before + queries.end;
+                stack_queries(layout, row.queries, queries.clone(), kv_head, &mut scratch.queries);
+                for start in (0..visible_to_last).step_by(KEYS) {
+                    let range = start..visible_to_last.min(start + KEYS);
                     let width = range.len();
                     let tile = head.load(HeadRows::keys, range, head_dim, &mut scratch.keys);
                     scratch.scores.resize(queries.len() * group * width, 0.0);
@@ -312,8 +313,7 @@ pub fn window_attention(layout: HeadLayout, layer: usize, queries: &[f32], cache
     let per_head = pool::map(kv_heads, |kv_head| {
         let head = cache.view(layer, kv_head);
         let mut stacked = Vec::new();
-        let piece = Piece { row: 0, kv_head, queries: 0..window, keys: 0..prompt_len };
-        stack_queries(layout, queries, &piece, &mut stacked);
+        stack_queries(layout, queries, 0..window, kv_head, &mut stacked);
         let (mut keys, mut tile_scores) = (Vec::new(), Vec::new());
         // [group, window, prompt_len]; the stacked rows are [window, group].
         let mut attention = vec![0.0; group * window * prompt_len];

@@ -55,16 +55,13 @@ impl Gguf {
 
     /// Dimensions of a tensor, outermost first.
     pub fn tensor_shape(&self, name: &str) -> Result<&[usize], ModelError> {
-        let missing = || ModelError::malformed(&self.path, format!("tensor `{name}` is missing"));
+        let missing = || ModelError::missing_tensor(&self.path, name);
         Ok(self.content.tensor_infos.get(name).ok_or_else(missing)?.shape.dims())
     }
 
     /// A tensor in f32.
     pub fn dense(&self, name: &str) -> Result<Tensor, ModelError> {
-        match self.stored(name)? {
-            Stored::Dense(tensor) => Ok(tensor),
-            Stored::Quantised(tensor) => Ok(tensor.dequantize(&Device::Cpu)?),
-        }
+        Ok(self.stored(name)?.into_dense())
     }
 
     pub(super) fn stored(&self, name: &str) -> Result<Stored, ModelError> {
@@ -74,9 +71,10 @@ impl Gguf {
         let mut file = self.file.lock().map_err(|error| broken(&error))?;
         let tensor =
             self.content.tensor(&mut *file, name, &Device::Cpu).map_err(|error| broken(&without_backtrace(error)))?;
+        let dense = tensor.dequantize(&Device::Cpu)?;
         match tensor.dtype() {
-            GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => Ok(Stored::Dense(tensor.dequantize(&Device::Cpu)?)),
-            _ => Ok(Stored::Quantised(tensor)),
+            GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => Ok(Stored::Dense(dense)),
+            _ => Ok(Stored::Quantised { blocks: tensor, dense }),
         }
     }
 

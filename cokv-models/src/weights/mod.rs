@@ -3,8 +3,8 @@
 mod gguf;
 mod safetensors;
 
+use candle_core::Tensor;
 use candle_core::quantized::QTensor;
-use candle_core::{Device, Tensor};
 pub use gguf::Gguf;
 pub use safetensors::Safetensors;
 
@@ -23,8 +23,28 @@ pub enum Weights {
 pub enum Stored {
     /// f32 on the CPU.
     Dense(Tensor),
-    /// Blocks of small integers.
-    Quantised(QTensor),
+    /// Blocks of small integers, and what they stand for, in f32 on the CPU.
+    Quantised {
+        /// As stored.
+        blocks: QTensor,
+        /// Dequantised, once for all who look.
+        dense: Tensor,
+    },
+}
+
+impl Stored {
+    fn dense(&self) -> &Tensor {
+        match self {
+            Stored::Dense(dense) | Stored::Quantised { dense, .. } => dense,
+        }
+    }
+
+    /// The values in f32 on the CPU.
+    pub fn into_dense(self) -> Tensor {
+        match self {
+            Stored::Dense(dense) | Stored::Quantised { dense, .. } => dense,
+        }
+    }
 }
 
 impl Weights {
@@ -42,20 +62,13 @@ impl Weights {
             Weights::Gguf(gguf) => gguf.stored(&gguf::native_name(name))?,
             Weights::Safetensors(safetensors) => Stored::Dense(safetensors.dense(name)?),
         };
-        let found = match &stored {
-            Stored::Dense(tensor) => tensor.dims(),
-            Stored::Quantised(tensor) => tensor.shape().dims(),
-        };
+        let found = stored.dense().dims();
         if found != shape {
             let message = format!("tensor `{name}` is {found:?} where the configuration asks for {shape:?}");
             return Err(ModelError::malformed(self.path_of(name), message));
         }
         // Quantised arithmetic would turn NaN into plausible numbers.
-        let sum = match &stored {
-            Stored::Dense(tensor) => sum(tensor)?,
-            Stored::Quantised(tensor) => sum(&tensor.dequantize(&Device::Cpu)?)?,
-        };
-        if !sum.is_finite() {
+        if !sum(stored.dense())?.is_finite() {
             let message = format!("tensor `{name}` holds NaN or infinities: the file is damaged; fetch it again");
             return Err(ModelError::malformed(self.path_of(name), message));
         }
@@ -64,14 +77,11 @@ impl Weights {
 
     /// A tensor in f32 on the CPU.
     pub fn dense(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
-        match self.stored(name, shape)? {
-            Stored::Dense(tensor) => Ok(tensor),
-            Stored::Quantised(tensor) => Ok(tensor.dequantize(&Device::Cpu)?),
-        }
+        Ok(self.stored(name, shape)?.into_dense())
     }
 
     pub(crate) fn missing(&self, name: &str) -> ModelError {
-        ModelError::malformed(self.path_of(name), format!("tensor `{name}` is missing"))
+        ModelError::missing_tensor(self.path_of(name), name)
     }
 
     fn path_of(&self, name: &str) -> &std::path::Path {

@@ -80,7 +80,7 @@ impl Safetensors {
     /// A tensor in f32.
     pub fn dense(&self, name: &str) -> Result<Tensor, ModelError> {
         let path = self.path_of(name);
-        let missing = || ModelError::malformed(path, format!("tensor `{name}` is missing"));
+        let missing = || ModelError::missing_tensor(path, name);
         let entry = self.tensors.get(name).ok_or_else(missing)?;
         let dtype = match entry.dtype.as_str() {
             "F32" => DType::F32,

@@ -1,5 +1,6 @@
 //! Random eviction: the floor that a policy must clear.
 
+use cokv_core::random::mix;
 use cokv_core::{CacheCompressor, LayerView, PolicyError, Protected};
 use serde::Deserialize;
 
@@ -29,12 +30,4 @@ impl CacheCompressor for Random {
         };
         Ok(heads.flat_map(|head| (0..layer.prompt_len as u64).map(move |token| draw(head, token))).collect())
     }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): a fixed scrambling of 64 bits.
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }

@@ -25,11 +25,13 @@ mod words;
 use std::fmt;
 use std::str::FromStr;
 
+use cokv_core::config::unknown_name;
+use cokv_core::random::mix;
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
 use self::draft::{Depth, Draft, Fitted};
-use super::Record;
+use super::{Record, fill};
 use crate::metrics::Metric;
 
 /// What can go wrong when a generated suite is asked for.
@@ -46,7 +48,7 @@ pub enum SyntheticError {
         minimum: usize,
     },
     /// No task has this name.
-    #[error("no synthetic task is called \"{0}\"; there are {names}", names = Task::ALL.map(Task::name).join(", "))]
+    #[error("{}", unknown_name("synthetic task", .0, Task::ALL.map(Task::name)))]
     UnknownTask(String),
 }
 
@@ -130,12 +132,6 @@ impl Task {
     pub fn stops_at_newline(self) -> bool {
         self.definition().stops_at_newline
     }
-
-    /// The prompt of a record with this context and input.
-    fn render(self, context: &str, input: &str) -> String {
-        let with_context = self.template().replacen("{context}", context, 1);
-        with_context.replacen("{input}", input, 1)
-    }
 }
 
 impl fmt::Display for Task {
@@ -178,8 +174,11 @@ pub fn generate(
         .collect();
 
     // All drafts are looked at first, so that the minimum reported is enough for every record.
-    let minimum =
-        drafts.iter().map(|draft| tokens_of(&task.render(&draft.context(&[]), &draft.input))).max().unwrap_or(0);
+    let minimum = drafts
+        .iter()
+        .map(|draft| tokens_of(&fill(definition.template, &draft.context(&[]), &draft.input)))
+        .max()
+        .unwrap_or(0);
     if minimum > context_tokens {
         return Err(SyntheticError::ContextTooSmall { task, context_tokens, minimum });
     }
@@ -188,7 +187,7 @@ pub fn generate(
     let records = drafts.into_iter().enumerate().map(|(index, mut draft)| {
         let input = draft.input.clone();
         let Fitted { context, tokens } =
-            draft.fit(context_tokens, &|context| tokens_of(&task.render(context, &input)), &|piece| {
+            draft.fit(context_tokens, &|context| tokens_of(&fill(definition.template, context, &input)), &|piece| {
                 tokens_of(piece).saturating_sub(overhead)
             });
         Record {
@@ -211,14 +210,6 @@ fn random_of(task: Task, seed: u64, index: u64) -> Pcg64 {
     let name = task.name().bytes().map(u64::from);
     let state = [seed, index].into_iter().chain(name).fold(0, |state, word| mix(state ^ word));
     Pcg64::seed_from_u64(state)
-}
-
-/// One step of SplitMix64: neighbouring inputs give unrelated outputs.
-fn mix(input: u64) -> u64 {
-    let mut bits = input.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]
