@@ -161,7 +161,7 @@ fn a_full_budget_and_bytes_are_exact_on_the_real_model() {
         assert_eq!(cache.bytes(), cache.allocated_bytes());
     }
     let mut logits: Vec<Vec<f32>> = vec![Vec::new(); 4];
-    model.continue_with(&mut caches, &prompt[..5], |row, row_logits| logits[row] = row_logits.to_vec()).unwrap();
+    model.continue_with(&mut caches, &prompt[..5], 0, |row, row_logits| logits[row] = row_logits.to_vec()).unwrap();
     assert!(logits[0] == logits[1] && logits[0] == logits[2], "a full budget must give the same bits");
     assert!(logits[0] != logits[3]);
 }

@@ -2,6 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use candle_core::Tensor;
+
 use crate::LanguageModel;
 use crate::cache::RaggedCache;
 use crate::decoder::Row;
@@ -9,6 +11,8 @@ use crate::error::ModelError;
 
 /// Tokens of one forward pass of teacher forcing, over all rows.
 const TOKENS_PER_PASS: usize = 1024;
+/// Logits that are held at once: logits of all rows together would outgrow the caches.
+const LOGITS_AT_ONCE: usize = 1 << 23;
 
 /// When an answer ends.
 #[derive(Clone, Debug)]
@@ -36,8 +40,9 @@ impl StopRule {
 }
 
 impl LanguageModel {
-    /// Greedy answers of all rows, decoded as one batch that finished rows leave. `first_logits` come from the prefill,
-    /// the same for all rows; `heard` is told every token, with its row, as it comes, and may end it all.
+    /// Greedy answers of all rows, decoded as one batch that finished rows leave. `first_logits` are those of the first
+    /// token: `[vocabulary]` from a prefill that all rows share, or `[rows, vocabulary]`. `heard` is told every token,
+    /// with its row, as it comes, and may end it all.
     ///
     /// The caches have then seen all tokens of their answers but the last.
     pub fn greedy(
@@ -59,7 +64,8 @@ impl LanguageModel {
             answer.len() < stop.max_new_tokens && !given_up
         };
         let mut active: Vec<usize> = Vec::new();
-        for (row, answer) in answers.iter_mut().enumerate() {
+        let first_logits = first_logits.chunks_exact(self.config().vocabulary).cycle();
+        for ((row, answer), first_logits) in answers.iter_mut().enumerate().zip(first_logits) {
             if take(answer, row, first_logits) {
                 active.push(row);
             }
@@ -86,31 +92,58 @@ impl LanguageModel {
         Ok(answers)
     }
 
-    /// Feeds the same tokens to every cache and lends `work` each row's logits after each of them,
-    /// `[tokens, vocabulary]`. The caches are as before afterwards.
+    /// Feeds the same tokens to every cache and lends `work` each row's logits after each of them but the first `skip`,
+    /// `[tokens - skip, vocabulary]`. The caches are as before afterwards.
     pub fn continue_with(
         &self,
         caches: &mut [RaggedCache],
         tokens: &[u32],
+        skip: usize,
         mut work: impl FnMut(usize, &[f32]),
     ) -> Result<(), ModelError> {
-        if tokens.is_empty() {
+        if tokens.len() <= skip {
             return Ok(());
         }
-        let rows_per_pass = (TOKENS_PER_PASS / tokens.len()).max(1);
-        for (pass, caches) in caches.chunks_mut(rows_per_pass).enumerate() {
-            let mut rows: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row { tokens, cache }).collect();
-            let hidden = self.decoder().forward(&mut rows, None)?;
+        let (hidden_size, vocabulary) = (self.config().hidden_size, self.config().vocabulary);
+        let wanted = tokens.len() - skip;
+        let rows_of_logits = (LOGITS_AT_ONCE / (wanted * vocabulary)).max(1);
+        for (pass, caches) in caches.chunks_mut(rows_per_pass(tokens)).enumerate() {
+            let hidden = self.feed(caches, tokens)?.reshape((caches.len(), tokens.len(), hidden_size))?;
             caches.iter_mut().for_each(|cache| cache.rewind(tokens.len()));
-            for index in 0..caches.len() {
-                // Row by row: logits of all rows together would outgrow the caches.
-                let row = hidden.narrow(0, index * tokens.len(), tokens.len())?;
-                let logits = self.decoder().finite_logits(&row, || "along the reference answer".into())?;
-                work(pass * rows_per_pass + index, &logits);
+            let hidden = hidden.narrow(1, skip, wanted)?;
+            for first in (0..caches.len()).step_by(rows_of_logits) {
+                let count = rows_of_logits.min(caches.len() - first);
+                let hidden = hidden.narrow(0, first, count)?.contiguous()?.reshape((count * wanted, hidden_size))?;
+                let logits = self.decoder().finite_logits(&hidden, || "along the reference answer".into())?;
+                for (row, logits) in logits.chunks_exact(wanted * vocabulary).enumerate() {
+                    work(pass * rows_per_pass(tokens) + first + row, logits);
+                }
             }
         }
         Ok(())
     }
+
+    /// Feeds the same tokens to every cache, for good, and returns the logits after the last: `[rows, vocabulary]`.
+    pub fn extend(&self, caches: &mut [RaggedCache], tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
+        let mut logits = Vec::with_capacity(caches.len() * self.config().vocabulary);
+        for caches in caches.chunks_mut(rows_per_pass(tokens)) {
+            let hidden = self.feed(caches, tokens)?;
+            let last: Vec<u32> = (1..=caches.len()).map(|row| (row * tokens.len() - 1) as u32).collect();
+            let last = hidden.index_select(&Tensor::new(last, hidden.device())?, 0)?;
+            logits.extend(self.decoder().finite_logits(&last, || "after the end of the prompt".into())?);
+        }
+        Ok(logits)
+    }
+
+    fn feed(&self, caches: &mut [RaggedCache], tokens: &[u32]) -> Result<Tensor, ModelError> {
+        caches.iter_mut().for_each(|cache| cache.reserve(tokens.len()));
+        let mut rows: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row { tokens, cache }).collect();
+        self.decoder().forward(&mut rows, None)
+    }
+}
+
+fn rows_per_pass(tokens: &[u32]) -> usize {
+    (TOKENS_PER_PASS / tokens.len().max(1)).max(1)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What a compressed cache changes, on a scale that even a small model shows: distributions along the reference answer.
 
 use cokv_models::cache::RaggedCache;
+use cokv_models::distribution::{divergence, log_sum_exp};
 use cokv_models::kernel::pool;
 use cokv_models::{LanguageModel, ModelError};
 
@@ -20,7 +21,7 @@ pub struct Damage {
 pub fn damage(model: &LanguageModel, caches: &mut [RaggedCache], answer: &[u32]) -> Result<Vec<Damage>, ModelError> {
     let mut all = vec![Damage::default(); caches.len()];
     let mut full: Vec<f32> = Vec::new();
-    model.continue_with(caches, answer, |row, logits| {
+    model.continue_with(caches, answer, 0, |row, logits| {
         let vocabulary = logits.len() / answer.len();
         let per_position = pool::map(answer.len(), |position| {
             let at = position * vocabulary..(position + 1) * vocabulary;
@@ -58,23 +59,6 @@ pub fn agreement(full: &[u32], cell: &[u32], max_new_tokens: usize) -> Option<f6
     (!places.is_empty()).then(|| equal as f64 / places.len() as f64)
 }
 
-fn log_sum_exp(logits: &[f32]) -> f64 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
-    f64::from(max) + sum.ln()
-}
-
-/// KL(p ‖ q) of the softmaxes of two rows of logits.
-fn divergence(p: &[f32], q: &[f32], q_normaliser: f64) -> f64 {
-    let p_normaliser = log_sum_exp(p);
-    let terms = p.iter().zip(q).map(|(&p, &q)| {
-        let (log_p, log_q) = (f64::from(p) - p_normaliser, f64::from(q) - q_normaliser);
-        log_p.exp() * (log_p - log_q)
-    });
-    // Rounding may leave a tiny negative number where the two are equal.
-    terms.sum::<f64>().max(0.0)
-}
-
 /// Mean of what there is.
 pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0usize), |(sum, count), value| (sum + value, count + 1));
@@ -84,15 +68,6 @@ pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn divergence_is_that_of_the_distributions() {
-        let (p, q) = ([0.0, 1.0f32.ln(), 2.0f32.ln()], [0.0f32; 3]);
-        // Probabilities 1/4, 1/4, 1/2 against 1/3 each.
-        let exact = 0.5 * (0.75f64).ln() + 0.5 * (1.5f64).ln();
-        assert!((divergence(&p, &q, log_sum_exp(&q)) - exact).abs() < 1e-7);
-        assert_eq!(divergence(&p, &p, log_sum_exp(&p)), 0.0);
-    }
 
     #[test]
     fn agreement_counts_tokens_after_the_first_and_the_end() {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use cokv_core::{HeadLayout, HeadSelection, Selection};
+use cokv_core::{Coalition, HeadLayout, HeadSelection, Selection};
 
 use super::rows::{CacheType, HeadRows};
 
@@ -48,8 +48,8 @@ impl PromptCache {
     }
 }
 
-/// A KV cache of one sequence. Each KV head holds a slice of the shared prompt (all of it, or nothing) followed by rows
-/// of its own: kept prompt tokens after compression, then every token since.
+/// A KV cache of one sequence. Each KV head holds a slice of the shared prompt (all of it, its last tokens, or nothing)
+/// followed by rows of its own: kept prompt tokens after compression, then every token since.
 ///
 /// The next position is the number of tokens seen, not the number kept: keys keep the RoPE of their original positions.
 #[derive(Clone, Debug)]
@@ -112,6 +112,21 @@ impl RaggedCache {
     /// The whole prompt in every head.
     pub fn full(prompt: &Arc<PromptCache>) -> Self {
         Self::compressed(prompt, &Selection::everything(prompt.layout.heads()))
+    }
+
+    /// What a coalition sees of a prompt: its members all of it, every other head the last `window` tokens. Nothing is
+    /// copied.
+    pub fn masked(prompt: &Arc<PromptCache>, coalition: &Coalition, window: usize) -> Self {
+        let own = || HeadRows::with_capacity(prompt.layout.head_dim, prompt.cache_type, 0);
+        let start = |head| if coalition.contains(head) { 0 } else { prompt.len.saturating_sub(window) };
+        let heads = (0..prompt.layout.heads()).map(|head| HeadCache { shared: start(head)..prompt.len, own: own() });
+        Self {
+            layout: prompt.layout,
+            cache_type: prompt.cache_type,
+            prompt: Some(Arc::clone(prompt)),
+            heads: heads.collect(),
+            next_position: prompt.len,
+        }
     }
 
     /// Freezes the cache of a prefill, so that many caches can share it.

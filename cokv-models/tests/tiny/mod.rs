@@ -88,6 +88,12 @@ impl Tiny {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
         candle_core::safetensors::save(&tensors, folder.path().join("model.safetensors")).unwrap();
+        let vocabulary: serde_json::Map<_, _> = (0..VOCABULARY).map(|id| (format!("t{id}"), json!(id))).collect();
+        let tokenizer = json!({
+            "version": "1.0", "added_tokens": [],
+            "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "t0" },
+        });
+        std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
         Self { folder, config, tensors }
     }
 

@@ -1,0 +1,170 @@
+//! What a game is played on.
+
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+
+use cokv_core::ObservationRequest;
+use thiserror::Error;
+
+use super::{GameRules, Utility};
+use crate::cache::{PromptCache, RaggedCache};
+use crate::{LanguageModel, ModelError, StopRule};
+
+/// A prompt with its reference answer, tokenised.
+#[derive(Clone, Debug)]
+pub struct GameRecord {
+    /// For messages.
+    pub name: String,
+    /// The whole prompt.
+    pub prompt: Vec<u32>,
+    /// The reference answer as it would follow the prompt; not looked at by `agreement` and `metric`.
+    pub answer: Vec<u32>,
+    /// When a generated answer ends; looked at by `metric` only.
+    pub stop: StopRule,
+}
+
+/// Why a record tells nothing about heads.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum Unplayable {
+    /// Nothing to score.
+    #[error("its reference answer is empty; `agreement` needs none")]
+    EmptyAnswer,
+    /// The only token comes from the prefill.
+    #[error(
+        "its answer is one token, which comes from the prefill and is the same for every coalition; set \
+         holdout_suffix to at least 1"
+    )]
+    OneToken,
+    /// Masked heads would see everything.
+    #[error("its prompt of {prompt} tokens is not longer than the window of {window} that every head sees")]
+    ShortPrompt {
+        /// Prompt tokens that are prefilled.
+        prompt: usize,
+        /// Tokens that every head sees.
+        window: usize,
+    },
+}
+
+impl GameRecord {
+    /// Whether masking can change anything that the utility looks at.
+    pub fn playable(&self, utility: &Utility<'_>, rules: &GameRules) -> Result<(), Unplayable> {
+        let prompt = self.prompt.len().saturating_sub(rules.holdout_suffix);
+        if prompt <= rules.window {
+            return Err(Unplayable::ShortPrompt { prompt, window: rules.window });
+        }
+        let tokens = match utility {
+            Utility::AnswerProbability | Utility::LogLikelihood => self.answer.len(),
+            Utility::Agreement => rules.agreement_tokens,
+            Utility::Metric(_) => self.stop.max_new_tokens,
+        };
+        match tokens {
+            0 => Err(Unplayable::EmptyAnswer),
+            1 if rules.holdout_suffix == 0 => Err(Unplayable::OneToken),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Bytes that the caches of this many prompt tokens take.
+pub(super) fn needed_bytes(model: &LanguageModel, tokens: usize) -> u64 {
+    let layout = model.config().layout;
+    (tokens * layout.heads() * layout.bytes_per_token(model.cache_type().bytes())) as u64
+}
+
+/// A record whose prompt is in the cache.
+pub(super) struct Prepared {
+    pub prompt: Arc<PromptCache>,
+    /// End of the prompt, processed by every coalition on its own.
+    pub suffix: Vec<u32>,
+    /// Logits of the first token after what was prefilled: `[vocabulary]`.
+    pub first_logits: Vec<f32>,
+    /// What is teacher-forced: the reference answer, or the full cache's own.
+    pub answer: Vec<u32>,
+    /// Logits of the full cache along its own answer, `[scored tokens, vocabulary]`; empty unless `agreement` is played.
+    pub full_logits: Vec<f32>,
+    pub stop: StopRule,
+}
+
+impl Prepared {
+    pub fn new(
+        model: &LanguageModel,
+        record: GameRecord,
+        utility: &Utility<'_>,
+        rules: &GameRules,
+        progress: impl FnMut(usize),
+    ) -> Result<Self, ModelError> {
+        let GameRecord { mut prompt, answer, stop, .. } = record;
+        let suffix = prompt.split_off(prompt.len().saturating_sub(rules.holdout_suffix));
+        let prefill = model.prefill(&prompt, ObservationRequest::default(), progress)?;
+        let mut prepared = Self {
+            prompt: Arc::clone(prefill.cache()),
+            suffix,
+            first_logits: prefill.logits().to_vec(),
+            answer,
+            full_logits: Vec::new(),
+            stop,
+        };
+        if matches!(utility, Utility::Agreement) {
+            prepared.agree_with_itself(model, rules)?;
+        }
+        Ok(prepared)
+    }
+
+    /// Tokens that every coalition processes before the first that it may influence, and those that are scored.
+    pub fn forced(&self) -> Forced {
+        let mut tokens = self.suffix.clone();
+        tokens.extend(&self.answer[..self.answer.len().saturating_sub(1)]);
+        let skip = self.suffix.len().saturating_sub(1);
+        let first_scored = usize::from(self.suffix.is_empty());
+        Forced { tokens, skip, targets: first_scored..self.answer.len() }
+    }
+
+    /// Tokens that a row appends to its cache at most.
+    pub fn tokens_of_a_row(&self, rules: &GameRules) -> usize {
+        self.suffix.len() + self.answer.len().max(self.stop.max_new_tokens).max(rules.agreement_tokens)
+    }
+
+    fn agree_with_itself(&mut self, model: &LanguageModel, rules: &GameRules) -> Result<(), ModelError> {
+        // A token beyond its end would say nothing about how the model answers, but one after the first there must be.
+        let stop = StopRule {
+            tokens: model.stop_tokens().to_vec(),
+            max_new_tokens: rules.agreement_tokens,
+            min_new_tokens: 2.min(rules.agreement_tokens),
+        };
+        let mut full = [RaggedCache::full(&self.prompt)];
+        self.answer = generate(model, self, &stop, &mut full)?.swap_remove(0);
+        let Forced { tokens, skip, .. } = self.forced();
+        let mut full = [RaggedCache::full(&self.prompt)];
+        let mut logits = Vec::new();
+        model.continue_with(&mut full, &tokens, skip, |_, row| logits = row.to_vec())?;
+        self.full_logits = logits;
+        Ok(())
+    }
+}
+
+/// Teacher forcing of one record.
+pub(super) struct Forced {
+    /// What is fed.
+    pub tokens: Vec<u32>,
+    /// Fed tokens whose logits nobody asks for.
+    pub skip: usize,
+    /// Answer tokens that the logits after the others predict, in order.
+    pub targets: Range<usize>,
+}
+
+/// Greedy answers of all rows.
+pub(super) fn generate(
+    model: &LanguageModel,
+    record: &Prepared,
+    stop: &StopRule,
+    rows: &mut [RaggedCache],
+) -> Result<Vec<Vec<u32>>, ModelError> {
+    let go_on = |_, _| ControlFlow::Continue(());
+    match record.suffix.is_empty() {
+        true => model.greedy(rows, &record.first_logits, stop, go_on),
+        false => {
+            let first_logits = model.extend(rows, &record.suffix)?;
+            model.greedy(rows, &first_logits, stop, go_on)
+        }
+    }
+}
