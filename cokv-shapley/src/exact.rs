@@ -1,28 +1,54 @@
 //! The Shapley value by enumeration of all coalitions.
 
+use std::time::Duration;
+
 use cokv_core::{Coalition, Game, GameError, HeadLayout, HeadScores, ImportanceEstimator, Query};
 use thiserror::Error;
 
-/// Most players that are enumerated: 2^20 coalitions are a million evaluations.
-const MOST_PLAYERS: usize = 20;
+use crate::design::MOST_ENUMERATED;
+use crate::statistics::{Sum, mean};
+
+/// Coalitions that are held at a time.
+const BATCH: u64 = 1024;
 
 /// Why a game could not be enumerated.
 #[derive(Debug, Error)]
 pub enum ExactError {
     /// The number of coalitions is out of reach.
-    #[error("{0} players have 2^{0} coalitions; exact values are for at most {MOST_PLAYERS}")]
-    TooManyPlayers(usize),
+    #[error(
+        "exact values of {players} players on {instances} instances take {:.3e} evaluations; at most \
+         {MOST_ENUMERATED} players are enumerated: estimate the values, or let fewer players play",
+        enumeration(*players, *instances)
+    )]
+    TooManyPlayers {
+        /// Players of the game.
+        players: usize,
+        /// Instances of the game.
+        instances: usize,
+    },
     /// The game failed.
     #[error(transparent)]
     Game(#[from] GameError),
     /// The game answered with NaN or an infinity.
-    #[error("the utility of coalition {coalition} is {utility}")]
+    #[error("the utility of coalition {coalition} on instance {instance} is {utility}, which is not a finite number")]
     NotFinite {
         /// Which coalition.
         coalition: Coalition,
+        /// On which instance.
+        instance: usize,
         /// Its utility.
         utility: f64,
     },
+}
+
+/// Evaluations that exact values take: all coalitions on all instances.
+pub fn enumeration(players: usize, instances: usize) -> f64 {
+    (players as f64).exp2() * instances as f64
+}
+
+/// How long exact values take at a measured speed; none if it is longer than a duration can be.
+pub fn enumeration_time(players: usize, instances: usize, seconds_per_evaluation: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(enumeration(players, instances) * seconds_per_evaluation).ok()
 }
 
 /// Exact Shapley values of a game of at most 20 players.
@@ -30,93 +56,106 @@ pub enum ExactError {
 /// Player i is worth the mean, over the sizes of the coalitions that it may join, of the mean utility that it adds
 /// (Shapley 1953). The values sum to U(everybody) - U(nobody).
 pub fn exact_shapley(game: &mut dyn Game) -> Result<Vec<f64>, ExactError> {
-    let players = game.players();
-    if players > MOST_PLAYERS {
-        return Err(ExactError::TooManyPlayers(players));
-    }
-    let coalitions: Vec<Coalition> = (0..1usize << players)
-        .map(|bits| Coalition::from_members(players, (0..players).filter(|player| bits >> player & 1 == 1)))
-        .collect();
-    let mut utilities = vec![0.0; coalitions.len()];
-    for instance in 0..game.instances() {
-        let queries: Vec<Query<'_>> = coalitions.iter().map(|coalition| Query { coalition, instance }).collect();
-        let mut answers = vec![0.0; queries.len()];
-        game.evaluate(&queries, &mut answers)?;
-        utilities.iter_mut().zip(&answers).for_each(|(sum, answer)| *sum += answer / game.instances() as f64);
-    }
-    if let Some(at) = utilities.iter().position(|utility| !utility.is_finite()) {
-        return Err(ExactError::NotFinite { coalition: coalitions[at].clone(), utility: utilities[at] });
-    }
-    // Weight of joining a coalition of `size`: size! (players - size - 1)! / players!.
-    let mut weights = vec![1.0 / players as f64; players];
-    for size in 1..players {
-        weights[size] = weights[size - 1] * size as f64 / (players - size) as f64;
-    }
-    let value = |player: usize| {
-        let without = (0..utilities.len()).filter(|bits| bits >> player & 1 == 0);
-        without
-            .map(|bits| weights[bits.count_ones() as usize] * (utilities[bits | 1 << player] - utilities[bits]))
-            .sum()
-    };
-    Ok((0..players).map(value).collect())
+    let mut sum = ShapleySum::new(game.players());
+    enumerate(game, |coalition, utility| sum.add(coalition, utility))?;
+    Ok(sum.values())
 }
 
-/// The exact value as an estimator, for models or groupings of few heads.
+/// The exact slices of the Shapley value of a game of at most 20 players, `[players][size - 1]`: the mean of
+/// U(S) - U(N∖S) over the coalitions S of a size that the player is in. Their mean over the sizes is the Shapley value,
+/// and over some sizes the Sliced Shapley Value (CoKV, arXiv 2502.17501).
+pub fn exact_slices(game: &mut dyn Game) -> Result<Vec<Vec<f64>>, ExactError> {
+    let players = game.players();
+    let mut inside = vec![vec![Sum::default(); players + 1]; players];
+    let mut outside = inside.clone();
+    enumerate(game, |coalition, utility| {
+        let size = coalition.size();
+        for player in 0..players {
+            let side = if coalition.contains(player) { &mut inside } else { &mut outside };
+            side[player][size].add(utility);
+        }
+    })?;
+    // Coalitions of a size with a given player, and so their complements, which lack it.
+    let mut count = 1.0;
+    let mut slices = vec![Vec::with_capacity(players); players];
+    for size in 1..=players {
+        for player in 0..players {
+            let difference = inside[player][size].total() - outside[player][players - size].total();
+            slices[player].push(difference / count);
+        }
+        count *= (players - size) as f64 / size as f64;
+    }
+    Ok(slices)
+}
+
+/// Calls `visit` with every coalition and its mean utility over the instances.
+fn enumerate(game: &mut dyn Game, mut visit: impl FnMut(&Coalition, f64)) -> Result<(), ExactError> {
+    let (players, instances) = (game.players(), game.instances());
+    if players > MOST_ENUMERATED {
+        return Err(ExactError::TooManyPlayers { players, instances });
+    }
+    let all = 1u64 << players;
+    for first in (0..all).step_by(BATCH as usize) {
+        let coalitions: Vec<Coalition> = (first..all.min(first + BATCH))
+            .map(|bits| Coalition::from_members(players, (0..players).filter(|player| bits >> player & 1 == 1)))
+            .collect();
+        let mut utilities = vec![vec![0.0; instances]; coalitions.len()];
+        for instance in 0..instances {
+            let queries: Vec<Query<'_>> = coalitions.iter().map(|coalition| Query { coalition, instance }).collect();
+            let mut answers = vec![f64::NAN; queries.len()];
+            game.evaluate(&queries, &mut answers)?;
+            for ((coalition, utilities), &utility) in coalitions.iter().zip(&mut utilities).zip(&answers) {
+                if !utility.is_finite() {
+                    return Err(ExactError::NotFinite { coalition: coalition.clone(), instance, utility });
+                }
+                utilities[instance] = utility;
+            }
+        }
+        coalitions.iter().zip(&utilities).for_each(|(coalition, utilities)| visit(coalition, mean(utilities)));
+    }
+    Ok(())
+}
+
+/// The Shapley value as a running sum over all coalitions, in any order, without a table of utilities:
+/// φ_i = Σ_{S∋i} U(S) (w_{|S|-1} + w_{|S|}) - Σ_S w_{|S|} U(S), where w_s = s! (n - s - 1)! / n!.
+pub(crate) struct ShapleySum {
+    weights: Vec<f64>,
+    joined: Vec<Sum>,
+    everyone: Sum,
+}
+
+impl ShapleySum {
+    pub(crate) fn new(players: usize) -> Self {
+        let mut weights = vec![1.0 / players as f64; players];
+        for size in 1..players {
+            weights[size] = weights[size - 1] * size as f64 / (players - size) as f64;
+        }
+        Self { weights, joined: vec![Sum::default(); players], everyone: Sum::default() }
+    }
+
+    pub(crate) fn add(&mut self, coalition: &Coalition, utility: f64) {
+        let size = coalition.size();
+        let weight = self.weights.get(size).copied().unwrap_or(0.0);
+        self.everyone.add(weight * utility);
+        for player in coalition.members() {
+            self.joined[player].add((self.weights[size - 1] + weight) * utility);
+        }
+    }
+
+    pub(crate) fn values(&self) -> Vec<f64> {
+        self.joined.iter().map(|joined| joined.total() - self.everyone.total()).collect()
+    }
+}
+
+/// The exact value behind the seam of cokv-core, for models or groupings of few heads.
 #[derive(Clone, Copy, Debug)]
-pub struct Exact {
+pub struct Enumeration {
     /// Heads of the model that plays.
     pub layout: HeadLayout,
 }
 
-impl ImportanceEstimator for Exact {
+impl ImportanceEstimator for Enumeration {
     fn estimate(&self, game: &mut dyn Game) -> Result<HeadScores, GameError> {
         Ok(HeadScores::new(self.layout, exact_shapley(game)?)?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::games::{Additive, Coverage, Glove, Majority, Power};
-
-    fn check(mut game: impl Game, expected: [(i32, i32); 5]) {
-        let values = exact_shapley(&mut game).unwrap();
-        for (value, (numerator, denominator)) in values.iter().zip(expected) {
-            assert!((value - f64::from(numerator) / f64::from(denominator)).abs() < 1e-14, "{values:?}");
-        }
-    }
-
-    /// The rational golden table of ../shared/spec/cokv-method.md 6.1: five players, weights 1 to 5.
-    #[test]
-    fn golden_games_have_their_values() {
-        let weights = || (1..=5).map(f64::from).collect::<Vec<_>>();
-        check(Additive::new(weights()), [(1, 15), (2, 15), (3, 15), (4, 15), (5, 15)]);
-        check(Power { weights: weights(), exponent: 3 }, [(49, 675), (19, 135), (46, 225), (178, 675), (43, 135)]);
-        check(Majority { weights: weights(), quota: 8.0 }, [(1, 15), (1, 15), (7, 30), (7, 30), (2, 5)]);
-        check(Glove { left: 2, right: 3 }, [(13, 20), (13, 20), (7, 30), (7, 30), (7, 30)]);
-        let sets = (0..5).map(|i| vec![i, 2 * i % 5, (i + 3) % 7]).collect();
-        check(Coverage { sets, items: 7 }, [(5, 42), (4, 21), (11, 42), (11, 42), (1, 6)]);
-    }
-
-    #[test]
-    fn too_many_players_are_refused() {
-        let mut game = Glove { left: 10, right: 11 };
-        assert!(matches!(exact_shapley(&mut game), Err(ExactError::TooManyPlayers(21))));
-    }
-
-    proptest! {
-        #[test]
-        fn values_are_efficient_and_null_players_get_nothing(weights in proptest::collection::vec(1u8..9, 1..8), quota in 1.0..20.0f64) {
-            let mut weights: Vec<f64> = weights.into_iter().map(f64::from).collect();
-            weights.push(0.0);
-            let total: f64 = weights.iter().sum();
-            let null = weights.len() - 1;
-            let values = exact_shapley(&mut Majority { weights, quota }).unwrap();
-            let grand = f64::from(u8::from(total >= quota));
-            prop_assert!((values.iter().sum::<f64>() - grand).abs() < 1e-12);
-            prop_assert!(values[null].abs() < 1e-15);
-        }
     }
 }

@@ -1,8 +1,40 @@
-//! Cooperative games with known values, and the exact Shapley value to measure estimators against.
+//! What each player of a cooperative game is worth.
+//!
+//! A [`SamplingPlan`] says which coalitions sample k evaluates; [`play`] has a game evaluate them until a [`Stop`] rule
+//! is met; the [`SampleLog`] keeps what came out, in memory and in a [`LogFile`]; an [`Estimator`] turns the log into
+//! an [`Estimate`]. Plans and estimators are pure functions: machines may share the samples, a play may be interrupted
+//! and resumed, and another estimator may read the log later, with the same bits in the end.
+//!
+//! The default estimator is [`estimators::Scpr`]; CoKV's own (arXiv 2502.17501) is [`estimators::Ssv`]. Games with
+//! known values are in [`games`].
 
 #![warn(missing_docs)]
 
+mod design;
+pub mod diagnostics;
+mod estimate;
+pub mod estimators;
 mod exact;
 pub mod games;
+mod interaction;
+mod linear_algebra;
+mod log;
+mod pairs;
+mod plan;
+mod play;
+mod random;
+mod regression;
+mod sampled;
+pub mod statistics;
+mod stop;
 
-pub use exact::{Exact, ExactError, exact_shapley};
+pub use design::{Design, DesignError, MOST_ENUMERATED};
+pub use estimate::{Estimate, Estimator, FitError};
+pub use estimators::{NAMES, estimator};
+pub use exact::{Enumeration, ExactError, enumeration, enumeration_time, exact_shapley, exact_slices};
+pub use interaction::{Interaction, interactions};
+pub use log::{Ends, Inserted, LogError, LogFile, LogHeader, Notice, Sample, SampleLog, read_log};
+pub use plan::{Draw, SamplingPlan};
+pub use play::{Kept, PlayError, PlaySettings, Progress, Shard, play};
+pub use sampled::Sampled;
+pub use stop::{Outcome, Stop};

@@ -1,0 +1,297 @@
+//! What has been evaluated so far.
+
+mod error;
+mod file;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DesignError, SamplingPlan};
+pub use error::LogError;
+pub use file::{LogFile, Notice, read_log};
+
+/// Estimators sum squares of utilities.
+const LARGEST_UTILITY: f64 = 1e100;
+
+/// What sample `k` gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Which sample of the plan.
+    pub k: u64,
+    /// `[coalitions, instances]`, row-major, in the order of [`SamplingPlan::draw`].
+    pub utilities: Vec<f64>,
+}
+
+/// What nobody and everybody achieve on each instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ends {
+    /// U(nobody): `[instances]`.
+    pub empty: Vec<f64>,
+    /// U(everybody): `[instances]`.
+    pub full: Vec<f64>,
+}
+
+impl Ends {
+    /// U(everybody) - U(nobody), averaged over some instances.
+    pub(crate) fn difference(&self, instances: impl IntoIterator<Item = usize>) -> f64 {
+        let (sum, count) = instances
+            .into_iter()
+            .fold((0.0, 0), |(sum, count), instance| (sum + self.full[instance] - self.empty[instance], count + 1));
+        sum / f64::from(count)
+    }
+
+    /// U(everybody) - U(nobody), averaged over all instances.
+    pub fn mean_difference(&self) -> f64 {
+        self.difference(0..self.full.len().min(self.empty.len()))
+    }
+}
+
+/// Which game was sampled, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogHeader {
+    /// Fingerprint of the game: model, records, utility, whatever its values depend on.
+    pub game: String,
+    /// What its samples evaluate.
+    pub plan: SamplingPlan,
+}
+
+impl LogHeader {
+    /// The first field that differs, with the value here and there.
+    fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
+        let fields = |header: &Self| {
+            let plan = &header.plan;
+            [
+                ("game", header.game.clone()),
+                ("plan.players", plan.players.to_string()),
+                ("plan.instances", plan.instances.to_string()),
+                ("plan.instances_per_sample", plan.instances_per_sample.to_string()),
+                ("plan.seed", plan.seed.to_string()),
+                ("plan.design", format!("{:?}", plan.design)),
+            ]
+        };
+        let mut pairs = fields(self).into_iter().zip(fields(other));
+        pairs.find(|(here, there)| here != there).map(|((field, here), (_, there))| (field, here, there))
+    }
+}
+
+/// Whether an inserted sample was there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// It was not.
+    New,
+    /// It was, with the same utilities.
+    Same,
+}
+
+/// All samples of one plan that have been evaluated, in the order of k.
+///
+/// Estimators are functions of the log, so that it does not matter who evaluated what, and when.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampleLog {
+    header: LogHeader,
+    ends: Option<Ends>,
+    samples: BTreeMap<u64, Sample>,
+}
+
+impl SampleLog {
+    /// Nothing evaluated yet.
+    pub fn new(header: LogHeader) -> Result<Self, DesignError> {
+        header.plan.check()?;
+        Ok(Self { header, ends: None, samples: BTreeMap::new() })
+    }
+
+    /// Which game, and how.
+    pub fn header(&self) -> &LogHeader {
+        &self.header
+    }
+
+    /// What the samples evaluate; drawing from it cannot fail.
+    pub fn plan(&self) -> &SamplingPlan {
+        &self.header.plan
+    }
+
+    /// What nobody and everybody achieve, once known.
+    pub fn ends(&self) -> Option<&Ends> {
+        self.ends.as_ref()
+    }
+
+    /// Adds the ends.
+    pub fn set_ends(&mut self, ends: Ends) -> Result<Inserted, LogError> {
+        check_ends(self.plan(), &ends)?;
+        match &self.ends {
+            None => {
+                self.ends = Some(ends);
+                Ok(Inserted::New)
+            }
+            Some(known) if *known == ends => Ok(Inserted::Same),
+            Some(known) => Err(LogError::Conflict {
+                what: "U(nobody) and U(everybody)".into(),
+                first: [known.empty.clone(), known.full.clone()].concat(),
+                second: [ends.empty, ends.full].concat(),
+            }),
+        }
+    }
+
+    /// Adds a sample.
+    pub fn insert(&mut self, sample: Sample) -> Result<Inserted, LogError> {
+        check_sample(&self.header.plan, &sample)?;
+        match self.samples.entry(sample.k) {
+            Entry::Vacant(place) => {
+                place.insert(sample);
+                Ok(Inserted::New)
+            }
+            Entry::Occupied(known) if *known.get() == sample => Ok(Inserted::Same),
+            Entry::Occupied(known) => Err(LogError::Conflict {
+                what: format!("sample {}", sample.k),
+                first: known.get().utilities.clone(),
+                second: sample.utilities,
+            }),
+        }
+    }
+
+    /// Adds all samples of another log of the same game and plan, such as another shard's.
+    pub fn merge(&mut self, other: Self) -> Result<(), LogError> {
+        if let Some((field, found, expected)) = other.header.difference(&self.header) {
+            return Err(LogError::OtherHeader { field, found, expected });
+        }
+        if let Some(ends) = other.ends {
+            self.set_ends(ends)?;
+        }
+        other.samples.into_values().try_for_each(|sample| self.insert(sample).map(|_| ()))
+    }
+
+    /// Whether sample `k` has been evaluated.
+    pub fn contains(&self, k: u64) -> bool {
+        self.samples.contains_key(&k)
+    }
+
+    /// The samples in the order of k.
+    pub fn samples(&self) -> impl ExactSizeIterator<Item = &Sample> + Clone {
+        self.samples.values()
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Whether there are no samples.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// What the log cost: utilities of one coalition on one instance, the ends included.
+    pub fn evaluations(&self) -> u64 {
+        let ends = self.ends.as_ref().map_or(0, |ends| ends.empty.len() + ends.full.len());
+        ends as u64 + self.len() as u64 * self.plan().evaluations_per_sample()
+    }
+
+    /// Two logs of alternate samples, in the order of k. Not of even and odd k: a shard may own only one of them.
+    pub fn halves(&self) -> (Self, Self) {
+        let half = |parity: usize| self.filtered(|place| place % 2 == parity);
+        (half(0), half(1))
+    }
+
+    /// The first `count` samples.
+    pub fn prefix(&self, count: usize) -> Self {
+        self.filtered(|place| place < count)
+    }
+
+    fn filtered(&self, keep: impl Fn(usize) -> bool) -> Self {
+        let samples = self.samples.iter().enumerate().filter(|(place, _)| keep(*place));
+        Self {
+            header: self.header.clone(),
+            ends: self.ends.clone(),
+            samples: samples.map(|(_, (&k, sample))| (k, sample.clone())).collect(),
+        }
+    }
+}
+
+fn check_sample(plan: &SamplingPlan, sample: &Sample) -> Result<(), LogError> {
+    if let Some(samples) = plan.samples().filter(|&samples| sample.k >= samples) {
+        return Err(LogError::NoSuchSample { k: sample.k, samples });
+    }
+    check_utilities(|| format!("sample {}", sample.k), &sample.utilities, plan.evaluations_per_sample() as usize)
+}
+
+fn check_ends(plan: &SamplingPlan, ends: &Ends) -> Result<(), LogError> {
+    check_utilities(|| "U(nobody)".into(), &ends.empty, plan.instances)?;
+    check_utilities(|| "U(everybody)".into(), &ends.full, plan.instances)
+}
+
+fn check_utilities(what: impl Fn() -> String, utilities: &[f64], expected: usize) -> Result<(), LogError> {
+    if utilities.len() != expected {
+        return Err(LogError::WrongLength { what: what(), found: utilities.len(), expected });
+    }
+    match utilities.iter().find(|utility| utility.is_nan() || utility.abs() > LARGEST_UTILITY) {
+        Some(&value) => Err(LogError::NotFinite { what: what(), value }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Design;
+
+    fn log(seed: u64) -> SampleLog {
+        let plan = SamplingPlan { players: 4, instances: 3, instances_per_sample: 1, seed, design: Design::middle(4) };
+        SampleLog::new(LogHeader { game: "toy".into(), plan }).unwrap()
+    }
+
+    fn sample(k: u64, first: f64) -> Sample {
+        Sample { k, utilities: vec![first, 0.5] }
+    }
+
+    #[test]
+    fn samples_must_fit_and_agree() {
+        let mut log = log(1);
+        assert_eq!(log.insert(sample(3, 0.1)).unwrap(), Inserted::New);
+        assert_eq!(log.insert(sample(3, 0.1)).unwrap(), Inserted::Same);
+        let conflict = log.insert(sample(3, 0.2)).unwrap_err().to_string();
+        assert!(conflict.contains("sample 3 was evaluated twice with different utilities ([0.1, 0.5]"), "{conflict}");
+        assert!(matches!(log.insert(sample(4, f64::NAN)), Err(LogError::NotFinite { .. })));
+        assert!(matches!(log.insert(sample(4, 1e200)), Err(LogError::NotFinite { .. })));
+        let short = Sample { k: 5, utilities: vec![1.0] };
+        assert!(matches!(log.insert(short), Err(LogError::WrongLength { found: 1, expected: 2, .. })));
+        assert_eq!(log.set_ends(Ends { empty: vec![0.0; 3], full: vec![1.0; 3] }).unwrap(), Inserted::New);
+        assert!(log.set_ends(Ends { empty: vec![0.0; 3], full: vec![2.0; 3] }).is_err());
+        assert!(log.set_ends(Ends { empty: vec![0.0; 2], full: vec![1.0; 3] }).is_err());
+        assert_eq!(log.evaluations(), 2 + 6);
+    }
+
+    #[test]
+    fn logs_of_other_plans_do_not_merge() {
+        let message = log(1).merge(log(2)).unwrap_err().to_string();
+        assert!(message.contains("`plan.seed` is 2 in one and 1 in the other"), "{message}");
+        let conflict = {
+            let (mut left, mut right) = (log(1), log(1));
+            left.insert(sample(0, 0.0)).unwrap();
+            right.insert(sample(0, 1.0)).unwrap();
+            left.merge(right)
+        };
+        assert!(matches!(conflict, Err(LogError::Conflict { .. })));
+    }
+
+    #[test]
+    fn halves_alternate_in_the_order_of_k() {
+        let mut log = log(1);
+        for k in [8, 0, 4, 2, 6] {
+            log.insert(sample(k, k as f64)).unwrap();
+        }
+        let order = |log: &SampleLog| log.samples().map(|sample| sample.k).collect::<Vec<_>>();
+        let (first, second) = log.halves();
+        assert_eq!((order(&first), order(&second)), (vec![0, 4, 8], vec![2, 6]));
+        assert_eq!(order(&log.prefix(2)), [0, 2]);
+    }
+
+    #[test]
+    fn impossible_plans_have_no_log() {
+        let mut header = log(1).header().clone();
+        header.plan.design = Design::Slices { sizes: vec![4] };
+        assert_eq!(SampleLog::new(header).unwrap_err(), DesignError::Size { size: 4, players: 4 });
+    }
+}

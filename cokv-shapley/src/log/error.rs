@@ -1,0 +1,123 @@
+//! What is wrong with a log.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::LARGEST_UTILITY;
+use crate::DesignError;
+
+/// A log that cannot be kept or read.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// The plan cannot be drawn from.
+    #[error(transparent)]
+    Design(#[from] DesignError),
+    /// A sample that the plan does not have.
+    #[error("there is no sample {k}: the design ends after {samples}")]
+    NoSuchSample {
+        /// Which sample.
+        k: u64,
+        /// Samples of the plan.
+        samples: u64,
+    },
+    /// Too few or too many utilities.
+    #[error("{what} has {found} utilities; the plan asks for {expected}")]
+    WrongLength {
+        /// `sample 12`, or an end.
+        what: String,
+        /// Utilities given.
+        found: usize,
+        /// Utilities that the plan asks for.
+        expected: usize,
+    },
+    /// NaN, an infinity, or so large that sums of squares might become one.
+    #[error("{what} has the utility {value}; utilities are finite numbers, not larger than {LARGEST_UTILITY:e}")]
+    NotFinite {
+        /// `sample 12`, or an end.
+        what: String,
+        /// Its utility.
+        value: f64,
+    },
+    /// The same thing with two outcomes.
+    #[error(
+        "{what} was evaluated twice with different utilities ({first:?}, then {second:?}): the game is not \
+         deterministic, or it has changed"
+    )]
+    Conflict {
+        /// `sample 12`, or an end.
+        what: String,
+        /// What the log holds.
+        first: Vec<f64>,
+        /// What was to be added.
+        second: Vec<f64>,
+    },
+    /// Logs of two games cannot be one.
+    #[error("the logs have different headers: `{field}` is {found} in one and {expected} in the other")]
+    OtherHeader {
+        /// What differs.
+        field: &'static str,
+        /// There.
+        found: String,
+        /// Here.
+        expected: String,
+    },
+    /// The file belongs to another game or plan.
+    #[error(
+        "{path} is the log of another play: its `{field}` is {found}, not {expected}; give another file, or what it \
+         was sampled with"
+    )]
+    OtherGame {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        field: &'static str,
+        /// In the file.
+        found: String,
+        /// Asked for.
+        expected: String,
+    },
+    /// No log at all.
+    #[error("{path} is not a log of samples: {reason}")]
+    NotALog {
+        /// The file.
+        path: PathBuf,
+        /// What its first line lacks.
+        reason: String,
+    },
+    /// A line that cannot be read.
+    #[error("{path}:{line}: {reason}")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A line that contradicts the plan or the lines before it.
+    #[error("{path}:{line}: {source}")]
+    At {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        source: Box<LogError>,
+    },
+    /// Somebody else is writing.
+    #[error("{path} is locked: another process is writing to it; wait for it, or give this one a file of its own")]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file system failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,337 @@
+//! Plays a game: evaluates the samples of a plan until a stop rule is met.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use cokv_core::{Coalition, Game, GameError, Query};
+use thiserror::Error;
+
+use crate::diagnostics::{SplitHalf, split_half};
+use crate::{Draw, Ends, Estimate, Estimator, FitError, LogError, Outcome, Sample, SampleLog, Stop};
+
+/// The samples that one of several machines evaluates: those with `k % count == index`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Which shard, below `count`.
+    pub index: u64,
+    /// How many shards there are.
+    pub count: u64,
+}
+
+impl Shard {
+    /// The only one.
+    pub const WHOLE: Self = Self { index: 0, count: 1 };
+}
+
+/// How a game is played.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlaySettings {
+    /// Which samples are ours.
+    pub shard: Shard,
+    /// When to stop.
+    pub stop: Stop,
+    /// Most queries of one call of [`Game::evaluate`]; all of a call are about one instance.
+    pub batch: usize,
+    /// Samples between two fits.
+    pub round: usize,
+}
+
+impl Default for PlaySettings {
+    fn default() -> Self {
+        Self { shard: Shard::WHOLE, stop: Stop::default(), batch: 32, round: 64 }
+    }
+}
+
+/// How far a play has come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    /// Samples in the log.
+    pub samples: u64,
+    /// Evaluations in the log.
+    pub evaluations: u64,
+    /// Evaluations of this play.
+    pub new_evaluations: u64,
+    /// Time of this play.
+    pub elapsed: Duration,
+    /// What the samples said at the end of the last round; none while there are too few.
+    pub estimate: Option<Estimate>,
+    /// Rank correlation between the estimates of two halves of the log at the end of the last round.
+    pub split_half: Option<f64>,
+    /// Time left, as far as the stop rules let it be foreseen.
+    pub remaining: Option<Duration>,
+}
+
+/// What has just been evaluated and should be stored.
+#[derive(Clone, Copy, Debug)]
+pub enum Kept<'a> {
+    /// U(nobody) and U(everybody).
+    Ends(&'a Ends),
+    /// A complete sample.
+    Sample(&'a Sample),
+}
+
+/// Why a play failed. The samples that had been kept stay.
+#[derive(Debug, Error)]
+pub enum PlayError {
+    /// Settings under which nothing would be played.
+    #[error("{0}")]
+    Settings(String),
+    /// The game failed.
+    #[error(transparent)]
+    Game(#[from] GameError),
+    /// The game answered with NaN or an infinity.
+    #[error("the utility of coalition {coalition} on instance {instance} is {utility}, which is not a finite number")]
+    NotFinite {
+        /// Which coalition.
+        coalition: Coalition,
+        /// On which instance.
+        instance: usize,
+        /// Its utility.
+        utility: f64,
+    },
+    /// The samples could not be kept.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The estimator cannot use the samples.
+    #[error(transparent)]
+    Fit(#[from] FitError),
+}
+
+/// Evaluates the missing samples of the shard, round by round, until a stop rule is met.
+///
+/// A round sorts its queries by instance, because a model answers many coalitions of one record in one forward pass.
+/// A sample goes to the log and to `keep` as soon as its last query is answered, and `observe` is called after every
+/// batch, so that breaking there loses one batch at most. Rounds are fixed blocks of the plan and fits happen between
+/// them: a play that was interrupted and resumed stops at the same samples as one that was not.
+pub fn play(
+    game: &mut dyn Game,
+    log: &mut SampleLog,
+    estimator: &dyn Estimator,
+    settings: &PlaySettings,
+    keep: &mut dyn FnMut(Kept<'_>) -> Result<(), LogError>,
+    observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<Outcome, PlayError> {
+    check(game, log, settings)?;
+    // A design that the estimator cannot use shows in an empty log, before anything is evaluated.
+    fit(estimator, &log.prefix(0))?;
+    let progress = Progress {
+        samples: 0,
+        evaluations: 0,
+        new_evaluations: 0,
+        elapsed: Duration::ZERO,
+        estimate: None,
+        split_half: None,
+        remaining: None,
+    };
+    let mut play = Play { game, log, settings, keep, observe, progress, started: Instant::now() };
+    match play.run(estimator)? {
+        Outcome::Interrupted => Ok(Outcome::Interrupted),
+        outcome => {
+            // Whatever ended it, the last word is about all samples.
+            let fitted = play.progress.estimate.as_ref().map(|estimate| estimate.samples);
+            if fitted != Some(play.log.len() as u64) {
+                play.fit(estimator)?;
+                let _ = play.report();
+            }
+            Ok(outcome)
+        }
+    }
+}
+
+fn check(game: &dyn Game, log: &SampleLog, settings: &PlaySettings) -> Result<(), PlayError> {
+    let Shard { index, count } = settings.shard;
+    let plan = log.plan();
+    let wrong = if index >= count {
+        format!("shard {index} of {count}: the index counts from 0 and must be below the number of shards")
+    } else if settings.batch == 0 || settings.round == 0 {
+        format!("batches of {} queries and rounds of {} samples play nothing", settings.batch, settings.round)
+    } else if (game.players(), game.instances()) != (plan.players, plan.instances) {
+        format!(
+            "the game has {} players and {} instances, the log's plan {} and {}",
+            game.players(),
+            game.instances(),
+            plan.players,
+            plan.instances
+        )
+    } else {
+        return Ok(());
+    };
+    Err(PlayError::Settings(wrong))
+}
+
+/// None while there are too few samples.
+fn fit(estimator: &dyn Estimator, log: &SampleLog) -> Result<Option<Estimate>, FitError> {
+    match estimator.fit(log) {
+        Ok(estimate) => Ok(Some(estimate)),
+        Err(FitError::TooFewSamples { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+struct Play<'a> {
+    game: &'a mut dyn Game,
+    log: &'a mut SampleLog,
+    settings: &'a PlaySettings,
+    keep: &'a mut dyn FnMut(Kept<'_>) -> Result<(), LogError>,
+    observe: &'a mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    progress: Progress,
+    started: Instant,
+}
+
+impl Play<'_> {
+    fn run(&mut self, estimator: &dyn Estimator) -> Result<Outcome, PlayError> {
+        if self.log.ends().is_none()
+            && let ControlFlow::Break(outcome) = self.evaluate_ends()?
+        {
+            return Ok(outcome);
+        }
+        for block in 0.. {
+            let round = self.block(block);
+            let mut missing: Vec<u64> = round.iter().copied().filter(|&k| !self.log.contains(k)).collect();
+            if missing.is_empty() && !round.is_empty() {
+                continue;
+            }
+            if missing.len() == round.len() {
+                let halves = self.fit(estimator)?;
+                if let ControlFlow::Break(outcome) = self.report() {
+                    return Ok(outcome);
+                }
+                let estimate = self.progress.estimate.as_ref();
+                if let Some(outcome) = self.settings.stop.satisfied(self.log, estimate, halves.as_ref()) {
+                    return Ok(outcome);
+                }
+            }
+            if round.is_empty() {
+                return Ok(Outcome::Exhausted);
+            }
+            let affordable = self.affordable();
+            let enough = missing.len() as u64 <= affordable;
+            missing.truncate(affordable.min(self.settings.round as u64) as usize);
+            if let ControlFlow::Break(outcome) = self.evaluate_samples(&missing)? {
+                return Ok(outcome);
+            }
+            if !enough {
+                return Ok(Outcome::Evaluations);
+            }
+        }
+        Ok(Outcome::Exhausted)
+    }
+
+    /// The samples of one round of the shard; none behind the end of the plan.
+    fn block(&self, block: u64) -> Vec<u64> {
+        let Shard { index, count } = self.settings.shard;
+        let round = self.settings.round as u64;
+        let end = self.log.plan().samples().unwrap_or(u64::MAX);
+        let places = block.saturating_mul(round)..(block + 1).saturating_mul(round);
+        places.map_while(|place| place.checked_mul(count)?.checked_add(index).filter(|&k| k < end)).collect()
+    }
+
+    /// Samples that the limit on evaluations still allows.
+    fn affordable(&self) -> u64 {
+        let Some(limit) = self.settings.stop.evaluations else { return u64::MAX };
+        limit.saturating_sub(self.log.evaluations()) / self.log.plan().evaluations_per_sample()
+    }
+
+    fn evaluate_ends(&mut self) -> Result<ControlFlow<Outcome>, PlayError> {
+        let (players, instances) = (self.log.plan().players, self.log.plan().instances);
+        let coalitions = vec![Coalition::empty(players), Coalition::full(players)];
+        let draw = Draw { coalitions, instances: (0..instances).collect() };
+        self.evaluate(&[draw], |play, _, mut utilities| {
+            let full = utilities.split_off(instances);
+            let ends = Ends { empty: utilities, full };
+            (play.keep)(Kept::Ends(&ends))?;
+            play.log.set_ends(ends)
+        })
+    }
+
+    fn evaluate_samples(&mut self, samples: &[u64]) -> Result<ControlFlow<Outcome>, PlayError> {
+        let draws: Vec<Draw> = samples.iter().map(|&k| self.log.plan().draw(k)).collect();
+        self.evaluate(&draws, |play, place, utilities| {
+            let sample = Sample { k: samples[place], utilities };
+            (play.keep)(Kept::Sample(&sample))?;
+            play.log.insert(sample)
+        })
+    }
+
+    /// Evaluates all coalitions of the draws on their instances and hands over the utilities of each draw,
+    /// `[coalitions, instances]`, once they are complete.
+    fn evaluate<T>(
+        &mut self,
+        draws: &[Draw],
+        mut complete: impl FnMut(&mut Self, usize, Vec<f64>) -> Result<T, LogError>,
+    ) -> Result<ControlFlow<Outcome>, PlayError> {
+        struct Task {
+            instance: usize,
+            draw: usize,
+            coalition: usize,
+            slot: usize,
+        }
+        let mut tasks = Vec::new();
+        for (place, draw) in draws.iter().enumerate() {
+            for coalition in 0..draw.coalitions.len() {
+                for (column, &instance) in draw.instances.iter().enumerate() {
+                    let slot = coalition * draw.instances.len() + column;
+                    tasks.push(Task { instance, draw: place, coalition, slot });
+                }
+            }
+        }
+        tasks.sort_by_key(|task| task.instance);
+        let mut utilities: Vec<Vec<f64>> =
+            draws.iter().map(|draw| vec![0.0; draw.coalitions.len() * draw.instances.len()]).collect();
+        let mut unanswered: Vec<usize> = utilities.iter().map(Vec::len).collect();
+        for batch in tasks.chunk_by(|left, right| left.instance == right.instance) {
+            for batch in batch.chunks(self.settings.batch) {
+                let query = |task: &Task| Query {
+                    coalition: &draws[task.draw].coalitions[task.coalition],
+                    instance: task.instance,
+                };
+                let queries: Vec<Query<'_>> = batch.iter().map(query).collect();
+                let mut answers = vec![f64::NAN; queries.len()];
+                self.game.evaluate(&queries, &mut answers)?;
+                self.progress.new_evaluations += queries.len() as u64;
+                let mut failure = None;
+                for ((task, query), &utility) in batch.iter().zip(&queries).zip(&answers) {
+                    if !utility.is_finite() {
+                        let coalition = query.coalition.clone();
+                        failure.get_or_insert(PlayError::NotFinite { coalition, instance: query.instance, utility });
+                        continue;
+                    }
+                    utilities[task.draw][task.slot] = utility;
+                    unanswered[task.draw] -= 1;
+                    if unanswered[task.draw] == 0 {
+                        complete(self, task.draw, std::mem::take(&mut utilities[task.draw]))?;
+                    }
+                }
+                if let Some(failure) = failure {
+                    return Err(failure);
+                }
+                if let ControlFlow::Break(outcome) = self.report() {
+                    return Ok(ControlFlow::Break(outcome));
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn fit(&mut self, estimator: &dyn Estimator) -> Result<Option<SplitHalf>, PlayError> {
+        self.progress.estimate = fit(estimator, self.log)?;
+        let halves = if self.progress.estimate.is_some() { split_half(self.log, estimator).ok() } else { None };
+        self.progress.split_half = halves.as_ref().map(|halves| halves.spearman);
+        Ok(halves)
+    }
+
+    /// Tells the observer where we are. Breaks when it asks to, or when the time is up.
+    fn report(&mut self) -> ControlFlow<Outcome> {
+        self.progress.samples = self.log.len() as u64;
+        self.progress.evaluations = self.log.evaluations();
+        self.progress.elapsed = self.started.elapsed();
+        self.progress.remaining = self.settings.stop.remaining(&self.progress);
+        if (self.observe)(&self.progress).is_break() {
+            return ControlFlow::Break(Outcome::Interrupted);
+        }
+        match self.settings.stop.time {
+            Some(limit) if self.progress.elapsed >= limit => ControlFlow::Break(Outcome::Time),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}

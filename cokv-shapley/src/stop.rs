@@ -1,0 +1,91 @@
+//! When to stop sampling.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::diagnostics::SplitHalf;
+use crate::{Estimate, Progress, SampleLog};
+
+/// What ends a play; the first rule that is met does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stop {
+    /// Estimated reliability reached, such as 0.9. It does not count before there are twice as many pairs of coalitions
+    /// as players: with as many pairs as players, regression can take noise for signal. Without another rule, a game that is nothing but noise is played
+    /// for ever.
+    pub reliability: Option<f64>,
+    /// Evaluations in the log, those of earlier plays included. A sample that would exceed them is not begun.
+    pub evaluations: Option<u64>,
+    /// Time of this play.
+    pub time: Option<Duration>,
+    /// The authors' rule, see [`crate::diagnostics::SplitHalf::two_run_mae`]: not scale-free.
+    pub two_run_mae: bool,
+    /// The budgets that the two halves of the log lead to differ by at most this share of the pool,
+    /// see [`crate::diagnostics::allocation_distance`].
+    pub allocation_distance: Option<f64>,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self { reliability: Some(0.9), evaluations: None, time: None, two_run_mae: false, allocation_distance: None }
+    }
+}
+
+/// Why a play ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The estimate is as reliable as asked.
+    Reliable,
+    /// No more evaluations are allowed.
+    Evaluations,
+    /// The time is up.
+    Time,
+    /// Two halves of the samples agree by the authors' rule.
+    TwoRunMae,
+    /// Two halves of the samples lead to much the same budgets.
+    AllocationDistance,
+    /// All samples of the plan, or of this shard of it, are in the log.
+    Exhausted,
+    /// The observer asked to stop.
+    Interrupted,
+}
+
+impl Stop {
+    /// The rule that the latest fit meets, if any.
+    pub(crate) fn satisfied(
+        &self,
+        log: &SampleLog,
+        estimate: Option<&Estimate>,
+        halves: Option<&SplitHalf>,
+    ) -> Option<Outcome> {
+        let (estimate, plan) = (estimate?, log.plan());
+        let credible = log.len() * plan.coalitions_per_sample() >= 4 * plan.players;
+        if credible && self.reliability.is_some_and(|target| estimate.reliability >= target) {
+            return Some(Outcome::Reliable);
+        }
+        let halves = halves?;
+        if self.two_run_mae && halves.two_run_mae < 1.0 / plan.players as f64 {
+            return Some(Outcome::TwoRunMae);
+        }
+        self.allocation_distance
+            .is_some_and(|most| halves.allocation_distance <= most)
+            .then_some(Outcome::AllocationDistance)
+    }
+
+    /// Time until the first of the rules that can be foreseen will be met, at the speed so far: 1/reliability - 1
+    /// falls like 1/samples.
+    pub(crate) fn remaining(&self, progress: &Progress) -> Option<Duration> {
+        let per_evaluation = progress.elapsed.as_secs_f64() / progress.new_evaluations as f64;
+        let for_evaluations = self.evaluations.map(|limit| limit.saturating_sub(progress.evaluations) as f64);
+        let for_reliability = self.reliability.zip(progress.estimate.as_ref()).map(|(target, estimate)| {
+            let factor = (1.0 / estimate.reliability - 1.0) / (1.0 / target - 1.0);
+            factor * estimate.evaluations as f64 - progress.evaluations as f64
+        });
+        let by_speed =
+            [for_evaluations, for_reliability].into_iter().flatten().map(|left| left.max(0.0) * per_evaluation);
+        let by_clock = self.time.map(|limit| limit.saturating_sub(progress.elapsed).as_secs_f64());
+        let seconds = by_speed.chain(by_clock).filter(|seconds| seconds.is_finite()).min_by(f64::total_cmp)?;
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+}

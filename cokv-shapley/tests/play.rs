@@ -1,0 +1,281 @@
+//! However the samples are shared out and whatever interrupts, the result has the same bits.
+
+mod common;
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use cokv_core::{Game, GameError, HeadLayout, ImportanceEstimator, Query};
+use cokv_shapley::estimators::{Exact, LeaveOneOut, Permutation, Scpr, Ssv};
+use cokv_shapley::games::{Additive, Glove, Instances, Noisy, Symmetric, Unanimity};
+use cokv_shapley::{
+    Design, Estimator, FitError, Kept, LogFile, Outcome, PlayError, PlaySettings, Progress, SampleLog, Sampled,
+    SamplingPlan, Shard, Stop, exact_shapley, play, read_log,
+};
+use common::{assert_close, empty_log, plan};
+
+const PLAYERS: usize = 10;
+
+fn game() -> impl Game {
+    Noisy { game: Instances::new(Unanimity::like_heads(PLAYERS, 1), 4, 0.05, 1), deviation: 0.02, seed: 1 }
+}
+
+fn fresh() -> SampleLog {
+    empty_log(SamplingPlan { instances_per_sample: 2, ..plan(&game(), Design::middle(PLAYERS), 5) })
+}
+
+fn evaluations(limit: u64) -> PlaySettings {
+    let stop = Stop { reliability: None, evaluations: Some(limit), ..Stop::default() };
+    PlaySettings { stop, batch: 3, round: 7, ..PlaySettings::default() }
+}
+
+fn run(log: &mut SampleLog, settings: &PlaySettings) -> Outcome {
+    let proceed = &mut |_: &Progress| ControlFlow::Continue(());
+    play(&mut game(), log, &Scpr::default(), settings, &mut |_| Ok(()), proceed).unwrap()
+}
+
+#[test]
+fn shards_are_the_whole() {
+    let mut whole = fresh();
+    // 8 evaluations of the ends and 60 samples of two coalitions on two instances.
+    assert_eq!(run(&mut whole, &evaluations(8 + 240)), Outcome::Evaluations);
+    assert_eq!((whole.len(), whole.evaluations()), (60, 248));
+    let mut merged = fresh();
+    for index in [2, 0, 1] {
+        let mut shard = fresh();
+        let settings = PlaySettings { shard: Shard { index, count: 3 }, ..evaluations(8 + 80) };
+        assert_eq!(run(&mut shard, &settings), Outcome::Evaluations);
+        assert!(shard.samples().all(|sample| sample.k % 3 == index));
+        merged.merge(shard).unwrap();
+    }
+    assert_eq!(merged, whole);
+    assert_eq!(Scpr::default().fit(&merged).unwrap(), Scpr::default().fit(&whole).unwrap());
+}
+
+#[test]
+fn batches_and_rounds_change_nothing() {
+    let mut first = fresh();
+    run(&mut first, &evaluations(248));
+    for (batch, round) in [(1, 1), (1000, 1000), (5, 64)] {
+        let mut second = fresh();
+        run(&mut second, &PlaySettings { batch, round, ..evaluations(248) });
+        assert_eq!(second, first);
+    }
+}
+
+#[test]
+fn a_batch_is_about_one_instance() {
+    struct Strict<G>(G);
+    impl<G: Game> Game for Strict<G> {
+        fn players(&self) -> usize {
+            self.0.players()
+        }
+        fn instances(&self) -> usize {
+            self.0.instances()
+        }
+        fn evaluate(&mut self, queries: &[Query<'_>], utilities: &mut [f64]) -> Result<(), GameError> {
+            assert!(queries.len() <= 3 && queries.iter().all(|query| query.instance == queries[0].instance));
+            self.0.evaluate(queries, utilities)
+        }
+    }
+    let mut log = fresh();
+    let proceed = &mut |_: &Progress| ControlFlow::Continue(());
+    let settings = evaluations(100);
+    play(&mut Strict(game()), &mut log, &Scpr::default(), &settings, &mut |_| Ok(()), proceed).unwrap();
+}
+
+/// Plays into a file until the observer has been called `patience` times.
+fn play_file(path: &std::path::Path, settings: &PlaySettings, mut patience: usize) -> (Outcome, SampleLog) {
+    let header = fresh().header().clone();
+    let (mut file, mut log, _) = LogFile::open(path, &header).unwrap();
+    let observe = &mut |_: &Progress| {
+        patience = patience.saturating_sub(1);
+        if patience == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let keep = &mut |kept: Kept<'_>| match kept {
+        Kept::Ends(ends) => file.append_ends(ends),
+        Kept::Sample(sample) => file.append(sample),
+    };
+    let outcome = play(&mut game(), &mut log, &Scpr::default(), settings, keep, observe).unwrap();
+    (outcome, log)
+}
+
+#[test]
+fn an_interrupted_play_resumes_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = Stop { reliability: Some(0.8), evaluations: Some(4000), ..Stop::default() };
+    let settings = PlaySettings { stop, batch: 5, round: 8, ..PlaySettings::default() };
+    let straight = folder.path().join("straight.jsonl");
+    let (outcome, whole) = play_file(&straight, &settings, usize::MAX);
+    assert_eq!(outcome, Outcome::Reliable);
+    assert_eq!(read_log(&straight).unwrap(), (whole.clone(), Vec::new()));
+
+    let path = folder.path().join("new folder").join("interrupted.jsonl");
+    let mut outcomes = Vec::new();
+    for patience in [1, 2, 3, 5, 8, 13, 2, 1, 7, usize::MAX] {
+        let (outcome, _) = play_file(&path, &settings, patience);
+        outcomes.push(outcome);
+        if outcome != Outcome::Interrupted {
+            break;
+        }
+        // The machine dies in the middle of a line.
+        let bytes = std::fs::read(&path).unwrap();
+        let torn = bytes.len() - (7 * bytes.len() + patience) % (bytes.len() / 3);
+        std::fs::write(&path, &bytes[..torn]).unwrap();
+    }
+    assert_eq!(outcomes.pop(), Some(Outcome::Reliable));
+    assert!(outcomes.len() > 5 && outcomes.iter().all(|outcome| *outcome == Outcome::Interrupted));
+    assert_eq!(read_log(&path).unwrap().0, whole);
+}
+
+#[test]
+fn a_file_cut_at_any_byte_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    let settings = evaluations(8 + 40);
+    let (_, whole) = play_file(&path, &settings, usize::MAX);
+    let bytes = std::fs::read(&path).unwrap();
+    for length in (0..bytes.len()).step_by(13) {
+        std::fs::write(&path, &bytes[..length]).unwrap();
+        let (outcome, log) = play_file(&path, &settings, usize::MAX);
+        assert_eq!(outcome, Outcome::Evaluations);
+        assert_eq!(log, whole, "cut at {length}");
+        assert_eq!(read_log(&path).unwrap(), (log, Vec::new()), "cut at {length}");
+    }
+}
+
+#[test]
+fn finite_designs_end() {
+    let proceed = &mut |_: &Progress| ControlFlow::Continue(());
+    let settings = PlaySettings { stop: Stop { reliability: None, ..Stop::default() }, ..PlaySettings::default() };
+    for estimator in [&Exact {} as &dyn Estimator, &LeaveOneOut {}] {
+        let mut log = empty_log(plan(&game(), estimator.design(PLAYERS), 0));
+        let outcome = play(&mut game(), &mut log, estimator, &settings, &mut |_| Ok(()), proceed).unwrap();
+        assert_eq!(outcome, Outcome::Exhausted);
+        assert_eq!(Some(log.len() as u64), log.plan().samples());
+    }
+}
+
+#[test]
+fn one_player_is_worth_everything() {
+    let mut game = Additive::new(vec![3.0]);
+    let proceed = &mut |_: &Progress| ControlFlow::Continue(());
+    for estimator in [&Exact {} as &dyn Estimator, &LeaveOneOut {}] {
+        let mut log = empty_log(plan(&game, estimator.design(1), 0));
+        let settings = PlaySettings::default();
+        play(&mut game, &mut log, estimator, &settings, &mut |_| Ok(()), proceed).unwrap();
+        assert_eq!(estimator.fit(&log).unwrap().values, [1.0]);
+    }
+}
+
+#[test]
+fn reliability_stops_at_planted_levels_of_noise() {
+    let players = 24;
+    let truth = Unanimity::like_heads(players, 3).shapley();
+    let mut spent = Vec::new();
+    for deviation in [0.02, 0.1, 0.3] {
+        let mut game = Noisy { game: Unanimity::like_heads(players, 3), deviation, seed: 2 };
+        let mut log = empty_log(plan(&game, Design::middle(players), 2));
+        let mut last = None;
+        let observe = &mut |progress: &Progress| {
+            last = Some(progress.clone());
+            ControlFlow::Continue(())
+        };
+        let settings = PlaySettings { round: 20, ..PlaySettings::default() };
+        let outcome = play(&mut game, &mut log, &Scpr::default(), &settings, &mut |_| Ok(()), observe).unwrap();
+        assert_eq!(outcome, Outcome::Reliable);
+        let last = last.unwrap();
+        let estimate = last.estimate.unwrap();
+        assert_eq!((last.samples, last.evaluations), (log.len() as u64, log.evaluations()));
+        assert!(estimate.reliability >= 0.9);
+        let actual = cokv_shapley::statistics::pearson(&estimate.values, &truth).powi(2);
+        assert!(actual > 0.75, "stopped at {actual} with noise {deviation}");
+        spent.push(log.evaluations());
+    }
+    assert!(spent.is_sorted() && spent[2] > 2 * spent[0], "{spent:?}");
+
+    let mut noise = Noisy { game: Symmetric { by_size: vec![0.0; players + 1] }, deviation: 0.1, seed: 2 };
+    let mut log = empty_log(plan(&noise, Design::middle(players), 2));
+    let stop = Stop { evaluations: Some(2000), ..Stop::default() };
+    let settings = PlaySettings { stop, round: 20, ..PlaySettings::default() };
+    let proceed = &mut |_: &Progress| ControlFlow::Continue(());
+    let outcome = play(&mut noise, &mut log, &Scpr::default(), &settings, &mut |_| Ok(()), proceed).unwrap();
+    assert_eq!(outcome, Outcome::Evaluations);
+}
+
+#[test]
+fn the_other_rules_stop() {
+    let outcome = |stop: Stop, deviation: f64| {
+        let mut game = Noisy { game: Unanimity::like_heads(40, 3), deviation, seed: 2 };
+        let mut log = empty_log(plan(&game, Design::authors(40), 2));
+        let settings = PlaySettings { stop, round: 20, ..PlaySettings::default() };
+        let proceed = &mut |_: &Progress| ControlFlow::Continue(());
+        play(&mut game, &mut log, &Ssv::default(), &settings, &mut |_| Ok(()), proceed).unwrap()
+    };
+    let limited = Stop { reliability: None, evaluations: Some(3000), ..Stop::default() };
+    let mae = Stop { two_run_mae: true, ..limited.clone() };
+    assert_eq!(outcome(mae.clone(), 0.05), Outcome::TwoRunMae);
+    assert_eq!(outcome(mae, 5.0), Outcome::Evaluations);
+    let distance = Stop { allocation_distance: Some(0.15), ..limited.clone() };
+    assert_eq!(outcome(distance.clone(), 0.01), Outcome::AllocationDistance);
+    assert_eq!(outcome(distance, 5.0), Outcome::Evaluations);
+    assert_eq!(outcome(Stop { time: Some(Duration::ZERO), ..limited }, 0.1), Outcome::Time);
+}
+
+#[test]
+fn broken_games_and_settings_say_so() {
+    struct Broken;
+    impl Game for Broken {
+        fn players(&self) -> usize {
+            4
+        }
+        fn evaluate(&mut self, queries: &[Query<'_>], utilities: &mut [f64]) -> Result<(), GameError> {
+            for (query, utility) in queries.iter().zip(utilities) {
+                *utility = if query.coalition.to_string() == "4:6" { f64::NAN } else { 0.5 };
+            }
+            Ok(())
+        }
+    }
+    let mut log = empty_log(plan(&Broken, Design::Exhaustive, 0));
+    let mut kept = 0;
+    let proceed = &mut |_: &Progress| ControlFlow::Continue(());
+    let keep = &mut |_: Kept<'_>| {
+        kept += 1;
+        Ok(())
+    };
+    let settings = PlaySettings::default();
+    let error = play(&mut Broken, &mut log, &Exact {}, &settings, keep, proceed).unwrap_err();
+    assert_eq!(error.to_string(), "the utility of coalition 4:6 on instance 0 is NaN, which is not a finite number");
+    // The ends and seven of eight pairs were whole.
+    assert_eq!((kept, log.len()), (8, 7));
+
+    let attempt = |log: &mut SampleLog, estimator: &dyn Estimator, settings: PlaySettings| {
+        let proceed = &mut |_: &Progress| ControlFlow::Continue(());
+        play(&mut Glove { left: 2, right: 2 }, log, estimator, &settings, &mut |_| Ok(()), proceed)
+    };
+    let log = || empty_log(plan(&Broken, Design::AllSizes, 0));
+    let shard = PlaySettings { shard: Shard { index: 2, count: 2 }, ..settings.clone() };
+    assert!(matches!(attempt(&mut log(), &Scpr::default(), shard), Err(PlayError::Settings(_))));
+    let batch = PlaySettings { batch: 0, ..settings.clone() };
+    assert!(matches!(attempt(&mut log(), &Scpr::default(), batch), Err(PlayError::Settings(_))));
+    assert!(matches!(attempt(&mut fresh(), &Scpr::default(), settings.clone()), Err(PlayError::Settings(_))));
+    let mut unplayed = log();
+    let wrong = attempt(&mut unplayed, &Permutation::default(), settings);
+    assert!(matches!(wrong, Err(PlayError::Fit(FitError::Design { .. }))));
+    assert_eq!(unplayed.evaluations(), 0);
+}
+
+#[test]
+fn sampled_scores_come_in_one_call() {
+    let layout = HeadLayout::new(2, 5, 5, 4).unwrap();
+    let sampled = Sampled {
+        layout,
+        estimator: Box::new(Exact {}),
+        design: None,
+        instances_per_sample: 1,
+        seed: 1,
+        settings: PlaySettings::default(),
+    };
+    let scores = sampled.estimate(&mut game()).unwrap();
+    assert_close(scores.values(), &exact_shapley(&mut game()).unwrap(), 1e-12);
+}
