@@ -22,6 +22,8 @@ pub mod random;
 pub mod registry;
 mod scores;
 pub mod select;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod view;
 
 pub use budget::{Budget, BudgetError, BudgetPlan};
@@ -30,8 +32,8 @@ pub use config::{ConfigError, ConfigTable};
 pub use game::{Game, GameError, ImportanceEstimator, Query};
 pub use layout::{HeadLayout, LayoutError};
 pub use method::Method;
-pub use policy::{AllocationRequest, BudgetAllocator, CacheCompressor, PolicyError, Protected};
+pub use policy::{AllocationRequest, BudgetAllocator, CacheCompressor, Gqa, PolicyError, Protected, Spending};
 pub use registry::Registry;
 pub use scores::{HeadScores, ScoresError, TokenScores};
 pub use select::{HeadSelection, Selection};
-pub use view::{LayerView, ObservationRequest, QueryStatistics};
+pub use view::{LayerView, ObservationRequest, QueryStatistics, RotaryEmbedding, RotaryPairs};

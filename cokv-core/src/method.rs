@@ -1,8 +1,8 @@
 //! A compressor and an allocator under one name: a column of the matrix.
 
 use crate::{
-    AllocationRequest, BudgetAllocator, CacheCompressor, HeadLayout, HeadScores, LayerView, ObservationRequest,
-    PolicyError, Protected, Selection, TokenScores, select,
+    AllocationRequest, BudgetAllocator, CacheCompressor, Gqa, HeadLayout, HeadScores, LayerView, ObservationRequest,
+    PolicyError, Protected, Selection, Spending, TokenScores, select,
 };
 
 /// A whole compression method: score, allocate, select.
@@ -36,8 +36,10 @@ impl Method {
 
     /// Everything that could change what the method keeps, defaults written out.
     pub fn definition(&self) -> String {
-        let head_scores =
-            self.head_scores.as_ref().map_or(String::new(), |scores| format!(" with {:?}", scores.values()));
+        let head_scores = self.head_scores.as_ref().map_or(String::new(), |scores| match scores.query_heads() {
+            None => format!(" with {:?}", scores.values()),
+            Some(query_heads) => format!(" with {query_heads:?} per query head"),
+        });
         format!("{:?}, {:?}{head_scores}", self.compressor, self.allocator)
     }
 
@@ -49,6 +51,21 @@ impl Method {
     /// What every head keeps, as far as its budget goes.
     pub fn protected(&self) -> Protected {
         self.compressor.protected()
+    }
+
+    /// How what is kept relates to the budget.
+    pub fn spending(&self) -> Spending {
+        self.allocator.spending()
+    }
+
+    /// What the budget counts.
+    pub fn gqa(&self) -> Gqa {
+        self.allocator.gqa()
+    }
+
+    /// Finds what is wrong with the method on this model before a prompt is read.
+    pub fn check(&self, layout: HeadLayout) -> Result<(), PolicyError> {
+        self.allocator.check(layout, self.head_scores.as_ref())
     }
 
     /// What prefill must record.

@@ -1,7 +1,9 @@
 //! The two seams that a compression method is made of.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
+use std::ops::Range;
 
+use serde::Deserialize;
 use thiserror::Error;
 
 use crate::{BudgetPlan, HeadLayout, HeadScores, LayerView, ObservationRequest, TokenScores};
@@ -46,6 +48,70 @@ pub enum PolicyError {
     /// The allocator works on scores that the run did not give it.
     #[error("{0}")]
     MissingScores(String),
+    /// The head scores were found on a model of another shape.
+    #[error(
+        "the head scores are for {} layers of {} KV heads, the model has {} layers of {}: score this model's own heads",
+        scores.0, scores.1, model.0, model.1
+    )]
+    OtherModel {
+        /// Layers and KV heads per layer of the scored model.
+        scores: (usize, usize),
+        /// Layers and KV heads per layer of the model at hand.
+        model: (usize, usize),
+    },
+    /// The heads cannot even keep what the compressor protects.
+    #[error(
+        "a total of {total} tokens is below the {protected} protected tokens (sinks and window) of each of {heads} KV \
+         heads: raise the budget to at least {protected} tokens per head or shorten the window"
+    )]
+    BudgetBelowProtected {
+        /// Tokens that all heads may keep together.
+        total: usize,
+        /// Protected tokens of one head, at most the prompt.
+        protected: usize,
+        /// KV heads of the model.
+        heads: usize,
+    },
+    /// Leaving out the lowest heads leaves out all of them.
+    #[error("`drop_lowest = {drop_lowest}` leaves none of the model's {heads} KV heads: it must be smaller than that")]
+    NothingLeft {
+        /// Heads to leave out.
+        drop_lowest: usize,
+        /// KV heads of the model.
+        heads: usize,
+    },
+}
+
+/// How an allocator's plan relates to the total that it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spending {
+    /// All of it, or the whole prompt where that is less.
+    Exact,
+    /// Some may be lost to rounding, or to heads that were given more than the prompt is long.
+    AtMost,
+    /// As published it may also come out above the total.
+    MayExceed,
+}
+
+/// What a budget counts in a model whose query heads share KV heads. Tables must print it: the two are not comparable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gqa {
+    /// Tokens of a KV head, stored once for its whole group (Ada-KV, CoKV, kvpress).
+    #[default]
+    PerKvHead,
+    /// Tokens of a query head, stored once for each of them: a group keeps that many times more (SnapKV, PyramidKV and
+    /// HeadKV as published).
+    PerQueryHead,
+}
+
+impl fmt::Display for Gqa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Gqa::PerKvHead => "per-kv-head",
+            Gqa::PerQueryHead => "per-query-head",
+        })
+    }
 }
 
 /// Prompt tokens that a compressor keeps whatever their scores are.
@@ -55,6 +121,14 @@ pub struct Protected {
     pub sinks: usize,
     /// Tokens at the end.
     pub window: usize,
+}
+
+impl Protected {
+    /// Positions that scores decide about: behind the sinks and before the window.
+    pub fn candidates(&self, prompt_len: usize) -> Range<usize> {
+        let end = prompt_len.saturating_sub(self.window);
+        self.sinks.min(end)..end
+    }
 }
 
 /// Says how much every prompt token is worth to every KV head.
@@ -100,9 +174,45 @@ pub struct AllocationRequest<'a> {
     pub head_scores: Option<&'a HeadScores>,
 }
 
+impl AllocationRequest<'_> {
+    /// Tokens that every head keeps whatever its scores: sinks and window, or the whole of a shorter prompt.
+    ///
+    /// # Errors
+    /// [`PolicyError::BudgetBelowProtected`] where the total does not pay for them.
+    pub fn protected_tokens(&self) -> Result<usize, PolicyError> {
+        let protected = self.prompt_len - self.protected.candidates(self.prompt_len).len();
+        let heads = self.layout.heads();
+        match heads.saturating_mul(protected) <= self.total {
+            true => Ok(protected),
+            false => Err(PolicyError::BudgetBelowProtected { total: self.total, protected, heads }),
+        }
+    }
+}
+
 /// Says how many prompt tokens each KV head keeps.
+///
+/// `cokv_core::testing` (feature `testing`) checks an implementation against everything that is promised here.
 pub trait BudgetAllocator: Debug + Send + Sync {
-    /// A count for every head, at most `prompt_len`, together at most `total` unless the allocator's documentation says
-    /// that it overspends as published.
+    /// A count for every head: at least what the compressor protects, at most `prompt_len`, together as
+    /// [`spending`](Self::spending) says.
+    ///
+    /// Raising a head's score never costs it a token. Unless the allocator's documentation says otherwise,
+    /// [exact](Spending::Exact) plans never take a token from a head when the total grows.
     fn allocate(&self, request: &AllocationRequest<'_>) -> Result<BudgetPlan, PolicyError>;
+
+    /// What can be seen to be wrong before there is a prompt: scores missing or of another model, settings that do not
+    /// fit the number of heads.
+    fn check(&self, _layout: HeadLayout, _head_scores: Option<&HeadScores>) -> Result<(), PolicyError> {
+        Ok(())
+    }
+
+    /// How the plans relate to the total.
+    fn spending(&self) -> Spending {
+        Spending::Exact
+    }
+
+    /// What the budget counts.
+    fn gqa(&self) -> Gqa {
+        Gqa::PerKvHead
+    }
 }

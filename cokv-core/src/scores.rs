@@ -2,17 +2,17 @@
 
 use thiserror::Error;
 
-use crate::HeadLayout;
+use crate::{HeadLayout, PolicyError};
 
 /// Scores whose number does not fit the heads they are for.
 #[derive(Debug, Error, PartialEq)]
 pub enum ScoresError {
-    /// A score for every KV head is needed, no more and no fewer.
-    #[error("{found} head scores were given for a model of {expected} KV heads")]
+    /// A score for every head is needed, no more and no fewer.
+    #[error("{found} head scores were given for a model of {expected} heads")]
     WrongLength {
         /// Scores given.
         found: usize,
-        /// KV heads of the model.
+        /// Heads of the model.
         expected: usize,
     },
     /// NaN or an infinity.
@@ -28,24 +28,56 @@ pub enum ScoresError {
 /// What each KV head is worth, found offline (Shapley values, retrieval scores): `[layers, kv_heads]`, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadScores {
+    layers: usize,
+    kv_heads: usize,
     values: Vec<f64>,
+    query_heads: Option<Vec<f64>>,
 }
 
 impl HeadScores {
     /// One finite score per KV head, in flat order.
     pub fn new(layout: HeadLayout, values: Vec<f64>) -> Result<Self, ScoresError> {
-        if values.len() != layout.heads() {
-            return Err(ScoresError::WrongLength { found: values.len(), expected: layout.heads() });
-        }
-        match values.iter().position(|value| !value.is_finite()) {
-            Some(head) => Err(ScoresError::NotFinite { head, value: values[head] }),
-            None => Ok(Self { values }),
-        }
+        let values = checked(values, layout.heads())?;
+        Ok(Self { layers: layout.layers, kv_heads: layout.kv_heads, values, query_heads: None })
     }
 
-    /// The scores in flat order.
+    /// One finite score per query head: `[layers, query_heads]`, row-major. A KV head is worth the mean of its group.
+    pub fn per_query_head(layout: HeadLayout, values: Vec<f64>) -> Result<Self, ScoresError> {
+        let query_heads = checked(values, layout.layers * layout.query_heads)?;
+        let group = layout.group();
+        // Divided first: the sum of two large scores may not be finite.
+        let mean = |group_scores: &[f64]| group_scores.iter().map(|score| score / group as f64).sum();
+        let kv_heads = query_heads.chunks_exact(group).map(mean).collect();
+        Ok(Self { query_heads: Some(query_heads), ..Self::new(layout, kv_heads)? })
+    }
+
+    /// The scores of the KV heads in flat order.
     pub fn values(&self) -> &[f64] {
         &self.values
+    }
+
+    /// The scores of the query heads, `[layers, query_heads]`, where they were found one by one.
+    pub fn query_heads(&self) -> Option<&[f64]> {
+        self.query_heads.as_deref()
+    }
+
+    /// Checks that the scores were found on a model of this shape.
+    pub fn check_model(&self, layout: HeadLayout) -> Result<(), PolicyError> {
+        let (scores, model) = ((self.layers, self.kv_heads), (layout.layers, layout.kv_heads));
+        match scores == model {
+            true => Ok(()),
+            false => Err(PolicyError::OtherModel { scores, model }),
+        }
+    }
+}
+
+fn checked(values: Vec<f64>, expected: usize) -> Result<Vec<f64>, ScoresError> {
+    if values.len() != expected {
+        return Err(ScoresError::WrongLength { found: values.len(), expected });
+    }
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(head) => Err(ScoresError::NotFinite { head, value: values[head] }),
+        None => Ok(values),
     }
 }
 
@@ -96,6 +128,22 @@ mod tests {
             ScoresError::NotFinite { head: 1, .. }
         ));
         assert_eq!(HeadScores::new(layout, vec![1.0, 2.0]).unwrap().values(), [1.0, 2.0]);
+    }
+
+    #[test]
+    fn a_kv_head_is_worth_the_mean_of_its_query_heads() {
+        let layout = HeadLayout::new(1, 4, 2, 4).unwrap();
+        let scores = HeadScores::per_query_head(layout, vec![1.0, 3.0, 0.0, 5.0]).unwrap();
+        assert_eq!(scores.values(), [2.0, 2.5]);
+        assert_eq!(scores.query_heads(), Some(&[1.0, 3.0, 0.0, 5.0][..]));
+        assert!(HeadScores::per_query_head(layout, vec![f64::MAX; 4]).is_ok());
+    }
+
+    #[test]
+    fn scores_of_another_model_name_both_shapes() {
+        let scores = HeadScores::new(HeadLayout::new(2, 3, 3, 4).unwrap(), vec![0.0; 6]).unwrap();
+        let error = scores.check_model(HeadLayout::new(3, 2, 2, 4).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("2 layers of 3 KV heads, the model has 3 layers of 2"), "{error}");
     }
 
     #[test]

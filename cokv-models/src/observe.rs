@@ -53,10 +53,11 @@ impl Recorder {
 
     /// `[tokens, query_heads, head_dim]` of the current chunk.
     pub(crate) fn queries_before_rope(&mut self, layer: usize, queries: &[f32]) {
-        let Some(first) = self.request.query_statistics else {
+        if !self.request.query_statistics {
             return;
-        };
-        let skipped = first.saturating_sub(self.seen) * self.layout.query_heads * self.layout.head_dim;
+        }
+        let first = QueryStatistics::FIRST_POSITION.saturating_sub(self.seen);
+        let skipped = first * self.layout.query_heads * self.layout.head_dim;
         if let Some(counted) = queries.get(skipped..).filter(|counted| !counted.is_empty()) {
             self.layers[layer].moments.add(self.layout, counted);
         }
@@ -129,7 +130,7 @@ mod tests {
         let layout = HeadLayout::new(1, 2, 1, 3).unwrap();
         let queries: Vec<f32> = (0..10 * 6).map(|i| (i as f32 * 0.7).sin()).collect();
         let record = |chunks: &[usize]| {
-            let request = ObservationRequest { query_statistics: Some(4), ..Default::default() };
+            let request = ObservationRequest { query_statistics: true, ..Default::default() };
             let mut recorder = Recorder::new(request, layout, 10);
             let mut seen = 0;
             for &tokens in chunks {

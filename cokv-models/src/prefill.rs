@@ -113,6 +113,8 @@ impl Prefill {
             query_statistics: statistics.as_ref(),
             keys: keys.as_deref(),
             values: values.as_deref(),
+            value_output_norms: None,
+            rotary: None,
         })
     }
 

@@ -1,5 +1,38 @@
 //! How many tokens each KV head keeps.
+//!
+//! Allocators have the same few steps: make weights of the head scores (`weights.rs`) or candidates of the token scores
+//! (`tokens.rs`), then share out what is left beside the protected tokens (`pool.rs`) in whole tokens
+//! ([`apportion`](crate::apportion)). Where a paper's rounding loses or overspends tokens, `rounding = "paper"` does so
+//! too and `rounding = "exact"` does not. `contract.rs` holds every registered allocator, in each of its forms, to
+//! `cokv_core::testing`.
 
+mod ada_kv;
+mod ada_pyramidkv;
+mod cokv;
+mod duo_attention;
+mod headkv;
+mod pool;
+mod proportional;
+mod pyramidkv;
+mod shapley_ada;
+mod tokens;
 mod uniform;
+mod water_filling;
+mod weights;
 
+pub use ada_kv::{AdaKv, Scope};
+pub use ada_pyramidkv::AdaPyramidKv;
+pub use cokv::CoKv;
+pub use duo_attention::DuoAttention;
+pub use headkv::HeadKv;
+pub use proportional::{Apportionment, Proportional};
+pub use pyramidkv::PyramidKv;
+pub use shapley_ada::ShapleyAda;
+pub use tokens::Normalise;
 pub use uniform::Uniform;
+pub use water_filling::{Curve, WaterFilling};
+
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod golden;

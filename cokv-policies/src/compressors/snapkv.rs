@@ -133,7 +133,7 @@ impl CacheCompressor for SnapKv {
 /// Mean over the rows of their first `prefix` columns.
 fn mean_of_rows(rows: &[f32], width: usize, prefix: usize) -> Vec<f32> {
     let mut mean = vec![0.0; prefix];
-    for row in rows.chunks_exact(width) {
+    for row in rows.chunks_exact(width.max(1)) {
         mean.iter_mut().zip(row).for_each(|(sum, weight)| *sum += weight);
     }
     let count = (rows.len() / width.max(1)) as f32;
