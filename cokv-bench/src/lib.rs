@@ -9,3 +9,4 @@ mod markdown;
 pub mod metrics;
 pub mod prompt;
 pub mod run;
+pub mod scores;

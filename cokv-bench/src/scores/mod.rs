@@ -1,0 +1,33 @@
+//! Files that say what each KV head is worth: ours, the published ones, and how to look at them.
+//!
+//! [`ScoreFile`] is our format; [`published`] reads those of CoKV, HeadKV and DuoAttention into it. [`compare`] measures
+//! how far files agree, [`show`] draws one on the terminal, [`plot`] as SVG.
+
+mod check;
+pub mod compare;
+mod error;
+mod file;
+mod number;
+mod palette;
+pub mod plot;
+pub mod published;
+mod row_format;
+pub mod show;
+mod stamp;
+pub mod statistics;
+mod storage;
+
+pub use error::{Problem, ScoreFileError};
+pub use file::{Format, Interaction, ScoreFile, Version};
+pub use stamp::{GameStamp, ModelStamp};
+
+/// The folder of published data, or none where this checkout has none; then a test says so and passes.
+#[cfg(test)]
+fn shared() -> Option<std::path::PathBuf> {
+    let folder = std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared"));
+    let found = folder.is_dir();
+    if !found {
+        eprintln!("skipped: there is no folder {}", folder.display());
+    }
+    found.then_some(folder)
+}
