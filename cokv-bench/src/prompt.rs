@@ -1,7 +1,7 @@
 //! From a record to the token ids that the model sees.
 
 use cokv_models::tokenizer::Tokenizer;
-use cokv_models::{LanguageModel, ModelError};
+use cokv_models::{LanguageModel, ModelError, StopRule};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Record, TaskProtocol};
@@ -49,6 +49,26 @@ pub fn build(
         None => Vec::new(),
     };
     Ok(Prompt { tokens, answer, shortened_from })
+}
+
+/// Tokens left free for what a chat template adds around a prompt.
+const CHAT_MARGIN: usize = 64;
+
+/// Tokens that a prompt may have, by default, before its middle is cut out: what the model can attend to, less the answer.
+pub fn room(model: &LanguageModel, answer_tokens: usize) -> usize {
+    model.config().max_tokens().saturating_sub(answer_tokens + CHAT_MARGIN)
+}
+
+/// When a generated answer of the task ends.
+pub fn stop_rule(model: &LanguageModel, protocol: &TaskProtocol) -> Result<StopRule, ModelError> {
+    let mut tokens = model.stop_tokens().to_vec();
+    let mut min_new_tokens = 0;
+    if protocol.stops_at_newline {
+        tokens.extend(model.tokenizer().encode("\n", false)?.last());
+        // As LongBench's pred.py: an answer that would begin with its end is not taken.
+        min_new_tokens = 1;
+    }
+    Ok(StopRule { tokens, max_new_tokens: protocol.max_new_tokens, min_new_tokens })
 }
 
 /// Keeps the first and the last half of `limit` tokens, and tells how many there were where that is fewer. Halves are

@@ -58,7 +58,7 @@ pub struct Arguments {
 }
 
 /// Reads a value by its name in TOML files.
-fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     T::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text))
         .map_err(|error| error.to_string())
 }

@@ -1,6 +1,7 @@
 //! The `cokv` command line.
 
 mod bench;
+mod estimate;
 mod fetch;
 mod generate;
 mod load;
@@ -25,6 +26,8 @@ struct Arguments {
 enum Command {
     Bench(bench::Arguments),
     Generate(generate::Arguments),
+    Estimate(estimate::Arguments),
+    Merge(estimate::Merge),
     Score(score::Arguments),
     Fetch(fetch::Arguments),
     Methods(methods::Arguments),
@@ -36,6 +39,8 @@ pub fn main_with(registry: Registry) -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Bench(arguments) => bench::run(&arguments, &registry),
         Command::Generate(arguments) => generate::run(&arguments, &registry),
+        Command::Estimate(arguments) => estimate::run(&arguments),
+        Command::Merge(arguments) => estimate::merge(&arguments),
         Command::Score(arguments) => score::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
         Command::Methods(arguments) => methods::run(&arguments, &registry),

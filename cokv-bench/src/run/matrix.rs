@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use cokv_core::{Budget, Method, ObservationRequest, Selection};
 use cokv_models::cache::RaggedCache;
-use cokv_models::{LanguageModel, ModelError, Prefill, StopRule};
+use cokv_models::{LanguageModel, ModelError, Prefill};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -119,8 +119,7 @@ impl<'a> Matrix<'a> {
         let request = config.methods.iter().fold(ObservationRequest::default(), |all, m| all.union(m.observations()));
         let limit = |protocol: &TaskProtocol| {
             let answer = protocol.max_new_tokens.max(run.run.answer_tokens);
-            let room = model.config().max_tokens().saturating_sub(answer + CHAT_MARGIN);
-            run.data.max_prompt_tokens.unwrap_or(room)
+            run.data.max_prompt_tokens.unwrap_or_else(|| prompt::room(model, answer))
         };
         let tokens_of = |text: &str| model.tokenizer().encode(text, true).map_or(usize::MAX, |ids| ids.len());
         let mut jobs: Vec<Job> = Vec::new();
@@ -232,9 +231,12 @@ impl<'a> Matrix<'a> {
 
         let damages = damage(self.model, &mut caches, &job.prompt.answer)?;
         let started = Instant::now();
-        let answers = self
-            .model
-            .greedy(&mut caches, prefill.logits(), &self.stop_rule(&job.protocol)?, |_, _| ControlFlow::Continue(()))?;
+        let answers = self.model.greedy(
+            &mut caches,
+            prefill.logits(),
+            &prompt::stop_rule(self.model, &job.protocol)?,
+            |_, _| ControlFlow::Continue(()),
+        )?;
         let decode_seconds = started.elapsed().as_secs_f64();
 
         let Job { protocol, record, prompt, fingerprints } = job;
@@ -296,21 +298,7 @@ impl<'a> Matrix<'a> {
         };
         self.cells.iter().map(select).collect()
     }
-
-    fn stop_rule(&self, protocol: &TaskProtocol) -> Result<StopRule, ModelError> {
-        let mut tokens = self.model.stop_tokens().to_vec();
-        let mut min_new_tokens = 0;
-        if protocol.stops_at_newline {
-            tokens.extend(self.model.tokenizer().encode("\n", false)?.last());
-            // As LongBench's pred.py: an answer that would begin with its end is not taken.
-            min_new_tokens = 1;
-        }
-        Ok(StopRule { tokens, max_new_tokens: protocol.max_new_tokens, min_new_tokens })
-    }
 }
-
-/// Tokens left free for what a chat template adds around a prompt.
-const CHAT_MARGIN: usize = 64;
 
 fn failed(task: &str, record: &str) -> impl Fn(ModelError) -> RunError + use<> {
     let (task, record) = (task.to_owned(), record.to_owned());
@@ -322,7 +310,7 @@ fn is_done(job: &Job, results: &Results) -> bool {
 }
 
 /// To be raised when a change of code changes results, so that rows from before are not taken for rows from after.
-const NUMERICS: u32 = 2;
+pub(crate) const NUMERICS: u32 = 2;
 
 /// Hash of all that could change a row.
 fn fingerprint(

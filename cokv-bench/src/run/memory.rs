@@ -1,9 +1,19 @@
-//! How much memory the process has taken.
+//! How much memory the process has taken, and how much there is.
 
 /// Peak resident memory in bytes, where the system tells (Linux).
 pub fn peak_resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    field("/proc/self/status", "VmHWM:")
+}
+
+/// Memory that the machine could give, in bytes, where the system tells (Linux).
+pub fn available_bytes() -> Option<u64> {
+    field("/proc/meminfo", "MemAvailable:")
+}
+
+/// A line such as `VmHWM:  1234 kB`, in bytes.
+fn field(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
     let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kibibytes * 1024)
 }

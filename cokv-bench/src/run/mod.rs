@@ -6,6 +6,7 @@ pub mod memory;
 mod store;
 mod table;
 
+pub(crate) use matrix::NUMERICS;
 pub use matrix::{Matrix, Observer, Plan, RunError};
 pub use measure::Damage;
 pub use store::{Opened, Results, Row, RunStore, StoreError};

@@ -1,0 +1,186 @@
+//! From records to the game that a model plays on them, and from the samples of a game to head scores.
+
+use cokv_core::GameError;
+use cokv_models::game::{GameRecord, GameRules, Scorer, Unplayable, Utility};
+use cokv_models::{LanguageModel, ModelError};
+use cokv_shapley::{Estimate, Estimator, FitError, SampleLog, interactions};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::config::DataSettings;
+use crate::data::{DataError, Record, Suite, TaskProtocol, TaskRecords};
+use crate::metrics;
+use crate::prompt;
+use crate::run::NUMERICS;
+use crate::scores::{GameStamp, Interaction, ModelStamp, ScoreFile};
+
+/// Heads whose pairs are looked at.
+const INTERACTING_HEADS: usize = 14;
+
+/// How a coalition's success is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UtilityChoice {
+    /// exp(mean log p) of the reference answer.
+    #[default]
+    AnswerProbability,
+    /// Mean log p of the reference answer.
+    LogLikelihood,
+    /// Minus the divergence from the full cache along its own answer; needs no reference.
+    Agreement,
+    /// The task's metric of a generated answer.
+    Metric,
+}
+
+/// Why there is nothing to calibrate on.
+#[derive(Debug, Error)]
+pub enum CalibrationError {
+    /// The records cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A record cannot be tokenised.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// Records that tell something about heads, with what scores their answers.
+#[derive(Debug)]
+pub struct Calibration {
+    records: Vec<(TaskProtocol, Record, GameRecord)>,
+    /// What was left out and why, a line each.
+    pub notices: Vec<String>,
+    /// Names of the tasks.
+    pub tasks: Vec<String>,
+}
+
+impl Calibration {
+    /// Tokenises the records of all tasks that `data` asks for and leaves out those on which masking cannot matter.
+    pub fn open(
+        model: &LanguageModel,
+        data: &DataSettings,
+        choice: UtilityChoice,
+        rules: &GameRules,
+        answer_tokens: usize,
+    ) -> Result<Self, CalibrationError> {
+        let limit = |protocol: &TaskProtocol| {
+            let answer = protocol.max_new_tokens.max(answer_tokens).max(rules.agreement_tokens);
+            data.max_prompt_tokens.unwrap_or_else(|| prompt::room(model, answer))
+        };
+        let tokens_of = |text: &str| model.tokenizer().encode(text, true).map_or(usize::MAX, |ids| ids.len());
+        let mut calibration = Self { records: Vec::new(), notices: Vec::new(), tasks: Vec::new() };
+        for TaskRecords { protocol, records } in Suite::open(data)?.tasks(data, limit, &tokens_of)? {
+            calibration.tasks.push(protocol.name.clone());
+            for record in records {
+                let mut built = prompt::build(model, &protocol, &record, limit(&protocol), data.chat_template)?;
+                built.answer.truncate(answer_tokens);
+                let stop = prompt::stop_rule(model, &protocol)?;
+                let name = format!("{} {}", protocol.name, record.id);
+                let game_record = GameRecord { name: name.clone(), prompt: built.tokens, answer: built.answer, stop };
+                match game_record.playable(&choice.without_scorer(), rules) {
+                    Ok(()) => calibration.records.push((protocol.clone(), record, game_record)),
+                    Err(reason) => calibration.notices.push(left_out(&name, reason)),
+                }
+            }
+        }
+        Ok(calibration)
+    }
+
+    /// The records as the game takes them.
+    pub fn game_records(&self) -> Vec<GameRecord> {
+        self.records.iter().map(|(_, _, record)| record.clone()).collect()
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether no record is left.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The utility; `metric` decodes and scores as the benchmark does.
+    pub fn utility<'a>(&'a self, choice: UtilityChoice, model: &'a LanguageModel) -> Utility<'a> {
+        match choice {
+            UtilityChoice::Metric => Utility::Metric(self.scorer(model)),
+            other => other.without_scorer(),
+        }
+    }
+
+    fn scorer<'a>(&'a self, model: &'a LanguageModel) -> Scorer<'a> {
+        Box::new(move |instance, answer| -> Result<f64, GameError> {
+            let (protocol, record, _) = &self.records[instance];
+            let prediction = model.tokenizer().decode(answer, true)?;
+            let Record { answers, all_classes, .. } = record;
+            Ok(metrics::score_prediction(&protocol.name, protocol.metric, &prediction, answers, all_classes))
+        })
+    }
+
+    /// Hash of all that could change a utility.
+    pub fn fingerprint(&self, model: &str, held_as: &str, choice: UtilityChoice, rules: &GameRules) -> String {
+        let GameRules { window, holdout_suffix, agreement_tokens, memory_bytes: _ } = rules;
+        let mut parts = vec![
+            format!("{} {NUMERICS} {model} {held_as} {choice:?}", env!("CARGO_PKG_VERSION")),
+            format!("{window} {holdout_suffix} {agreement_tokens}"),
+        ];
+        for (protocol, record, game_record) in &self.records {
+            parts.push(format!("{} {:?} {:?}", protocol.name, protocol.metric, record.answers));
+            parts.push(format!("{:?} {:?} {:?}", game_record.prompt, game_record.answer, game_record.stop));
+        }
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl UtilityChoice {
+    /// The name in files and on the command line.
+    pub fn name(self) -> &'static str {
+        self.without_scorer().name()
+    }
+
+    fn without_scorer(self) -> Utility<'static> {
+        match self {
+            Self::AnswerProbability => Utility::AnswerProbability,
+            Self::LogLikelihood => Utility::LogLikelihood,
+            Self::Agreement => Utility::Agreement,
+            Self::Metric => Utility::Metric(Box::new(|_, _| Err("this utility scores nothing".into()))),
+        }
+    }
+}
+
+fn left_out(name: &str, reason: Unplayable) -> String {
+    format!("{name} is left out: {reason}")
+}
+
+/// A score file of what the samples say now.
+pub fn score_file(
+    model: ModelStamp,
+    game: GameStamp,
+    estimator: &dyn Estimator,
+    log: &SampleLog,
+) -> Result<(ScoreFile, Estimate), FitError> {
+    let estimate = estimator.fit(log)?;
+    let head = |flat: usize| [flat / model.kv_heads, flat % model.kv_heads];
+    // A log too short or without pairs says nothing about pairs of heads, and that is no error.
+    let found = interactions(log, &estimate.values, INTERACTING_HEADS).unwrap_or_default();
+    let interactions = found
+        .iter()
+        .map(|pair| Interaction { first: head(pair.first), second: head(pair.second), effect: pair.effect, t: pair.t })
+        .collect();
+    let split_half = cokv_shapley::diagnostics::split_half(log, estimator).ok();
+    let mut file =
+        ScoreFile::new(model, estimator.name(), &estimate.values).with_standard_errors(&estimate.standard_errors);
+    file.reliability = Some(estimate.reliability);
+    file.split_half = split_half.map(|halves| halves.spearman).filter(|correlation| correlation.is_finite());
+    file.samples = Some(estimate.samples);
+    file.evaluations = Some(estimate.evaluations);
+    file.game = Some(game);
+    file.interactions = interactions;
+    Ok((file, estimate))
+}
