@@ -1,15 +1,17 @@
 //! The TOML file that describes a run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use cokv_core::{Budget, ConfigError, ConfigTable, Method, Registry};
+use cokv_core::{Budget, ConfigError, ConfigTable, Method, PolicyError, Registry};
 use cokv_models::cache::CacheType;
 use cokv_models::linear::WeightType;
 use cokv_models::source::DEFAULT_MODEL;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::prompt::ChatUse;
+use crate::scores::{ModelStamp, ScoreFile, ScoreFileError};
 
 /// Everything but the methods, defaults filled in.
 #[derive(Clone, Debug, Serialize)]
@@ -120,6 +122,8 @@ pub struct Config {
     pub run: RunConfig,
     /// The methods, in the order of the file.
     pub methods: Vec<Method>,
+    /// The score file of each method, where it names one: `scores = "FILE"`.
+    pub scores: Vec<Option<PathBuf>>,
 }
 
 impl Config {
@@ -167,7 +171,9 @@ impl Config {
         }
         let run = RunConfig { name, budgets, model: model.read()?, data: settings, run: run.read()? };
         let mut methods: Vec<Method> = Vec::new();
-        for table in tables {
+        let mut scores = Vec::new();
+        for mut table in tables {
+            scores.push(table.take_choice("scores")?.map(|file| PathBuf::from(file.name)));
             let method = registry.method(table.clone())?;
             if methods.iter().any(|other| other.name() == method.name()) {
                 let message =
@@ -176,8 +182,43 @@ impl Config {
             }
             methods.push(method);
         }
-        Ok(Self { run, methods })
+        Ok(Self { run, methods, scores })
     }
+
+    /// Reads the methods' score files and checks every method on the model's heads, before any long work. Returns what
+    /// the user should know of the files.
+    pub fn fit_to(&mut self, model: &ModelStamp) -> Result<Vec<String>, MethodError> {
+        let layout = model.layout().map_err(|problem| problem.at(Path::new(&model.name)))?;
+        let mut notices = Vec::new();
+        let mut fitted = Vec::with_capacity(self.methods.len());
+        for (mut method, path) in std::mem::take(&mut self.methods).into_iter().zip(&self.scores) {
+            if let Some(path) = path {
+                let file = ScoreFile::read(path)?;
+                notices.extend(file.model.notice(model).map(|notice| format!("{}: {notice}", path.display())));
+                method = method.with_head_scores(file.head_scores(model).map_err(|problem| problem.at(path))?);
+            }
+            method.check(layout).map_err(|error| MethodError::Policy { method: method.name().into(), error })?;
+            fitted.push(method);
+        }
+        self.methods = fitted;
+        Ok(notices)
+    }
+}
+
+/// Why a method cannot be run on a model.
+#[derive(Debug, Error)]
+pub enum MethodError {
+    /// Its score file cannot be used.
+    #[error(transparent)]
+    Scores(#[from] ScoreFileError),
+    /// Its settings do not fit the model, or it needs scores.
+    #[error("method `{method}`: {error}; head scores are named by scores = \"FILE\" in its table")]
+    Policy {
+        /// Name of the method.
+        method: String,
+        /// What is wrong.
+        error: PolicyError,
+    },
 }
 
 #[cfg(test)]

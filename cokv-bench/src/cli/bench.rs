@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::data::Suite;
 use crate::run::memory::{mebibytes, peak_resident_bytes};
 use crate::run::{Matrix, Observer, Opened, Plan, Results, RunStore, Summary, summarise};
+use crate::scores::ModelStamp;
 
 /// Run a matrix of methods and budgets on one model
 ///
@@ -63,12 +64,14 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let started = Instant::now();
     let file = arguments.config.display().to_string();
     let text = std::fs::read_to_string(&arguments.config).with_context(|| file.clone())?;
-    let config = Config::parse(&file, &text, registry)?;
+    let mut config = Config::parse(&file, &text, registry)?;
     let suite = Suite::open(&config.run.data)?;
-    let settings = &config.run.model;
     let folder = config.run.run.folder.join(&config.run.name);
 
+    let settings = config.run.model.clone();
     let Loaded { model, fingerprint } = load(&settings.source, settings.weights, settings.cache)?;
+    let notices = config.fit_to(&ModelStamp::of(&settings.source, &fingerprint, model.config().layout))?;
+    notices.iter().for_each(|notice| eprintln!("note: {notice}"));
     let matrix = Matrix::prepare(&config, suite, &model, &fingerprint)?;
     if arguments.plan {
         eprintln!("{}", describe(&config, &matrix.plan(&Results::read(&folder)?)));

@@ -239,14 +239,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         eprintln!("stopped; {} samples are in {}; the same command goes on", log.len(), samples.display());
         return Ok(());
     }
-    let stamp = ModelStamp {
-        name: arguments.model.clone(),
-        fingerprint: Some(fingerprint),
-        layers: layout.layers,
-        query_heads: layout.query_heads,
-        kv_heads: layout.kv_heads,
-        head_dim: layout.head_dim,
-    };
+    let stamp = ModelStamp::of(&arguments.model, &fingerprint, layout);
     let (scores, estimate) = score_file(stamp, game_stamp, estimator.as_ref(), &log)?;
     scores.write(&arguments.out)?;
     if !arguments.quiet {

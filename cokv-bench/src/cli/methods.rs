@@ -17,11 +17,11 @@ pub fn run(_: &Arguments, registry: &Registry) -> Result<()> {
     let table = ConfigTable::parse("defaults", "")?;
     let mut lines = vec!["compressors".to_owned()];
     for name in registry.compressors() {
-        lines.push(format!("  {name:<16} {:?}", registry.compressor(&Choice::named(name, &table))?));
+        lines.push(format!("  {name:<18} {:?}", registry.compressor(&Choice::named(name, &table))?));
     }
     lines.push("allocators".into());
     for name in registry.allocators() {
-        lines.push(format!("  {name:<16} {:?}", registry.allocator(&Choice::named(name, &table))?));
+        lines.push(format!("  {name:<18} {:?}", registry.allocator(&Choice::named(name, &table))?));
     }
     print(&lines.join("\n"))
 }

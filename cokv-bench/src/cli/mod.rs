@@ -7,7 +7,9 @@ mod generate;
 mod load;
 mod methods;
 mod output;
+mod plan;
 mod score;
+mod scores;
 
 use std::process::ExitCode;
 
@@ -28,6 +30,8 @@ enum Command {
     Generate(generate::Arguments),
     Estimate(estimate::Arguments),
     Merge(estimate::Merge),
+    Scores(scores::Arguments),
+    Plan(plan::Arguments),
     Score(score::Arguments),
     Fetch(fetch::Arguments),
     Methods(methods::Arguments),
@@ -41,6 +45,8 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::Generate(arguments) => generate::run(&arguments, &registry),
         Command::Estimate(arguments) => estimate::run(&arguments),
         Command::Merge(arguments) => estimate::merge(&arguments),
+        Command::Scores(arguments) => scores::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments, &registry),
         Command::Score(arguments) => score::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
         Command::Methods(arguments) => methods::run(&arguments, &registry),

@@ -45,6 +45,12 @@ impl ModelStamp {
         Ok(HeadLayout::new(self.layers, self.query_heads, self.kv_heads, self.head_dim)?)
     }
 
+    /// A model that was loaded.
+    pub fn of(name: &str, fingerprint: &str, layout: HeadLayout) -> Self {
+        let HeadLayout { layers, query_heads, kv_heads, head_dim } = layout;
+        Self { name: name.into(), fingerprint: Some(fingerprint.into()), layers, query_heads, kv_heads, head_dim }
+    }
+
     /// What to tell a user who takes this model's scores for another model, or for what may be another one.
     pub fn notice(&self, used: &Self) -> Option<String> {
         let same = match (&self.fingerprint, &used.fingerprint) {
