@@ -180,3 +180,63 @@ fn mistakes_are_clear_errors_before_any_work() {
     let output = cokv(folder.path(), &["score", "."]);
     assert!(stderr(&output).contains("no <task>.jsonl"), "{}", stderr(&output));
 }
+
+#[test]
+fn estimates_resume_merge_plan_and_run_as_a_method() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let source = wheel_source();
+    let estimate = |out: &str, rest: &[&str]| {
+        let mut arguments = vec!["estimate", "--model", &source, "--task", "passkey", "--records", "2"];
+        arguments.extend(["--context-tokens", "200", "--batch", "16", "--out", out]);
+        arguments.extend(rest);
+        cokv(path, &arguments)
+    };
+    let few = ["--max-evaluations", "68"];
+    assert!(stdout(&estimate("a.scores.json", &few)).contains("90 "), "a table of heads");
+    let whole = fs::read_to_string(path.join("a.scores.json")).unwrap();
+    let log = fs::read_to_string(path.join("a.samples.jsonl")).unwrap();
+    assert_eq!(log.lines().count(), 2 + 32, "a header, the ends, 32 pairs of coalitions");
+
+    // Killed in the middle of a line, and resumed: the same coalitions, and scores that differ by rounding at most.
+    fs::write(path.join("b.samples.jsonl"), &log[..log.len() / 2]).unwrap();
+    assert!(stderr(&estimate("b.scores.json", &few)).contains("going on after"));
+    let scores = |text: &str| -> Vec<f64> {
+        let json: Json = serde_json::from_str(text).unwrap();
+        let layers = json["scores"].as_array().unwrap();
+        layers.iter().flat_map(|layer| layer.as_array().unwrap()).map(|score| score.as_f64().unwrap()).collect()
+    };
+    let resumed = fs::read_to_string(path.join("b.scores.json")).unwrap();
+    for (a, b) in scores(&whole).iter().zip(scores(&resumed)) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
+
+    // Merging a file with a part of itself gives the whole.
+    fs::write(path.join("part.samples.jsonl"), log.lines().take(20).collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    let merge = ["merge", "part.samples.jsonl", "a.samples.jsonl", "--out", "c.samples.jsonl"];
+    stdout(&cokv(path, &merge));
+    assert_eq!(fs::read_to_string(path.join("c.samples.jsonl")).unwrap(), log);
+
+    // Another utility is another game, and its samples are not mixed in.
+    let other = estimate("a.scores.json", &["--utility", "agreement", "--max-evaluations", "68"]);
+    assert!(!other.status.success() && stderr(&other).contains("a.samples.jsonl"), "{}", stderr(&other));
+    assert_eq!(fs::read_to_string(path.join("a.samples.jsonl")).unwrap(), log);
+
+    let shown = stdout(&cokv(path, &["scores", "show", "a.scores.json", "--svg", "a.svg"]));
+    assert!(shown.contains("reliability") && fs::read_to_string(path.join("a.svg")).unwrap().contains("<svg"));
+    assert!(stdout(&cokv(path, &["scores", "compare", "a.scores.json", "b.scores.json"])).contains("1.00"));
+
+    let plan = ["plan", "--scores", "a.scores.json", "--allocator", "cokv", "--budget", "32", "--json"];
+    let plan: Json = serde_json::from_str(&stdout(&cokv(path, &plan))).unwrap();
+    assert_eq!(plan["budgets"].as_array().unwrap().len(), 30);
+    assert!(plan["spent"].as_u64().unwrap() <= 32 * 90);
+    let adaptive = cokv(path, &["plan", "--scores", "a.scores.json", "--allocator", "ada-kv", "--budget", "32"]);
+    assert!(stderr(&adaptive).contains("depends on the prompt's own token scores"), "{}", stderr(&adaptive));
+
+    let method = "[[method]]\ncompressor = 'snapkv'\nallocator = 'cokv'\nscores = 'a.scores.json'\n";
+    fs::write(path.join("cokv.toml"), config(PASSKEY, method)).unwrap();
+    assert!(stdout(&cokv(path, &["bench"])).contains("| snapkv+cokv |"));
+    fs::write(path.join("none.toml"), config(PASSKEY, &method.replace("scores = 'a.scores.json'", ""))).unwrap();
+    let missing = stderr(&cokv(path, &["bench", "--config", "none.toml"]));
+    assert!(missing.contains("scores = \"FILE\""), "{missing}");
+}

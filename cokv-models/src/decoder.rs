@@ -6,7 +6,7 @@
 
 use candle_core::{Device, Tensor};
 use candle_nn::ops::{rms_norm, silu};
-use cokv_core::HeadLayout;
+use cokv_core::{HeadLayout, RotaryEmbedding};
 
 use crate::cache::RaggedCache;
 use crate::config::{Architecture, ModelConfig};
@@ -129,6 +129,11 @@ impl Decoder {
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// How queries and keys are turned by their positions.
+    pub(crate) fn rotary(&self) -> RotaryEmbedding {
+        self.rope.embedding()
     }
 
     /// Runs new tokens of all rows, appends their keys and values to the rows' caches, and returns their hidden states

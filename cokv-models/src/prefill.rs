@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cokv_core::{HeadLayout, LayerView, Method, ObservationRequest, Selection, TokenScores};
+use cokv_core::{HeadLayout, LayerView, Method, ObservationRequest, RotaryEmbedding, Selection, TokenScores};
 
 use crate::cache::{CacheType, HeadRows, PromptCache, RaggedCache};
 use crate::decoder::{Decoder, Row};
@@ -20,6 +20,7 @@ pub struct Prefill {
     request: ObservationRequest,
     observations: Vec<LayerObservations>,
     logits: Vec<f32>,
+    rotary: RotaryEmbedding,
 }
 
 impl Prefill {
@@ -34,6 +35,9 @@ impl Prefill {
         if prompt.is_empty() {
             return Err(ModelError::EmptyPrompt);
         }
+        if request.value_output_norms {
+            return Err(ModelError::NotRecorded("the norms of values behind the output projection"));
+        }
         decoder.config().check_length(prompt.len())?;
         let layout = decoder.config().layout;
         let mut cache = RaggedCache::with_capacity(layout, cache_type, prompt.len());
@@ -47,7 +51,13 @@ impl Prefill {
         }
         let last = last.ok_or(ModelError::EmptyPrompt)?;
         let logits = decoder.finite_logits(&last, || format!("after the {} tokens of the prompt", prompt.len()))?;
-        Ok(Self { cache: Arc::new(cache.into_prompt()), request, observations: recorder.into_layers(), logits })
+        Ok(Self {
+            cache: Arc::new(cache.into_prompt()),
+            request,
+            observations: recorder.into_layers(),
+            logits,
+            rotary: decoder.rotary(),
+        })
     }
 
     /// Keys and values of the whole prompt.
@@ -114,7 +124,7 @@ impl Prefill {
             keys: keys.as_deref(),
             values: values.as_deref(),
             value_output_norms: None,
-            rotary: None,
+            rotary: Some(&self.rotary),
         })
     }
 

@@ -1,6 +1,6 @@
 //! Rotary position embedding.
 
-use cokv_core::HeadLayout;
+use cokv_core::{HeadLayout, RotaryEmbedding, RotaryPairs};
 
 use crate::config::{ModelConfig, RopePairs, RopeScaling};
 
@@ -30,6 +30,15 @@ impl Rope {
             }
         });
         Self { frequencies: frequencies.collect(), pairs: config.rope_pairs }
+    }
+
+    /// What policies see of it.
+    pub fn embedding(&self) -> RotaryEmbedding {
+        let pairs = match self.pairs {
+            RopePairs::Halves => RotaryPairs::Halves,
+            RopePairs::Neighbours => RotaryPairs::Neighbours,
+        };
+        RotaryEmbedding { frequencies: self.frequencies.clone(), pairs }
     }
 
     /// Cosines and sines of some positions.
