@@ -13,6 +13,9 @@ enum Task {
     /// Build cokv for this machine's processor and run a matrix: cargo xtask bench --config cokv.toml
     #[command(disable_help_flag = true)]
     Bench(Passed),
+    /// Build cokv for this machine's processor and find out what each head is worth: cargo xtask estimate --help
+    #[command(disable_help_flag = true)]
+    Estimate(Passed),
     /// Build cokv for this machine's processor and run any of its commands: cargo xtask cokv generate --help
     #[command(disable_help_flag = true)]
     Cokv(Passed),
@@ -48,6 +51,7 @@ struct Passed {
 fn main() -> Result<()> {
     match Task::parse() {
         Task::Bench(Passed { features, rest }) => run(Command::new(build(features)?).arg("bench").args(rest)),
+        Task::Estimate(Passed { features, rest }) => run(Command::new(build(features)?).arg("estimate").args(rest)),
         Task::Cokv(Passed { features, rest }) => run(Command::new(build(features)?).args(rest)),
         Task::Fetch { rest } => {
             let rest = if rest.is_empty() { vec!["smollm2-135m-instruct".into()] } else { rest };

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use cokv_core::{Budget, Method, ObservationRequest, Selection};
+use cokv_core::{Budget, Method, ObservationRequest, PolicyError, Selection};
 use cokv_models::cache::RaggedCache;
 use cokv_models::{LanguageModel, ModelError, Prefill};
 use sha2::{Digest, Sha256};
@@ -46,6 +46,18 @@ struct Cell<'a> {
 }
 
 impl Cell<'_> {
+    /// A budget that does not pay for the tokens which the method always keeps would stop the run at this prompt.
+    fn check(&self, model: &LanguageModel, prompt_len: usize) -> Result<(), ModelError> {
+        let layout = model.config().layout;
+        let Some(budget) = self.budget else { return Ok(()) };
+        let total = budget.total_tokens(layout, prompt_len, model.cache_type().bytes());
+        let protected = prompt_len - self.method.protected().candidates(prompt_len).len();
+        match protected * layout.heads() <= total {
+            true => Ok(()),
+            false => Err(PolicyError::BudgetBelowProtected { total, protected, heads: layout.heads() }.into()),
+        }
+    }
+
     fn budget_name(&self) -> String {
         self.budget.map_or_else(|| "full".into(), |budget| budget.to_string())
     }
@@ -132,6 +144,9 @@ impl<'a> Matrix<'a> {
                 prompt.answer.truncate(run.run.answer_tokens);
                 let longest = prompt.tokens.len() + protocol.max_new_tokens.max(prompt.answer.len());
                 model.config().check_length(longest).map_err(&failed)?;
+                for cell in &cells {
+                    cell.check(model, prompt.tokens.len()).map_err(&failed)?;
+                }
                 let fingerprints: Vec<String> = cells
                     .iter()
                     .map(|cell| fingerprint(run, model_fingerprint, &protocol, &record, &prompt, cell))
