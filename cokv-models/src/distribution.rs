@@ -50,8 +50,8 @@ mod tests {
 
     #[test]
     fn large_vocabularies_lose_no_precision() {
-        let p: Vec<f32> = (0..50_000).map(|i| ((i * 7919 % 4001) as f32 / 400.0).sin() * 20.0).collect();
-        let q: Vec<f32> = (0..50_000).map(|i| ((i * 104_729 % 4001) as f32 / 400.0).cos() * 20.0).collect();
+        let p: Vec<f32> = (0..50_000u64).map(|i| ((i * 7919 % 4001) as f32 / 400.0).sin() * 20.0).collect();
+        let q: Vec<f32> = (0..50_000u64).map(|i| ((i * 104_729 % 4001) as f32 / 400.0).cos() * 20.0).collect();
         let exact = |row: &[f32]| row.iter().map(|&x| f64::from(x).exp()).sum::<f64>().ln();
         assert!((log_sum_exp(&p) - exact(&p)).abs() < 1e-6);
         let terms = p.iter().zip(&q).map(|(&p_, &q_)| {

@@ -104,7 +104,7 @@ fn utilities_are_what_their_names_say() {
             assert!((probability - expected.exp()).abs() < 1e-5);
         }
         let agreements = evaluate(&mut agreement, &coalitions(), instance);
-        assert!(agreements[15].abs() < 1e-9, "everybody agrees with the full cache: {}", agreements[15]);
+        assert!(agreements[15].abs() < 1e-6, "everybody agrees with the full cache: {}", agreements[15]);
         assert!(agreements[..15].iter().all(|&utility| utility < 0.0));
     }
 }
@@ -147,7 +147,7 @@ fn a_held_out_suffix_makes_one_token_answers_playable() {
 
     let mut agreement =
         HeadMaskGame::prepare(&model, vec![one_token.clone()], Utility::Agreement, rules.clone(), |_| {}).unwrap();
-    assert!(evaluate(&mut agreement, &coalitions(), 0)[15].abs() < 1e-9);
+    assert!(evaluate(&mut agreement, &coalitions(), 0)[15].abs() < 1e-6);
     let utility = Utility::Metric(Box::new(|_, answer| Ok(answer.len() as f64)));
     let mut metric = HeadMaskGame::prepare(&model, vec![one_token], utility, rules, |_| {}).unwrap();
     assert_eq!(evaluate(&mut metric, &coalitions(), 0), [5.0; 16]);
