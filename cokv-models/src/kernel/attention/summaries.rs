@@ -9,7 +9,7 @@ use crate::kernel::pool;
 use crate::kernel::simd::exp_row;
 
 /// Attention that every key of one row's cache receives from the row's new tokens, summed over them:
-/// `[query_heads, keys]`. `log_sum_exp` is what [`attend`] returned for the row. All heads must have the same length.
+/// `[query_heads, keys]`. `log_sum_exp` is what [`attend`](super::attend) returned for the row. All heads must have the same length.
 pub fn column_sums(layout: HeadLayout, layer: usize, row: &Row<'_>, log_sum_exp: &[f32]) -> Vec<f32> {
     let HeadLayout { query_heads, kv_heads, head_dim, .. } = layout;
     let group = layout.group();
