@@ -5,11 +5,11 @@ use cokv_models::game::{GameRecord, GameRules, Scorer, Unplayable, Utility};
 use cokv_models::{LanguageModel, ModelError};
 use cokv_shapley::{Estimate, Estimator, FitError, SampleLog, interactions};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::config::DataSettings;
 use crate::data::{DataError, Record, Suite, TaskProtocol, TaskRecords};
+use crate::fingerprint::fingerprint;
 use crate::metrics;
 use crate::prompt;
 use crate::run::NUMERICS;
@@ -129,12 +129,7 @@ impl Calibration {
             parts.push(format!("{} {:?} {:?}", protocol.name, protocol.metric, record.answers));
             parts.push(format!("{:?} {:?} {:?}", game_record.prompt, game_record.answer, game_record.stop));
         }
-        let mut hash = Sha256::new();
-        for part in parts {
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-        hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        fingerprint(parts)
     }
 }
 

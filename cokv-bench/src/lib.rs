@@ -6,6 +6,7 @@ pub mod calibration;
 pub mod cli;
 pub mod config;
 pub mod data;
+mod fingerprint;
 mod markdown;
 pub mod metrics;
 pub mod prompt;

@@ -129,6 +129,17 @@ impl Protected {
         let end = prompt_len.saturating_sub(self.window);
         self.sinks.min(end)..end
     }
+
+    /// Protected tokens of one head, or [`PolicyError::BudgetBelowProtected`] where a total for all heads does not pay for
+    /// them.
+    pub fn within(&self, total: usize, layout: HeadLayout, prompt_len: usize) -> Result<usize, PolicyError> {
+        let protected = prompt_len - self.candidates(prompt_len).len();
+        let heads = layout.heads();
+        match heads.saturating_mul(protected) <= total {
+            true => Ok(protected),
+            false => Err(PolicyError::BudgetBelowProtected { total, protected, heads }),
+        }
+    }
 }
 
 /// Says how much every prompt token is worth to every KV head.
@@ -180,12 +191,7 @@ impl AllocationRequest<'_> {
     /// # Errors
     /// [`PolicyError::BudgetBelowProtected`] where the total does not pay for them.
     pub fn protected_tokens(&self) -> Result<usize, PolicyError> {
-        let protected = self.prompt_len - self.protected.candidates(self.prompt_len).len();
-        let heads = self.layout.heads();
-        match heads.saturating_mul(protected) <= self.total {
-            true => Ok(protected),
-            false => Err(PolicyError::BudgetBelowProtected { total: self.total, protected, heads }),
-        }
+        self.protected.within(self.total, self.layout, self.prompt_len)
     }
 }
 

@@ -4,16 +4,16 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use cokv_core::{Budget, Method, ObservationRequest, PolicyError, Selection};
+use cokv_core::{Budget, Method, ObservationRequest, Selection};
 use cokv_models::cache::RaggedCache;
 use cokv_models::{LanguageModel, ModelError, Prefill};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::measure::{agreement, damage};
 use super::store::{Results, Row, RunStore, StoreError};
 use crate::config::{Config, RunConfig};
 use crate::data::{DataError, Record, Suite, TaskProtocol, TaskRecords};
+use crate::fingerprint::fingerprint;
 use crate::metrics;
 use crate::prompt::{self, Prompt};
 
@@ -51,11 +51,8 @@ impl Cell<'_> {
         let layout = model.config().layout;
         let Some(budget) = self.budget else { return Ok(()) };
         let total = budget.total_tokens(layout, prompt_len, model.cache_type().bytes());
-        let protected = prompt_len - self.method.protected().candidates(prompt_len).len();
-        match protected * layout.heads() <= total {
-            true => Ok(()),
-            false => Err(PolicyError::BudgetBelowProtected { total, protected, heads: layout.heads() }.into()),
-        }
+        self.method.protected().within(total, layout, prompt_len)?;
+        Ok(())
     }
 
     fn budget_name(&self) -> String {
@@ -149,7 +146,7 @@ impl<'a> Matrix<'a> {
                 }
                 let fingerprints: Vec<String> = cells
                     .iter()
-                    .map(|cell| fingerprint(run, model_fingerprint, &protocol, &record, &prompt, cell))
+                    .map(|cell| row_fingerprint(run, model_fingerprint, &protocol, &record, &prompt, cell))
                     .collect();
                 jobs.push(Job { protocol: protocol.clone(), record, prompt, fingerprints });
             }
@@ -328,7 +325,7 @@ fn is_done(job: &Job, results: &Results) -> bool {
 pub(crate) const NUMERICS: u32 = 2;
 
 /// Hash of all that could change a row.
-fn fingerprint(
+fn row_fingerprint(
     run: &RunConfig,
     model_fingerprint: &str,
     protocol: &TaskProtocol,
@@ -351,10 +348,5 @@ fn fingerprint(
         format!("{} {}", cell.method.name(), cell.method.definition()),
         cell.budget_name(),
     ];
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    fingerprint(parts)
 }

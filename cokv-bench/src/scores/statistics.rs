@@ -1,25 +1,21 @@
-//! How far two lists of numbers agree.
+//! How far two lists of numbers agree, or that it cannot be said.
+
+use cokv_shapley::statistics;
 
 /// Pearson's correlation; none where a list is constant, where the lengths differ, or for fewer than two numbers.
 pub fn pearson(first: &[f64], second: &[f64]) -> Option<f64> {
     if first.len() != second.len() || first.len() < 2 {
         return None;
     }
-    let centred = |values: &[f64]| -> Option<Vec<f64>> {
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
-        let centred: Vec<f64> = values.iter().map(|value| value - mean).collect();
-        let length = centred.iter().map(|value| value * value).sum::<f64>().sqrt();
-        // The mean of equal numbers may differ from them in the last bit, and the rest would correlate by chance.
-        let constant = values.windows(2).all(|pair| pair[0] == pair[1]) || length == 0.0;
-        (!constant).then(|| centred.iter().map(|value| value / length).collect())
-    };
-    let correlation: f64 = centred(first)?.iter().zip(centred(second)?).map(|(a, b)| a * b).sum();
-    Some(correlation.clamp(-1.0, 1.0))
+    // The mean of equal numbers may differ from them in the last bit, and the rest would correlate by chance.
+    let constant =
+        |values: &[f64]| values.windows(2).all(|pair| pair[0] == pair[1]) || statistics::variance(values) == 0.0;
+    (!constant(first) && !constant(second)).then(|| statistics::pearson(first, second))
 }
 
 /// Spearman's rank correlation, equal numbers sharing their mean rank; none where [`pearson`] of the ranks is none.
 pub fn spearman(first: &[f64], second: &[f64]) -> Option<f64> {
-    pearson(&ranks(first), &ranks(second))
+    pearson(&statistics::ranks(first), &statistics::ranks(second))
 }
 
 /// Share of the `ceil(share · n)` largest numbers of one list that are among those of the other; of equal numbers the
@@ -41,19 +37,6 @@ pub fn descending(values: &[f64]) -> Vec<usize> {
     places
 }
 
-fn ranks(values: &[f64]) -> Vec<f64> {
-    let order = descending(values);
-    let mut ranks = vec![0.0; values.len()];
-    let mut before = 0.0;
-    for ties in order.chunk_by(|&a, &b| values[a] == values[b]) {
-        for &place in ties {
-            ranks[place] = before + (ties.len() as f64 - 1.0) / 2.0;
-        }
-        before += ties.len() as f64;
-    }
-    ranks
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -71,6 +54,11 @@ mod tests {
 
     #[test]
     fn ties_share_their_rank() {
+        // Counted from the largest.
+        let ranks = |values: &[f64]| -> Vec<f64> {
+            let last = values.len() as f64 - 1.0;
+            statistics::ranks(values).into_iter().map(|rank| last - rank).collect()
+        };
         assert_eq!(ranks(&[1.0, 3.0, 3.0, 2.0]), [3.0, 0.5, 0.5, 2.0]);
         assert_eq!(top_overlap(&[5.0, 5.0, 1.0, 0.0], &[5.0, 0.0, 5.0, 1.0], 0.5), Some(0.5));
     }

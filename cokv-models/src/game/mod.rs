@@ -11,7 +11,7 @@ use cokv_core::{Coalition, Game, GameError, Query};
 use thiserror::Error;
 
 pub use self::record::{GameRecord, Unplayable};
-use self::record::{Prepared, needed_bytes};
+use self::record::{Prepared, cache_bytes};
 pub use self::utility::{Scorer, Utility};
 use crate::cache::RaggedCache;
 use crate::{LanguageModel, ModelError};
@@ -122,7 +122,7 @@ impl<'a> HeadMaskGame<'a> {
             }
         }
         let tokens: usize = records.iter().map(|record| record.prompt.len()).sum();
-        let needed = needed_bytes(model, tokens);
+        let needed = cache_bytes(model, tokens);
         if let Some(free) = rules.memory_bytes.filter(|&free| needed > free) {
             return Err(HeadMaskError::TooLarge { records: records.len(), tokens, needed, free });
         }
@@ -145,10 +145,9 @@ impl<'a> HeadMaskGame<'a> {
     /// Coalitions of one record that fit into memory as one batch, at least one.
     pub fn batch_limit(&self) -> usize {
         let Some(limit) = self.rules.memory_bytes else { return usize::MAX };
-        let layout = self.model.config().layout;
         let held: u64 = self.records.iter().map(|record| record.prompt.bytes() as u64).sum();
         let tokens = self.records.iter().map(|record| record.tokens_of_a_row(&self.rules)).max().unwrap_or(1);
-        let row = (tokens * layout.heads() * layout.bytes_per_token(self.model.cache_type().bytes())) as u64;
+        let row = cache_bytes(self.model, tokens);
         (limit.saturating_sub(held) / row.max(1)).clamp(1, usize::MAX as u64) as usize
     }
 

@@ -66,7 +66,7 @@ impl GameRecord {
 }
 
 /// Bytes that the caches of this many prompt tokens take.
-pub(super) fn needed_bytes(model: &LanguageModel, tokens: usize) -> u64 {
+pub(super) fn cache_bytes(model: &LanguageModel, tokens: usize) -> u64 {
     let layout = model.config().layout;
     (tokens * layout.heads() * layout.bytes_per_token(model.cache_type().bytes())) as u64
 }

@@ -72,35 +72,34 @@ fn mean_log_likelihoods(
     record: &Prepared,
     rows: &mut [RaggedCache],
 ) -> Result<Vec<f64>, ModelError> {
-    let targets = &record.answer[record.forced().targets];
-    mean_over_positions(model, record, rows, |position, logits| {
-        f64::from(logits[targets[position] as usize]) - log_sum_exp(logits)
-    })
+    mean_over_positions(model, record, rows, |_, next, logits| f64::from(logits[next as usize]) - log_sum_exp(logits))
 }
 
 fn agreements(model: &LanguageModel, record: &Prepared, rows: &mut [RaggedCache]) -> Result<Vec<f64>, ModelError> {
     let vocabulary = model.config().vocabulary;
-    mean_over_positions(model, record, rows, |position, logits| {
+    mean_over_positions(model, record, rows, |position, _, logits| {
         let full = &record.full_logits[position * vocabulary..(position + 1) * vocabulary];
         -divergence(full, logits, log_sum_exp(logits))
     })
 }
 
-/// Mean over the scored positions of what `value` makes of the logits there, for every row.
+/// Mean over the scored positions of what `value` makes of the place, the answer's token there and the logits before it,
+/// for every row.
 fn mean_over_positions(
     model: &LanguageModel,
     record: &Prepared,
     rows: &mut [RaggedCache],
-    value: impl Fn(usize, &[f32]) -> f64 + Sync,
+    value: impl Fn(usize, u32, &[f32]) -> f64 + Sync,
 ) -> Result<Vec<f64>, ModelError> {
     let Forced { tokens, skip, targets } = record.forced();
+    let answer = &record.answer[targets];
     let vocabulary = model.config().vocabulary;
     let mut means = vec![0.0; rows.len()];
     model.continue_with(rows, &tokens, skip, |row, logits| {
-        let values = pool::map(targets.len(), |position| {
-            value(position, &logits[position * vocabulary..(position + 1) * vocabulary])
+        let values = pool::map(answer.len(), |position| {
+            value(position, answer[position], &logits[position * vocabulary..(position + 1) * vocabulary])
         });
-        means[row] = values.iter().sum::<f64>() / targets.len() as f64;
+        means[row] = values.iter().sum::<f64>() / answer.len() as f64;
     })?;
     Ok(means)
 }
