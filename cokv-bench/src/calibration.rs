@@ -1,5 +1,7 @@
 //! From records to the game that a model plays on them, and from the samples of a game to head scores.
 
+use std::fmt;
+
 use cokv_core::GameError;
 use cokv_models::game::{GameRecord, GameRules, Scorer, Unplayable, Utility};
 use cokv_models::{LanguageModel, ModelError};
@@ -91,6 +93,11 @@ impl Calibration {
         self.records.iter().map(|(_, _, record)| record.clone()).collect()
     }
 
+    /// Hashes of the records, for whoever must not be tested on them.
+    pub fn seen(&self) -> Vec<String> {
+        self.records.iter().map(|(_, record, _)| record.fingerprint()).collect()
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.records.len()
@@ -149,19 +156,34 @@ impl UtilityChoice {
     }
 }
 
+impl fmt::Display for UtilityChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 fn left_out(name: &str, reason: Unplayable) -> String {
     format!("{name} is left out: {reason}")
 }
 
-/// A score file of what the samples say now.
+/// A score file of what the samples say now. `players` are the flat indices of the heads that played, if not all did.
 pub fn score_file(
     model: ModelStamp,
     game: GameStamp,
+    players: &[usize],
     estimator: &dyn Estimator,
     log: &SampleLog,
 ) -> Result<(ScoreFile, Estimate), FitError> {
     let estimate = estimator.fit(log)?;
-    let head = |flat: usize| [flat / model.kv_heads, flat % model.kv_heads];
+    let heads = model.layers * model.kv_heads;
+    let flat = |player: usize| players.get(player).copied().unwrap_or(player);
+    let head = |player: usize| [flat(player) / model.kv_heads, flat(player) % model.kv_heads];
+    let spread = |values: &[f64]| {
+        let mut all = vec![0.0; heads];
+        values.iter().enumerate().for_each(|(player, &value)| all[flat(player)] = value);
+        all
+    };
+    let (values, errors) = (spread(&estimate.values), spread(&estimate.standard_errors));
     // A log too short or without pairs says nothing about pairs of heads, and that is no error.
     let found = interactions(log, &estimate.values, INTERACTING_HEADS).unwrap_or_default();
     let interactions = found
@@ -169,8 +191,10 @@ pub fn score_file(
         .map(|pair| Interaction { first: head(pair.first), second: head(pair.second), effect: pair.effect, t: pair.t })
         .collect();
     let split_half = cokv_shapley::diagnostics::split_half(log, estimator).ok();
-    let mut file =
-        ScoreFile::new(model, estimator.name(), &estimate.values).with_standard_errors(&estimate.standard_errors);
+    let mut file = ScoreFile {
+        players: (0..players.len()).map(head).collect(),
+        ..ScoreFile::new(model.clone(), estimator.name(), &values).with_standard_errors(&errors)
+    };
     file.reliability = Some(estimate.reliability);
     file.split_half = split_half.map(|halves| halves.spearman).filter(|correlation| correlation.is_finite());
     file.samples = Some(estimate.samples);

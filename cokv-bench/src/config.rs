@@ -1,15 +1,20 @@
 //! The TOML file that describes a run.
 
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use cokv_core::{Budget, ConfigError, ConfigTable, Method, PolicyError, Registry};
+use cokv_core::config::unknown_name;
+use cokv_core::{Budget, ConfigError, ConfigTable, HeadScores, Method, PolicyError, Registry};
 use cokv_models::cache::CacheType;
 use cokv_models::linear::WeightType;
 use cokv_models::source::DEFAULT_MODEL;
-use serde::de::IgnoredAny;
+use serde::de::value::StrDeserializer;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::data::Split;
+use crate::importance::Importance;
 use crate::prompt::ChatUse;
 use crate::scores::{ModelStamp, ScoreFile, ScoreFileError};
 
@@ -43,6 +48,8 @@ struct TopLevel {
     _run: IgnoredAny,
     #[serde(default, rename = "method")]
     _method: IgnoredAny,
+    #[serde(default, rename = "importance")]
+    _importance: IgnoredAny,
 }
 
 /// `[model]`
@@ -77,6 +84,8 @@ pub struct DataSettings {
     pub context_tokens: usize,
     /// Which synthetic records.
     pub seed: u64,
+    /// Which part of LongBench's records: `all`, `validation` or `test`.
+    pub split: Split,
     /// Longer prompts lose their middle; the default leaves room for the answer in the model's context.
     pub max_prompt_tokens: Option<usize>,
     /// `auto` or `never`.
@@ -91,10 +100,16 @@ impl Default for DataSettings {
             records: 8,
             context_tokens: 1000,
             seed: 0,
+            split: Split::All,
             max_prompt_tokens: None,
             chat_template: ChatUse::Auto,
         }
     }
+}
+
+/// Reads a value by its name in TOML files.
+pub(crate) fn by_name<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    T::deserialize(StrDeserializer::<serde::de::value::Error>::new(text)).map_err(|error| error.to_string())
 }
 
 /// The `source` of generated data.
@@ -122,8 +137,19 @@ pub struct Config {
     pub run: RunConfig,
     /// The methods, in the order of the file.
     pub methods: Vec<Method>,
-    /// The score file of each method, where it names one: `scores = "FILE"`.
-    pub scores: Vec<Option<PathBuf>>,
+    /// Where each method's head scores come from, if it needs any.
+    pub scores: Vec<Option<ScoreSource>>,
+    /// What is measured for methods that name it: `[importance.NAME]`.
+    pub importance: BTreeMap<String, Importance>,
+}
+
+/// Where head scores come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScoreSource {
+    /// `scores = "FILE"`
+    File(PathBuf),
+    /// `importance = "NAME"`: the table of that name.
+    Importance(String),
 }
 
 impl Config {
@@ -131,6 +157,10 @@ impl Config {
     pub fn parse(file: &str, text: &str, registry: &Registry) -> Result<Self, ConfigError> {
         let mut table = ConfigTable::parse(file, text)?;
         let tables = table.take_tables("method")?;
+        let mut importance = BTreeMap::new();
+        for (name, table) in table.take_named_tables("importance")? {
+            importance.insert(name, Importance::read(table)?);
+        }
         let [model, data, run] = ["model", "data", "run"].map(|key| table.take_table(key));
         let (model, data, run) = (model?, data?, run?);
         let top: TopLevel = table.read()?;
@@ -155,6 +185,10 @@ impl Config {
         if settings.tasks.is_empty() {
             return Err(data.error_at("tasks", "`tasks` is empty: name tasks, or \"all\""));
         }
+        if settings.source == SYNTHETIC && settings.split != Split::All {
+            let message = "`split` is for LongBench; other synthetic records are drawn with another seed";
+            return Err(data.error_at("split", message));
+        }
         if settings.source != SYNTHETIC {
             let generated = ["context_tokens", "seed"].into_iter().find(|key| data.contains(key));
             if let Some(key) = generated {
@@ -173,7 +207,7 @@ impl Config {
         let mut methods: Vec<Method> = Vec::new();
         let mut scores = Vec::new();
         for mut table in tables {
-            scores.push(table.take_choice("scores")?.map(|file| PathBuf::from(file.name)));
+            scores.push(score_source(&mut table, &importance)?);
             let method = registry.method(table.clone())?;
             if methods.iter().any(|other| other.name() == method.name()) {
                 let message =
@@ -182,20 +216,42 @@ impl Config {
             }
             methods.push(method);
         }
-        Ok(Self { run, methods, scores })
+        Ok(Self { run, methods, scores, importance })
     }
 
-    /// Reads the methods' score files and checks every method on the model's heads, before any long work. Returns what
-    /// the user should know of the files.
-    pub fn fit_to(&mut self, model: &ModelStamp) -> Result<Vec<String>, MethodError> {
+    /// Names of the importance tables that a method uses, each once.
+    pub fn importance_used(&self) -> Vec<&str> {
+        let names = self.importance.keys().map(String::as_str);
+        names.filter(|&name| self.scores.contains(&Some(ScoreSource::Importance(name.into())))).collect()
+    }
+
+    /// Gives the methods their head scores and checks every method on the model's heads, before any long work. Returns
+    /// what the user should know of the score files. `measured` holds the scores of the importance tables by name,
+    /// `tested` the fingerprints of the records that the methods will run on.
+    pub fn fit_to(
+        &mut self,
+        model: &ModelStamp,
+        measured: &BTreeMap<String, HeadScores>,
+        tested: &HashSet<String>,
+    ) -> Result<Vec<String>, MethodError> {
         let layout = model.layout().map_err(|problem| problem.at(Path::new(&model.name)))?;
         let mut notices = Vec::new();
         let mut fitted = Vec::with_capacity(self.methods.len());
-        for (mut method, path) in std::mem::take(&mut self.methods).into_iter().zip(&self.scores) {
-            if let Some(path) = path {
-                let file = ScoreFile::read(path)?;
-                notices.extend(file.model.notice(model).map(|notice| format!("{}: {notice}", path.display())));
-                method = method.with_head_scores(file.head_scores(model).map_err(|problem| problem.at(path))?);
+        for (mut method, source) in std::mem::take(&mut self.methods).into_iter().zip(&self.scores) {
+            match source {
+                None => (),
+                Some(ScoreSource::File(path)) => {
+                    let file = ScoreFile::read(path)?;
+                    let seen = file.game.as_ref().map_or(&[][..], |game| &game.seen);
+                    check_unseen(&path.display().to_string(), seen, tested)?;
+                    notices.extend(file.model.notice(model).map(|notice| format!("{}: {notice}", path.display())));
+                    method = method.with_head_scores(file.head_scores(model).map_err(|problem| problem.at(path))?);
+                }
+                Some(ScoreSource::Importance(name)) => {
+                    if let Some(scores) = measured.get(name) {
+                        method = method.with_head_scores(scores.clone());
+                    }
+                }
             }
             method.check(layout).map_err(|error| MethodError::Policy { method: method.name().into(), error })?;
             fitted.push(method);
@@ -205,14 +261,58 @@ impl Config {
     }
 }
 
+/// Takes the key that says where a method's head scores come from.
+fn score_source(
+    table: &mut ConfigTable<'_>,
+    importance: &BTreeMap<String, Importance>,
+) -> Result<Option<ScoreSource>, ConfigError> {
+    let whole = table.clone();
+    let file = table.take_choice("scores")?.map(|file| ScoreSource::File(file.name.into()));
+    let Some(name) = table.take_choice("importance")?.map(|choice| choice.name) else { return Ok(file) };
+    if file.is_some() {
+        return Err(whole.error_at("importance", "`scores` and `importance` both give head scores: keep one of them"));
+    }
+    if !importance.contains_key(&name) {
+        let message = match importance.is_empty() {
+            true => format!("there is no table [importance.{name}]"),
+            false => unknown_name("importance table", &name, importance.keys().map(String::as_str)),
+        };
+        return Err(whole.error_at("importance", message));
+    }
+    Ok(Some(ScoreSource::Importance(name)))
+}
+
+/// Refuses scores that were made from records which are now to be tested.
+pub fn check_unseen(scores: &str, seen: &[String], tested: &HashSet<String>) -> Result<(), MethodError> {
+    match seen.iter().filter(|record| tested.contains(*record)).count() {
+        0 => Ok(()),
+        count => Err(MethodError::Seen { scores: scores.into(), count, records: seen.len() }),
+    }
+}
+
 /// Why a method cannot be run on a model.
 #[derive(Debug, Error)]
 pub enum MethodError {
     /// Its score file cannot be used.
     #[error(transparent)]
     Scores(#[from] ScoreFileError),
+    /// Its scores were made from what it would be tested on.
+    #[error(
+        "{scores}: {count} of the {records} records that the scores were made from are among the tested ones, which would \
+         flatter the method; test on others: [data] split = \"test\" for LongBench, another seed for synthetic data"
+    )]
+    Seen {
+        /// Which scores.
+        scores: String,
+        /// Records in both.
+        count: usize,
+        /// Records of the scores.
+        records: usize,
+    },
     /// Its settings do not fit the model, or it needs scores.
-    #[error("method `{method}`: {error}; head scores are named by scores = \"FILE\" in its table")]
+    #[error(
+        "method `{method}`: {error}; head scores are named by scores = \"FILE\" or importance = \"NAME\" in its table"
+    )]
     Policy {
         /// Name of the method.
         method: String,
@@ -278,6 +378,17 @@ mod tests {
             error(&format!("budgets = [1]\n[data]\nmax_prompt_tokens = 1\n{method}"))
                 .contains(":3: `max_prompt_tokens` is 1")
         );
+        let with =
+            |lines: &str| error(&format!("budgets = [1]\n[importance.easy]\ntasks = ['passkey']\n{method}{lines}"));
+        assert!(with("importance = 'esy'").contains(":6: unknown importance table `esy`; did you mean `easy`?"));
+        assert!(with("importance = 'easy'\nscores = 'x'").contains(":6: `scores` and `importance` both give"));
+        assert!(with("[importance.other]\nrecords = 0").contains(":7: records is 0"));
+        assert!(with("[importance.other]\ntask = ['x']").contains(":7: unknown key `task`; did you mean `tasks`?"));
+        assert!(
+            with("[importance.other]\nestimator = 'scpp'")
+                .contains(":7: unknown estimator `scpp`; did you mean `scpr`?")
+        );
+        assert!(with("[importance.other]").contains(":6: no task to calibrate on"));
         assert!(error(&format!("budgets = []\n{method}")).contains("no budget"));
         assert!(error(&format!("budgets = [1]\nname = '../x'\n{method}")).contains(":2: `../x` cannot name a folder"));
         assert!(error(&format!("budgets = [1]\n[model]\ncache = 'f8'\n{method}")).contains(":3: unknown value `f8`"));

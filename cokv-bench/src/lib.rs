@@ -5,10 +5,13 @@
 pub mod calibration;
 pub mod cli;
 pub mod config;
+pub mod convergence;
 pub mod data;
 mod fingerprint;
+pub mod importance;
 mod markdown;
 pub mod metrics;
+pub mod perf;
 pub mod prompt;
 pub mod run;
 pub mod scores;

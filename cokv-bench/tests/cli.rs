@@ -181,17 +181,96 @@ fn mistakes_are_clear_errors_before_any_work() {
     assert!(stderr(&output).contains("no <task>.jsonl"), "{}", stderr(&output));
 }
 
+const ESTIMATE: [&str; 9] =
+    ["estimate", "--task", "passkey", "--records", "2", "--context-tokens", "200", "--batch", "16"];
+
+#[test]
+fn exact_values_of_some_heads_and_how_fast_estimators_come_near_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let source = wheel_source();
+    let estimate =
+        |rest: &[&str]| cokv(path, &[&ESTIMATE[..], &["--model", &source, "--out", "x.scores.json"], rest].concat());
+    stdout(&estimate(&["--estimator", "exact", "--heads", "18.2,23.0,17.1,5.0"]));
+    let file: Json = serde_json::from_str(&fs::read_to_string(path.join("x.scores.json")).unwrap()).unwrap();
+    assert_eq!(file["players"], serde_json::json!([[18, 2], [23, 0], [17, 1], [5, 0]]));
+    let log = fs::read_to_string(path.join("x.samples.jsonl")).unwrap();
+    assert_eq!(log.lines().count(), 2 + 8, "a header, the ends, 2^4 coalitions in pairs");
+    let ends: Json = serde_json::from_str(log.lines().nth(1).unwrap()).unwrap();
+    let mean = |who: &str| {
+        let values = ends["ends"][who].as_array().unwrap();
+        values.iter().map(|value| value.as_f64().unwrap()).sum::<f64>() / values.len() as f64
+    };
+    let layers = file["scores"].as_array().unwrap();
+    let scores: Vec<f64> =
+        layers.iter().flat_map(|layer| layer.as_array().unwrap()).map(|score| score.as_f64().unwrap()).collect();
+    let efficiency = mean("full") - mean("empty");
+    assert!((scores.iter().sum::<f64>() - efficiency).abs() < 1e-9, "{efficiency} {scores:?}");
+    assert_eq!(scores.iter().filter(|&&score| score != 0.0).count(), 4);
+
+    // Scores of some heads are no scores of a model.
+    let plan = cokv(path, &["plan", "--scores", "x.scores.json", "--allocator", "cokv", "--budget", "32"]);
+    assert!(stderr(&plan).contains("only 4 of the 90 heads were scored"), "{}", stderr(&plan));
+
+    let convergence = ["convergence", "x.samples.jsonl", "--seeds", "2", "--out", "plots"];
+    let table = stdout(&cokv(path, &convergence));
+    assert!(table.contains("| scpr ") && table.contains("| leave-one-out "), "{table}");
+    assert!(fs::read_to_string(path.join("plots/squared-correlation.svg")).unwrap().contains("<svg"));
+    assert!(fs::read_to_string(path.join("plots/convergence.csv")).unwrap().lines().count() > 20);
+
+    let fails = |rest: &[&str], expected: &str| {
+        let output = estimate(rest);
+        assert!(!output.status.success() && stderr(&output).contains(expected), "{}", stderr(&output));
+    };
+    fails(&["--estimator", "exact"], "evaluations, about");
+    fails(&["--heads", "30.0"], "there is no KV head 30.0: the model has layers 0 to 29");
+    fails(&["--heads", "1.0,1.0"], "twice");
+    fails(&["--set", "side='both'"], "unknown key `side`");
+    fails(&["--reliability", "2"], "--reliability: reliability 2 is not between 0 and 1");
+    fails(&["--design", "slices 90"], "sizes go from 1 to 89");
+    fails(&["--design", "thirds"], "`thirds` is no design: write");
+    fails(&["--estimator", "permutation", "--design", "halves"], "needs `permutations`");
+    assert_eq!(fs::read_to_string(path.join("x.samples.jsonl")).unwrap(), log);
+}
+
+#[test]
+fn importance_is_measured_when_a_method_needs_it_and_then_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let importance = "[importance.easy]\nestimator = { name = 'ssv', sides = 'both' }\ntasks = ['passkey']\nrecords = 2\n\
+                      context_tokens = 200\nbatch = 16\nmax_evaluations = 68\n";
+    let method = "[[method]]\ncompressor = 'snapkv'\nallocator = 'proportional'\nimportance = 'easy'\n";
+    fs::write(path.join("cokv.toml"), config(PASSKEY, &format!("{importance}{method}"))).unwrap();
+    let plan = cokv(path, &["bench", "--plan"]);
+    assert!(stderr(&plan).contains("[importance.easy] has to be measured first"), "{}", stderr(&plan));
+    let first = cokv(path, &["bench"]);
+    assert!(stdout(&first).contains("| snapkv+proportional |"));
+    assert!(stderr(&first).contains("[importance.easy] is measured"), "{}", stderr(&first));
+    let second = cokv(path, &["bench"]);
+    assert_eq!(stdout(&first), stdout(&second));
+    assert!(!stderr(&second).contains("is measured"), "{}", stderr(&second));
+
+    // What is tested may not be looked at before.
+    let seen = config(PASSKEY, &format!("{importance}data_seed = 0\n{method}"));
+    fs::write(path.join("seen.toml"), seen).unwrap();
+    let refused = cokv(path, &["bench", "--config", "seen.toml"]);
+    assert!(stderr(&refused).contains("[importance.easy]: 2 of the 2 records"), "{}", stderr(&refused));
+    let mut kept = fs::read_dir(path.join("runs/importance")).unwrap().map(|entry| entry.unwrap().path());
+    let scores = kept.find(|path| path.to_string_lossy().ends_with(".scores.json")).unwrap();
+    let method =
+        format!("[[method]]\ncompressor = 'snapkv'\nallocator = 'proportional'\nscores = '{}'\n", scores.display());
+    fs::write(path.join("file.toml"), config(&format!("{PASSKEY}\nseed = 1"), &method)).unwrap();
+    let refused = cokv(path, &["bench", "--config", "file.toml"]);
+    assert!(stderr(&refused).contains("2 of the 2 records that the scores were made from"), "{}", stderr(&refused));
+}
+
 #[test]
 fn estimates_resume_merge_plan_and_run_as_a_method() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     let source = wheel_source();
-    let estimate = |out: &str, rest: &[&str]| {
-        let mut arguments = vec!["estimate", "--model", &source, "--task", "passkey", "--records", "2"];
-        arguments.extend(["--context-tokens", "200", "--batch", "16", "--out", out]);
-        arguments.extend(rest);
-        cokv(path, &arguments)
-    };
+    let estimate =
+        |out: &str, rest: &[&str]| cokv(path, &[&ESTIMATE[..], &["--model", &source, "--out", out], rest].concat());
     let few = ["--max-evaluations", "68"];
     assert!(stdout(&estimate("a.scores.json", &few)).contains("90 "), "a table of heads");
     let whole = fs::read_to_string(path.join("a.scores.json")).unwrap();
@@ -243,5 +322,5 @@ fn estimates_resume_merge_plan_and_run_as_a_method() {
     assert!(stdout(&cokv(path, &["bench"])).contains("| snapkv+cokv |"));
     fs::write(path.join("none.toml"), config(PASSKEY, &method.replace("scores = 'a.scores.json'", ""))).unwrap();
     let missing = stderr(&cokv(path, &["bench", "--config", "none.toml"]));
-    assert!(missing.contains("scores = \"FILE\""), "{missing}");
+    assert!(missing.contains("scores = \"FILE\" or importance"), "{missing}");
 }

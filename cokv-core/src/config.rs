@@ -6,7 +6,7 @@ use std::ops::Range;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 /// A configuration that cannot be read, with the place.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -84,6 +84,17 @@ impl<'i> ConfigTable<'i> {
         }
     }
 
+    /// Removes the tables under `key`, each with a name of its own (`[key.name]`); an absent one has none.
+    pub fn take_named_tables(&mut self, key: &str) -> Result<Vec<(String, Self)>, ConfigError> {
+        let parent = self.take_table(key)?;
+        let entries = parent.table.clone().into_inner().into_iter();
+        let named = |(name, value): (Spanned<_>, _)| -> Result<_, ConfigError> {
+            let name: std::borrow::Cow<'_, str> = name.into_inner();
+            Ok((name.to_string(), parent.expect_table(&format!("{key}.{name}"), value)?))
+        };
+        entries.map(named).collect()
+    }
+
     /// Removes the array of tables under `key` (`[[key]]`); an absent one is empty.
     pub fn take_tables(&mut self, key: &str) -> Result<Vec<Self>, ConfigError> {
         let Some(value) = self.table.get_mut().remove(key) else {
@@ -120,6 +131,66 @@ impl<'i> ConfigTable<'i> {
                 Err(self.origin.at(span, format!("`{key}` must be a name or a table with a name, not {kind}")))
             }
         }
+    }
+
+    /// One table for every combination of the values that are listed under `key` for settings of the choice under
+    /// `choice`, each with what distinguishes it: with `select = { drop_lowest = [1, 5] }`,
+    /// `variants("select", "allocator")` gives two tables whose allocators have the one and the other value, labelled
+    /// `drop_lowest=1` and `drop_lowest=5`. Without the key there is one, the table itself, without a label.
+    pub fn variants(mut self, key: &str, choice: &str) -> Result<Vec<(String, Self)>, ConfigError> {
+        let Some(listed) = self.table.get_mut().remove(key) else {
+            return Ok(vec![(String::new(), self)]);
+        };
+        let listed = self.expect_table(key, listed)?;
+        let mut variants = vec![(String::new(), self)];
+        for (name, values) in listed.table.clone().into_inner() {
+            let written = name.get_ref().clone();
+            let span = values.span();
+            let values: Vec<Spanned<DeValue<'i>>> = match values.into_inner() {
+                DeValue::Array(values) => values.into_iter().collect(),
+                _ => Vec::new(),
+            };
+            if values.is_empty() {
+                let message = format!("`{key}` lists values to choose from: {key} = {{ {written} = [1, 5, 10] }}");
+                return Err(listed.origin.at(span, message));
+            }
+            let mut finer = Vec::with_capacity(variants.len() * values.len());
+            for (label, table) in &variants {
+                for value in &values {
+                    let text = &listed.origin.text[value.span()];
+                    let separator = if label.is_empty() { "" } else { "," };
+                    let mut table = table.clone();
+                    table.set(choice, name.clone(), value.clone())?;
+                    finer.push((format!("{label}{separator}{written}={text}"), table));
+                }
+            }
+            variants = finer;
+        }
+        Ok(variants)
+    }
+
+    /// Sets one setting of the choice under `choice`.
+    fn set(
+        &mut self,
+        choice: &str,
+        name: Spanned<DeString<'i>>,
+        value: Spanned<DeValue<'i>>,
+    ) -> Result<(), ConfigError> {
+        let span = self.table.span();
+        let Some(chosen) = self.table.get_mut().get_mut(choice) else {
+            return Err(self.origin.at(span, format!("there is no `{choice}` to choose settings of")));
+        };
+        let place = chosen.span();
+        if let DeValue::String(implementation) = chosen.get_ref().clone() {
+            let mut table = DeTable::new();
+            let implementation = Spanned::new(place.clone(), DeValue::String(implementation));
+            table.insert(Spanned::new(place, "name".into()), implementation);
+            *chosen.get_mut() = DeValue::Table(table);
+        }
+        if let DeValue::Table(table) = chosen.get_mut() {
+            table.insert(name, value);
+        }
+        Ok(())
     }
 
     /// Reads the whole table as a settings struct (`#[serde(deny_unknown_fields)]`).
@@ -240,6 +311,29 @@ compressor = "full"
         let name = methods[2].take_choice("compressor").unwrap().unwrap();
         assert_eq!((name.name.as_str(), name.settings.is_empty()), ("full", true));
         assert!(methods[2].take_choice("allocator").unwrap().is_none());
+    }
+
+    #[test]
+    fn variants_are_all_combinations() {
+        let text = "compressor = 'c'\nallocator = 'a'\nselect = { x = [1, 5], y = ['p', 'q'] }";
+        let variants = ConfigTable::parse("cokv.toml", text).unwrap().variants("select", "allocator").unwrap();
+        let labels: Vec<&str> = variants.iter().map(|(label, _)| label.as_str()).collect();
+        assert_eq!(labels, ["x=1,y='p'", "x=1,y='q'", "x=5,y='p'", "x=5,y='q'"]);
+        let mut last = variants[3].1.clone();
+        let allocator = last.take_choice("allocator").unwrap().unwrap();
+        #[derive(Debug, Deserialize, PartialEq)]
+        struct Allocator {
+            x: usize,
+            y: String,
+        }
+        assert_eq!(allocator.name, "a");
+        assert_eq!(allocator.settings.read::<Allocator>().unwrap(), Allocator { x: 5, y: "q".into() });
+        let error = |text: &str| {
+            let table = ConfigTable::parse("cokv.toml", text).unwrap();
+            table.variants("select", "allocator").unwrap_err().to_string()
+        };
+        assert!(error("select = { x = [1] }").contains("no `allocator`"));
+        assert!(error("allocator = 'a'\nselect = { x = 1 }").contains(":2: `select` lists values to choose from"));
     }
 
     #[test]

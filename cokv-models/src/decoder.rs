@@ -4,7 +4,7 @@
 //! Linear layers and norms run on the model's device. Attention runs on the CPU, over caches that live there: queries,
 //! keys and values of the new tokens travel, caches do not.
 
-use candle_core::{Device, Tensor};
+use candle_core::{D, Device, Tensor};
 use candle_nn::ops::{rms_norm, silu};
 use cokv_core::{HeadLayout, RotaryEmbedding};
 
@@ -205,6 +205,10 @@ impl Decoder {
 
         if let Some(recorder) = recorder.as_deref_mut() {
             recorder.queries_before_rope(index, &queries[..first_row]);
+            if recorder.wants_value_output_norms() {
+                let norms = self.value_output_norms(&layer.o_proj, &values[..first_row / layout.group()])?;
+                recorder.value_output_norms(index, &norms);
+            }
         }
         angles.rotate(&mut queries, layout, query_heads);
         angles.rotate(&mut keys, layout, kv_heads);
@@ -232,6 +236,24 @@ impl Decoder {
         let tokens = attention.output.len() / width;
         let output = Tensor::from_vec(attention.output, (tokens, width), &Device::Cpu)?.to_device(&self.device)?;
         Ok((hidden + layer.o_proj.forward(&output)?)?)
+    }
+
+    /// 1-norms of values `[tokens, kv_heads, head_dim]` behind the columns of the output projection that belong to each
+    /// query head: `[query_heads, tokens]`.
+    fn value_output_norms(&self, o_proj: &Linear, values: &[f32]) -> Result<Vec<f32>, ModelError> {
+        let layout = self.config.layout;
+        let HeadLayout { query_heads, kv_heads, head_dim, .. } = layout;
+        let tokens = values.len() / (kv_heads * head_dim);
+        let values = Tensor::from_slice(values, (tokens, kv_heads, head_dim), &self.device)?;
+        let weight = o_proj.rows(&Tensor::arange(0, self.config.hidden_size as u32, &self.device)?)?;
+        let mut norms = Vec::with_capacity(query_heads * tokens);
+        for query_head in 0..query_heads {
+            let of_head = weight.narrow(1, query_head * head_dim, head_dim)?;
+            let values = values.narrow(1, query_head / layout.group(), 1)?.squeeze(1)?.contiguous()?;
+            let written = values.matmul(&of_head.t()?.contiguous()?)?;
+            norms.extend(written.abs()?.sum(D::Minus1)?.to_vec1::<f32>()?);
+        }
+        Ok(norms)
     }
 
     /// `[tokens, heads * head_dim]` to the host, each head normalised where the model does that.

@@ -56,9 +56,6 @@ pub enum ModelError {
     /// Nothing to prefill.
     #[error("the prompt is empty")]
     EmptyPrompt,
-    /// A method asks for what the decoder does not record.
-    #[error("{0} are not recorded by this version of cokv, so that the method (critical-kv) cannot run")]
-    NotRecorded(&'static str),
     /// A token id that the model has no embedding for.
     #[error("token {token} is outside the model's vocabulary of {vocabulary}")]
     UnknownToken {

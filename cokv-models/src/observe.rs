@@ -22,6 +22,8 @@ pub struct LayerObservations {
     pub(crate) window_queries: Vec<f32>,
     /// `[query_heads, prompt_len]`; empty unless asked for.
     pub(crate) column_sums: Vec<f32>,
+    /// `[query_heads, prompt_len]`; empty unless asked for.
+    pub(crate) value_output_norms: Vec<f32>,
     moments: Moments,
 }
 
@@ -60,6 +62,22 @@ impl Recorder {
         let skipped = first * self.layout.query_heads * self.layout.head_dim;
         if let Some(counted) = queries.get(skipped..).filter(|counted| !counted.is_empty()) {
             self.layers[layer].moments.add(self.layout, counted);
+        }
+    }
+
+    /// Whether [`Recorder::value_output_norms`] should be called.
+    pub(crate) fn wants_value_output_norms(&self) -> bool {
+        self.request.value_output_norms
+    }
+
+    /// `[query_heads, tokens]` of the current chunk.
+    pub(crate) fn value_output_norms(&mut self, layer: usize, norms: &[f32]) {
+        let HeadLayout { query_heads, .. } = self.layout;
+        let all = &mut self.layers[layer].value_output_norms;
+        all.resize(query_heads * self.prompt_len, 0.0);
+        let chunk = norms.chunks_exact(norms.len() / query_heads);
+        for (head, norms) in all.chunks_exact_mut(self.prompt_len).zip(chunk) {
+            head[self.seen..][..norms.len()].copy_from_slice(norms);
         }
     }
 

@@ -35,9 +35,6 @@ impl Prefill {
         if prompt.is_empty() {
             return Err(ModelError::EmptyPrompt);
         }
-        if request.value_output_norms {
-            return Err(ModelError::NotRecorded("the norms of values behind the output projection"));
-        }
         decoder.config().check_length(prompt.len())?;
         let layout = decoder.config().layout;
         let mut cache = RaggedCache::with_capacity(layout, cache_type, prompt.len());
@@ -123,7 +120,7 @@ impl Prefill {
             query_statistics: statistics.as_ref(),
             keys: keys.as_deref(),
             values: values.as_deref(),
-            value_output_norms: None,
+            value_output_norms: Some(observed.value_output_norms.as_slice()).filter(|norms| !norms.is_empty()),
             rotary: Some(&self.rotary),
         })
     }

@@ -229,3 +229,30 @@ fn nan_weights_are_noticed() {
     let error = Prefill::run(&decoder(&tiny), &prompt(5), CacheType::F32, ObservationRequest::default(), |_| {});
     assert!(matches!(error, Err(ModelError::NotFinite { .. })));
 }
+
+#[test]
+fn norms_of_values_behind_the_output_projection_follow_their_definition() {
+    let tiny = Tiny::new("llama", json!({}), true, 8);
+    // More than one chunk of prefill.
+    let tokens = prompt(700);
+    let request = ObservationRequest { values: true, value_output_norms: true, ..Default::default() };
+    let prefill = Prefill::run(&decoder(&tiny), &tokens, CacheType::F32, request, |_| {}).unwrap();
+    let weights = candle_core::safetensors::load(tiny.weights(), &Device::Cpu).unwrap();
+    for layer in 0..2 {
+        let name = format!("model.layers.{layer}.self_attn.o_proj.weight");
+        let weight: Vec<Vec<f32>> = weights[&name].to_vec2().unwrap();
+        prefill.view(layer, |view| {
+            let (values, norms) = (view.values.unwrap(), view.value_output_norms.unwrap());
+            assert_eq!(norms.len(), 4 * 700);
+            for (query_head, token) in [(0, 0), (1, 5), (2, 511), (3, 512), (3, 699)] {
+                let value = &values[(query_head / 2 * 700 + token) * 8..][..8];
+                let written = weight.iter().map(|row| {
+                    let columns = &row[query_head * 8..][..8];
+                    columns.iter().zip(value).map(|(w, v)| w * v).sum::<f32>().abs()
+                });
+                let (expected, found) = (written.sum::<f32>(), norms[query_head * 700 + token]);
+                assert!((expected - found).abs() < 1e-4 * expected, "{query_head} {token}: {found} not {expected}");
+            }
+        });
+    }
+}

@@ -1,5 +1,8 @@
 //! Which coalitions are worth evaluating.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -95,6 +98,12 @@ pub enum DesignError {
         /// Players of the game.
         players: usize,
     },
+    /// A text that names no design.
+    #[error(
+        "`{0}` is no design: write `slices 11,22,33,45`, `range 11-79`, `all-sizes`, `kernel-sizes`, `halves`, \
+         `permutations`, `antithetic-permutations`, `leave-one-out` or `exhaustive`"
+    )]
+    Unknown(String),
     /// A sample of no instances, or of more than there are.
     #[error("a sample evaluates 1 to {instances} instances, not {asked}")]
     InstancesPerSample {
@@ -190,9 +199,69 @@ impl Design {
     }
 }
 
+/// As configurations and the command line write it.
+impl FromStr for Design {
+    type Err = DesignError;
+
+    fn from_str(text: &str) -> Result<Self, DesignError> {
+        let unknown = || DesignError::Unknown(text.into());
+        let size = |size: &str| size.trim().parse::<usize>().map_err(|_| unknown());
+        let (name, sizes) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+        Ok(match (name, sizes) {
+            ("slices", sizes) => Self::Slices { sizes: sizes.split(',').map(size).collect::<Result<_, _>>()? },
+            ("range", sizes) => {
+                let (smallest, largest) = sizes.split_once('-').ok_or_else(unknown)?;
+                Self::Range { smallest: size(smallest)?, largest: size(largest)? }
+            }
+            ("all-sizes", "") => Self::AllSizes,
+            ("kernel-sizes", "") => Self::KernelSizes,
+            ("halves", "") => Self::Halves,
+            ("permutations", "") => Self::Permutations { antithetic: false },
+            ("antithetic-permutations", "") => Self::Permutations { antithetic: true },
+            ("leave-one-out", "") => Self::LeaveOneOut,
+            ("exhaustive", "") => Self::Exhaustive,
+            _ => return Err(unknown()),
+        })
+    }
+}
+
+impl fmt::Display for Design {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slices { sizes } => {
+                let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
+                write!(f, "slices {}", sizes.join(","))
+            }
+            Self::Range { smallest, largest } => write!(f, "range {smallest}-{largest}"),
+            Self::Permutations { antithetic: true } => f.write_str("antithetic-permutations"),
+            other => f.write_str(other.name()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn designs_read_back_as_they_are_written() {
+        for design in [
+            Design::authors(90),
+            Design::middle(90),
+            Design::AllSizes,
+            Design::KernelSizes,
+            Design::Halves,
+            Design::Permutations { antithetic: false },
+            Design::Permutations { antithetic: true },
+            Design::LeaveOneOut,
+            Design::Exhaustive,
+        ] {
+            assert_eq!(design.to_string().parse::<Design>().unwrap(), design);
+        }
+        for text in ["slices", "slices 1,x", "range 5", "range", "halves 3", "thirds", ""] {
+            assert_eq!(text.parse::<Design>().unwrap_err(), DesignError::Unknown(text.into()));
+        }
+    }
 
     #[test]
     fn impossible_designs_say_why() {

@@ -20,37 +20,62 @@ pub use scpr::{Prior, Scpr};
 pub use ssv::{Sides, Ssv};
 pub use ssv_ridge::SsvRidge;
 
+use cokv_core::config::{Choice, unknown_name};
+use cokv_core::{ConfigError, ConfigTable};
+use serde::de::DeserializeOwned;
+
 use crate::Estimator;
 
 /// The names of all estimators, the default first.
 pub const NAMES: [&str; 9] =
     ["scpr", "ssv", "ssv-ridge", "complementary", "permutation", "kernel-shap", "leave-one-out", "banzhaf", "exact"];
 
-/// The estimator of a name, with its default settings.
-pub fn estimator(name: &str) -> Option<Box<dyn Estimator>> {
-    Some(match name {
-        "scpr" => Box::new(Scpr::default()),
-        "ssv" => Box::new(Ssv::default()),
-        "ssv-ridge" => Box::new(SsvRidge {}),
-        "complementary" => Box::new(Complementary {}),
-        "permutation" => Box::new(Permutation::default()),
-        "kernel-shap" => Box::new(KernelShap {}),
-        "leave-one-out" => Box::new(LeaveOneOut {}),
-        "banzhaf" => Box::new(Banzhaf {}),
-        "exact" => Box::new(Exact {}),
-        _ => return None,
-    })
+/// The estimator that a configuration names, with its settings.
+pub fn estimator(choice: &Choice<'_>) -> Result<Box<dyn Estimator>, ConfigError> {
+    let settings = &choice.settings;
+    match choice.name.as_str() {
+        "scpr" => read::<Scpr>(settings),
+        "ssv" => read::<Ssv>(settings),
+        "ssv-ridge" => read::<SsvRidge>(settings),
+        "complementary" => read::<Complementary>(settings),
+        "permutation" => read::<Permutation>(settings),
+        "kernel-shap" => read::<KernelShap>(settings),
+        "leave-one-out" => read::<LeaveOneOut>(settings),
+        "banzhaf" => read::<Banzhaf>(settings),
+        "exact" => read::<Exact>(settings),
+        other => Err(settings.error(unknown_name("estimator", other, NAMES))),
+    }
+}
+
+fn read<E: Estimator + DeserializeOwned + 'static>(
+    settings: &ConfigTable<'_>,
+) -> Result<Box<dyn Estimator>, ConfigError> {
+    Ok(Box::new(settings.read::<E>()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn built(text: &str) -> Result<Box<dyn Estimator>, ConfigError> {
+        let mut table = ConfigTable::parse("cokv.toml", text).unwrap();
+        estimator(&table.take_choice("estimator").unwrap().unwrap())
+    }
+
     #[test]
     fn estimators_are_found_by_their_name() {
         for name in NAMES {
-            assert_eq!(estimator(name).unwrap().name(), name);
+            assert_eq!(built(&format!("estimator = '{name}'")).unwrap().name(), name);
         }
-        assert!(estimator("scp").is_none());
+        let error = built("estimator = 'scp'").unwrap_err().to_string();
+        assert!(error.contains("cokv.toml:1: unknown estimator `scp`; did you mean `scpr`?"), "{error}");
+    }
+
+    #[test]
+    fn settings_reach_their_estimator() {
+        let both = built("estimator = { name = 'ssv', sides = 'both' }").unwrap();
+        assert_eq!(format!("{both:?}"), "Ssv { sides: Both }");
+        let error = built("estimator = { name = 'ssv', side = 'both' }").unwrap_err().to_string();
+        assert!(error.contains("unknown key `side`; did you mean `sides`?"), "{error}");
     }
 }

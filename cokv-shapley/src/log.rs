@@ -5,6 +5,7 @@ mod file;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -197,7 +198,12 @@ impl SampleLog {
 
     /// The first `count` samples.
     pub fn prefix(&self, count: usize) -> Self {
-        self.filtered(|place| place < count)
+        self.slice(0..count)
+    }
+
+    /// The samples at some places in the order of k.
+    pub fn slice(&self, places: Range<usize>) -> Self {
+        self.filtered(|place| places.contains(&place))
     }
 
     fn filtered(&self, keep: impl Fn(usize) -> bool) -> Self {

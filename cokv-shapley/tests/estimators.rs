@@ -9,7 +9,7 @@ use cokv_shapley::estimators::{
 };
 use cokv_shapley::games::{Additive, Instances, Noisy, SumOf, Symmetric, Unanimity};
 use cokv_shapley::statistics::{mean, pearson, variance};
-use cokv_shapley::{Design, Estimator, FitError, NAMES, SampleLog, estimator, exact_slices, interactions};
+use cokv_shapley::{Design, Estimator, FitError, NAMES, SampleLog, exact_slices, interactions};
 use common::{assert_close, empty_log, plan, sample, sample_plan};
 
 fn additive(players: usize) -> Additive {
@@ -166,7 +166,7 @@ fn pure_noise_and_dead_games_are_not_reliable() {
             let by_size = vec![0.0; players + 1];
             let dead = Symmetric { by_size };
             for name in NAMES {
-                let estimator = estimator(name).unwrap();
+                let estimator = common::named(name);
                 let design = estimator.design(players);
                 if matches!(design, Design::LeaveOneOut | Design::Exhaustive) {
                     continue;
@@ -187,7 +187,7 @@ fn pure_noise_and_dead_games_are_not_reliable() {
 fn logs_that_cannot_be_fitted_say_what_they_lack() {
     let mut game = additive(12);
     for name in NAMES {
-        let estimator = estimator(name).unwrap();
+        let estimator = common::named(name);
         let design = estimator.design(12);
         let fresh = estimator.fit(&empty_log(plan(&game, design.clone(), 1))).unwrap_err();
         assert!(matches!(fresh, FitError::TooFewSamples { found: 0, needed, .. } if needed > 0), "{name}: {fresh}");

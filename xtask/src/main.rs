@@ -94,7 +94,20 @@ fn ci() -> Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
-    test(false, &[])
+    test(false, &[])?;
+    example()
+}
+
+/// The crate outside the workspace that adds policies of its own, built into the workspace's target folder.
+fn example() -> Result<()> {
+    let cargo = |command: &str| {
+        let mut cargo = cargo();
+        cargo.current_dir(root().join("examples/custom-policy")).arg(command);
+        cargo
+    };
+    run(cargo("fmt").arg("--check"))?;
+    run(cargo("clippy").args(["--all-targets", "--target-dir", "../../target", "--", "-D", "warnings"]))?;
+    run(cargo("test").args(["--target-dir", "../../target"]))
 }
 
 fn cargo() -> Command {

@@ -1,21 +1,28 @@
 //! `cokv bench`
 
+use std::collections::{BTreeMap, HashSet};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use cokv_core::Registry;
+use anyhow::{Context, Result, bail};
+use cokv_core::{HeadScores, Registry};
+use cokv_models::LanguageModel;
+use cokv_shapley::Shard;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::estimate::held_as;
 use super::load::{Loaded, load};
 use super::output::print;
-use crate::config::Config;
-use crate::data::Suite;
+use super::watcher::Teller;
+use crate::config::{Config, check_unseen};
+use crate::data::{Record, Suite};
+use crate::importance::Estimation;
 use crate::run::memory::{mebibytes, peak_resident_bytes};
-use crate::run::{Matrix, Observer, Opened, Plan, Results, RunStore, Summary, summarise};
-use crate::scores::ModelStamp;
+use crate::run::{Matrix, Observer, Opened, Plan, Results, RunStore, Summary, summarise, tasks};
+use crate::scores::show::summary;
+use crate::scores::{ModelStamp, ScoreFile};
 
 /// Run a matrix of methods and budgets on one model
 ///
@@ -47,7 +54,20 @@ A configuration, with every default written out:
   answer_tokens = 64                     # of the reference answer, for log-likelihood and divergence
   [[method]]
   compressor = { name = \"snapkv\", window = 8, kernel = 7, pooling = \"max\", group = \"mean\", order = \"reduce-first\" }
-  allocator = \"uniform\"")]
+  allocator = \"uniform\"
+
+Head scores for allocators that want them (cokv, headkv, shapley-ada, …) come from a file, or are measured when first
+needed, and kept in FOLDER/importance; the keys are the options of cokv estimate:
+  [importance.retrieval]
+  estimator = \"scpr\"                     # or { name = \"ssv\", sides = \"both\" }, …
+  data = \"synthetic\"
+  tasks = [\"passkey\", \"key-value\"]
+  records = 16
+  reliability = 0.9
+  [[method]]
+  compressor = \"snapkv\"
+  allocator = \"cokv\"
+  importance = \"retrieval\"               # or scores = \"FILE.scores.json\"")]
 pub struct Arguments {
     /// The TOML file that describes the run
     #[arg(long, default_value = "cokv.toml")]
@@ -70,9 +90,13 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
 
     let settings = config.run.model.clone();
     let Loaded { model, fingerprint } = load(&settings.source, settings.weights, settings.cache)?;
-    let notices = config.fit_to(&ModelStamp::of(&settings.source, &fingerprint, model.config().layout))?;
+    let stamp = ModelStamp::of(&settings.source, &fingerprint, model.config().layout);
+    let tasks = tasks(&config.run, suite, &model)?;
+    let tested = tasks.iter().flat_map(|task| task.records.iter().map(Record::fingerprint)).collect();
+    let measured = measure(&mut config, &model, &stamp, &tested, arguments)?;
+    let notices = config.fit_to(&stamp, &measured, &tested)?;
     notices.iter().for_each(|notice| eprintln!("note: {notice}"));
-    let matrix = Matrix::prepare(&config, suite, &model, &fingerprint)?;
+    let matrix = Matrix::prepare(&config, tasks, &model, &fingerprint)?;
     if arguments.plan {
         eprintln!("{}", describe(&config, &matrix.plan(&Results::read(&folder)?)));
         return Ok(());
@@ -107,6 +131,56 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
         eprintln!("{:.1} s{peak}; rows in {}", started.elapsed().as_secs_f64(), folder.join("results.jsonl").display());
     }
     Ok(())
+}
+
+/// Head scores of the importance tables that methods use: as measured before, or measured now. A plan measures nothing.
+fn measure(
+    config: &mut Config,
+    model: &LanguageModel,
+    stamp: &ModelStamp,
+    tested: &HashSet<String>,
+    arguments: &Arguments,
+) -> Result<BTreeMap<String, HeadScores>> {
+    let names: Vec<String> = config.importance_used().into_iter().map(Into::into).collect();
+    let mut measured = BTreeMap::new();
+    if names.is_empty() {
+        return Ok(measured);
+    }
+    // Methods that cannot run on this model are found out before anything is measured, whatever the scores will be.
+    let layout = model.config().layout;
+    let made_up = HeadScores::new(layout, (0..layout.heads()).map(|head| head as f64).collect())?;
+    config.fit_to(stamp, &names.iter().map(|name| (name.clone(), made_up.clone())).collect(), tested)?;
+    let folder = config.run.run.folder.join("importance");
+    let mut teller = Teller::new(arguments.quiet)?;
+    for name in names {
+        let held_as = held_as(config.run.model.weights, config.run.model.cache);
+        let importance = &config.importance[&name];
+        let estimation = Estimation::prepare(importance, model, stamp.clone(), &held_as)
+            .with_context(|| format!("[importance.{name}]"))?;
+        check_unseen(&format!("[importance.{name}]"), estimation.seen(), tested)?;
+        let (samples, scores) = estimation.fingerprints();
+        let scores = folder.join(format!("{name}-{scores}.scores.json"));
+        let file = if scores.exists() {
+            ScoreFile::read(&scores)?
+        } else if arguments.plan {
+            eprintln!("[importance.{name}] has to be measured first");
+            continue;
+        } else {
+            std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+            eprintln!("[importance.{name}] is measured; scores will be in {}", scores.display());
+            let samples = folder.join(format!("{name}-{samples}.samples.jsonl"));
+            let played = estimation.play(&samples, Shard::WHOLE, &mut teller);
+            teller.clear();
+            let Some(estimated) = played.with_context(|| format!("[importance.{name}]"))? else {
+                bail!("stopped; what was played is in {}; the same command goes on", samples.display());
+            };
+            estimated.scores.write(&scores)?;
+            eprintln!("{}", summary(&estimated.scores));
+            estimated.scores
+        };
+        measured.insert(name, file.head_scores(stamp).map_err(|problem| problem.at(&scores))?);
+    }
+    Ok(measured)
 }
 
 fn describe(config: &Config, plan: &Plan) -> String {

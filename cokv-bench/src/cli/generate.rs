@@ -14,6 +14,7 @@ use cokv_models::source::DEFAULT_MODEL;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::load::{Loaded, load};
+use crate::config::by_name;
 use crate::run::memory::{mebibytes, peak_resident_bytes};
 
 /// Answer a prompt with a compressed cache
@@ -50,17 +51,11 @@ pub struct Arguments {
     #[arg(long, default_value_t = 256)]
     max_new_tokens: usize,
     /// Weights: stored (quantised files stay small) or f32
-    #[arg(long, default_value = "stored", value_parser = parse::<WeightType>)]
+    #[arg(long, default_value = "stored", value_parser = by_name::<WeightType>)]
     weights: WeightType,
     /// Elements of the cache: f32, f16 or bf16
-    #[arg(long, default_value = "f16", value_parser = parse::<CacheType>)]
+    #[arg(long, default_value = "f16", value_parser = by_name::<CacheType>)]
     cache: CacheType,
-}
-
-/// Reads a value by its name in TOML files.
-pub(super) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
-    T::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text))
-        .map_err(|error| error.to_string())
 }
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {

@@ -1,15 +1,19 @@
 //! The `cokv` command line.
 
 mod bench;
+mod choice;
+mod convergence;
 mod estimate;
 mod fetch;
 mod generate;
 mod load;
 mod methods;
 mod output;
+mod perf;
 mod plan;
 mod score;
 mod scores;
+mod watcher;
 
 use std::process::ExitCode;
 
@@ -28,10 +32,12 @@ struct Arguments {
 enum Command {
     Bench(bench::Arguments),
     Generate(generate::Arguments),
-    Estimate(estimate::Arguments),
+    Estimate(Box<estimate::Arguments>),
     Merge(estimate::Merge),
+    Convergence(convergence::Arguments),
     Scores(scores::Arguments),
     Plan(plan::Arguments),
+    Perf(perf::Arguments),
     Score(score::Arguments),
     Fetch(fetch::Arguments),
     Methods(methods::Arguments),
@@ -45,8 +51,10 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::Generate(arguments) => generate::run(&arguments, &registry),
         Command::Estimate(arguments) => estimate::run(&arguments),
         Command::Merge(arguments) => estimate::merge(&arguments),
+        Command::Convergence(arguments) => convergence::run(&arguments),
         Command::Scores(arguments) => scores::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments, &registry),
+        Command::Perf(arguments) => perf::run(&arguments, &registry),
         Command::Score(arguments) => score::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
         Command::Methods(arguments) => methods::run(&arguments, &registry),

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use cokv_core::{AllocationRequest, BudgetAllocator, BudgetPlan, ConfigTable, Protected, Registry, TokenScores};
+use cokv_core::{AllocationRequest, BudgetAllocator, BudgetPlan, Protected, Registry, TokenScores};
 use serde_json::json;
 
+use super::choice::with_choice;
 use super::output::print;
 use crate::scores::ScoreFile;
 
@@ -43,12 +44,8 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
-    let settings = arguments.settings.join(", ");
-    let separator = if settings.is_empty() { "" } else { ", " };
-    let toml = format!("allocator = {{ name = {:?}{separator}{settings} }}", arguments.allocator);
-    let mut table = ConfigTable::parse("--allocator", &toml)?;
-    let Some(choice) = table.take_choice("allocator")? else { bail!("--allocator names nothing") };
-    let allocator = registry.allocator(&choice)?;
+    let allocator =
+        with_choice("--allocator", &arguments.allocator, &arguments.settings, |choice| registry.allocator(choice))?;
 
     let files: Vec<ScoreFile> = arguments.scores.iter().map(|path| ScoreFile::read(path)).collect::<Result<_, _>>()?;
     let model = files[0].model.clone();

@@ -9,7 +9,7 @@ use cokv_core::config::unknown_name;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{DataError, Record, TaskProtocol, TaskRecords};
+use super::{DataError, Record, Split, TaskProtocol, TaskRecords};
 use crate::metrics;
 
 /// All tasks, in the order of the paper's tables.
@@ -88,8 +88,8 @@ impl<'a> LongBench<'a> {
         Ok(tasks)
     }
 
-    /// The first `limit` records of a task.
-    pub fn load(&self, task: &str, limit: usize) -> Result<TaskRecords, DataError> {
+    /// The first `limit` records of a part of a task.
+    pub fn load(&self, task: &str, split: Split, limit: usize) -> Result<TaskRecords, DataError> {
         let entry = |what: &str| DataError::File {
             path: self.folder.join(format!("config/{what}.json")).display().to_string(),
             message: format!("there is no entry for `{task}`"),
@@ -103,23 +103,30 @@ impl<'a> LongBench<'a> {
             chat: !NO_CHAT.contains(&task),
             stops_at_newline: task == "samsum",
         };
-        let lines: Vec<Line> = read_jsonl(&self.file(task), limit, LAYOUT)?;
+        // The other parts depend on how many records there are.
+        let needed = if split == Split::All { limit } else { usize::MAX };
+        let lines: Vec<Line> = read_jsonl(&self.file(task), needed, LAYOUT)?;
+        let places = split.places(lines.len());
         let mut seen: HashMap<String, usize> = HashMap::new();
-        let records = lines.into_iter().map(|line| Record {
-            // The same record twice counts twice, as upstream; rows need ids of their own.
-            id: match seen.entry(line.id.clone()).and_modify(|times| *times += 1).or_insert(1) {
-                1 => line.id,
-                times => format!("{}#{times}", line.id),
-            },
-            task: task.into(),
-            input: line.input,
-            context: line.context,
-            answers: line.answers,
-            all_classes: line.all_classes.unwrap_or_default(),
-            length: line.length,
-            language: line.language,
-        });
-        Ok(TaskRecords { protocol, records: records.collect() })
+        let mut records: Vec<Option<Record>> = Vec::with_capacity(lines.len());
+        records.extend(lines.into_iter().map(|line| {
+            Some(Record {
+                // The same record twice counts twice, as upstream; rows need ids of their own.
+                id: match seen.entry(line.id.clone()).and_modify(|times| *times += 1).or_insert(1) {
+                    1 => line.id,
+                    times => format!("{}#{times}", line.id),
+                },
+                task: task.into(),
+                input: line.input,
+                context: line.context,
+                answers: line.answers,
+                all_classes: line.all_classes.unwrap_or_default(),
+                length: line.length,
+                language: line.language,
+            })
+        }));
+        let records = places.into_iter().filter_map(|place| records[place].take()).take(limit).collect();
+        Ok(TaskRecords { protocol, records })
     }
 
     fn file(&self, task: &str) -> std::path::PathBuf {
@@ -185,7 +192,7 @@ mod tests {
     fn records_are_read_up_to_the_limit() {
         let folder = folder(&format!("{RECORD}\n\n{RECORD}\n{RECORD}\n"));
         let longbench = LongBench::open(folder.path()).unwrap();
-        let task = longbench.load("trec", 2).unwrap();
+        let task = longbench.load("trec", Split::All, 2).unwrap();
         assert_eq!((task.records.len(), task.protocol.max_new_tokens, task.protocol.chat), (2, 64, false));
         assert_eq!([&task.records[0].id, &task.records[1].id], ["x", "x#2"]);
         assert_eq!(longbench.resolve(&["all".into()]).unwrap(), ["trec"]);
@@ -195,9 +202,9 @@ mod tests {
     fn mistakes_name_file_and_line() {
         let folder = folder(&format!("{RECORD}\nnot json\n"));
         let longbench = LongBench::open(folder.path()).unwrap();
-        let error = longbench.load("trec", 9).unwrap_err().to_string();
+        let error = longbench.load("trec", Split::All, 9).unwrap_err().to_string();
         assert!(error.contains("data/trec.jsonl:2: "), "{error}");
-        let error = longbench.load("qasper", 9).unwrap_err().to_string();
+        let error = longbench.load("qasper", Split::All, 9).unwrap_err().to_string();
         assert!(error.contains("no entry for `qasper`"), "{error}");
         let error = longbench.resolve(&["tric".into()]).unwrap_err().to_string();
         assert!(error.contains("did you mean `trec`"), "{error}");

@@ -2,12 +2,15 @@
 
 pub mod archive;
 pub mod longbench;
+mod split;
 mod suite;
 pub mod synthetic;
 
+pub use split::Split;
 pub use suite::Suite;
 use thiserror::Error;
 
+use crate::fingerprint::fingerprint;
 use crate::metrics::Metric;
 
 /// One question over one long text, with the fields of LongBench's data files.
@@ -46,6 +49,14 @@ pub struct TaskProtocol {
     pub chat: bool,
     /// Whether a line break ends the answer.
     pub stops_at_newline: bool,
+}
+
+impl Record {
+    /// Hash of what is asked and answered: the same record from another folder or under another id has the same.
+    pub fn fingerprint(&self) -> String {
+        let Self { task, input, context, answers, .. } = self;
+        fingerprint([task.clone(), input.clone(), context.clone(), format!("{answers:?}")])
+    }
 }
 
 impl TaskProtocol {

@@ -44,8 +44,10 @@ impl Suite {
         }
         let longbench = LongBench::open(folder)?;
         let tasks = unique(longbench.resolve(&settings.tasks)?);
-        let records: Vec<TaskRecords> =
-            tasks.iter().map(|task| longbench.load(task, settings.records)).collect::<Result<_, _>>()?;
+        let records: Vec<TaskRecords> = tasks
+            .iter()
+            .map(|task| longbench.load(task, settings.split, settings.records))
+            .collect::<Result<_, _>>()?;
         if records.iter().all(|task| task.records.is_empty()) {
             return Err(DataError::Setting(format!("{} holds no record of the tasks asked for", settings.source)));
         }

@@ -20,9 +20,6 @@ use crate::prompt::{self, Prompt};
 /// Why a run stopped.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// The data cannot be read.
-    #[error(transparent)]
-    Data(#[from] DataError),
     /// A record cannot be run.
     #[error("task {task}, record {record}: {error}")]
     Record {
@@ -109,11 +106,23 @@ pub trait Observer {
     fn note(&mut self, text: &str);
 }
 
+/// The records of a run, generated where they do not come from files.
+pub fn tasks(run: &RunConfig, suite: Suite, model: &LanguageModel) -> Result<Vec<TaskRecords>, DataError> {
+    let tokens_of = |text: &str| model.tokenizer().encode(text, true).map_or(usize::MAX, |ids| ids.len());
+    suite.tasks(&run.data, |protocol| prompt_limit(run, model, protocol), &tokens_of)
+}
+
+/// Tokens that a prompt of a task may have.
+fn prompt_limit(run: &RunConfig, model: &LanguageModel, protocol: &TaskProtocol) -> usize {
+    let answer = protocol.max_new_tokens.max(run.run.answer_tokens);
+    run.data.max_prompt_tokens.unwrap_or_else(|| prompt::room(model, answer))
+}
+
 impl<'a> Matrix<'a> {
     /// Builds every prompt and refuses what the model cannot run, before any long work begins.
     pub fn prepare(
         config: &'a Config,
-        suite: Suite,
+        tasks: Vec<TaskRecords>,
         model: &'a LanguageModel,
         model_fingerprint: &str,
     ) -> Result<Self, RunError> {
@@ -126,14 +135,9 @@ impl<'a> Matrix<'a> {
             }
         }
         let request = config.methods.iter().fold(ObservationRequest::default(), |all, m| all.union(m.observations()));
-        let limit = |protocol: &TaskProtocol| {
-            let answer = protocol.max_new_tokens.max(run.run.answer_tokens);
-            run.data.max_prompt_tokens.unwrap_or_else(|| prompt::room(model, answer))
-        };
-        let tokens_of = |text: &str| model.tokenizer().encode(text, true).map_or(usize::MAX, |ids| ids.len());
         let mut jobs: Vec<Job> = Vec::new();
-        for TaskRecords { protocol, records } in suite.tasks(&run.data, limit, &tokens_of)? {
-            let limit = limit(&protocol);
+        for TaskRecords { protocol, records } in tasks {
+            let limit = prompt_limit(run, model, &protocol);
             for record in records {
                 let failed = failed(&protocol.name, &record.id);
                 let mut prompt =

@@ -7,7 +7,7 @@ mod store;
 mod table;
 
 pub(crate) use matrix::NUMERICS;
-pub use matrix::{Matrix, Observer, Plan, RunError};
+pub use matrix::{Matrix, Observer, Plan, RunError, tasks};
 pub use measure::Damage;
 pub use store::{Opened, Results, Row, RunStore, StoreError};
 pub use table::{Summary, summarise};

@@ -22,13 +22,16 @@ impl ScoreFile {
         };
         in_range("reliability", self.reliability, 0.0, "a number from 0 to 1")?;
         in_range("split_half", self.split_half, -1.0, "a number from -1 to 1")?;
-        for Interaction { first, second, effect, t } in &self.interactions {
-            for &[layer, head] in [first, second] {
-                if layer >= layout.layers || head >= layout.kv_heads {
-                    let (layers, kv_heads) = (layout.layers, layout.kv_heads);
-                    return Err(Problem::NoSuchHead { layer, head, layers, kv_heads });
-                }
+        let exists = |field, &[layer, head]: &[usize; 2]| match layer < layout.layers && head < layout.kv_heads {
+            true => Ok(()),
+            false => {
+                let (layers, kv_heads) = (layout.layers, layout.kv_heads);
+                Err(Problem::NoSuchHead { field, layer, head, layers, kv_heads })
             }
+        };
+        self.players.iter().try_for_each(|head| exists("players", head))?;
+        for Interaction { first, second, effect, t } in &self.interactions {
+            [first, second].into_iter().try_for_each(|head| exists("interactions", head))?;
             if let Some(&value) = [effect, t].into_iter().find(|value| !value.is_finite()) {
                 let place = format!(" between the heads {first:?} and {second:?}");
                 return Err(Problem::Value { field: "interactions", value, place, expected: "a finite number" });

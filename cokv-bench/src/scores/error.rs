@@ -68,12 +68,14 @@ pub enum Problem {
         /// What makes sense there.
         expected: &'static str,
     },
-    /// An interaction names a head that the model has not.
+    /// A list names a head that the model has not.
     #[error(
-        "`interactions` names head {head} of layer {layer}; the model has {layers} layers of {kv_heads} KV heads, \
+        "`{field}` names head {head} of layer {layer}; the model has {layers} layers of {kv_heads} KV heads, \
          counted from 0"
     )]
     NoSuchHead {
+        /// Name of the list.
+        field: &'static str,
         /// Layer named.
         layer: usize,
         /// KV head named.
@@ -90,6 +92,14 @@ pub enum Problem {
         scored: String,
         /// The model to be scored, with its shape.
         model: String,
+    },
+    /// Only some heads were scored.
+    #[error("only {scored} of the {heads} heads were scored, the others kept the whole prompt; score all of them")]
+    SomeHeads {
+        /// Heads that were scored.
+        scored: usize,
+        /// Heads of the model.
+        heads: usize,
     },
     /// The scores cannot be used as head scores.
     #[error("{0}")]

@@ -45,6 +45,9 @@ pub struct ScoreFile {
     /// The game that was played, if it was one of ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub game: Option<GameStamp>,
+    /// `[layer, kv_head]` of the heads that played, if not all did: the others kept the whole prompt and score 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub players: Vec<[usize; 2]>,
     /// Pairs of heads that are worth more (or less) together than apart.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interactions: Vec<Interaction>,
@@ -114,6 +117,7 @@ impl ScoreFile {
             samples: None,
             evaluations: None,
             game: None,
+            players: vec![],
             interactions: vec![],
             source: None,
             created_by: concat!("cokv ", env!("CARGO_PKG_VERSION")).into(),
@@ -162,6 +166,9 @@ impl ScoreFile {
         let layout = model.layout()?;
         if (self.model.layers, self.model.kv_heads) != (layout.layers, layout.kv_heads) {
             return Err(Problem::OtherShape { scored: self.model.to_string(), model: model.to_string() });
+        }
+        if !self.players.is_empty() {
+            return Err(Problem::SomeHeads { scored: self.players.len(), heads: layout.heads() });
         }
         Ok(HeadScores::new(layout, self.flat())?)
     }
@@ -217,6 +224,7 @@ pub(super) mod tests {
                 holdout_suffix: 4,
                 tasks: vec!["passkey".into(), "qasper".into()],
                 records: 30,
+                seen: vec!["ef56".into()],
             }),
             interactions: vec![Interaction { first: [1, 0], second: [1, 1], effect: 0.142, t: 13.1 }],
             ..file
@@ -258,7 +266,10 @@ pub(super) mod tests {
       "passkey",
       "qasper"
     ],
-    "records": 30
+    "records": 30,
+    "seen": [
+      "ef56"
+    ]
   },
   "interactions": [
     {"first": [1, 0], "second": [1, 1], "effect": 0.142, "t": 13.1}

@@ -7,6 +7,7 @@ mod check;
 pub mod compare;
 mod error;
 mod file;
+mod head_name;
 mod number;
 mod palette;
 pub mod plot;
@@ -19,6 +20,7 @@ mod storage;
 
 pub use error::{Problem, ScoreFileError};
 pub use file::{Format, Interaction, ScoreFile, Version};
+pub use head_name::{HeadName, NoSuchHead};
 pub use stamp::{GameStamp, ModelStamp};
 
 /// The folder of published data, or none where this checkout has none; then a test says so and passes.

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use cokv_core::{Game, GameError, Query};
 use cokv_shapley::estimators::Scpr;
-use cokv_shapley::{Design, Estimator, LogHeader, PlaySettings, SampleLog, SamplingPlan, Stop, estimator, play};
+use cokv_shapley::{Design, Estimator, LogHeader, PlaySettings, SampleLog, SamplingPlan, Stop, play};
 
 /// A utility for every coalition; player 0 is the lowest bit.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ pub fn sample_plan(game: &mut dyn Game, plan: SamplingPlan, samples: u64) -> Sam
     let finite = cokv_shapley::estimators::LeaveOneOut {};
     let any: Box<dyn Estimator> = match design {
         Design::LeaveOneOut => Box::new(finite),
-        Design::Permutations { .. } => estimator("permutation").unwrap(),
+        Design::Permutations { .. } => Box::new(cokv_shapley::estimators::Permutation::default()),
         _ => Box::new(Scpr::default()),
     };
     let observe = &mut |_: &_| ControlFlow::Continue(());
@@ -71,4 +71,11 @@ pub fn assert_close(found: &[f64], expected: &[f64], tolerance: f64) {
     for (left, right) in found.iter().zip(expected) {
         assert!((left - right).abs() <= tolerance, "{found:?} is not {expected:?}");
     }
+}
+
+/// An estimator with its default settings.
+pub fn named(name: &str) -> Box<dyn Estimator> {
+    let text = format!("estimator = '{name}'");
+    let mut table = cokv_core::ConfigTable::parse("test", &text).unwrap();
+    cokv_shapley::estimator(&table.take_choice("estimator").unwrap().unwrap()).unwrap()
 }

@@ -1,0 +1,124 @@
+//! How an estimation is told on the terminal, and how Ctrl-C reaches it.
+
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use cokv_shapley::Progress;
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+
+use crate::importance::Watcher;
+
+/// A line that changes on a terminal, a line now and then elsewhere.
+pub struct Teller {
+    quiet: bool,
+    terminal: bool,
+    bar: ProgressBar,
+    said: Instant,
+    started: Instant,
+    prefilling: bool,
+    interrupt: Arc<Interrupt>,
+}
+
+#[derive(Default)]
+struct Interrupt {
+    playing: AtomicBool,
+    asked: AtomicBool,
+}
+
+impl Teller {
+    /// From now on, Ctrl-C ends a play after its batch. It ends the program at the second time, and at once when nothing
+    /// is played. A program has one teller at most.
+    pub fn new(quiet: bool) -> Result<Self> {
+        let terminal = std::io::stderr().is_terminal();
+        let interrupt = Arc::new(Interrupt::default());
+        let heard = Arc::clone(&interrupt);
+        ctrlc::set_handler(move || {
+            if heard.asked.swap(true, Ordering::Relaxed) || !heard.playing.load(Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+        })
+        .context("Ctrl-C cannot be heard")?;
+        let now = Instant::now();
+        Ok(Self { quiet, terminal, bar: ProgressBar::hidden(), said: now, started: now, prefilling: false, interrupt })
+    }
+
+    /// Takes the changing line away.
+    pub fn clear(&mut self) {
+        self.interrupt.playing.store(false, Ordering::Relaxed);
+        self.bar.finish_and_clear();
+    }
+
+    fn say(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
+    fn begin(&mut self, template: &str, length: usize) {
+        self.started = Instant::now();
+        self.bar.finish_and_clear();
+        if !self.quiet && self.terminal {
+            self.bar = ProgressBar::new(length as u64);
+            self.bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
+            self.bar.enable_steady_tick(Duration::from_millis(500));
+        }
+    }
+
+    /// A line now and then where lines cannot change.
+    fn line(&mut self, text: &str) {
+        if !self.quiet && !self.terminal && self.said.elapsed() > Duration::from_secs(10) {
+            self.said = Instant::now();
+            eprintln!("{text}");
+        }
+    }
+}
+
+impl Watcher for Teller {
+    fn note(&mut self, text: &str) {
+        self.say(&format!("note: {text}"));
+    }
+
+    fn resumed(&mut self, samples: usize) {
+        if !self.quiet {
+            self.say(&format!("going on after {samples} samples"));
+        }
+    }
+
+    fn prefilling(&mut self, tokens: usize, of: usize) {
+        if !self.prefilling {
+            self.prefilling = true;
+            self.begin("prefill {wide_bar} {pos}/{len} tokens, {eta} left", of);
+        }
+        self.bar.set_position(tokens as u64);
+        self.line(&format!("{tokens}/{of} tokens prefilled"));
+    }
+
+    fn prefilled(&mut self, heads: usize, records: usize) {
+        if !self.quiet {
+            let seconds = self.started.elapsed().as_secs_f64();
+            self.say(&format!("{heads} heads play on {records} records, prefilled in {seconds:.1} s"));
+        }
+        self.prefilling = false;
+        self.interrupt.playing.store(true, Ordering::Relaxed);
+        self.begin("{spinner} {elapsed} gone  {msg}", 0);
+    }
+
+    fn played(&mut self, progress: &Progress) -> ControlFlow<()> {
+        let speed = progress.new_evaluations as f64 / progress.elapsed.as_secs_f64().max(1e-9);
+        let mut text = format!("{} samples, {speed:.1} evaluations/s", progress.samples);
+        if let Some(estimate) = &progress.estimate {
+            text += &format!(", reliability {:.2}", estimate.reliability);
+        }
+        if let Some(remaining) = progress.remaining {
+            text += &format!(", about {} left", HumanDuration(remaining));
+        }
+        self.line(&text);
+        self.bar.set_message(text);
+        match self.interrupt.asked.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What every KV head is worth, measured: `[importance.NAME]` of a configuration and `cokv estimate`.
+//!
+//! An [`Importance`] says what to play and how; an [`Estimation`] is that on a loaded model, with the records read and
+//! everything checked; playing it appends to a log of samples and ends in a [`ScoreFile`].
+
+mod error;
+mod settings;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Instant;
+
+use cokv_core::{Coalition, ConfigError, ConfigTable, Game, Query};
+use cokv_models::LanguageModel;
+use cokv_models::game::{GameRules, HeadMaskGame};
+use cokv_shapley::games::Restricted;
+use cokv_shapley::{
+    DesignError, Estimate, Estimator, FitError, Kept, LogFile, LogHeader, MOST_ENUMERATED, Notice, Outcome,
+    PlaySettings, Progress, SampleLog, SamplingPlan, Shard, Stop, enumeration, enumeration_time, estimator, play,
+};
+use indicatif::HumanDuration;
+
+pub use self::error::ImportanceError;
+pub use self::settings::ImportanceSettings;
+use crate::calibration::{Calibration, score_file};
+use crate::fingerprint::fingerprint;
+use crate::run::memory::available_bytes;
+use crate::scores::{GameStamp, ModelStamp, ScoreFile};
+
+/// What to play, and what to make of it.
+#[derive(Debug)]
+pub struct Importance {
+    /// What is played.
+    pub settings: ImportanceSettings,
+    /// What turns samples into values.
+    pub estimator: Box<dyn Estimator>,
+}
+
+impl Importance {
+    /// Reads a table `[importance.NAME]`.
+    pub fn read(mut table: ConfigTable<'_>) -> Result<Self, ConfigError> {
+        let estimator = match table.take_choice("estimator")? {
+            Some(choice) => estimator(&choice)?,
+            None => estimator(&cokv_core::config::Choice::named(cokv_shapley::NAMES[0], &table))?,
+        };
+        let settings: ImportanceSettings = table.read()?;
+        settings.check().map_err(|(key, message)| table.error_at(key, message))?;
+        Ok(Self { settings, estimator })
+    }
+
+    /// Everything that the scores depend on beside the samples' header.
+    fn definition(&self) -> String {
+        let ImportanceSettings { reliability, max_evaluations, minutes, two_run_mae, allocation_distance, .. } =
+            &self.settings;
+        format!(
+            "{:?} {reliability} {max_evaluations:?} {minutes:?} {two_run_mae} {allocation_distance:?}",
+            self.estimator
+        )
+    }
+}
+
+/// Hears how an estimation goes.
+pub trait Watcher {
+    /// What the user should know of the records or of the samples.
+    fn note(&mut self, text: &str);
+
+    /// The log held so many samples before.
+    fn resumed(&mut self, samples: usize);
+
+    /// Prompt tokens that are prefilled, of how many.
+    fn prefilling(&mut self, tokens: usize, of: usize);
+
+    /// Every record is prefilled.
+    fn prefilled(&mut self, heads: usize, records: usize);
+
+    /// A batch is played. Breaking here stops the play; what was played is kept.
+    fn played(&mut self, progress: &Progress) -> ControlFlow<()>;
+}
+
+/// What came out of an estimation.
+#[derive(Debug)]
+pub struct Estimated {
+    /// What the heads are worth.
+    pub scores: ScoreFile,
+    /// The same in flat order, with what it cost.
+    pub estimate: Estimate,
+    /// Why the play ended.
+    pub outcome: Outcome,
+    /// All samples.
+    pub log: SampleLog,
+}
+
+/// An estimation that only needs to be played.
+pub struct Estimation<'a> {
+    importance: &'a Importance,
+    model: &'a LanguageModel,
+    stamp: ModelStamp,
+    calibration: Calibration,
+    rules: GameRules,
+    game: GameStamp,
+    /// Flat indices of the heads that play; empty for all of them.
+    players: Vec<usize>,
+    plan: SamplingPlan,
+}
+
+impl<'a> Estimation<'a> {
+    /// Reads and tokenises the records and finds out whether the game can be played. `held_as` says how the model's
+    /// weights and cache are held, which changes utilities a little.
+    pub fn prepare(
+        importance: &'a Importance,
+        model: &'a LanguageModel,
+        stamp: ModelStamp,
+        held_as: &str,
+    ) -> Result<Self, ImportanceError> {
+        let settings = &importance.settings;
+        let layout = model.config().layout;
+        let players = settings.heads.iter().map(|head| head.flat(layout)).collect::<Result<Vec<usize>, _>>()?;
+        if let Some(twice) = (1..players.len()).find(|&place| players[..place].contains(&players[place])) {
+            return Err(ImportanceError::Settings(format!("head {} is named twice", settings.heads[twice])));
+        }
+        let rules = GameRules {
+            window: settings.window,
+            holdout_suffix: settings.holdout_suffix,
+            // A fifth stays free for everybody else.
+            memory_bytes: available_bytes().map(|bytes| bytes / 5 * 4),
+            ..GameRules::default()
+        };
+        let calibration = Calibration::open(model, &settings.data(), settings.utility, &rules, settings.answer_tokens)?;
+        let fingerprint = {
+            let model = stamp.fingerprint.as_deref().unwrap_or(&stamp.name);
+            let game = calibration.fingerprint(model, held_as, settings.utility, &rules);
+            // All heads, in the order of the model, are the game itself.
+            if players.is_empty() { game } else { fingerprint([game, format!("{players:?}")]) }
+        };
+        let game = GameStamp {
+            fingerprint,
+            utility: settings.utility.name().into(),
+            window: rules.window,
+            holdout_suffix: rules.holdout_suffix,
+            tasks: calibration.tasks.clone(),
+            records: calibration.len(),
+            seen: calibration.seen(),
+        };
+        let count = if players.is_empty() { layout.heads() } else { players.len() };
+        let plan = SamplingPlan {
+            players: count,
+            instances: calibration.len().max(1),
+            instances_per_sample: settings.records_per_pair,
+            seed: settings.seed,
+            design: settings.design.clone().unwrap_or_else(|| importance.estimator.design(count)),
+        };
+        let estimation = Self { importance, model, stamp, calibration, rules, game, players, plan };
+        // An empty log shows what is wrong with the design before anything is prefilled.
+        let fitted = match SampleLog::new(estimation.header()) {
+            Err(DesignError::TooManyPlayers { .. }) => return Err(estimation.too_many_heads()?),
+            empty => importance.estimator.fit(&empty?),
+        };
+        match fitted {
+            Err(error @ FitError::Design { .. }) => Err(error.into()),
+            _ => Ok(estimation),
+        }
+    }
+
+    /// Hashes of the records that are played.
+    pub fn seen(&self) -> &[String] {
+        &self.game.seen
+    }
+
+    /// Which game, and how it is sampled: what a file of samples begins with.
+    pub fn header(&self) -> LogHeader {
+        LogHeader { game: self.game.fingerprint.clone(), plan: self.plan.clone() }
+    }
+
+    /// Hashes of what the samples depend on, and of what the scores do.
+    pub fn fingerprints(&self) -> (String, String) {
+        let LogHeader { game, plan } = self.header();
+        let samples = fingerprint([game, format!("{plan:?}")]);
+        let scores = fingerprint([samples.clone(), self.importance.definition()]);
+        (samples, scores)
+    }
+
+    /// Prefills the records and plays until a stop rule is met; none if the watcher broke it off before.
+    ///
+    /// The samples that the file holds already are not played again.
+    pub fn play(
+        &self,
+        samples: &Path,
+        shard: Shard,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Option<Estimated>, ImportanceError> {
+        self.calibration.notices.iter().for_each(|notice| watcher.note(notice));
+        let (mut file, mut log, notices) = LogFile::open(samples, &self.header())?;
+        let tell = |notice: &Notice| format!("{}: {notice}", samples.display());
+        notices.iter().for_each(|notice| watcher.note(&tell(notice)));
+        if !log.is_empty() {
+            watcher.resumed(log.len());
+        }
+        let settings = &self.importance.settings;
+        let records = self.calibration.game_records();
+        let tokens: usize = records.iter().map(|record| record.prompt.len()).sum();
+        let utility = self.calibration.utility(settings.utility, self.model);
+        let mut game = HeadMaskGame::prepare(self.model, records, utility, self.rules.clone(), |done| {
+            watcher.prefilling(done.tokens, tokens);
+        })?;
+        watcher.prefilled(self.plan.players, game.instances());
+
+        let play_settings = PlaySettings {
+            shard,
+            stop: Stop {
+                reliability: Some(settings.reliability),
+                evaluations: settings.max_evaluations,
+                time: settings.time()?,
+                two_run_mae: settings.two_run_mae,
+                allocation_distance: settings.allocation_distance,
+            },
+            batch: settings.batch.min(game.batch_limit()),
+            // Half a batch of pairs for every record, so that forward passes are full.
+            round: (self.calibration.len() * settings.batch / 2 / settings.records_per_pair.max(1)).max(1),
+        };
+        let all = self.model.config().layout.heads();
+        let others = Coalition::from_members(all, self.players.iter().copied()).complement();
+        let mut restricted;
+        let game: &mut dyn Game = if self.players.is_empty() {
+            &mut game
+        } else {
+            restricted = Restricted::new(&mut game, self.players.clone(), others)?;
+            &mut restricted
+        };
+        let estimator = self.importance.estimator.as_ref();
+        let outcome = play(
+            game,
+            &mut log,
+            estimator,
+            &play_settings,
+            &mut |kept| match kept {
+                Kept::Ends(ends) => file.append_ends(ends),
+                Kept::Sample(sample) => file.append(sample),
+            },
+            &mut |progress| watcher.played(progress),
+        )?;
+        if outcome == Outcome::Interrupted {
+            return Ok(None);
+        }
+        let (scores, estimate) = score_file(self.stamp.clone(), self.game.clone(), &self.players, estimator, &log)?;
+        Ok(Some(Estimated { scores, estimate, outcome, log }))
+    }
+
+    /// How far out of reach an enumeration is, from the time that a batch of coalitions takes on one record.
+    fn too_many_heads(&self) -> Result<ImportanceError, ImportanceError> {
+        const COALITIONS: usize = 8;
+        let settings = &self.importance.settings;
+        let utility = self.calibration.utility(settings.utility, self.model);
+        let first = self.calibration.game_records().into_iter().take(1).collect();
+        let mut game = HeadMaskGame::prepare(self.model, first, utility, self.rules.clone(), |_| ())?;
+        let coalition = Coalition::full(game.players());
+        let queries = [Query { coalition: &coalition, instance: 0 }; COALITIONS];
+        let started = Instant::now();
+        game.evaluate(&queries, &mut [0.0; COALITIONS]).map_err(ImportanceError::Game)?;
+        let seconds = started.elapsed().as_secs_f64() / COALITIONS as f64;
+        let (players, instances) = (self.plan.players, self.plan.instances);
+        let time = match enumeration_time(players, instances, seconds) {
+            Some(time) => HumanDuration(time).to_string(),
+            None => "longer than the universe is old".into(),
+        };
+        Ok(ImportanceError::TooManyHeads {
+            heads: players,
+            records: instances,
+            evaluations: enumeration(players, instances),
+            time,
+            most: MOST_ENUMERATED,
+        })
+    }
+}

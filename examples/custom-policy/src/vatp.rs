@@ -1,0 +1,47 @@
+//! Value-Aware Token Pruning (Guo et al., arXiv 2406.12335): attention times the size of the value.
+
+use cokv_core::{CacheCompressor, LayerView, ObservationRequest, PolicyError, Protected};
+use serde::Deserialize;
+
+/// Scores a token by the attention that the last queries of the prompt pay to it, mean over the KV head's query heads,
+/// times the 1-norm of its value.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Vatp {
+    /// Last queries that are asked; they are always kept.
+    pub window: usize,
+}
+
+impl Default for Vatp {
+    fn default() -> Self {
+        Self { window: 8 }
+    }
+}
+
+impl CacheCompressor for Vatp {
+    fn observations(&self) -> ObservationRequest {
+        ObservationRequest { window: self.window, values: true, ..Default::default() }
+    }
+
+    fn protected(&self) -> Protected {
+        Protected { sinks: 0, window: self.window }
+    }
+
+    fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+        let (layout, tokens) = (layer.layout, layer.prompt_len);
+        let values = layer.recorded("values", layer.values)?;
+        let norms = values.chunks_exact(layout.head_dim).map(|value| value.iter().map(|x| x.abs()).sum::<f32>());
+        let mut scores: Vec<f32> = Vec::with_capacity(layout.kv_heads * tokens);
+        for kv_head in 0..layout.kv_heads {
+            let mut attention = vec![0.0; tokens];
+            for query_head in kv_head * layout.group()..(kv_head + 1) * layout.group() {
+                for row in layer.last_rows(query_head, self.window)?.chunks_exact(tokens) {
+                    attention.iter_mut().zip(row).for_each(|(sum, weight)| *sum += weight);
+                }
+            }
+            scores.extend(attention);
+        }
+        scores.iter_mut().zip(norms).for_each(|(score, norm)| *score *= norm);
+        Ok(scores)
+    }
+}
