@@ -1,22 +1,22 @@
 //! The TOML file that describes a run.
 
-use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+mod columns;
 
-use cokv_core::config::unknown_name;
-use cokv_core::{Budget, ConfigError, ConfigTable, HeadScores, Method, PolicyError, Registry};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use cokv_core::{Budget, ConfigError, ConfigTable, Registry};
 use cokv_models::cache::CacheType;
 use cokv_models::linear::WeightType;
 use cokv_models::source::DEFAULT_MODEL;
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
+pub use self::columns::{Column, MethodError, ScoreSource, Variant, check_unseen};
 use crate::data::Split;
 use crate::importance::Importance;
 use crate::prompt::ChatUse;
-use crate::scores::{ModelStamp, ScoreFile, ScoreFileError};
 
 /// Everything but the methods, defaults filled in.
 #[derive(Clone, Debug, Serialize)]
@@ -136,20 +136,9 @@ pub struct Config {
     /// All settings but the methods.
     pub run: RunConfig,
     /// The methods, in the order of the file.
-    pub methods: Vec<Method>,
-    /// Where each method's head scores come from, if it needs any.
-    pub scores: Vec<Option<ScoreSource>>,
+    pub columns: Vec<Column>,
     /// What is measured for methods that name it: `[importance.NAME]`.
     pub importance: BTreeMap<String, Importance>,
-}
-
-/// Where head scores come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ScoreSource {
-    /// `scores = "FILE"`
-    File(PathBuf),
-    /// `importance = "NAME"`: the table of that name.
-    Importance(String),
 }
 
 impl Config {
@@ -204,121 +193,18 @@ impl Config {
             return Err(data.error_at("max_prompt_tokens", message));
         }
         let run = RunConfig { name, budgets, model: model.read()?, data: settings, run: run.read()? };
-        let mut methods: Vec<Method> = Vec::new();
-        let mut scores = Vec::new();
-        for mut table in tables {
-            scores.push(score_source(&mut table, &importance)?);
-            let method = registry.method(table.clone())?;
-            if methods.iter().any(|other| other.name() == method.name()) {
+        let mut columns: Vec<Column> = Vec::new();
+        for table in tables {
+            let column = Column::read(table.clone(), &importance, registry)?;
+            if columns.iter().any(|other| other.name == column.name) {
                 let message =
-                    format!("a second method is called `{}`: give one of them another name = \"…\"", method.name());
+                    format!("a second method is called `{}`: give one of them another name = \"…\"", column.name);
                 return Err(table.error(message));
             }
-            methods.push(method);
+            columns.push(column);
         }
-        Ok(Self { run, methods, scores, importance })
+        Ok(Self { run, columns, importance })
     }
-
-    /// Names of the importance tables that a method uses, each once.
-    pub fn importance_used(&self) -> Vec<&str> {
-        let names = self.importance.keys().map(String::as_str);
-        names.filter(|&name| self.scores.contains(&Some(ScoreSource::Importance(name.into())))).collect()
-    }
-
-    /// Gives the methods their head scores and checks every method on the model's heads, before any long work. Returns
-    /// what the user should know of the score files. `measured` holds the scores of the importance tables by name,
-    /// `tested` the fingerprints of the records that the methods will run on.
-    pub fn fit_to(
-        &mut self,
-        model: &ModelStamp,
-        measured: &BTreeMap<String, HeadScores>,
-        tested: &HashSet<String>,
-    ) -> Result<Vec<String>, MethodError> {
-        let layout = model.layout().map_err(|problem| problem.at(Path::new(&model.name)))?;
-        let mut notices = Vec::new();
-        let mut fitted = Vec::with_capacity(self.methods.len());
-        for (mut method, source) in std::mem::take(&mut self.methods).into_iter().zip(&self.scores) {
-            match source {
-                None => (),
-                Some(ScoreSource::File(path)) => {
-                    let file = ScoreFile::read(path)?;
-                    let seen = file.game.as_ref().map_or(&[][..], |game| &game.seen);
-                    check_unseen(&path.display().to_string(), seen, tested)?;
-                    notices.extend(file.model.notice(model).map(|notice| format!("{}: {notice}", path.display())));
-                    method = method.with_head_scores(file.head_scores(model).map_err(|problem| problem.at(path))?);
-                }
-                Some(ScoreSource::Importance(name)) => {
-                    if let Some(scores) = measured.get(name) {
-                        method = method.with_head_scores(scores.clone());
-                    }
-                }
-            }
-            method.check(layout).map_err(|error| MethodError::Policy { method: method.name().into(), error })?;
-            fitted.push(method);
-        }
-        self.methods = fitted;
-        Ok(notices)
-    }
-}
-
-/// Takes the key that says where a method's head scores come from.
-fn score_source(
-    table: &mut ConfigTable<'_>,
-    importance: &BTreeMap<String, Importance>,
-) -> Result<Option<ScoreSource>, ConfigError> {
-    let whole = table.clone();
-    let file = table.take_choice("scores")?.map(|file| ScoreSource::File(file.name.into()));
-    let Some(name) = table.take_choice("importance")?.map(|choice| choice.name) else { return Ok(file) };
-    if file.is_some() {
-        return Err(whole.error_at("importance", "`scores` and `importance` both give head scores: keep one of them"));
-    }
-    if !importance.contains_key(&name) {
-        let message = match importance.is_empty() {
-            true => format!("there is no table [importance.{name}]"),
-            false => unknown_name("importance table", &name, importance.keys().map(String::as_str)),
-        };
-        return Err(whole.error_at("importance", message));
-    }
-    Ok(Some(ScoreSource::Importance(name)))
-}
-
-/// Refuses scores that were made from records which are now to be tested.
-pub fn check_unseen(scores: &str, seen: &[String], tested: &HashSet<String>) -> Result<(), MethodError> {
-    match seen.iter().filter(|record| tested.contains(*record)).count() {
-        0 => Ok(()),
-        count => Err(MethodError::Seen { scores: scores.into(), count, records: seen.len() }),
-    }
-}
-
-/// Why a method cannot be run on a model.
-#[derive(Debug, Error)]
-pub enum MethodError {
-    /// Its score file cannot be used.
-    #[error(transparent)]
-    Scores(#[from] ScoreFileError),
-    /// Its scores were made from what it would be tested on.
-    #[error(
-        "{scores}: {count} of the {records} records that the scores were made from are among the tested ones, which would \
-         flatter the method; test on others: [data] split = \"test\" for LongBench, another seed for synthetic data"
-    )]
-    Seen {
-        /// Which scores.
-        scores: String,
-        /// Records in both.
-        count: usize,
-        /// Records of the scores.
-        records: usize,
-    },
-    /// Its settings do not fit the model, or it needs scores.
-    #[error(
-        "method `{method}`: {error}; head scores are named by scores = \"FILE\" or importance = \"NAME\" in its table"
-    )]
-    Policy {
-        /// Name of the method.
-        method: String,
-        /// What is wrong.
-        error: PolicyError,
-    },
 }
 
 #[cfg(test)]
@@ -335,7 +221,7 @@ mod tests {
         let config = Config::parse("cokv.toml", text, &cokv_policies::registry()).unwrap();
         assert_eq!(config.run.budgets, [Budget::Tokens(64), Budget::Share(0.1)]);
         assert_eq!(config.run.model.source, DEFAULT_MODEL);
-        assert_eq!(config.methods[0].name(), "snapkv");
+        assert_eq!(config.columns[0].name, "snapkv");
         // What is written out reads back.
         let written = toml::to_string(&config.run).unwrap() + "\n[[method]]\ncompressor = 'full'";
         let again = Config::parse("again.toml", &written, &cokv_policies::registry()).unwrap();

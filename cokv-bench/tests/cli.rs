@@ -261,7 +261,59 @@ fn importance_is_measured_when_a_method_needs_it_and_then_kept() {
         format!("[[method]]\ncompressor = 'snapkv'\nallocator = 'proportional'\nscores = '{}'\n", scores.display());
     fs::write(path.join("file.toml"), config(&format!("{PASSKEY}\nseed = 1"), &method)).unwrap();
     let refused = cokv(path, &["bench", "--config", "file.toml"]);
-    assert!(stderr(&refused).contains("2 of the 2 records that the scores were made from"), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("2 of the 2 records that it was made from"), "{}", stderr(&refused));
+}
+
+#[test]
+fn inspecting_shows_positions_scores_and_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let source = wheel_source();
+    let prompt = "The pass key is 71432. Remember it. ".repeat(12);
+    let inspect = |rest: &[&str]| {
+        let fixed = ["inspect", "--model", &source, "--prompt", &prompt, "--method", "snapkv", "--budget", "24"];
+        cokv(path, &[&fixed[..], rest].concat())
+    };
+    let map = stdout(&inspect(&["--json", "kept.json", "--svg", "kept.svg"]));
+    assert_eq!(map.lines().count(), 1 + 90, "{map}");
+    let kept: Json = serde_json::from_str(&fs::read_to_string(path.join("kept.json")).unwrap()).unwrap();
+    let heads = kept["heads"].as_array().unwrap();
+    let tokens = kept["tokens"].as_array().unwrap().len();
+    assert_eq!(heads.len(), 90);
+    for head in heads {
+        assert_eq!((head["kept"].as_array().unwrap().len(), head["budget"].as_u64().unwrap()), (24, 24));
+        assert_eq!(head["scores"].as_array().unwrap().len(), tokens);
+    }
+    assert!(fs::read_to_string(path.join("kept.svg")).unwrap().contains("<svg"));
+    let text = stdout(&inspect(&["--head", "18.2"]));
+    assert!(text.contains("head 18.2 keeps 24 of") && text.contains('['), "{text}");
+    let wrong = inspect(&["--head", "99.0"]);
+    assert!(stderr(&wrong).contains("there is no KV head 99.0"), "{}", stderr(&wrong));
+}
+
+#[test]
+fn settings_are_chosen_on_other_records_than_are_tested() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let method = "[[method]]\ncompressor = 'snapkv'\nallocator = 'ada-kv'\nselect = { floor = [0.0, 0.5] }\n";
+    let text = config(PASSKEY, method).replace("32, '50%', 100000", "32, '50%'");
+    fs::write(path.join("cokv.toml"), &text).unwrap();
+    let early = cokv(path, &["bench"]);
+    assert!(stderr(&early).contains("nothing was selected for `snapkv+ada-kv` on passkey at 32"), "{}", stderr(&early));
+    let table = stdout(&cokv(path, &["select"]));
+    assert!(table.matches("| snapkv+ada-kv | passkey |").count() == 2 && table.contains("floor=0."), "{table}");
+    let sweep = fs::read_to_string(path.join("runs/default/selection/results.jsonl")).unwrap();
+    assert_eq!(sweep.lines().count(), 2 * 2 * 2, "every record, setting and budget");
+    assert!(stdout(&cokv(path, &["bench"])).contains("| snapkv+ada-kv |"));
+
+    let refused = |text: String, expected: &str| {
+        fs::write(path.join("other.toml"), text).unwrap();
+        let output = cokv(path, &["bench", "--config", "other.toml"]);
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    };
+    refused(text.replace("tasks", "seed = 1\ntasks"), "selection.json: 2 of the 2 records");
+    refused(text.replace("0.5]", "0.4]"), "selection.json was made for another model, other methods");
+    refused(text.replace("[0.0, 0.5]", "[]"), "`select` lists values to choose from");
 }
 
 #[test]

@@ -24,9 +24,13 @@ impl Method {
     }
 
     /// Gives the allocator what the heads were found to be worth.
-    pub fn with_head_scores(mut self, scores: HeadScores) -> Self {
+    pub fn set_head_scores(&mut self, scores: HeadScores) {
         self.head_scores = Some(scores);
-        self
+    }
+
+    /// Gives it another name.
+    pub fn rename(&mut self, name: String) {
+        self.name = name;
     }
 
     /// The name that tables and logs show.

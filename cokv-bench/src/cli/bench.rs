@@ -1,28 +1,19 @@
 //! `cokv bench`
 
-use std::collections::{BTreeMap, HashSet};
-use std::io::IsTerminal;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
-use cokv_core::{HeadScores, Registry};
-use cokv_models::LanguageModel;
-use cokv_shapley::Shard;
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use anyhow::Result;
+use cokv_core::Registry;
 use serde_json::json;
 
-use super::estimate::held_as;
-use super::load::{Loaded, load};
 use super::output::print;
-use super::watcher::Teller;
+use super::progress::Progress;
+use super::ready::{Mode, Ready, ready};
 use crate::config::{Config, check_unseen};
-use crate::data::{Record, Suite};
-use crate::importance::Estimation;
 use crate::run::memory::{mebibytes, peak_resident_bytes};
-use crate::run::{Matrix, Observer, Opened, Plan, Results, RunStore, Summary, summarise, tasks};
-use crate::scores::show::summary;
-use crate::scores::{ModelStamp, ScoreFile};
+use crate::run::{Matrix, Opened, Plan, Results, RunStore, Summary, summarise};
+use crate::selection::{FILE, Selected, selection_fingerprint};
 
 /// Run a matrix of methods and budgets on one model
 ///
@@ -67,7 +58,8 @@ needed, and kept in FOLDER/importance; the keys are the options of cokv estimate
   [[method]]
   compressor = \"snapkv\"
   allocator = \"cokv\"
-  importance = \"retrieval\"               # or scores = \"FILE.scores.json\"")]
+  importance = \"retrieval\"               # or scores = \"FILE.scores.json\"
+  select = { drop_lowest = [1, 10, 20] } # settings to choose from with cokv select")]
 pub struct Arguments {
     /// The TOML file that describes the run
     #[arg(long, default_value = "cokv.toml")]
@@ -82,32 +74,19 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let started = Instant::now();
-    let file = arguments.config.display().to_string();
-    let text = std::fs::read_to_string(&arguments.config).with_context(|| file.clone())?;
-    let mut config = Config::parse(&file, &text, registry)?;
-    let suite = Suite::open(&config.run.data)?;
-    let folder = config.run.run.folder.join(&config.run.name);
-
-    let settings = config.run.model.clone();
-    let Loaded { model, fingerprint } = load(&settings.source, settings.weights, settings.cache)?;
-    let stamp = ModelStamp::of(&settings.source, &fingerprint, model.config().layout);
-    let tasks = tasks(&config.run, suite, &model)?;
-    let tested = tasks.iter().flat_map(|task| task.records.iter().map(Record::fingerprint)).collect();
-    let measured = measure(&mut config, &model, &stamp, &tested, arguments)?;
-    let notices = config.fit_to(&stamp, &measured, &tested)?;
-    notices.iter().for_each(|notice| eprintln!("note: {notice}"));
-    let matrix = Matrix::prepare(&config, tasks, &model, &fingerprint)?;
+    let mode = Mode { plan: arguments.plan, choosing: false, quiet: arguments.quiet };
+    let Ready { text, config, model, fingerprint, tasks, tested, folder } =
+        ready(&arguments.config, registry, mode, |_| Ok(()))?;
+    let selected = Selected::read(&folder, &selection_fingerprint(&config, &fingerprint))?;
+    if let Some(selected) = &selected {
+        check_unseen(&folder.join(FILE).display().to_string(), &selected.seen, &tested)?;
+    }
+    let matrix = Matrix::prepare(&config, tasks, &model, &fingerprint, selected.as_ref())?;
     if arguments.plan {
         eprintln!("{}", describe(&config, &matrix.plan(&Results::read(&folder)?)));
         return Ok(());
     }
-    let Opened { mut store, torn_bytes } = RunStore::open(&folder)?;
-    if torn_bytes > 0 {
-        eprintln!(
-            "{}: an unfinished last line ({torn_bytes} bytes) was cut off; its prompt is run again",
-            folder.display()
-        );
-    }
+    let mut store = open(&folder)?;
     let plan = matrix.plan(store.results());
     if !arguments.quiet {
         eprintln!("{}", describe(&config, &plan));
@@ -117,7 +96,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
 
     let mut progress = Progress::new(&plan, arguments.quiet);
     matrix.run(&mut store, &mut progress)?;
-    progress.bar.finish_and_clear();
+    progress.clear();
 
     let rows = matrix.rows(store.results());
     store.write_predictions(&rows)?;
@@ -133,57 +112,19 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     Ok(())
 }
 
-/// Head scores of the importance tables that methods use: as measured before, or measured now. A plan measures nothing.
-fn measure(
-    config: &mut Config,
-    model: &LanguageModel,
-    stamp: &ModelStamp,
-    tested: &HashSet<String>,
-    arguments: &Arguments,
-) -> Result<BTreeMap<String, HeadScores>> {
-    let names: Vec<String> = config.importance_used().into_iter().map(Into::into).collect();
-    let mut measured = BTreeMap::new();
-    if names.is_empty() {
-        return Ok(measured);
+/// Opens a run's folder and says what was mended.
+pub(super) fn open(folder: &Path) -> Result<RunStore> {
+    let Opened { store, torn_bytes } = RunStore::open(folder)?;
+    if torn_bytes > 0 {
+        eprintln!(
+            "{}: an unfinished last line ({torn_bytes} bytes) was cut off; its prompt is run again",
+            folder.display()
+        );
     }
-    // Methods that cannot run on this model are found out before anything is measured, whatever the scores will be.
-    let layout = model.config().layout;
-    let made_up = HeadScores::new(layout, (0..layout.heads()).map(|head| head as f64).collect())?;
-    config.fit_to(stamp, &names.iter().map(|name| (name.clone(), made_up.clone())).collect(), tested)?;
-    let folder = config.run.run.folder.join("importance");
-    let mut teller = Teller::new(arguments.quiet)?;
-    for name in names {
-        let held_as = held_as(config.run.model.weights, config.run.model.cache);
-        let importance = &config.importance[&name];
-        let estimation = Estimation::prepare(importance, model, stamp.clone(), &held_as)
-            .with_context(|| format!("[importance.{name}]"))?;
-        check_unseen(&format!("[importance.{name}]"), estimation.seen(), tested)?;
-        let (samples, scores) = estimation.fingerprints();
-        let scores = folder.join(format!("{name}-{scores}.scores.json"));
-        let file = if scores.exists() {
-            ScoreFile::read(&scores)?
-        } else if arguments.plan {
-            eprintln!("[importance.{name}] has to be measured first");
-            continue;
-        } else {
-            std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-            eprintln!("[importance.{name}] is measured; scores will be in {}", scores.display());
-            let samples = folder.join(format!("{name}-{samples}.samples.jsonl"));
-            let played = estimation.play(&samples, Shard::WHOLE, &mut teller);
-            teller.clear();
-            let Some(estimated) = played.with_context(|| format!("[importance.{name}]"))? else {
-                bail!("stopped; what was played is in {}; the same command goes on", samples.display());
-            };
-            estimated.scores.write(&scores)?;
-            eprintln!("{}", summary(&estimated.scores));
-            estimated.scores
-        };
-        measured.insert(name, file.head_scores(stamp).map_err(|problem| problem.at(&scores))?);
-    }
-    Ok(measured)
+    Ok(store)
 }
 
-fn describe(config: &Config, plan: &Plan) -> String {
+pub(super) fn describe(config: &Config, plan: &Plan) -> String {
     let Plan { cells, prompts, done, tokens_to_prefill, shortened, longest_shortened } = plan;
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let mut text = format!("{}: {}", config.run.name, count(*prompts, "prompt"));
@@ -203,7 +144,7 @@ fn describe(config: &Config, plan: &Plan) -> String {
 /// What a run was made with: every default written out, versions, and the machine.
 fn environment(config: &Config, fingerprint: &str) -> Result<String> {
     let methods: serde_json::Map<_, _> =
-        config.methods.iter().map(|method| (method.name().to_owned(), json!(method.definition()))).collect();
+        config.methods().map(|method| (method.name().to_owned(), json!(method.definition()))).collect();
     let environment = json!({
         "cokv": env!("CARGO_PKG_VERSION"),
         "settings": serde_json::to_value(&config.run)?,
@@ -214,83 +155,4 @@ fn environment(config: &Config, fingerprint: &str) -> Result<String> {
         "threads": std::thread::available_parallelism().map_or(0, usize::from),
     });
     Ok(serde_json::to_string_pretty(&environment)? + "\n")
-}
-
-/// A bar on a terminal, a line now and then elsewhere.
-struct Progress {
-    bar: ProgressBar,
-    lines: bool,
-    prompt: String,
-    done: u64,
-    said: Instant,
-    started: Instant,
-    to_do: u64,
-    rows: usize,
-}
-
-impl Progress {
-    fn new(plan: &Plan, quiet: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let bar = match quiet || !terminal {
-            true => ProgressBar::hidden(),
-            false => ProgressBar::new(plan.prompts as u64),
-        };
-        let template = "{wide_bar} {pos}/{len} prompts, {elapsed} gone, {eta} left  {msg}";
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
-        bar.enable_steady_tick(Duration::from_millis(500));
-        let to_do = (plan.prompts - plan.done) as u64;
-        Self {
-            bar,
-            lines: !quiet && !terminal,
-            prompt: String::new(),
-            done: 0,
-            said: Instant::now(),
-            started: Instant::now(),
-            to_do,
-            rows: 0,
-        }
-    }
-}
-
-impl Observer for Progress {
-    fn skipped(&mut self, prompts: usize) {
-        self.bar.inc(prompts as u64);
-        // What was done before says nothing about the speed of this run.
-        self.bar.reset_eta();
-    }
-
-    fn begin(&mut self, task: &str, _record: &str, prompt_tokens: usize) {
-        self.prompt = format!("{task}, {prompt_tokens} tokens");
-        self.bar.set_message(self.prompt.clone());
-    }
-
-    fn prefilled(&mut self, tokens: usize) {
-        self.bar.set_message(format!("{}, {tokens} prefilled", self.prompt));
-    }
-
-    fn finished(&mut self, rows: usize) {
-        self.done += 1;
-        self.rows += rows;
-        self.bar.inc(1);
-        let due = self.said.elapsed() > Duration::from_secs(10) || self.done == self.to_do;
-        if self.lines && due {
-            self.said = Instant::now();
-            let elapsed = self.started.elapsed();
-            let left = elapsed.mul_f64((self.to_do - self.done) as f64 / self.done as f64);
-            eprintln!(
-                "{}/{} prompts, {:.1} cells/s, about {} left",
-                self.done,
-                self.to_do,
-                self.rows as f64 / elapsed.as_secs_f64(),
-                HumanDuration(left)
-            );
-        }
-    }
-
-    fn note(&mut self, text: &str) {
-        match self.lines || self.bar.is_hidden() {
-            true => eprintln!("note: {text}"),
-            false => self.bar.println(format!("note: {text}")),
-        }
-    }
 }

@@ -1,12 +1,11 @@
 //! `cokv generate`
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use cokv_core::{Budget, ConfigTable, Method, Registry};
+use cokv_core::{Budget, Registry};
 use cokv_models::StopRule;
 use cokv_models::cache::{CacheType, RaggedCache};
 use cokv_models::linear::WeightType;
@@ -14,8 +13,11 @@ use cokv_models::source::DEFAULT_MODEL;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::load::{Loaded, load};
+use super::method::MethodArguments;
+use super::prompt_source::PromptArguments;
 use crate::config::by_name;
 use crate::run::memory::{mebibytes, peak_resident_bytes};
+use crate::scores::ModelStamp;
 
 /// Answer a prompt with a compressed cache
 ///
@@ -27,26 +29,16 @@ Examples:
   cokv generate --prompt 'What is a KV cache?'
   cokv generate --prompt-file report.txt --method snapkv --budget 128
   cokv generate --prompt-file report.txt --method '{ name = \"snapkv\", window = 32 }' --budget 10%
+  cokv generate --prompt-file report.txt --method snapkv --allocator cokv --scores passkey.scores.json --budget 64
   cat report.txt | cokv generate --prompt-file - --method streaming-llm --budget '4 MiB'")]
 pub struct Arguments {
     /// Preset, hub:owner/repo, path:FILE-OR-FOLDER or pip:package==version/file
     #[arg(long, default_value = DEFAULT_MODEL)]
     model: String,
-    /// Compression method: a compressor's name, or an inline TOML table with its settings
-    #[arg(long, default_value = "full")]
-    method: String,
-    /// Cache kept: tokens per KV head (128), a share of the prompt (10%) or bytes ('8 MiB')
-    #[arg(long, default_value = "100%")]
-    budget: Budget,
-    /// The prompt itself
-    #[arg(long, conflicts_with = "prompt_file", required_unless_present = "prompt_file")]
-    prompt: Option<String>,
-    /// A file with the prompt; - reads standard input
-    #[arg(long)]
-    prompt_file: Option<PathBuf>,
-    /// Continue the prompt as it is, without the model's chat template
-    #[arg(long)]
-    raw: bool,
+    #[command(flatten)]
+    method: MethodArguments,
+    #[command(flatten)]
+    prompt: PromptArguments,
     /// Tokens of the answer at most
     #[arg(long, default_value_t = 256)]
     max_new_tokens: usize,
@@ -59,17 +51,16 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
-    let method = method(&arguments.method, registry)?;
-    let text = prompt_text(arguments)?;
+    let mut method = arguments.method.build(registry)?;
+    let text = arguments.prompt.text()?;
     if arguments.max_new_tokens == 0 {
         bail!("--max-new-tokens 0 leaves nothing to generate");
     }
-    let Loaded { model, .. } = load(&arguments.model, arguments.weights, arguments.cache)?;
-    let text = match model.chat_template().filter(|_| !arguments.raw) {
-        Some(template) => template.render(&text)?,
-        None => text,
-    };
-    let prompt = model.tokenizer().encode(&text, true)?;
+    let Loaded { model, fingerprint } = load(&arguments.model, arguments.weights, arguments.cache)?;
+    let layout = model.config().layout;
+    arguments.method.fit(&mut method, &ModelStamp::of(&arguments.model, &fingerprint, layout), layout)?;
+    let budget = arguments.method.budget;
+    let prompt = arguments.prompt.tokens(text, &model)?;
     model.config().check_length(prompt.len() + arguments.max_new_tokens)?;
 
     let started = Instant::now();
@@ -82,8 +73,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let prefill_seconds = started.elapsed().as_secs_f64();
 
     let started = Instant::now();
-    let layout = prefill.cache().layout();
-    let total = arguments.budget.total_tokens(layout, prompt.len(), prefill.cache().cache_type().bytes());
+    let total = budget.total_tokens(layout, prompt.len(), prefill.cache().cache_type().bytes());
     let selection = prefill.select(&method, total)?;
     let mut cache = [RaggedCache::compressed(prefill.cache(), &selection)];
     let compress_seconds = started.elapsed().as_secs_f64();
@@ -113,7 +103,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let tokens = answers.first().map_or(0, Vec::len);
     let decoded = tokens.saturating_sub(1);
     eprintln!();
-    if !method.evicts() && arguments.budget != Budget::Share(1.0) {
+    if !method.evicts() && budget != Budget::Share(1.0) {
         eprintln!("note: {} keeps everything, whatever the budget", method.name());
     } else if method.evicts() && total >= layout.heads() * prompt.len() {
         eprintln!("note: the budget is at least the prompt, so that nothing was evicted");
@@ -125,7 +115,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
         prompt.len(),
         prompt.len() as f64 / prefill_seconds
     );
-    eprintln!("compress  {} at {} in {compress_seconds:.3} s", method.name(), arguments.budget);
+    eprintln!("compress  {} at {} in {compress_seconds:.3} s", method.name(), budget);
     eprintln!("decode    {tokens} tokens in {decode_seconds:.2} s, {:.1} tokens/s", decoded as f64 / decode_seconds);
     let share = 100.0 * kept as f64 / (layout.heads() * prompt.len()) as f64;
     eprintln!(
@@ -137,32 +127,4 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
         eprintln!("memory    {} at its peak", mebibytes(peak));
     }
     Ok(())
-}
-
-fn method(text: &str, registry: &Registry) -> Result<Method> {
-    let value = if text.trim_start().starts_with('{') { text.to_owned() } else { format!("{text:?}") };
-    let toml = format!("compressor = {value}");
-    Ok(registry.method(ConfigTable::parse("--method", &toml)?)?)
-}
-
-fn prompt_text(arguments: &Arguments) -> Result<String> {
-    let text = match (&arguments.prompt, &arguments.prompt_file) {
-        (Some(prompt), _) => prompt.clone(),
-        (None, Some(path)) if path.as_os_str() == "-" => {
-            if std::io::stdin().is_terminal() {
-                eprintln!("reading the prompt from the terminal; end it with Ctrl-D");
-            }
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("standard input")?;
-            text
-        }
-        (None, Some(path)) => {
-            std::fs::read_to_string(path).with_context(|| format!("--prompt-file {}", path.display()))?
-        }
-        (None, None) => String::new(),
-    };
-    if text.trim().is_empty() {
-        bail!("the prompt is empty");
-    }
-    Ok(text)
 }

@@ -6,13 +6,19 @@ mod convergence;
 mod estimate;
 mod fetch;
 mod generate;
+mod inspect;
 mod load;
+mod method;
 mod methods;
 mod output;
 mod perf;
 mod plan;
+mod progress;
+mod prompt_source;
+mod ready;
 mod score;
 mod scores;
+mod select;
 mod watcher;
 
 use std::process::ExitCode;
@@ -31,7 +37,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Bench(bench::Arguments),
+    Select(select::Arguments),
     Generate(generate::Arguments),
+    Inspect(inspect::Arguments),
     Estimate(Box<estimate::Arguments>),
     Merge(estimate::Merge),
     Convergence(convergence::Arguments),
@@ -48,7 +56,9 @@ enum Command {
 pub fn main_with(registry: Registry) -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Bench(arguments) => bench::run(&arguments, &registry),
+        Command::Select(arguments) => select::run(&arguments, &registry),
         Command::Generate(arguments) => generate::run(&arguments, &registry),
+        Command::Inspect(arguments) => inspect::run(&arguments, &registry),
         Command::Estimate(arguments) => estimate::run(&arguments),
         Command::Merge(arguments) => estimate::merge(&arguments),
         Command::Convergence(arguments) => convergence::run(&arguments),

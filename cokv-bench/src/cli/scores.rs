@@ -159,7 +159,10 @@ fn pairs(interactions: &[Interaction]) -> String {
 }
 
 fn compare(paths: &[PathBuf], svg: Option<&Path>) -> Result<()> {
-    let read = |path: &PathBuf| -> Result<_> { Ok((path.display().to_string(), ScoreFile::read(path)?)) };
+    let read = |path: &PathBuf| -> Result<_> {
+        let name = path.display().to_string();
+        Ok((name.trim_end_matches(".scores.json").to_owned(), ScoreFile::read(path)?))
+    };
     let files: Vec<(String, ScoreFile)> = paths.iter().map(read).collect::<Result<_>>()?;
     let matrix = ComparisonMatrix::new(&files)?;
     matrix.notices().iter().for_each(|notice| eprintln!("note: {notice}"));

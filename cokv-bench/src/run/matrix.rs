@@ -4,18 +4,19 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use cokv_core::{Budget, Method, ObservationRequest, Selection};
+use cokv_core::{Budget, Method, ObservationRequest, Protected, Selection};
 use cokv_models::cache::RaggedCache;
 use cokv_models::{LanguageModel, ModelError, Prefill};
 use thiserror::Error;
 
 use super::measure::{agreement, damage};
 use super::store::{Results, Row, RunStore, StoreError};
-use crate::config::{Config, RunConfig};
+use crate::config::{Column, Config, RunConfig};
 use crate::data::{DataError, Record, Suite, TaskProtocol, TaskRecords};
 use crate::fingerprint::fingerprint;
 use crate::metrics;
 use crate::prompt::{self, Prompt};
+use crate::selection::Selected;
 
 /// Why a run stopped.
 #[derive(Debug, Error)]
@@ -30,26 +31,55 @@ pub enum RunError {
         /// What failed.
         error: Box<ModelError>,
     },
+    /// A method has settings to choose from, and nothing was chosen.
+    #[error(
+        "nothing was selected for `{method}` on {task} at {budget}: run `cokv select` with the same configuration first"
+    )]
+    NotSelected {
+        /// Name of the method.
+        method: String,
+        /// Name of the task.
+        task: String,
+        /// The budget.
+        budget: String,
+    },
     /// The results cannot be kept.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// A method at a budget: a column of the matrix.
+/// A column at a budget.
 struct Cell<'a> {
-    method: &'a Method,
+    column: &'a Column,
     /// None for a method that evicts nothing.
     budget: Option<Budget>,
 }
 
-impl Cell<'_> {
+impl<'a> Cell<'a> {
     /// A budget that does not pay for the tokens which the method always keeps would stop the run at this prompt.
     fn check(&self, model: &LanguageModel, prompt_len: usize) -> Result<(), ModelError> {
         let layout = model.config().layout;
         let Some(budget) = self.budget else { return Ok(()) };
         let total = budget.total_tokens(layout, prompt_len, model.cache_type().bytes());
-        self.method.protected().within(total, layout, prompt_len)?;
+        self.protected().within(total, layout, prompt_len)?;
         Ok(())
+    }
+
+    /// The same for all variants.
+    fn protected(&self) -> Protected {
+        self.column.variants[0].method.protected()
+    }
+
+    /// The method of a task: the only one, or the one that was chosen.
+    fn method(&self, task: &str, selected: Option<&Selected>) -> Result<&'a Method, RunError> {
+        let [only] = &self.column.variants[..] else {
+            let (column, budget) = (&self.column.name, self.budget_name());
+            let chosen = selected.and_then(|selected| selected.settings(column, task, &budget));
+            let variant = self.column.variants.iter().find(|variant| Some(variant.settings.as_str()) == chosen);
+            let not_selected = || RunError::NotSelected { method: column.clone(), task: task.into(), budget };
+            return variant.map(|variant| &variant.method).ok_or_else(not_selected);
+        };
+        Ok(&only.method)
     }
 
     fn budget_name(&self) -> String {
@@ -58,12 +88,12 @@ impl Cell<'_> {
 }
 
 /// One prompt with its cells.
-struct Job {
+struct Job<'a> {
     protocol: TaskProtocol,
     record: Record,
     prompt: Prompt,
-    /// Of every cell, in order.
-    fingerprints: Vec<String>,
+    /// The method and the fingerprint of every cell, in order.
+    cells: Vec<(&'a Method, String)>,
 }
 
 /// A matrix ready to run: every prompt tokenised and checked.
@@ -71,7 +101,7 @@ pub struct Matrix<'a> {
     config: &'a RunConfig,
     model: &'a LanguageModel,
     cells: Vec<Cell<'a>>,
-    jobs: Vec<Job>,
+    jobs: Vec<Job<'a>>,
     request: ObservationRequest,
 }
 
@@ -119,23 +149,25 @@ fn prompt_limit(run: &RunConfig, model: &LanguageModel, protocol: &TaskProtocol)
 }
 
 impl<'a> Matrix<'a> {
-    /// Builds every prompt and refuses what the model cannot run, before any long work begins.
+    /// Builds every prompt and refuses what the model cannot run, before any long work begins. `selected` says which
+    /// settings columns have that list some.
     pub fn prepare(
         config: &'a Config,
         tasks: Vec<TaskRecords>,
         model: &'a LanguageModel,
         model_fingerprint: &str,
+        selected: Option<&Selected>,
     ) -> Result<Self, RunError> {
         let run = &config.run;
         let mut cells = Vec::new();
-        for method in &config.methods {
-            match method.evicts() {
-                true => cells.extend(run.budgets.iter().map(|&budget| Cell { method, budget: Some(budget) })),
-                false => cells.push(Cell { method, budget: None }),
+        for column in &config.columns {
+            match column.evicts() {
+                true => cells.extend(run.budgets.iter().map(|&budget| Cell { column, budget: Some(budget) })),
+                false => cells.push(Cell { column, budget: None }),
             }
         }
-        let request = config.methods.iter().fold(ObservationRequest::default(), |all, m| all.union(m.observations()));
-        let mut jobs: Vec<Job> = Vec::new();
+        let request = config.methods().fold(ObservationRequest::default(), |all, m| all.union(m.observations()));
+        let mut jobs: Vec<Job<'a>> = Vec::new();
         for TaskRecords { protocol, records } in tasks {
             let limit = prompt_limit(run, model, &protocol);
             for record in records {
@@ -148,11 +180,12 @@ impl<'a> Matrix<'a> {
                 for cell in &cells {
                     cell.check(model, prompt.tokens.len()).map_err(&failed)?;
                 }
-                let fingerprints: Vec<String> = cells
-                    .iter()
-                    .map(|cell| row_fingerprint(run, model_fingerprint, &protocol, &record, &prompt, cell))
-                    .collect();
-                jobs.push(Job { protocol: protocol.clone(), record, prompt, fingerprints });
+                let fingerprinted = |cell: &Cell<'a>| -> Result<(&'a Method, String), RunError> {
+                    let method = cell.method(&protocol.name, selected)?;
+                    Ok((method, row_fingerprint(run, model_fingerprint, &protocol, &record, &prompt, method, cell)))
+                };
+                let cells = cells.iter().map(fingerprinted).collect::<Result<_, _>>()?;
+                jobs.push(Job { protocol: protocol.clone(), record, prompt, cells });
             }
         }
         Ok(Self { config: run, model, cells, jobs, request })
@@ -202,7 +235,7 @@ impl<'a> Matrix<'a> {
         let (method, budget, prompt) = (&row.method, &row.budget, row.prompt_tokens);
         let place = format!("first seen in {} {}", row.task, row.record);
         let each = row.kept_tokens / self.model.config().layout.heads();
-        let protected = cell.method.protected().window + cell.method.protected().sinks;
+        let protected = cell.protected().window + cell.protected().sinks;
         if each >= prompt {
             let text =
                 format!("a budget of {budget} is at least a whole prompt of {prompt} tokens: nothing is evicted there");
@@ -220,16 +253,16 @@ impl<'a> Matrix<'a> {
 
     /// The rows of this matrix that are done, in the order of the configuration.
     pub fn rows(&self, results: &Results) -> Vec<Row> {
-        let fingerprints = self.jobs.iter().flat_map(|job| &job.fingerprints);
+        let fingerprints = self.jobs.iter().flat_map(|job| &job.cells).map(|(_, fingerprint)| fingerprint);
         fingerprints.filter_map(|fingerprint| results.row(fingerprint).cloned()).collect()
     }
 
-    fn run_prompt(&self, job: &Job, observer: &mut dyn Observer) -> Result<Vec<Row>, ModelError> {
+    fn run_prompt(&self, job: &Job<'_>, observer: &mut dyn Observer) -> Result<Vec<Row>, ModelError> {
         let started = Instant::now();
         let prefill = self.model.prefill(&job.prompt.tokens, self.request, |tokens| observer.prefilled(tokens))?;
         let prefill_seconds = started.elapsed().as_secs_f64();
 
-        let selections = self.select(&prefill)?;
+        let selections = self.select(job, &prefill)?;
         // The full cache leads the batch as the reference, whether or not it is a column of its own.
         let mut caches = vec![RaggedCache::full(prefill.cache())];
         let mut batch_row = Vec::with_capacity(selections.len());
@@ -255,9 +288,9 @@ impl<'a> Matrix<'a> {
         )?;
         let decode_seconds = started.elapsed().as_secs_f64();
 
-        let Job { protocol, record, prompt, fingerprints } = job;
+        let Job { protocol, record, prompt, cells } = job;
         let mut rows = Vec::with_capacity(self.cells.len());
-        for ((cell, fingerprint), in_batch) in self.cells.iter().zip(fingerprints).zip(batch_row) {
+        for ((cell, (_, fingerprint)), in_batch) in self.cells.iter().zip(cells).zip(batch_row) {
             let (kept_tokens, cache_bytes) = sizes[in_batch];
             let prediction = self.model.tokenizer().decode(&answers[in_batch], true)?;
             let score = metrics::score_prediction(
@@ -272,7 +305,7 @@ impl<'a> Matrix<'a> {
                 model: self.config.model.source.clone(),
                 task: protocol.name.clone(),
                 record: record.id.clone(),
-                method: cell.method.name().into(),
+                method: cell.column.name.clone(),
                 budget: cell.budget_name(),
                 prompt_tokens: prompt.tokens.len(),
                 kept_tokens,
@@ -297,22 +330,25 @@ impl<'a> Matrix<'a> {
 
     /// What each cell keeps, none where it evicts nothing. Every layer is looked at once for all methods, and scored once
     /// per method, whatever the number of budgets.
-    fn select(&self, prefill: &Prefill) -> Result<Vec<Option<Selection>>, ModelError> {
+    fn select(&self, job: &Job<'_>, prefill: &Prefill) -> Result<Vec<Option<Selection>>, ModelError> {
         let layout = prefill.cache().layout();
         let bytes = prefill.cache().cache_type().bytes();
-        // Cells of one method stand next to each other.
-        let mut methods: Vec<&Method> = self.cells.iter().map(|cell| cell.method).filter(|m| m.evicts()).collect();
-        methods.dedup_by_key(|method| method.name());
+        let mut methods: Vec<&Method> = Vec::new();
+        for &(method, _) in &job.cells {
+            if method.evicts() && !methods.iter().any(|other| other.name() == method.name()) {
+                methods.push(method);
+            }
+        }
         let scored = prefill.score_all(&methods)?;
         let scores_of = |method: &Method| methods.iter().zip(&scored).find(|(other, _)| other.name() == method.name());
-        let select = |cell: &Cell<'_>| -> Result<Option<Selection>, ModelError> {
-            let Some((budget, (method, scores))) = cell.budget.zip(scores_of(cell.method)) else {
+        let select = |(cell, &(method, _)): (&Cell<'_>, &(&Method, String))| -> Result<Option<Selection>, ModelError> {
+            let Some((budget, (method, scores))) = cell.budget.zip(scores_of(method)) else {
                 return Ok(None);
             };
             let total = budget.total_tokens(layout, prefill.prompt_len(), bytes);
             Ok(Some(method.select(layout, scores, total)?))
         };
-        self.cells.iter().map(select).collect()
+        self.cells.iter().zip(&job.cells).map(select).collect()
     }
 }
 
@@ -321,8 +357,8 @@ fn failed(task: &str, record: &str) -> impl Fn(ModelError) -> RunError + use<> {
     move |error| RunError::Record { task: task.clone(), record: record.clone(), error: Box::new(error) }
 }
 
-fn is_done(job: &Job, results: &Results) -> bool {
-    job.fingerprints.iter().all(|fingerprint| results.row(fingerprint).is_some())
+fn is_done(job: &Job<'_>, results: &Results) -> bool {
+    job.cells.iter().all(|(_, fingerprint)| results.row(fingerprint).is_some())
 }
 
 /// To be raised when a change of code changes results, so that rows from before are not taken for rows from after.
@@ -335,6 +371,7 @@ fn row_fingerprint(
     protocol: &TaskProtocol,
     record: &Record,
     prompt: &Prompt,
+    method: &Method,
     cell: &Cell<'_>,
 ) -> String {
     let parts = [
@@ -349,7 +386,7 @@ fn row_fingerprint(
         format!("{} {} {:?} {}", protocol.name, protocol.max_new_tokens, protocol.metric, protocol.stops_at_newline),
         format!("{} {:?} {:?}", record.id, record.answers, record.all_classes),
         format!("{:?} {:?}", prompt.tokens, prompt.answer),
-        format!("{} {}", cell.method.name(), cell.method.definition()),
+        format!("{} {}", cell.column.name, method.definition()),
         cell.budget_name(),
     ];
     fingerprint(parts)

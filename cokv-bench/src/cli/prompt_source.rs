@@ -1,0 +1,55 @@
+//! A prompt from the command line.
+
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use cokv_models::LanguageModel;
+
+/// Where a prompt comes from, and how it is put to the model.
+#[derive(clap::Args)]
+pub struct PromptArguments {
+    /// The prompt itself
+    #[arg(long, conflicts_with = "prompt_file", required_unless_present = "prompt_file")]
+    prompt: Option<String>,
+    /// A file with the prompt; - reads standard input
+    #[arg(long)]
+    prompt_file: Option<PathBuf>,
+    /// Continue the prompt as it is, without the model's chat template
+    #[arg(long)]
+    raw: bool,
+}
+
+impl PromptArguments {
+    /// The text; an error where there is none.
+    pub fn text(&self) -> Result<String> {
+        let text = match (&self.prompt, &self.prompt_file) {
+            (Some(prompt), _) => prompt.clone(),
+            (None, Some(path)) if path.as_os_str() == "-" => {
+                if std::io::stdin().is_terminal() {
+                    eprintln!("reading the prompt from the terminal; end it with Ctrl-D");
+                }
+                let mut text = String::new();
+                std::io::stdin().read_to_string(&mut text).context("standard input")?;
+                text
+            }
+            (None, Some(path)) => {
+                std::fs::read_to_string(path).with_context(|| format!("--prompt-file {}", path.display()))?
+            }
+            (None, None) => String::new(),
+        };
+        if text.trim().is_empty() {
+            bail!("the prompt is empty");
+        }
+        Ok(text)
+    }
+
+    /// The tokens that the model reads.
+    pub fn tokens(&self, text: String, model: &LanguageModel) -> Result<Vec<u32>> {
+        let text = match model.chat_template().filter(|_| !self.raw) {
+            Some(template) => template.render(&text)?,
+            None => text,
+        };
+        Ok(model.tokenizer().encode(&text, true)?)
+    }
+}

@@ -1,0 +1,181 @@
+//! The columns of the matrix: methods, their variants, and where their head scores come from.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use cokv_core::config::unknown_name;
+use cokv_core::{ConfigError, ConfigTable, HeadScores, Method, PolicyError, Registry};
+use thiserror::Error;
+
+use super::Config;
+use crate::importance::Importance;
+use crate::scores::{ModelStamp, ScoreFile, ScoreFileError};
+
+/// A method; or several that differ in settings which are listed to choose from, of which every task and budget gets one.
+pub struct Column {
+    /// Name in tables.
+    pub name: String,
+    /// At least one.
+    pub variants: Vec<Variant>,
+    /// Where head scores come from, if it needs any.
+    pub scores: Option<ScoreSource>,
+}
+
+/// One method of a column.
+pub struct Variant {
+    /// What distinguishes it, such as `drop_lowest=5`; empty where there is no choice.
+    pub settings: String,
+    /// The method.
+    pub method: Method,
+}
+
+/// Where head scores come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScoreSource {
+    /// `scores = "FILE"`
+    File(PathBuf),
+    /// `importance = "NAME"`: the table of that name.
+    Importance(String),
+}
+
+impl Column {
+    /// Reads a `[[method]]` table.
+    pub(super) fn read(
+        mut table: ConfigTable<'_>,
+        importance: &BTreeMap<String, Importance>,
+        registry: &Registry,
+    ) -> Result<Self, ConfigError> {
+        let scores = ScoreSource::take(&mut table, importance)?;
+        let mut variants = Vec::new();
+        for (settings, table) in table.variants("select", "allocator")? {
+            variants.push(Variant { settings, method: registry.method(table)? });
+        }
+        let name = variants[0].method.name().to_owned();
+        for Variant { settings, method } in variants.iter_mut().filter(|variant| !variant.settings.is_empty()) {
+            method.rename(format!("{name}({})", settings.replace(['"', '\''], "")));
+        }
+        Ok(Self { name, variants, scores })
+    }
+
+    /// All variants score and protect alike; whether the budget matters at all.
+    pub fn evicts(&self) -> bool {
+        self.variants[0].method.evicts()
+    }
+
+    /// Whether there is something to choose.
+    pub fn is_open(&self) -> bool {
+        self.variants.len() > 1
+    }
+}
+
+impl ScoreSource {
+    /// Takes the key that says where a method's head scores come from.
+    fn take(
+        table: &mut ConfigTable<'_>,
+        importance: &BTreeMap<String, Importance>,
+    ) -> Result<Option<Self>, ConfigError> {
+        let whole = table.clone();
+        let file = table.take_choice("scores")?.map(|file| Self::File(file.name.into()));
+        let Some(name) = table.take_choice("importance")?.map(|choice| choice.name) else { return Ok(file) };
+        if file.is_some() {
+            let message = "`scores` and `importance` both give head scores: keep one of them";
+            return Err(whole.error_at("importance", message));
+        }
+        if !importance.contains_key(&name) {
+            let message = match importance.is_empty() {
+                true => format!("there is no table [importance.{name}]"),
+                false => unknown_name("importance table", &name, importance.keys().map(String::as_str)),
+            };
+            return Err(whole.error_at("importance", message));
+        }
+        Ok(Some(Self::Importance(name)))
+    }
+}
+
+impl Config {
+    /// All methods, variants included.
+    pub fn methods(&self) -> impl Iterator<Item = &Method> {
+        self.columns.iter().flat_map(|column| &column.variants).map(|variant| &variant.method)
+    }
+
+    /// Names of the importance tables that a method uses, each once.
+    pub fn importance_used(&self) -> Vec<String> {
+        let used = |name: &String| {
+            let source = Some(ScoreSource::Importance(name.clone()));
+            self.columns.iter().any(|column| column.scores == source)
+        };
+        self.importance.keys().filter(|name| used(name)).cloned().collect()
+    }
+
+    /// Gives the methods their head scores and checks every method on the model's heads, before any long work. Returns
+    /// what the user should know of the score files. `measured` holds the scores of the importance tables by name,
+    /// `tested` the fingerprints of the records that the methods will run on.
+    pub fn fit_to(
+        &mut self,
+        model: &ModelStamp,
+        measured: &BTreeMap<String, HeadScores>,
+        tested: &HashSet<String>,
+    ) -> Result<Vec<String>, MethodError> {
+        let layout = model.layout().map_err(|problem| problem.at(Path::new(&model.name)))?;
+        let mut notices = Vec::new();
+        for column in &mut self.columns {
+            let scores = match &column.scores {
+                None => None,
+                Some(ScoreSource::Importance(name)) => measured.get(name).cloned(),
+                Some(ScoreSource::File(path)) => {
+                    let file = ScoreFile::read(path)?;
+                    let seen = file.game.as_ref().map_or(&[][..], |game| &game.seen);
+                    check_unseen(&path.display().to_string(), seen, tested)?;
+                    notices.extend(file.model.notice(model).map(|notice| format!("{}: {notice}", path.display())));
+                    Some(file.head_scores(model).map_err(|problem| problem.at(path))?)
+                }
+            };
+            for Variant { method, .. } in &mut column.variants {
+                if let Some(scores) = &scores {
+                    method.set_head_scores(scores.clone());
+                }
+                method.check(layout).map_err(|error| MethodError::Policy { method: method.name().into(), error })?;
+            }
+        }
+        Ok(notices)
+    }
+}
+
+/// Refuses what was made from records that are now to be tested.
+pub fn check_unseen(what: &str, seen: &[String], tested: &HashSet<String>) -> Result<(), MethodError> {
+    match seen.iter().filter(|record| tested.contains(*record)).count() {
+        0 => Ok(()),
+        count => Err(MethodError::Seen { what: what.into(), count, records: seen.len() }),
+    }
+}
+
+/// Why a method cannot be run on a model.
+#[derive(Debug, Error)]
+pub enum MethodError {
+    /// Its score file cannot be used.
+    #[error(transparent)]
+    Scores(#[from] ScoreFileError),
+    /// It was made from what it would be tested on.
+    #[error(
+        "{what}: {count} of the {records} records that it was made from are among the tested ones, which would flatter \
+         the method; test on others: [data] split = \"test\" for LongBench, another seed for synthetic data"
+    )]
+    Seen {
+        /// Scores or settings.
+        what: String,
+        /// Records in both.
+        count: usize,
+        /// Records of the scores.
+        records: usize,
+    },
+    /// Its settings do not fit the model, or it needs scores.
+    #[error(
+        "method `{method}`: {error}; head scores are named by scores = \"FILE\" or importance = \"NAME\" in its table"
+    )]
+    Policy {
+        /// Name of the method.
+        method: String,
+        /// What is wrong.
+        error: PolicyError,
+    },
+}

@@ -1,0 +1,205 @@
+//! Settings chosen on the validation records, for every task and budget: what `cokv select` writes and a run reads.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::config::{Column, Config, DataSettings, SYNTHETIC, Variant};
+use crate::data::Split;
+use crate::fingerprint::fingerprint;
+use crate::run::{Row, mean};
+
+/// The file's name in the run's folder.
+pub const FILE: &str = "selection.json";
+
+/// What was chosen, with everything that it was chosen from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selected {
+    /// Hash of the model and of all that there was to choose from.
+    pub fingerprint: String,
+    /// Hashes of the records that it was chosen on.
+    pub seen: Vec<String>,
+    /// One for every method with settings to choose from, task and budget.
+    pub choices: Vec<Choice>,
+}
+
+/// The settings of one method for one task and budget.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Choice {
+    /// Name of the method.
+    pub method: String,
+    /// Name of the task.
+    pub task: String,
+    /// The budget as configured.
+    pub budget: String,
+    /// The settings chosen, as the configuration lists them.
+    pub settings: String,
+    /// All settings, in the order of the configuration.
+    pub sweep: Vec<Trial>,
+}
+
+/// How some settings did on the validation records.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trial {
+    /// Which settings.
+    pub settings: String,
+    /// Mean of the task's metric, from 0 to 1.
+    pub score: f64,
+    /// Mean log-likelihood of the reference answers, where there is one.
+    pub log_likelihood: Option<f64>,
+    /// Records in the means.
+    pub records: usize,
+}
+
+/// Why a selection cannot be used.
+#[derive(Debug, Error)]
+pub enum SelectionError {
+    /// The file cannot be read.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The file is no selection.
+    #[error("{}: not a selection ({error}); run `cokv select` again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: serde_json::Error,
+    },
+    /// The configuration has changed since.
+    #[error(
+        "{} was made for another model, other methods or other budgets; run `cokv select` with this configuration",
+        path.display()
+    )]
+    Stale {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Selected {
+    /// The settings of a method on a task at a budget.
+    pub fn settings(&self, method: &str, task: &str, budget: &str) -> Option<&str> {
+        let fits = |choice: &&Choice| choice.method == method && choice.task == task && choice.budget == budget;
+        self.choices.iter().find(fits).map(|choice| choice.settings.as_str())
+    }
+
+    /// Reads the selection of a run's folder; none where none was made. `fingerprint` is what it must have been made for.
+    pub fn read(folder: &Path, fingerprint: &str) -> Result<Option<Self>, SelectionError> {
+        let path = folder.join(FILE);
+        let text = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|error| SelectionError::Io { path: path.clone(), error })?,
+        };
+        let selected: Self =
+            serde_json::from_slice(&text).map_err(|error| SelectionError::Damaged { path: path.clone(), error })?;
+        match selected.fingerprint == fingerprint {
+            true => Ok(Some(selected)),
+            false => Err(SelectionError::Stale { path }),
+        }
+    }
+}
+
+/// Hash of everything that a selection depends on beside the validation records.
+pub fn selection_fingerprint(config: &Config, model: &str) -> String {
+    let open = config.columns.iter().filter(|column| column.is_open());
+    let variants = open.flat_map(|column| &column.variants);
+    let mut parts = vec![model.to_owned(), format!("{:?} {:?}", config.run.model.weights, config.run.model.cache)];
+    parts.extend(variants.map(|variant| format!("{} {}", variant.settings, variant.method.definition())));
+    parts.push(format!("{:?} {:?}", config.run.budgets, config.run.data.tasks));
+    fingerprint(parts)
+}
+
+/// The records to choose on: CoKV's validation split of LongBench, the next seed of synthetic data.
+pub fn validation(data: &DataSettings) -> DataSettings {
+    match data.source == SYNTHETIC {
+        true => DataSettings { seed: data.seed.wrapping_add(1), ..data.clone() },
+        false => DataSettings { split: Split::Validation, ..data.clone() },
+    }
+}
+
+/// Every variant that there is to choose from as a column of its own. What has no choice is left out.
+pub fn sweep(columns: Vec<Column>) -> Vec<Column> {
+    let open = columns.into_iter().filter(Column::is_open);
+    open.flat_map(|Column { variants, scores, .. }| {
+        variants.into_iter().map(move |Variant { settings, method }| Column {
+            name: method.name().into(),
+            variants: vec![Variant { settings, method }],
+            scores: scores.clone(),
+        })
+    })
+    .collect()
+}
+
+/// Chooses, for every task and budget, the settings of the highest mean score; of equal ones those under which the
+/// reference answers are likeliest, and of those the first. `names` are the open columns' names with those of their
+/// variants and settings.
+pub fn choose(rows: &[Row], names: &[(String, Vec<(String, String)>)]) -> Vec<Choice> {
+    let mut places: Vec<(&str, &str)> = Vec::new();
+    for row in rows {
+        if !places.contains(&(&row.task, &row.budget)) {
+            places.push((&row.task, &row.budget));
+        }
+    }
+    let mut choices = Vec::new();
+    for (method, variants) in names {
+        for &(task, budget) in &places {
+            let trial = |(variant, settings): &(String, String)| {
+                let of_variant = |row: &&Row| row.method == *variant && row.task == task && row.budget == budget;
+                let rows: Vec<&Row> = rows.iter().filter(of_variant).collect();
+                Trial {
+                    settings: settings.clone(),
+                    score: mean(rows.iter().map(|row| row.score)).unwrap_or(0.0),
+                    log_likelihood: mean(rows.iter().filter_map(|row| row.log_likelihood)),
+                    records: rows.len(),
+                }
+            };
+            let sweep: Vec<Trial> = variants.iter().map(trial).filter(|trial| trial.records > 0).collect();
+            let merit = |trial: &Trial| (trial.score, trial.log_likelihood.unwrap_or(f64::NEG_INFINITY));
+            let better = |best: &Trial, trial: &Trial| {
+                let ((score, likelihood), (other, other_likelihood)) = (merit(trial), merit(best));
+                score.total_cmp(&other).then(likelihood.total_cmp(&other_likelihood)).is_gt()
+            };
+            let best = sweep.iter().reduce(|best, trial| if better(best, trial) { trial } else { best });
+            if let Some(settings) = best.map(|best| best.settings.clone()) {
+                let (method, task, budget) = (method.clone(), task.into(), budget.into());
+                choices.push(Choice { method, task, budget, settings, sweep });
+            }
+        }
+    }
+    choices
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::tests::row;
+
+    #[test]
+    fn the_best_score_wins_then_the_likelier_answers_then_the_first() {
+        let rows: Vec<Row> =
+            [("m(x=1)", 0.5, -2.0), ("m(x=2)", 0.7, -3.0), ("m(x=3)", 0.7, -1.0), ("m(x=4)", 0.7, -1.0)]
+                .map(|(method, score, likelihood)| Row {
+                    method: method.into(),
+                    score,
+                    log_likelihood: Some(likelihood),
+                    ..row(method)
+                })
+                .into();
+        let variants = (1..=4).map(|x| (format!("m(x={x})"), format!("x={x}"))).collect();
+        let choices = choose(&rows, &[("m".into(), variants)]);
+        assert_eq!((choices.len(), choices[0].settings.as_str()), (1, "x=3"));
+        assert_eq!(choices[0].sweep.len(), 4);
+        let selected = Selected { fingerprint: "a".into(), seen: vec![], choices };
+        assert_eq!(selected.settings("m", &rows[0].task, &rows[0].budget), Some("x=3"));
+        assert_eq!(selected.settings("n", &rows[0].task, &rows[0].budget), None);
+    }
+}
