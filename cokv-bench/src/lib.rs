@@ -14,6 +14,7 @@ mod markdown;
 pub mod metrics;
 pub mod perf;
 pub mod prompt;
+pub mod retrieval;
 pub mod run;
 pub mod scores;
 pub mod selection;

@@ -292,6 +292,29 @@ fn inspecting_shows_positions_scores_and_text() {
 }
 
 #[test]
+fn retrieval_heads_are_detected_and_give_a_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let source = wheel_source();
+    let detect = |kind: &str| {
+        let fixed = ["detect", "--model", &source, "--task", "passkey", "--records", "2", "--context-tokens", "200"];
+        cokv(path, &[&fixed[..], &["--kind", kind, "--out", "x.scores.json"]].concat())
+    };
+    let first = detect("headkv-r2");
+    assert!(stdout(&first).contains("headkv-r2"), "{}", stderr(&first));
+    assert!(stderr(&first).contains("of 2 records were answered rightly"), "{}", stderr(&first));
+    let found = fs::read_to_string(path.join("x.detected.jsonl")).unwrap();
+    assert_eq!(found.lines().count(), 2);
+    let scores = fs::read(path.join("x.scores.json")).unwrap();
+    stdout(&detect("headkv-r2"));
+    assert_eq!(fs::read_to_string(path.join("x.detected.jsonl")).unwrap(), found, "nothing is looked at twice");
+    assert_eq!(fs::read(path.join("x.scores.json")).unwrap(), scores);
+    let plan = ["plan", "--scores", "x.scores.json", "--allocator", "headkv", "--budget", "32"];
+    assert!(stdout(&cokv(path, &plan)).contains("of 2880 tokens"));
+    assert!(stdout(&detect("random")).contains("random"));
+}
+
+#[test]
 fn settings_are_chosen_on_other_records_than_are_tested() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();

@@ -93,7 +93,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let stamp = ModelStamp::of(&arguments.model, &fingerprint, model.config().layout);
     let held_as = held_as(arguments.weights, arguments.cache);
     let estimation = Estimation::prepare(&importance, &model, stamp, &held_as)?;
-    let samples = samples_path(&arguments.out);
+    let samples = beside(&arguments.out, "samples.jsonl");
     let shard = arguments.shard.map_or(Shard::WHOLE, |shard| shard.0);
     let mut teller = Teller::new(arguments.quiet)?;
     let played = estimation.play(&samples, shard, &mut teller)?;
@@ -130,11 +130,11 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-/// `x.scores.json` has its samples in `x.samples.jsonl`.
-fn samples_path(out: &Path) -> PathBuf {
+/// The file beside `x.scores.json` that is called `x.` and `ending`.
+pub(super) fn beside(out: &Path, ending: &str) -> PathBuf {
     let name = out.file_name().map_or_else(Default::default, |name| name.to_string_lossy().into_owned());
     let stem = name.strip_suffix(".scores.json").or(name.strip_suffix(".json")).unwrap_or(&name);
-    out.with_file_name(format!("{stem}.samples.jsonl"))
+    out.with_file_name(format!("{stem}.{ending}"))
 }
 
 fn outcome_text(outcome: Outcome) -> &'static str {

