@@ -52,16 +52,26 @@ struct TopLevel {
     _importance: IgnoredAny,
 }
 
-/// `[model]`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// `[model]`, and the options of every command that loads one.
+#[derive(Clone, Debug, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSettings {
-    /// A preset, `hub:owner/repo[@revision][/file]`, `path:…` or `pip:package==version/file`.
+    /// Preset, hub:owner/repo[@revision][/file], path:FILE-OR-FOLDER or pip:package==version/file
+    #[arg(long = "model", value_name = "MODEL", default_value = DEFAULT_MODEL)]
     pub source: String,
-    /// `stored` (quantised files stay in 8 bits or fewer) or `f32`.
+    /// Weights: stored (quantised files stay in 8 bits or fewer) or f32
+    #[arg(long, default_value = "stored", value_parser = by_name::<WeightType>)]
     pub weights: WeightType,
-    /// `f32`, `f16` or `bf16`.
+    /// Elements of the cache: f32, f16 or bf16
+    #[arg(long, default_value = "f16", value_parser = by_name::<CacheType>)]
     pub cache: CacheType,
+}
+
+impl ModelSettings {
+    /// How weights and cache are held, for fingerprints.
+    pub fn held_as(&self) -> String {
+        format!("{:?} {:?}", self.weights, self.cache)
+    }
 }
 
 impl Default for ModelSettings {

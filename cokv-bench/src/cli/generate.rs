@@ -7,15 +7,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use cokv_core::{Budget, Registry};
 use cokv_models::StopRule;
-use cokv_models::cache::{CacheType, RaggedCache};
-use cokv_models::linear::WeightType;
-use cokv_models::source::DEFAULT_MODEL;
+use cokv_models::cache::RaggedCache;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::load::{Loaded, load};
 use super::method::MethodArguments;
 use super::prompt_source::PromptArguments;
-use crate::config::by_name;
+use crate::config::ModelSettings;
 use crate::run::memory::{mebibytes, peak_resident_bytes};
 use crate::scores::ModelStamp;
 
@@ -32,9 +30,8 @@ Examples:
   cokv generate --prompt-file report.txt --method snapkv --allocator cokv --scores passkey.scores.json --budget 64
   cat report.txt | cokv generate --prompt-file - --method streaming-llm --budget '4 MiB'")]
 pub struct Arguments {
-    /// Preset, hub:owner/repo, path:FILE-OR-FOLDER or pip:package==version/file
-    #[arg(long, default_value = DEFAULT_MODEL)]
-    model: String,
+    #[command(flatten)]
+    model: ModelSettings,
     #[command(flatten)]
     method: MethodArguments,
     #[command(flatten)]
@@ -42,12 +39,6 @@ pub struct Arguments {
     /// Tokens of the answer at most
     #[arg(long, default_value_t = 256)]
     max_new_tokens: usize,
-    /// Weights: stored (quantised files stay small) or f32
-    #[arg(long, default_value = "stored", value_parser = by_name::<WeightType>)]
-    weights: WeightType,
-    /// Elements of the cache: f32, f16 or bf16
-    #[arg(long, default_value = "f16", value_parser = by_name::<CacheType>)]
-    cache: CacheType,
 }
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
@@ -56,9 +47,9 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     if arguments.max_new_tokens == 0 {
         bail!("--max-new-tokens 0 leaves nothing to generate");
     }
-    let Loaded { model, fingerprint } = load(&arguments.model, arguments.weights, arguments.cache)?;
+    let Loaded { model, fingerprint } = load(&arguments.model)?;
     let layout = model.config().layout;
-    arguments.method.fit(&mut method, &ModelStamp::of(&arguments.model, &fingerprint, layout), layout)?;
+    arguments.method.fit(&mut method, &ModelStamp::of(&arguments.model.source, &fingerprint, layout), layout)?;
     let budget = arguments.method.budget;
     let prompt = arguments.prompt.tokens(text, &model)?;
     model.config().check_length(prompt.len() + arguments.max_new_tokens)?;

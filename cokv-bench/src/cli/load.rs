@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use cokv_models::cache::CacheType;
-use cokv_models::linear::WeightType;
 use cokv_models::source::Source;
 use cokv_models::{LanguageModel, LoadOptions};
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::config::ModelSettings;
 
 /// A loaded model and the hash that identifies its files.
 pub struct Loaded {
@@ -15,8 +15,8 @@ pub struct Loaded {
     pub fingerprint: String,
 }
 
-pub fn load(source: &str, weight_type: WeightType, cache_type: CacheType) -> Result<Loaded> {
-    let source: Source = source.parse()?;
+pub fn load(settings: &ModelSettings) -> Result<Loaded> {
+    let source: Source = settings.source.parse()?;
     let files = source.fetch(true)?;
     let bar = ProgressBar::new(0)
         .with_style(
@@ -25,7 +25,7 @@ pub fn load(source: &str, weight_type: WeightType, cache_type: CacheType) -> Res
         )
         .with_message(source.to_string());
     bar.enable_steady_tick(Duration::from_millis(200));
-    let options = LoadOptions { weight_type, cache_type, device: device()? };
+    let options = LoadOptions { weight_type: settings.weights, cache_type: settings.cache, device: device()? };
     let model = LanguageModel::load(&files, &options, |layer, layers| {
         bar.set_length(layers as u64);
         bar.set_position(layer as u64);

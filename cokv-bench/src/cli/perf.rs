@@ -2,15 +2,12 @@
 
 use anyhow::{Result, bail};
 use cokv_core::{ConfigTable, Registry};
-use cokv_models::cache::CacheType;
-use cokv_models::linear::WeightType;
-use cokv_models::source::DEFAULT_MODEL;
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::load::{Loaded, load};
 use super::output::print;
-use crate::config::by_name;
+use crate::config::ModelSettings;
 use crate::markdown;
 use crate::perf::{PerfReport, PerfSettings, measure};
 use crate::run::memory::{mebibytes, peak_resident_bytes};
@@ -25,15 +22,8 @@ Examples:
   cokv perf --model qwen2.5-coder-0.5b-instruct --contexts 512,2000 --json
   cokv perf --weights f32 --cache f32 --contexts 4000 --batches 1,8,32,64      # what a coalition costs")]
 pub struct Arguments {
-    /// Preset, hub:owner/repo, path:FILE-OR-FOLDER or pip:package==version/file
-    #[arg(long, default_value = DEFAULT_MODEL)]
-    model: String,
-    /// Weights: stored (quantised files stay small) or f32
-    #[arg(long, default_value = "stored", value_parser = by_name::<WeightType>)]
-    weights: WeightType,
-    /// Elements of the cache: f32, f16 or bf16
-    #[arg(long, default_value = "f16", value_parser = by_name::<CacheType>)]
-    cache: CacheType,
+    #[command(flatten)]
+    model: ModelSettings,
     /// Prompt tokens
     #[arg(long, value_delimiter = ',', default_values_t = [512, 2048, 4096])]
     contexts: Vec<usize>,
@@ -74,7 +64,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     if settings.answer_tokens < 2 {
         bail!("--answer-tokens {}: the first one comes from the prefill, so that it takes two", settings.answer_tokens);
     }
-    let Loaded { model, .. } = load(&arguments.model, arguments.weights, arguments.cache)?;
+    let Loaded { model, .. } = load(&arguments.model)?;
     let longest = settings.contexts.iter().max().copied().unwrap_or(0);
     model.config().check_length(longest + settings.decode_tokens.max(settings.answer_tokens) + 1)?;
     let bar = ProgressBar::new_spinner();
@@ -82,8 +72,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let report = measure(&model, &method, &settings, |what| bar.set_message(what.to_owned()))?;
     bar.finish_and_clear();
     if arguments.json {
-        let held = json!({ "model": arguments.model, "weights": format!("{:?}", arguments.weights),
-            "cache": format!("{:?}", arguments.cache), "method": arguments.method,
+        let held = json!({ "model": arguments.model, "method": arguments.method,
             "answer_tokens": arguments.answer_tokens, "peak_resident_bytes": peak_resident_bytes() });
         return print(&serde_json::to_string_pretty(&json!({ "settings": held, "measured": report }))?);
     }
@@ -125,9 +114,9 @@ fn text(report: &PerfReport, arguments: &Arguments) -> String {
     format!(
         "{}, weights {:?}, cache {:?}; {} threads that read {:.1} GB/s and do {:.0} GFLOP/s in f32{}\n\n{}\n\n{}\n\n\
          One coalition, judged by an answer of {} tokens, on a record that is prefilled:\n\n{}",
-        arguments.model,
-        arguments.weights,
-        arguments.cache,
+        arguments.model.source,
+        arguments.model.weights,
+        arguments.model.cache,
         machine.threads,
         machine.read_gigabytes_per_second,
         machine.f32_gigaflops,

@@ -8,7 +8,6 @@ use cokv_core::{HeadScores, Registry};
 use cokv_models::LanguageModel;
 use cokv_shapley::Shard;
 
-use super::estimate::held_as;
 use super::load::{Loaded, load};
 use super::watcher::Teller;
 use crate::config::{Config, check_unseen};
@@ -58,7 +57,7 @@ pub fn ready(
     change(&mut config)?;
     let suite = Suite::open(&config.run.data)?;
     let settings = config.run.model.clone();
-    let Loaded { model, fingerprint } = load(&settings.source, settings.weights, settings.cache)?;
+    let Loaded { model, fingerprint } = load(&settings)?;
     let stamp = ModelStamp::of(&settings.source, &fingerprint, model.config().layout);
     let tasks = tasks(&config.run, suite, &model)?;
     let tested: HashSet<String> = tasks.iter().flat_map(|task| task.records.iter().map(Record::fingerprint)).collect();
@@ -89,7 +88,7 @@ fn measure(
     let folder = config.run.run.folder.join("importance");
     let mut teller = Teller::new(mode.quiet)?;
     for name in names {
-        let held_as = held_as(config.run.model.weights, config.run.model.cache);
+        let held_as = config.run.model.held_as();
         let importance = &config.importance[&name];
         let estimation = Estimation::prepare(importance, model, stamp.clone(), &held_as)
             .with_context(|| format!("[importance.{name}]"))?;

@@ -382,7 +382,7 @@ fn row_fingerprint(
             [cfg!(feature = "cuda"), cfg!(feature = "metal"), cfg!(feature = "mkl"), cfg!(feature = "accelerate")]
         ),
         model_fingerprint.to_owned(),
-        format!("{:?} {:?}", run.model.weights, run.model.cache),
+        run.model.held_as(),
         format!("{} {} {:?} {}", protocol.name, protocol.max_new_tokens, protocol.metric, protocol.stops_at_newline),
         format!("{} {:?} {:?}", record.id, record.answers, record.all_classes),
         format!("{:?} {:?}", prompt.tokens, prompt.answer),
