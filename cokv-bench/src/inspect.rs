@@ -51,7 +51,7 @@ impl Inspection {
             scores: scores.head(flat).to_vec(),
         };
         let heads = selection.heads.iter().enumerate().map(head).collect();
-        Self { method: method.definition(), total, tokens, heads }
+        Self { method: method.settings(), total, tokens, heads }
     }
 
     /// Share of tokens kept in each of `bins` equal stretches of the prompt: `[heads][bins]`.

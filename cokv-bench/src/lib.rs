@@ -11,6 +11,7 @@ mod fingerprint;
 pub mod importance;
 pub mod inspect;
 mod markdown;
+pub mod mask;
 pub mod metrics;
 pub mod perf;
 pub mod prompt;

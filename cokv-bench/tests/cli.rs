@@ -45,6 +45,9 @@ fn a_run_prints_its_table_and_resumes_where_it_was() {
     assert!(table.contains("| full ") && table.contains("| snapkv |"), "{table}");
     assert!(stderr(&first).matches("nothing is evicted").count() == 1, "said once: {}", stderr(&first));
 
+    let table = fs::read_to_string(folder.path().join("runs/default/table.md")).unwrap();
+    assert!(table.contains("per-kv-head") && table.contains("SnapKv { window: 8"), "{table}");
+
     let all = rows(folder.path());
     assert_eq!(all.len(), 2 * 4);
     for row in &all {
@@ -384,6 +387,17 @@ fn estimates_resume_merge_plan_and_run_as_a_method() {
     let shown = stdout(&cokv(path, &["scores", "show", "a.scores.json", "--svg", "a.svg"]));
     assert!(shown.contains("reliability") && fs::read_to_string(path.join("a.svg")).unwrap().contains("<svg"));
     assert!(stdout(&cokv(path, &["scores", "compare", "a.scores.json", "b.scores.json"])).contains("1.00"));
+
+    let mask = |rest: &[&str]| {
+        let fixed = ["mask", "--model", &source, "--task", "passkey", "--records", "2", "--context-tokens", "200"];
+        cokv(path, &[&fixed[..], &["--scores", "a.scores.json", "--counts", "0,8,45"], rest].concat())
+    };
+    let table = stdout(&mask(&["--svg", "mask.svg", "--csv", "mask.csv"]));
+    assert!(table.contains("| a, highest first ") && table.contains("| random "), "{table}");
+    assert_eq!(fs::read_to_string(path.join("mask.csv")).unwrap().lines().count(), 1 + 3 * 3);
+    assert!(fs::read_to_string(path.join("mask.svg")).unwrap().contains("<svg"));
+    assert!(stderr(&mask(&["--data-seed", "1"])).contains("2 of the 2 records that it was made from"));
+    assert!(stderr(&mask(&["--counts", "91"])).contains("91 heads cannot be masked, the model has 90"));
 
     let plan = ["plan", "--scores", "a.scores.json", "--allocator", "cokv", "--budget", "32", "--json"];
     let plan: Json = serde_json::from_str(&stdout(&cokv(path, &plan))).unwrap();

@@ -38,13 +38,18 @@ impl Method {
         &self.name
     }
 
-    /// Everything that could change what the method keeps, defaults written out.
+    /// Compressor and allocator with all settings, defaults written out.
+    pub fn settings(&self) -> String {
+        format!("{:?}, {:?}", self.compressor, self.allocator)
+    }
+
+    /// Everything that could change what the method keeps: its settings and its head scores.
     pub fn definition(&self) -> String {
         let head_scores = self.head_scores.as_ref().map_or(String::new(), |scores| match scores.query_heads() {
             None => format!(" with {:?}", scores.values()),
             Some(query_heads) => format!(" with {query_heads:?} per query head"),
         });
-        format!("{:?}, {:?}{head_scores}", self.compressor, self.allocator)
+        self.settings() + &head_scores
     }
 
     /// Whether the budget matters at all.

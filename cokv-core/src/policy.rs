@@ -93,6 +93,16 @@ pub enum Spending {
     MayExceed,
 }
 
+impl fmt::Display for Spending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Spending::Exact => "exactly",
+            Spending::AtMost => "at most",
+            Spending::MayExceed => "may exceed",
+        })
+    }
+}
+
 /// What a budget counts in a model whose query heads share KV heads. Tables must print it: the two are not comparable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

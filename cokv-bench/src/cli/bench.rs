@@ -101,7 +101,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let rows = matrix.rows(store.results());
     store.write_predictions(&rows)?;
     let table = Summary::markdown(&summarise(&rows));
-    store.write("table.md", &table)?;
+    store.write("table.md", &format!("{table}\nMethods\n\n{}\n", config.methods_table()))?;
     print(&table)?;
     if !arguments.quiet {
         let peak = peak_resident_bytes()

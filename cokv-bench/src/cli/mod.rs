@@ -9,6 +9,7 @@ mod fetch;
 mod generate;
 mod inspect;
 mod load;
+mod mask;
 mod method;
 mod methods;
 mod output;
@@ -44,6 +45,7 @@ enum Command {
     Estimate(Box<estimate::Arguments>),
     Merge(estimate::Merge),
     Detect(detect::Arguments),
+    Mask(mask::Arguments),
     Convergence(convergence::Arguments),
     Scores(scores::Arguments),
     Plan(plan::Arguments),
@@ -64,6 +66,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::Estimate(arguments) => estimate::run(&arguments),
         Command::Merge(arguments) => estimate::merge(&arguments),
         Command::Detect(arguments) => detect::run(&arguments),
+        Command::Mask(arguments) => mask::run(&arguments),
         Command::Convergence(arguments) => convergence::run(&arguments),
         Command::Scores(arguments) => scores::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments, &registry),
@@ -80,5 +83,17 @@ pub fn main_with(registry: Registry) -> ExitCode {
             eprintln!("cokv: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn no_command_contradicts_itself() {
+        Arguments::command().debug_assert();
     }
 }

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::Config;
 use crate::importance::Importance;
+use crate::markdown;
 use crate::scores::{ModelStamp, ScoreFile, ScoreFileError};
 
 /// A method; or several that differ in settings which are listed to choose from, of which every task and budget gets one.
@@ -96,6 +97,24 @@ impl Config {
     /// All methods, variants included.
     pub fn methods(&self) -> impl Iterator<Item = &Method> {
         self.columns.iter().flat_map(|column| &column.variants).map(|variant| &variant.method)
+    }
+
+    /// What stands behind each column, as a Markdown table: settings with defaults, what the budget counts, and how what is
+    /// spent relates to it.
+    pub fn methods_table(&self) -> String {
+        let mut table = markdown::table(["method", "budget counts", "spends", "settings"], 4);
+        for Column { name, variants, .. } in &self.columns {
+            let method = &variants[0].method;
+            let settings = match &variants[..] {
+                [_] => method.settings(),
+                variants => {
+                    let chosen: Vec<&str> = variants.iter().map(|variant| variant.settings.as_str()).collect();
+                    format!("{}; one of {} for each task and budget", method.settings(), chosen.join(" | "))
+                }
+            };
+            table.add_row([name.clone(), method.gqa().to_string(), method.spending().to_string(), settings]);
+        }
+        markdown::text(&table)
     }
 
     /// Names of the importance tables that a method uses, each once.

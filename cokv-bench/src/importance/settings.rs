@@ -16,7 +16,7 @@ use crate::scores::HeadName;
 #[serde(default, deny_unknown_fields)]
 pub struct ImportanceSettings {
     /// Where records come from: synthetic, or a LongBench folder
-    #[arg(long = "data", value_name = "SOURCE", default_value = SYNTHETIC)]
+    #[arg(id = "data", long = "data", value_name = "SOURCE", default_value = SYNTHETIC)]
     #[serde(rename = "data")]
     pub source: String,
     /// Tasks to calibrate on; several give one set of scores for all of them
