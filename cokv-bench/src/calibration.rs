@@ -11,10 +11,9 @@ use thiserror::Error;
 
 use crate::config::DataSettings;
 use crate::data::{DataError, Record, Suite, TaskProtocol, TaskRecords};
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::{build, fingerprint};
 use crate::metrics;
 use crate::prompt;
-use crate::run::NUMERICS;
 use crate::scores::{GameStamp, Interaction, ModelStamp, ScoreFile};
 
 /// Heads whose pairs are looked at.
@@ -95,7 +94,7 @@ impl Calibration {
 
     /// Hashes of the records, for whoever must not be tested on them.
     pub fn seen(&self) -> Vec<String> {
-        self.records.iter().map(|(_, record, _)| record.fingerprint()).collect()
+        self.records.iter().map(|(_, record, _)| record.fingerprint.clone()).collect()
     }
 
     /// Number of records.
@@ -128,12 +127,11 @@ impl Calibration {
     /// Hash of all that could change a utility.
     pub fn fingerprint(&self, model: &str, held_as: &str, choice: UtilityChoice, rules: &GameRules) -> String {
         let GameRules { window, holdout_suffix, agreement_tokens, memory_bytes: _ } = rules;
-        let mut parts = vec![
-            format!("{} {NUMERICS} {model} {held_as} {choice:?}", env!("CARGO_PKG_VERSION")),
-            format!("{window} {holdout_suffix} {agreement_tokens}"),
-        ];
+        let mut parts: Vec<String> = build().into();
+        parts.push(format!("{model} {held_as} {choice:?} {window} {holdout_suffix} {agreement_tokens}"));
         for (protocol, record, game_record) in &self.records {
-            parts.push(format!("{} {:?} {:?}", protocol.name, protocol.metric, record.answers));
+            parts
+                .push(format!("{} {:?} {:?} {:?}", protocol.name, protocol.metric, record.answers, record.all_classes));
             parts.push(format!("{:?} {:?} {:?}", game_record.prompt, game_record.answer, game_record.stop));
         }
         fingerprint(parts)

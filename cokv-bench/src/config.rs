@@ -157,15 +157,20 @@ impl Config {
         let mut table = ConfigTable::parse(file, text)?;
         let tables = table.take_tables("method")?;
         let mut importance = BTreeMap::new();
+        let safe = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let names_file = |name: &str| !name.is_empty() && name.chars().all(safe) && !name.starts_with('.');
         for (name, table) in table.take_named_tables("importance")? {
+            if !names_file(&name) {
+                let message = format!("`{name}` cannot name files: use letters, digits, `-`, `_` and `.`");
+                return Err(table.error(message));
+            }
             importance.insert(name, Importance::read(table)?);
         }
         let [model, data, run] = ["model", "data", "run"].map(|key| table.take_table(key));
         let (model, data, run) = (model?, data?, run?);
         let top: TopLevel = table.read()?;
         let name = top.name.unwrap_or_else(|| "default".into());
-        let safe = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if name.is_empty() || !name.chars().all(safe) || name.starts_with('.') {
+        if !names_file(&name) {
             let message = format!("`{name}` cannot name a folder: use letters, digits, `-`, `_` and `.`");
             return Err(table.error_at("name", message));
         }

@@ -8,7 +8,9 @@ use cokv_shapley::estimators::{
 };
 use cokv_shapley::games::Tabulated;
 use cokv_shapley::statistics::{mean, pearson};
-use cokv_shapley::{Estimator, FitError, LogHeader, PlayError, PlaySettings, SampleLog, SamplingPlan, Stop, play};
+use cokv_shapley::{
+    Design, Estimator, FitError, LogHeader, PlayError, PlaySettings, SampleLog, SamplingPlan, Stop, play,
+};
 
 use crate::scores::plot::Series;
 
@@ -127,7 +129,13 @@ pub fn on_enumerated_game(
 /// Compares what each estimator makes of a log with a reference that comes from elsewhere. Disjoint stretches of the
 /// log are as good as runs of their own. Estimators that cannot use the log's design are left out.
 pub fn on_log(name: &str, log: &SampleLog, reference: &[f64], top: usize) -> Vec<Curve> {
-    let usable = |estimator: &dyn Estimator| !matches!(estimator.fit(&log.prefix(0)), Err(FitError::Design { .. }));
+    let usable = |estimator: &dyn Estimator| {
+        let plan = log.plan();
+        // Both kinds of permutations fit each other's logs, and would give one curve two names.
+        let permutations = matches!(plan.design, Design::Permutations { .. });
+        let same = !permutations || estimator.design(plan.players) == plan.design;
+        same && !matches!(estimator.fit(&log.prefix(0)), Err(FitError::Design { .. }))
+    };
     let per_sample = log.plan().evaluations_per_sample();
     let grid = Grid { per_sample, most: log.len() as u64 * per_sample, whole: finite(log) };
     let curves =
@@ -162,7 +170,7 @@ impl Grid {
         }
         let evaluations = |step: i32| self.most as f64 / std::f64::consts::SQRT_2.powi(step);
         let steps = (0..).map(evaluations).take_while(|&evaluations| evaluations >= 2.0 * players as f64);
-        let samples = steps.map(|evaluations| (evaluations / self.per_sample as f64).round() as usize);
+        let samples = steps.map(|evaluations| (evaluations / self.per_sample as f64) as usize);
         let mut samples: Vec<usize> = samples.filter(|&samples| samples > 0).collect();
         samples.reverse();
         samples.dedup();
@@ -186,9 +194,7 @@ fn curve(
         if fits.is_empty() {
             continue;
         }
-        // Values that are all the same say nothing: their correlation is 0, not undefined.
-        let square =
-            |values: &Vec<f64>| Some(pearson(values, reference).powi(2)).filter(|r| r.is_finite()).unwrap_or(0.0);
+        let square = |values: &Vec<f64>| pearson(values, reference).powi(2);
         let squares: Vec<f64> = fits.iter().map(square).collect();
         let recalls: Vec<f64> = fits.iter().map(|values| recall(values, reference, top)).collect();
         points.push(Point {

@@ -11,3 +11,13 @@ pub fn fingerprint(parts: impl IntoIterator<Item = String>) -> String {
     }
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
+/// To be raised when a change of code changes results, so that what was computed before is not taken for what would be
+/// computed now.
+const NUMERICS: u32 = 2;
+
+/// What this build computes with: its version, and the accelerators and vendors' libraries, which round differently.
+pub fn build() -> [String; 2] {
+    let features =
+        [cfg!(feature = "cuda"), cfg!(feature = "metal"), cfg!(feature = "mkl"), cfg!(feature = "accelerate")];
+    [format!("{} {NUMERICS}", env!("CARGO_PKG_VERSION")), format!("{features:?}")]
+}

@@ -50,10 +50,12 @@ impl Importance {
 
     /// Everything that the scores depend on beside the samples' header.
     fn definition(&self) -> String {
-        let ImportanceSettings { reliability, max_evaluations, minutes, two_run_mae, allocation_distance, .. } =
-            &self.settings;
+        let ImportanceSettings {
+            reliability, max_evaluations, minutes, two_run_mae, allocation_distance, batch, ..
+        } = &self.settings;
+        // Rounds, between which stop rules are looked at, depend on the batch.
         format!(
-            "{:?} {reliability} {max_evaluations:?} {minutes:?} {two_run_mae} {allocation_distance:?}",
+            "{:?} {batch} {reliability} {max_evaluations:?} {minutes:?} {two_run_mae} {allocation_distance:?}",
             self.estimator
         )
     }
@@ -118,6 +120,8 @@ impl<'a> Estimation<'a> {
         if let Some(twice) = (1..players.len()).find(|&place| players[..place].contains(&players[place])) {
             return Err(ImportanceError::Settings(format!("head {} is named twice", settings.heads[twice])));
         }
+        // All heads are the game itself, in the order of the model.
+        let players = if players.len() == layout.heads() { Vec::new() } else { players };
         let rules = GameRules {
             window: settings.window,
             holdout_suffix: settings.holdout_suffix,
@@ -129,7 +133,6 @@ impl<'a> Estimation<'a> {
         let fingerprint = {
             let model = stamp.fingerprint.as_deref().unwrap_or(&stamp.name);
             let game = calibration.fingerprint(model, held_as, settings.utility, &rules);
-            // All heads, in the order of the model, are the game itself.
             if players.is_empty() { game } else { fingerprint([game, format!("{players:?}")]) }
         };
         let game = GameStamp {
@@ -179,7 +182,8 @@ impl<'a> Estimation<'a> {
         (samples, scores)
     }
 
-    /// Prefills the records and plays until a stop rule is met; none if the watcher broke it off before.
+    /// Prefills the records and plays until a stop rule is met; none if the watcher broke it off before, or if the samples
+    /// of a shard say nothing without those of the others.
     ///
     /// The samples that the file holds already are not played again.
     pub fn play(
@@ -214,8 +218,8 @@ impl<'a> Estimation<'a> {
                 allocation_distance: settings.allocation_distance,
             },
             batch: settings.batch.min(game.batch_limit()),
-            // Half a batch of pairs for every record, so that forward passes are full.
-            round: (self.calibration.len() * settings.batch / 2 / settings.records_per_pair.max(1)).max(1),
+            // A batch for every record, so that forward passes are full.
+            round: (self.calibration.len() * settings.batch / self.plan.evaluations_per_sample() as usize).max(1),
         };
         let all = self.model.config().layout.heads();
         let others = Coalition::from_members(all, self.players.iter().copied()).complement();
@@ -241,8 +245,13 @@ impl<'a> Estimation<'a> {
         if outcome == Outcome::Interrupted {
             return Ok(None);
         }
-        let (scores, estimate) = score_file(self.stamp.clone(), self.game.clone(), &self.players, estimator, &log)?;
-        Ok(Some(Estimated { scores, estimate, outcome, log }))
+        match score_file(self.stamp.clone(), self.game.clone(), &self.players, estimator, &log) {
+            // A shard of a finite design is done without knowing enough.
+            Err(FitError::TooFewSamples { .. }) if shard != Shard::WHOLE => Ok(None),
+            fitted => {
+                fitted.map(|(scores, estimate)| Some(Estimated { scores, estimate, outcome, log })).map_err(Into::into)
+            }
+        }
     }
 
     /// How far out of reach an enumeration is, from the time that a batch of coalitions takes on one record.

@@ -4,7 +4,7 @@
 //! The model answers a question about a long text; then the prompt is prefilled once more with the answer behind it,
 //! whose queries are the window that prefill records. A step of the answer is the query from which its token came.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
@@ -16,10 +16,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::data::{Record, TaskProtocol};
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::{build, fingerprint};
 use crate::metrics;
 use crate::prompt::{self, Prompt};
-use crate::run::NUMERICS;
 
 /// How a head scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,9 +71,20 @@ impl Detection {
     }
 
     /// Hash of all that could change what a record says.
-    pub fn fingerprint(self, model: &str, held_as: &str, protocol: &TaskProtocol, prompt: &Prompt) -> String {
-        let task = format!("{} {} {:?}", protocol.name, protocol.max_new_tokens, protocol.metric);
-        fingerprint([format!("{NUMERICS} {self:?} {model} {held_as}"), task, format!("{:?}", prompt.tokens)])
+    pub fn fingerprint(
+        self,
+        model: &str,
+        held_as: &str,
+        protocol: &TaskProtocol,
+        record: &Record,
+        prompt: &Prompt,
+    ) -> String {
+        let mut parts: Vec<String> = build().into();
+        parts.push(format!("{self:?} {model} {held_as}"));
+        parts.push(format!("{} {:?} {}", protocol.name, protocol.metric, protocol.max_new_tokens));
+        parts.push(format!("{} {:?} {:?}", protocol.stops_at_newline, record.answers, record.all_classes));
+        parts.push(format!("{:?}", prompt.tokens));
+        fingerprint(parts)
     }
 
     /// Lets the model answer and looks at where every head attended meanwhile; none where the answer scores one half or
@@ -146,8 +156,8 @@ impl Detection {
     ) -> Result<Option<Range<usize>>, ModelError> {
         let mut ends = Vec::with_capacity(prompt.len());
         let mut text = String::new();
-        for &token in prompt {
-            text += &model.tokenizer().decode(&[token], false)?;
+        for piece in model.tokenizer().pieces(prompt)? {
+            text += &piece;
             ends.push(text.len());
         }
         let found = answers.iter().filter(|answer| !answer.trim().is_empty()).find_map(|answer| {
@@ -156,9 +166,11 @@ impl Detection {
         });
         let Some(mut bytes) = found else { return Ok(None) };
         if self == Self::HeadkvR {
-            let ends_sentence = |c: char| ['.', '!', '?', '\n', '。'].contains(&c);
-            bytes.start = text[..bytes.start].rfind(ends_sentence).map_or(0, |at| at + 1);
-            bytes.end += text[bytes.end..].find(ends_sentence).map_or(text.len() - bytes.end, |at| at + 1);
+            let ends_sentence = |c: &(usize, char)| ['.', '!', '?', '\n', '。'].contains(&c.1);
+            let after = |(at, c): (usize, char)| at + c.len_utf8();
+            bytes.start = text[..bytes.start].char_indices().rev().find(ends_sentence).map_or(0, after);
+            let rest = &text[bytes.end..];
+            bytes.end += rest.char_indices().find(ends_sentence).map_or(rest.len(), after);
         }
         let first = ends.partition_point(|&end| end <= bytes.start);
         let last = ends.partition_point(|&end| end < bytes.end);
@@ -191,10 +203,17 @@ impl DetectionLog {
             read => read.map_err(io)?,
         };
         let whole = text.rfind('\n').map_or(0, |at| at + 1);
+        if whole < text.len() && !text[whole..].starts_with("{\"") {
+            return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidData, "not a file of detected heads")));
+        }
         let damaged = |error: serde_json::Error| io(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
         let detected = text[..whole].lines().map(serde_json::from_str).collect::<Result<_, _>>().map_err(damaged)?;
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
-        file.set_len(whole as u64).map_err(io)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(io(std::io::ErrorKind::ResourceBusy.into())),
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+            Ok(()) => file.set_len(whole as u64).map_err(io)?,
+        }
         Ok(Self { file, detected, path: name.clone() })
     }
 

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::config::{Column, Config, DataSettings, SYNTHETIC, Variant};
 use crate::data::Split;
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::{build, fingerprint};
 use crate::run::{Row, mean};
 
 /// The file's name in the run's folder.
@@ -76,7 +76,7 @@ pub enum SelectionError {
     },
     /// The configuration has changed since.
     #[error(
-        "{} was made for another model, other methods or other budgets; run `cokv select` with this configuration",
+        "{} was made for another model, other methods, budgets or prompts; run `cokv select` with this configuration",
         path.display()
     )]
     Stale {
@@ -92,18 +92,21 @@ impl Selected {
         self.choices.iter().find(fits).map(|choice| choice.settings.as_str())
     }
 
-    /// Reads the selection of a run's folder; none where none was made. `fingerprint` is what it must have been made for.
-    pub fn read(folder: &Path, fingerprint: &str) -> Result<Option<Self>, SelectionError> {
+    /// Reads the selection of a run's folder; none where none was made.
+    pub fn read(folder: &Path) -> Result<Option<Self>, SelectionError> {
         let path = folder.join(FILE);
         let text = match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|error| SelectionError::Io { path: path.clone(), error })?,
         };
-        let selected: Self =
-            serde_json::from_slice(&text).map_err(|error| SelectionError::Damaged { path: path.clone(), error })?;
-        match selected.fingerprint == fingerprint {
-            true => Ok(Some(selected)),
-            false => Err(SelectionError::Stale { path }),
+        serde_json::from_slice(&text).map_err(|error| SelectionError::Damaged { path, error })
+    }
+
+    /// Whether it was made for this configuration and model; `folder` is for the message.
+    pub fn check(&self, config: &Config, model: &str, folder: &Path) -> Result<(), SelectionError> {
+        match self.fingerprint == selection_fingerprint(config, model) {
+            true => Ok(()),
+            false => Err(SelectionError::Stale { path: folder.join(FILE) }),
         }
     }
 }
@@ -112,9 +115,13 @@ impl Selected {
 pub fn selection_fingerprint(config: &Config, model: &str) -> String {
     let open = config.columns.iter().filter(|column| column.is_open());
     let variants = open.flat_map(|column| &column.variants);
-    let mut parts = vec![model.to_owned(), config.run.model.held_as()];
+    let DataSettings { source, tasks, records: _, context_tokens, seed: _, split: _, max_prompt_tokens, chat_template } =
+        &config.run.data;
+    let prompts = format!("{source} {tasks:?} {context_tokens} {max_prompt_tokens:?} {chat_template:?}");
+    let mut parts = vec![model.to_owned(), config.run.model.held_as(), prompts];
+    parts.extend(build());
     parts.extend(variants.map(|variant| format!("{} {}", variant.settings, variant.method.definition())));
-    parts.push(format!("{:?} {:?}", config.run.budgets, config.run.data.tasks));
+    parts.push(format!("{:?}", config.run.budgets));
     fingerprint(parts)
 }
 

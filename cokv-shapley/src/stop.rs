@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostics::SplitHalf;
-use crate::{Estimate, Progress, SampleLog, SamplingPlan};
+use crate::{Estimate, Progress, SampleLog, SamplingPlan, Shard};
 
 /// What ends a play; the first rule that is met does.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,9 +75,12 @@ impl Stop {
 
     /// Time until the first of the rules that can be foreseen will be met, at the speed so far: 1/reliability - 1
     /// falls like 1/samples.
-    pub(crate) fn remaining(&self, plan: &SamplingPlan, progress: &Progress) -> Option<Duration> {
+    pub(crate) fn remaining(&self, plan: &SamplingPlan, shard: Shard, progress: &Progress) -> Option<Duration> {
         let per_evaluation = progress.elapsed.as_secs_f64() / progress.new_evaluations as f64;
-        let whole_plan = plan.samples().map(|samples| samples.saturating_mul(plan.evaluations_per_sample()));
+        let whole_plan = plan.samples().map(|samples| {
+            let ours = samples.saturating_sub(shard.index).div_ceil(shard.count);
+            ours.saturating_mul(plan.evaluations_per_sample()).saturating_add(2 * plan.instances as u64)
+        });
         let limit = self.evaluations.into_iter().chain(whole_plan).min();
         let for_evaluations = limit.map(|limit| limit.saturating_sub(progress.evaluations) as f64);
         let for_reliability = self.reliability.zip(progress.estimate.as_ref()).map(|(target, estimate)| {

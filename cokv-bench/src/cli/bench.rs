@@ -10,10 +10,9 @@ use serde_json::json;
 use super::output::print;
 use super::progress::Progress;
 use super::ready::{Mode, Ready, ready};
-use crate::config::{Config, check_unseen};
+use crate::config::Config;
 use crate::run::memory::{mebibytes, peak_resident_bytes};
 use crate::run::{Matrix, Opened, Plan, Results, RunStore, Summary, summarise};
-use crate::selection::{FILE, Selected, selection_fingerprint};
 
 /// Run a matrix of methods and budgets on one model
 ///
@@ -25,7 +24,7 @@ use crate::selection::{FILE, Selected, selection_fingerprint};
 Example:
   cokv bench --config cokv.toml
 
-A configuration, with every default written out:
+A configuration, with all defaults:
   name = \"default\"                       # the run's folder is runs/default
   budgets = [64, \"10%\", \"8 MiB\"]         # tokens per KV head, share of the prompt, bytes
   [model]
@@ -38,6 +37,7 @@ A configuration, with every default written out:
   records = 8                            # of each task
   context_tokens = 1000                  # of a synthetic prompt
   seed = 0
+  # split = \"all\"                        # of LongBench: validation, test
   # max_prompt_tokens = 7500             # longer prompts lose their middle; default: what the model can hold
   chat_template = \"auto\"                 # or never
   [run]
@@ -75,11 +75,10 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let started = Instant::now();
     let mode = Mode { plan: arguments.plan, choosing: false, quiet: arguments.quiet };
-    let Ready { text, config, model, fingerprint, tasks, tested, folder } =
+    let Ready { text, config, model, fingerprint, tasks, folder, selected, .. } =
         ready(&arguments.config, registry, mode, |_| Ok(()))?;
-    let selected = Selected::read(&folder, &selection_fingerprint(&config, &fingerprint))?;
     if let Some(selected) = &selected {
-        check_unseen(&folder.join(FILE).display().to_string(), &selected.seen, &tested)?;
+        selected.check(&config, &fingerprint, &folder)?;
     }
     let matrix = Matrix::prepare(&config, tasks, &model, &fingerprint, selected.as_ref())?;
     if arguments.plan {

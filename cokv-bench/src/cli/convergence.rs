@@ -68,12 +68,21 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 fn against(logs: &[(String, SampleLog)], reference: &Path, top: usize) -> Result<Vec<Curve>> {
     let scores = ScoreFile::read(reference)?;
-    let reference_values = scores.flat();
+    let flat = scores.flat();
+    let played = |&[layer, head]: &[usize; 2]| flat[layer * scores.model.kv_heads + head];
+    let reference_values =
+        if scores.players.is_empty() { flat.clone() } else { scores.players.iter().map(played).collect() };
     let mut curves = Vec::new();
     for (name, log) in logs {
         if log.plan().players != reference_values.len() {
             let (players, heads) = (log.plan().players, reference_values.len());
             bail!("{name} has samples of {players} heads, {} has scores of {heads}", reference.display());
+        }
+        if scores.game.as_ref().is_some_and(|game| game.fingerprint != log.header().game) {
+            eprintln!(
+                "note: {} is of another game than {name}: other records, another model or utility",
+                reference.display()
+            );
         }
         curves.extend(on_log(name, log, &reference_values, top));
     }

@@ -22,7 +22,8 @@ use crate::scores::{GameStamp, ModelStamp, ScoreFile};
 /// Find the heads that retrieve, as HeadKV does
 ///
 /// The model answers questions about long texts, and every head is scored by where it attends meanwhile: to the token that
-/// is being copied (headkv-r), or to the answer (headkv-r2). Records that the model answers wrongly say nothing. Every
+/// is being copied (headkv-r), or to the answer (headkv-r2). Records whose answer gets half of its metric or less say nothing
+/// (HeadKV itself filters by ROUGE-1 recall and QA-F1). Every
 /// record is kept as it is done; a stopped or killed run goes on where it was.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -111,7 +112,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut detected: Vec<Detected> = Vec::new();
     let mut done = 0;
     for (protocol, record, prompt) in &work {
-        let name = detection.fingerprint(&fingerprint, &held_as, protocol, prompt);
+        let name = detection.fingerprint(&fingerprint, &held_as, protocol, record, prompt);
         let known = match log.find(&name) {
             Some(known) => known.clone(),
             None => {
@@ -143,7 +144,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         holdout_suffix: 0,
         tasks: arguments.tasks.clone(),
         records: work.len(),
-        seen: work.iter().map(|(_, record, _)| record.fingerprint()).collect(),
+        seen: work.iter().map(|(_, record, _)| record.fingerprint.clone()).collect(),
     });
     finish(file, arguments)
 }

@@ -23,7 +23,7 @@ use crate::scores::show::{TerminalColours, extremes, heat_map, summary};
 /// The heads play a cooperative game: a coalition's heads see the whole prompt, all others its last few tokens, and the
 /// utility is how well the model still answers. Every record is prefilled once; many coalitions are one forward pass.
 /// Samples are appended to OUT.samples.jsonl as they come: a stopped or killed run goes on where it was when the same
-/// command is run again, and another estimator reads the same samples.
+/// command is run again. With --estimator NAME and the --design that was played, another estimator reads the same samples.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -90,7 +90,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let played = estimation.play(&samples, shard, &mut teller)?;
     teller.clear();
     let Some(Estimated { scores, estimate, outcome, log }) = played else {
-        eprintln!("stopped; what was played is in {}; the same command goes on", samples.display());
+        let next = if arguments.shard.is_some() { ", or cokv merge joins the shards" } else { "" };
+        eprintln!("what was played is in {}; the same command goes on{next}", samples.display());
         return Ok(());
     };
     scores.write(&arguments.out)?;

@@ -59,7 +59,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let total = arguments.method.budget.total_tokens(layout, tokens.len(), arguments.model.cache.bytes());
     let scores = prefill.score(&method)?;
     let selection = method.select(layout, &scores, total)?;
-    let texts = tokens.iter().map(|&token| model.tokenizer().decode(&[token], false)).collect::<Result<_, _>>()?;
+    let texts = model.tokenizer().pieces(&tokens)?;
     let inspection = Inspection::new(layout, &method, total, texts, &scores, &selection);
 
     if let Some(path) = &arguments.json {

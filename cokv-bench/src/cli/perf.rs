@@ -73,21 +73,23 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     bar.finish_and_clear();
     if arguments.json {
         let held = json!({ "model": arguments.model, "method": arguments.method,
-            "answer_tokens": arguments.answer_tokens, "peak_resident_bytes": peak_resident_bytes() });
-        return print(&serde_json::to_string_pretty(&json!({ "settings": held, "measured": report }))?);
+            "answer_tokens": arguments.answer_tokens, "decode_tokens": arguments.decode_tokens });
+        return print(&serde_json::to_string_pretty(
+            &json!({ "settings": held, "measured": report, "peak_resident_bytes": peak_resident_bytes() }),
+        )?);
     }
     print(&text(&report, arguments))
 }
 
 fn text(report: &PerfReport, arguments: &Arguments) -> String {
     let machine = &report.machine;
-    let mut prefill = markdown::table(["prompt tokens", "prefill s", "tokens/s", "of the machine's f32 FLOP/s"], 0);
+    let mut prefill = markdown::table(["prompt tokens", "prefill s", "tokens/s", "FLOP/s, of an f32 product's"], 0);
     for speed in &report.prefill {
         prefill.add_row([
             speed.context.to_string(),
             format!("{:.2}", speed.seconds),
             format!("{:.0}", speed.tokens_per_second),
-            format!("{:.0} %", 100.0 * speed.share_of_flops),
+            format!("{:.0} %", 100.0 * speed.relative_to_product),
         ]);
     }
     let mut decode = markdown::table(["prompt tokens", "kept of each head", "decode tokens/s", "cache"], 0);
@@ -107,12 +109,12 @@ fn text(report: &PerfReport, arguments: &Arguments) -> String {
             speed.batch.to_string(),
             format!("{:.1}", 1000.0 * speed.seconds),
             format!("{:.1}", speed.evaluations_per_second),
-            format!("1/{:.0}", 1.0 / speed.share_of_prefill),
+            format!("{:.2} %", 100.0 * speed.share_of_prefill),
         ]);
     }
     let peak = peak_resident_bytes().map(|bytes| format!("; {} of memory at the peak", mebibytes(bytes)));
     format!(
-        "{}, weights {:?}, cache {:?}; {} threads that read {:.1} GB/s and do {:.0} GFLOP/s in f32{}\n\n{}\n\n{}\n\n\
+        "{}, weights {:?}, cache {:?}; {} threads that read {:.1} GB/s and do {:.0} GFLOP/s in a product of f32 matrices{}\n\n{}\n\n{}\n\n\
          One coalition, judged by an answer of {} tokens, on a record that is prefilled:\n\n{}",
         arguments.model.source,
         arguments.model.weights,

@@ -10,12 +10,13 @@ use cokv_shapley::Shard;
 
 use super::load::{Loaded, load};
 use super::watcher::Teller;
-use crate::config::{Config, check_unseen};
-use crate::data::{Record, Suite, TaskRecords};
+use crate::config::{Column, Config, check_unseen};
+use crate::data::{Suite, TaskRecords};
 use crate::importance::Estimation;
 use crate::run::tasks;
 use crate::scores::show::summary;
 use crate::scores::{ModelStamp, ScoreFile};
+use crate::selection::{FILE, Selected};
 
 /// What a command does with a configuration beside running it.
 #[derive(Clone, Copy)]
@@ -41,6 +42,8 @@ pub struct Ready {
     pub tested: HashSet<String>,
     /// The run's folder.
     pub folder: PathBuf,
+    /// What was chosen for methods with settings to choose from; not yet compared with the configuration.
+    pub selected: Option<Selected>,
 }
 
 /// Reads a configuration, lets `change` change it, and gets everything ready, what is cheap and may fail first.
@@ -60,12 +63,18 @@ pub fn ready(
     let Loaded { model, fingerprint } = load(&settings)?;
     let stamp = ModelStamp::of(&settings.source, &fingerprint, model.config().layout);
     let tasks = tasks(&config.run, suite, &model)?;
-    let tested: HashSet<String> = tasks.iter().flat_map(|task| task.records.iter().map(Record::fingerprint)).collect();
+    let tested: HashSet<String> =
+        tasks.iter().flat_map(|task| task.records.iter().map(|record| record.fingerprint.clone())).collect();
+    let open = !mode.choosing && config.columns.iter().any(Column::is_open);
+    let selected = if open { Selected::read(&folder)? } else { None };
+    if let Some(selected) = &selected {
+        check_unseen(&folder.join(FILE).display().to_string(), &selected.seen, &tested)?;
+    }
     let forbidden = if mode.choosing { &HashSet::new() } else { &tested };
     let measured = measure(&mut config, &model, &stamp, forbidden, mode)?;
     let notices = config.fit_to(&stamp, &measured, forbidden)?;
     notices.iter().for_each(|notice| eprintln!("note: {notice}"));
-    Ok(Ready { text, config, model, fingerprint, tasks, tested, folder })
+    Ok(Ready { text, config, model, fingerprint, tasks, tested, folder, selected })
 }
 
 /// Head scores of the importance tables that methods use: as measured before, or measured now. A plan measures nothing.
@@ -87,12 +96,15 @@ fn measure(
     config.fit_to(stamp, &names.iter().map(|name| (name.clone(), made_up.clone())).collect(), forbidden)?;
     let folder = config.run.run.folder.join("importance");
     let mut teller = Teller::new(mode.quiet)?;
+    let mut estimations = Vec::with_capacity(names.len());
     for name in names {
-        let held_as = config.run.model.held_as();
         let importance = &config.importance[&name];
-        let estimation = Estimation::prepare(importance, model, stamp.clone(), &held_as)
+        let estimation = Estimation::prepare(importance, model, stamp.clone(), &config.run.model.held_as())
             .with_context(|| format!("[importance.{name}]"))?;
         check_unseen(&format!("[importance.{name}]"), estimation.seen(), forbidden)?;
+        estimations.push((name, estimation));
+    }
+    for (name, estimation) in estimations {
         let (samples, scores) = estimation.fingerprints();
         let scores = folder.join(format!("{name}-{scores}.scores.json"));
         let file = if scores.exists() {

@@ -56,7 +56,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
             Ok(())
         },
     )?;
-    let for_what = selection_fingerprint(&config, &fingerprint);
+    let made_for = selection_fingerprint(&config, &fingerprint);
     let names: Vec<(String, Vec<(String, String)>)> = config
         .columns
         .iter()
@@ -81,7 +81,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let mut seen: Vec<String> = tested.into_iter().collect();
     seen.sort_unstable();
     let table = table(&choices);
-    let selected = Selected { fingerprint: for_what, seen, choices };
+    let selected = Selected { fingerprint: made_for, seen, choices };
     let path = folder.join(selection::FILE);
     std::fs::write(&path, serde_json::to_string_pretty(&selected)? + "\n")
         .with_context(|| path.display().to_string())?;

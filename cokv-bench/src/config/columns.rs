@@ -89,6 +89,10 @@ impl ScoreSource {
             };
             return Err(whole.error_at("importance", message));
         }
+        if !importance[&name].settings.heads.is_empty() {
+            let message = format!("[importance.{name}] scores some heads only, and a method needs scores of all");
+            return Err(whole.error_at("importance", message));
+        }
         Ok(Some(Self::Importance(name)))
     }
 }

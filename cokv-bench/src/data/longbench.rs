@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{DataError, Record, Split, TaskProtocol, TaskRecords};
+use crate::fingerprint::fingerprint;
 use crate::metrics;
 
 /// All tasks, in the order of the paper's tables.
@@ -110,12 +111,15 @@ impl<'a> LongBench<'a> {
         let mut seen: HashMap<String, usize> = HashMap::new();
         let mut records: Vec<Option<Record>> = Vec::with_capacity(lines.len());
         records.extend(lines.into_iter().map(|line| {
+            // The same record twice counts twice, as upstream; rows need ids of their own.
+            let id = match seen.entry(line.id.clone()).and_modify(|times| *times += 1).or_insert(1) {
+                1 => line.id,
+                times => format!("{}#{times}", line.id),
+            };
+            let asked = [task, &id, &line.input, &line.context].map(str::to_owned);
             Some(Record {
-                // The same record twice counts twice, as upstream; rows need ids of their own.
-                id: match seen.entry(line.id.clone()).and_modify(|times| *times += 1).or_insert(1) {
-                    1 => line.id,
-                    times => format!("{}#{times}", line.id),
-                },
+                fingerprint: fingerprint(asked.into_iter().chain(line.answers.iter().cloned())),
+                id,
                 task: task.into(),
                 input: line.input,
                 context: line.context,

@@ -27,8 +27,8 @@ pub enum ImportanceError {
     /// Enumeration is out of reach.
     #[error(
         "all coalitions of {heads} heads on {records} records are {evaluations:.1e} evaluations, about {time} at the \
-         speed measured just now; name at most {most} heads (heads = \"18.2,23.0,…\", the others keep the whole \
-         prompt) or take another estimator"
+         speed measured just now; name at most {most} heads (--heads 18.2,23.0,…; the others keep the whole prompt) \
+         or take another estimator"
     )]
     TooManyHeads {
         /// Heads that play.

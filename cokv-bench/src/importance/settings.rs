@@ -123,6 +123,12 @@ impl ImportanceSettings {
         positive("batch", self.batch)?;
         positive("answer_tokens", self.answer_tokens)?;
         positive("records_per_pair", self.records_per_pair)?;
+        if let Some(limit @ 0..2) = self.max_prompt_tokens {
+            return Err((
+                "max_prompt_tokens",
+                format!("max_prompt_tokens is {limit}: no half of it would hold a token"),
+            ));
+        }
         if self.tasks.is_empty() {
             return Err(("tasks", "no task to calibrate on: name one, such as tasks = [\"passkey\"]".into()));
         }

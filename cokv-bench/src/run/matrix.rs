@@ -11,9 +11,9 @@ use thiserror::Error;
 
 use super::measure::{agreement, damage};
 use super::store::{Results, Row, RunStore, StoreError};
-use crate::config::{Column, Config, RunConfig};
+use crate::config::{Column, Config, RunConfig, Variant};
 use crate::data::{DataError, Record, Suite, TaskProtocol, TaskRecords};
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::{build, fingerprint};
 use crate::metrics;
 use crate::prompt::{self, Prompt};
 use crate::selection::Selected;
@@ -70,16 +70,16 @@ impl<'a> Cell<'a> {
         self.column.variants[0].method.protected()
     }
 
-    /// The method of a task: the only one, or the one that was chosen.
-    fn method(&self, task: &str, selected: Option<&Selected>) -> Result<&'a Method, RunError> {
+    /// The variant of a task: the only one, or the one that was chosen.
+    fn variant(&self, task: &str, selected: Option<&Selected>) -> Result<&'a Variant, RunError> {
         let [only] = &self.column.variants[..] else {
             let (column, budget) = (&self.column.name, self.budget_name());
             let chosen = selected.and_then(|selected| selected.settings(column, task, &budget));
             let variant = self.column.variants.iter().find(|variant| Some(variant.settings.as_str()) == chosen);
             let not_selected = || RunError::NotSelected { method: column.clone(), task: task.into(), budget };
-            return variant.map(|variant| &variant.method).ok_or_else(not_selected);
+            return variant.ok_or_else(not_selected);
         };
-        Ok(&only.method)
+        Ok(only)
     }
 
     fn budget_name(&self) -> String {
@@ -92,8 +92,8 @@ struct Job<'a> {
     protocol: TaskProtocol,
     record: Record,
     prompt: Prompt,
-    /// The method and the fingerprint of every cell, in order.
-    cells: Vec<(&'a Method, String)>,
+    /// The variant and the fingerprint of every cell, in order.
+    cells: Vec<(&'a Variant, String)>,
 }
 
 /// A matrix ready to run: every prompt tokenised and checked.
@@ -180,9 +180,10 @@ impl<'a> Matrix<'a> {
                 for cell in &cells {
                     cell.check(model, prompt.tokens.len()).map_err(&failed)?;
                 }
-                let fingerprinted = |cell: &Cell<'a>| -> Result<(&'a Method, String), RunError> {
-                    let method = cell.method(&protocol.name, selected)?;
-                    Ok((method, row_fingerprint(run, model_fingerprint, &protocol, &record, &prompt, method, cell)))
+                let fingerprinted = |cell: &Cell<'a>| -> Result<(&'a Variant, String), RunError> {
+                    let variant = cell.variant(&protocol.name, selected)?;
+                    let method = &variant.method;
+                    Ok((variant, row_fingerprint(run, model_fingerprint, &protocol, &record, &prompt, method, cell)))
                 };
                 let cells = cells.iter().map(fingerprinted).collect::<Result<_, _>>()?;
                 jobs.push(Job { protocol: protocol.clone(), record, prompt, cells });
@@ -290,7 +291,7 @@ impl<'a> Matrix<'a> {
 
         let Job { protocol, record, prompt, cells } = job;
         let mut rows = Vec::with_capacity(self.cells.len());
-        for ((cell, (_, fingerprint)), in_batch) in self.cells.iter().zip(cells).zip(batch_row) {
+        for ((cell, (variant, fingerprint)), in_batch) in self.cells.iter().zip(cells).zip(batch_row) {
             let (kept_tokens, cache_bytes) = sizes[in_batch];
             let prediction = self.model.tokenizer().decode(&answers[in_batch], true)?;
             let score = metrics::score_prediction(
@@ -306,6 +307,7 @@ impl<'a> Matrix<'a> {
                 task: protocol.name.clone(),
                 record: record.id.clone(),
                 method: cell.column.name.clone(),
+                settings: variant.settings.clone(),
                 budget: cell.budget_name(),
                 prompt_tokens: prompt.tokens.len(),
                 kept_tokens,
@@ -334,15 +336,15 @@ impl<'a> Matrix<'a> {
         let layout = prefill.cache().layout();
         let bytes = prefill.cache().cache_type().bytes();
         let mut methods: Vec<&Method> = Vec::new();
-        for &(method, _) in &job.cells {
+        for (Variant { method, .. }, _) in &job.cells {
             if method.evicts() && !methods.iter().any(|other| other.name() == method.name()) {
                 methods.push(method);
             }
         }
         let scored = prefill.score_all(&methods)?;
         let scores_of = |method: &Method| methods.iter().zip(&scored).find(|(other, _)| other.name() == method.name());
-        let select = |(cell, &(method, _)): (&Cell<'_>, &(&Method, String))| -> Result<Option<Selection>, ModelError> {
-            let Some((budget, (method, scores))) = cell.budget.zip(scores_of(method)) else {
+        let select = |(cell, (variant, _)): (&Cell<'_>, &(&Variant, String))| -> Result<Option<Selection>, ModelError> {
+            let Some((budget, (method, scores))) = cell.budget.zip(scores_of(&variant.method)) else {
                 return Ok(None);
             };
             let total = budget.total_tokens(layout, prefill.prompt_len(), bytes);
@@ -361,9 +363,6 @@ fn is_done(job: &Job<'_>, results: &Results) -> bool {
     job.cells.iter().all(|(_, fingerprint)| results.row(fingerprint).is_some())
 }
 
-/// To be raised when a change of code changes results, so that rows from before are not taken for rows from after.
-pub(crate) const NUMERICS: u32 = 2;
-
 /// Hash of all that could change a row.
 fn row_fingerprint(
     run: &RunConfig,
@@ -374,13 +373,10 @@ fn row_fingerprint(
     method: &Method,
     cell: &Cell<'_>,
 ) -> String {
+    let [version, features] = build();
     let parts = [
-        format!("{} {NUMERICS}", env!("CARGO_PKG_VERSION")),
-        // Accelerators and vendors' libraries round differently.
-        format!(
-            "{:?}",
-            [cfg!(feature = "cuda"), cfg!(feature = "metal"), cfg!(feature = "mkl"), cfg!(feature = "accelerate")]
-        ),
+        version,
+        features,
         model_fingerprint.to_owned(),
         run.model.held_as(),
         format!("{} {} {:?} {}", protocol.name, protocol.max_new_tokens, protocol.metric, protocol.stops_at_newline),

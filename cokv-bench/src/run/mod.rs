@@ -6,7 +6,6 @@ pub mod memory;
 mod store;
 mod table;
 
-pub(crate) use matrix::NUMERICS;
 pub use matrix::{Matrix, Observer, Plan, RunError, tasks};
 pub use measure::Damage;
 pub(crate) use measure::mean;

@@ -22,6 +22,9 @@ pub struct Row {
     pub record: String,
     /// Name of the method.
     pub method: String,
+    /// What was chosen for the task and budget, of settings that were listed to choose from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub settings: String,
     /// Its budget as configured; `full` for a method that evicts nothing.
     pub budget: String,
     /// Length of the prompt.
@@ -261,6 +264,7 @@ pub(crate) mod tests {
             task: "t".into(),
             record: "1".into(),
             method: "snapkv".into(),
+            settings: String::new(),
             budget: "64".into(),
             prompt_tokens: 100,
             kept_tokens: 640,

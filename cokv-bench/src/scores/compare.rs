@@ -27,7 +27,8 @@ pub fn compare(first: &ScoreFile, second: &ScoreFile) -> Result<Comparison, Prob
         let [first, second] = [first, second].map(|file| file.model.to_string());
         return Err(Problem::Incomparable { first, second });
     }
-    let (one, other) = (first.flat(), second.flat());
+    let [one, other] = [first, second].map(|file| file.head_scores(&file.model));
+    let (one, other) = (one?.values().to_vec(), other?.values().to_vec());
     Ok(Comparison {
         pearson: pearson(&one, &other),
         spearman: spearman(&one, &other),

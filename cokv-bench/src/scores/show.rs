@@ -57,6 +57,7 @@ pub fn summary(file: &ScoreFile) -> String {
         count("evaluations", file.evaluations),
         share("reliability", file.reliability),
         share("split-half correlation", file.split_half),
+        (!file.players.is_empty()).then(|| format!("{} heads, the others keep the whole prompt", file.players.len())),
     ];
     let facts = [file.model.to_string(), file.estimator.clone()].into_iter().chain(known.into_iter().flatten());
     let source = file.source.as_ref().map(|source| format!("\n{source}")).unwrap_or_default();
@@ -67,13 +68,14 @@ pub fn summary(file: &ScoreFile) -> String {
 pub fn extremes(file: &ScoreFile, count: usize) -> String {
     let scores = file.flat();
     let errors = file.standard_errors.as_ref().map(|errors| errors.concat());
-    let order = descending(&scores);
+    let kv_heads = file.model.kv_heads;
+    let plays = |flat: &usize| file.players.is_empty() || file.players.contains(&[flat / kv_heads, flat % kv_heads]);
+    let order: Vec<usize> = descending(&scores).into_iter().filter(plays).collect();
     let step = resolution(&scores);
     let mut table = markdown::table(["rank", "layer", "KV head", "score", "± standard error"], 0);
     for (rank, &flat) in order.iter().enumerate() {
         if rank < count || rank + count >= order.len() {
             let error = errors.as_ref().and_then(|errors| errors.get(flat));
-            let kv_heads = file.model.kv_heads.max(1);
             table.add_row([
                 (rank + 1).to_string(),
                 (flat / kv_heads).to_string(),

@@ -62,31 +62,44 @@ impl Tokenizer {
         self.inner.token_to_id(text).filter(|id| added.get(id).is_some_and(|token| token.special))
     }
 
-    /// Decodes a growing sequence piece by piece.
+    /// Decodes a growing sequence piece by piece, control tokens left out.
     pub fn stream(&self) -> TextStream<'_> {
-        TextStream { tokenizer: self, ids: Vec::new(), printed: 0 }
+        TextStream { tokenizer: self, skip_special: true, ids: Vec::new(), context: 0, told: 0 }
+    }
+
+    /// The text that every token adds, control tokens included: together they are the text of all. Where a character has
+    /// several tokens, the last one adds it.
+    pub fn pieces(&self, ids: &[u32]) -> Result<Vec<String>, ModelError> {
+        let mut stream = TextStream { skip_special: false, ..self.stream() };
+        ids.iter().map(|&id| stream.push(id)).collect()
     }
 }
 
 /// Text of a sequence that is still growing: characters are held back until all their bytes are there.
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
+    skip_special: bool,
     ids: Vec<u32>,
-    printed: usize,
+    /// Tokens from here to `told` are decoded again before each new one, which may depend on what stands before it: some
+    /// tokenizers strip the space of a first token.
+    context: usize,
+    /// Tokens whose text has been returned.
+    told: usize,
 }
 
 impl TextStream<'_> {
     /// Adds a token and returns the text that is new.
     pub fn push(&mut self, id: u32) -> Result<String, ModelError> {
         self.ids.push(id);
-        let text = self.tokenizer.decode(&self.ids, true)?;
+        let before = self.tokenizer.decode(&self.ids[self.context..self.told], self.skip_special)?;
+        let text = self.tokenizer.decode(&self.ids[self.context..], self.skip_special)?;
         // An incomplete character decodes to the replacement character.
         if text.ends_with('\u{fffd}') {
             return Ok(String::new());
         }
-        let new = text.get(self.printed..).unwrap_or_default().to_owned();
-        self.printed = text.len();
-        Ok(new)
+        self.context = self.told;
+        self.told = self.ids.len();
+        Ok(text.get(before.len()..).unwrap_or_default().to_owned())
     }
 }
 

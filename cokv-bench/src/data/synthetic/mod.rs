@@ -32,6 +32,7 @@ use rand_pcg::Pcg64;
 
 use self::draft::{Depth, Draft, Fitted};
 use super::{Record, fill};
+use crate::fingerprint::fingerprint;
 use crate::metrics::Metric;
 
 /// What can go wrong when a generated suite is asked for.
@@ -199,6 +200,7 @@ pub fn generate(
             all_classes: draft.classes,
             length: tokens as u64,
             language: definition.language.to_owned(),
+            fingerprint: fingerprint([format!("synthetic {task} {seed} {index}")]),
         }
     });
     Ok(records.collect())
