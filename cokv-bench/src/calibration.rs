@@ -194,7 +194,8 @@ pub fn score_file(
         ..ScoreFile::new(model.clone(), estimator.name(), &values).with_standard_errors(&errors)
     };
     file.reliability = Some(estimate.reliability);
-    file.split_half = split_half.map(|halves| halves.spearman).filter(|correlation| correlation.is_finite());
+    file.split_half = split_half.as_ref().map(|halves| halves.spearman).filter(|correlation| correlation.is_finite());
+    file.allocation_distance = split_half.map(|halves| halves.allocation_distance);
     file.samples = Some(estimate.samples);
     file.evaluations = Some(estimate.evaluations);
     file.game = Some(game);

@@ -22,6 +22,7 @@ impl ScoreFile {
         };
         in_range("reliability", self.reliability, 0.0, "a number from 0 to 1")?;
         in_range("split_half", self.split_half, -1.0, "a number from -1 to 1")?;
+        in_range("allocation_distance", self.allocation_distance, 0.0, "a number from 0 to 1")?;
         let exists = |field, &[layer, head]: &[usize; 2]| match layer < layout.layers && head < layout.kv_heads {
             true => Ok(()),
             false => {

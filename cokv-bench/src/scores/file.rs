@@ -36,6 +36,10 @@ pub struct ScoreFile {
     /// Correlation between the scores of two halves of the samples, in [-1, 1].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split_half: Option<f64>,
+    /// Share of all tokens that goes to other heads under the scores of the one half of the samples than of the other, by
+    /// CoKV's allocation, in [0, 1].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocation_distance: Option<f64>,
     /// Samples drawn, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<u64>,
@@ -114,6 +118,7 @@ impl ScoreFile {
             standard_errors: None,
             reliability: None,
             split_half: None,
+            allocation_distance: None,
             samples: None,
             evaluations: None,
             game: None,

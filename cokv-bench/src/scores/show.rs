@@ -57,6 +57,7 @@ pub fn summary(file: &ScoreFile) -> String {
         count("evaluations", file.evaluations),
         share("reliability", file.reliability),
         share("split-half correlation", file.split_half),
+        share("budgets of two halves apart by", file.allocation_distance),
         (!file.players.is_empty()).then(|| format!("{} heads, the others keep the whole prompt", file.players.len())),
     ];
     let facts = [file.model.to_string(), file.estimator.clone()].into_iter().chain(known.into_iter().flatten());
