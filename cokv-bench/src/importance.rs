@@ -24,7 +24,7 @@ pub use self::error::ImportanceError;
 pub use self::settings::ImportanceSettings;
 use crate::calibration::{Calibration, score_file};
 use crate::fingerprint::fingerprint;
-use crate::run::memory::available_bytes;
+use crate::run::memory::bytes_for_a_game;
 use crate::scores::{GameStamp, ModelStamp, ScoreFile};
 
 /// What to play, and what to make of it.
@@ -125,8 +125,7 @@ impl<'a> Estimation<'a> {
         let rules = GameRules {
             window: settings.window,
             holdout_suffix: settings.holdout_suffix,
-            // A fifth stays free for everybody else.
-            memory_bytes: available_bytes().map(|bytes| bytes / 5 * 4),
+            memory_bytes: bytes_for_a_game(),
             ..GameRules::default()
         };
         let calibration = Calibration::open(model, &settings.data(), settings.utility, &rules, settings.answer_tokens)?;
@@ -269,7 +268,7 @@ impl<'a> Estimation<'a> {
         let (players, instances) = (self.plan.players, self.plan.instances);
         let time = match enumeration_time(players, instances, seconds) {
             Some(time) => HumanDuration(time).to_string(),
-            None => "longer than the universe is old".into(),
+            None => "more years than the universe is old".into(),
         };
         Ok(ImportanceError::TooManyHeads {
             heads: players,

@@ -18,7 +18,7 @@ use crate::data::Split;
 use crate::importance::ImportanceSettings;
 use crate::markdown;
 use crate::mask::{MaskCurve, MaskOrder, mask};
-use crate::run::memory::available_bytes;
+use crate::run::memory::bytes_for_a_game;
 use crate::scores::plot::{Scale, line_chart};
 use crate::scores::{ModelStamp, ScoreFile};
 
@@ -103,11 +103,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         bail!("--counts: {count} heads cannot be masked, the model has {heads}");
     }
 
-    let rules = GameRules {
-        window: arguments.window,
-        memory_bytes: available_bytes().map(|bytes| bytes / 5 * 4),
-        ..GameRules::default()
-    };
+    let rules = GameRules { window: arguments.window, memory_bytes: bytes_for_a_game(), ..GameRules::default() };
     let calibration = Calibration::open(&model, &settings.data(), arguments.utility, &rules, settings.answer_tokens)?;
     calibration.notices.iter().for_each(|notice| eprintln!("note: {notice}"));
     let played: HashSet<String> = calibration.seen().into_iter().collect();

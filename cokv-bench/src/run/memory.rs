@@ -6,8 +6,13 @@ pub fn peak_resident_bytes() -> Option<u64> {
 }
 
 /// Memory that the machine could give, in bytes, where the system tells (Linux).
-pub fn available_bytes() -> Option<u64> {
+fn available_bytes() -> Option<u64> {
     field("/proc/meminfo", "MemAvailable:")
+}
+
+/// Four fifths of that, so that a game leaves something to everybody else.
+pub fn bytes_for_a_game() -> Option<u64> {
+    available_bytes().map(|bytes| bytes / 5 * 4)
 }
 
 /// A line such as `VmHWM:  1234 kB`, in bytes.
