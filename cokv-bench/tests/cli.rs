@@ -269,6 +269,25 @@ fn importance_is_measured_when_a_method_needs_it_and_then_kept() {
 }
 
 #[test]
+fn speeds_come_as_tables_and_as_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = wheel_source();
+    let perf = |rest: &[&str]| {
+        let fixed = ["perf", "--model", &source, "--contexts", "64", "--budgets", "16", "--batches", "1,2"];
+        cokv(folder.path(), &[&fixed[..], &["--decode-tokens", "2", "--answer-tokens", "3"], rest].concat())
+    };
+    let table = stdout(&perf(&[]));
+    assert!(table.contains("| coalitions a pass |") && table.contains("GB/s"), "{table}");
+    let json: Json = serde_json::from_str(&stdout(&perf(&["--json"]))).unwrap();
+    let measured = &json["measured"];
+    assert_eq!(measured["coalitions"].as_array().unwrap().len(), 2);
+    let decode = measured["decode"].as_array().unwrap();
+    assert_eq!(decode[0]["cache_bytes"].as_f64().unwrap(), 4.0 * decode[1]["cache_bytes"].as_f64().unwrap());
+    assert!(stderr(&perf(&["--contexts", "100000"])).contains("8192"));
+    assert!(stderr(&perf(&["--batches", "0"])).contains("give numbers of at least 1"));
+}
+
+#[test]
 fn inspecting_shows_positions_scores_and_text() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
