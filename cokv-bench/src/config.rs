@@ -289,6 +289,10 @@ mod tests {
             with("[importance.other]\nestimator = 'scpp'")
                 .contains(":7: unknown estimator `scpp`; did you mean `scpr`?")
         );
+        assert!(with("[importance.other]\nsplit = 'all'").contains(":7: `split` is for LongBench and contradicts"));
+        assert!(
+            with("[importance.other]\ndata = 'x'\ndata_seed = 1").contains(":8: `data_seed` is for synthetic data")
+        );
         assert!(with("[importance.other]").contains(":6: no task to calibrate on"));
         assert!(error(&format!("budgets = []\n{method}")).contains("no budget"));
         assert!(error(&format!("budgets = [1]\nname = '../x'\n{method}")).contains(":2: `../x` cannot name a folder"));
