@@ -68,9 +68,8 @@ impl Calibration {
             let answer = protocol.max_new_tokens.max(answer_tokens).max(rules.agreement_tokens);
             data.max_prompt_tokens.unwrap_or_else(|| prompt::room(model, answer))
         };
-        let tokens_of = |text: &str| model.tokenizer().encode(text, true).map_or(usize::MAX, |ids| ids.len());
         let mut calibration = Self { records: Vec::new(), notices: Vec::new(), tasks: Vec::new() };
-        for TaskRecords { protocol, records } in Suite::open(data)?.tasks(data, limit, &tokens_of)? {
+        for TaskRecords { protocol, records } in Suite::open(data)?.tasks(data, limit, &prompt::token_counter(model))? {
             calibration.tasks.push(protocol.name.clone());
             for record in records {
                 let mut built = prompt::build(model, &protocol, &record, limit(&protocol), data.chat_template)?;

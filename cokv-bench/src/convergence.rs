@@ -83,11 +83,6 @@ pub fn estimators() -> Vec<(&'static str, Box<dyn Estimator>)> {
     ]
 }
 
-/// Exact values of a game whose every coalition was evaluated.
-pub fn exact(log: &SampleLog) -> Result<Vec<f64>, FitError> {
-    Ok(Exact {}.fit(log)?.values)
-}
-
 /// Lets every estimator play the game of a complete exhaustive log with several seeds, one instance a sample, up to as
 /// many evaluations as the log itself took, and compares it with the exact values.
 pub fn on_enumerated_game(
@@ -96,7 +91,7 @@ pub fn on_enumerated_game(
     top: usize,
     mut done: impl FnMut(&str),
 ) -> Result<Vec<Curve>, PlayError> {
-    let truth = exact(log)?;
+    let truth = Exact {}.fit(log)?.values;
     let mut game = Tabulated::new(log)?;
     let (players, instances) = (game.players(), game.instances());
     let most = (1u64 << players) * instances as u64;

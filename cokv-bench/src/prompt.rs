@@ -59,6 +59,11 @@ pub fn room(model: &LanguageModel, answer_tokens: usize) -> usize {
     model.config().max_tokens().saturating_sub(answer_tokens + CHAT_MARGIN)
 }
 
+/// Counts the tokens of a text, for prompts that are generated to a length; a text that cannot be tokenised fits nowhere.
+pub fn token_counter(model: &LanguageModel) -> impl Fn(&str) -> usize {
+    |text| model.tokenizer().encode(text, true).map_or(usize::MAX, |ids| ids.len())
+}
+
 /// When a generated answer of the task ends.
 pub fn stop_rule(model: &LanguageModel, protocol: &TaskProtocol) -> Result<StopRule, ModelError> {
     let mut tokens = model.stop_tokens().to_vec();

@@ -133,17 +133,16 @@ pub fn validation(data: &DataSettings) -> DataSettings {
     }
 }
 
-/// Every variant that there is to choose from as a column of its own. What has no choice is left out.
+/// Every variant as a column of its own.
 pub fn sweep(columns: Vec<Column>) -> Vec<Column> {
-    let open = columns.into_iter().filter(Column::is_open);
-    open.flat_map(|Column { variants, scores, .. }| {
+    let apart = columns.into_iter().flat_map(|Column { variants, scores, .. }| {
         variants.into_iter().map(move |Variant { settings, method }| Column {
             name: method.name().into(),
             variants: vec![Variant { settings, method }],
             scores: scores.clone(),
         })
-    })
-    .collect()
+    });
+    apart.collect()
 }
 
 /// Chooses, for every task and budget, the settings of the highest mean score; of equal ones those under which the

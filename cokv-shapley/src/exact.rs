@@ -5,6 +5,7 @@ use std::time::Duration;
 use cokv_core::{Coalition, Game, GameError, HeadLayout, HeadScores, ImportanceEstimator, Query};
 use thiserror::Error;
 
+use crate::NotFinite;
 use crate::design::MOST_ENUMERATED;
 use crate::statistics::{Sum, mean};
 
@@ -30,15 +31,8 @@ pub enum ExactError {
     #[error(transparent)]
     Game(#[from] GameError),
     /// The game answered with NaN or an infinity.
-    #[error("the utility of coalition {coalition} on instance {instance} is {utility}, which is not a finite number")]
-    NotFinite {
-        /// Which coalition.
-        coalition: Coalition,
-        /// On which instance.
-        instance: usize,
-        /// Its utility.
-        utility: f64,
-    },
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
 }
 
 /// Evaluations that exact values take: all coalitions on all instances.
@@ -106,7 +100,7 @@ fn enumerate(game: &mut dyn Game, mut visit: impl FnMut(&Coalition, f64)) -> Res
             game.evaluate(&queries, &mut answers)?;
             for ((coalition, utilities), &utility) in coalitions.iter().zip(&mut utilities).zip(&answers) {
                 if !utility.is_finite() {
-                    return Err(ExactError::NotFinite { coalition: coalition.clone(), instance, utility });
+                    return Err(NotFinite { coalition: coalition.clone(), instance, utility }.into());
                 }
                 utilities[instance] = utility;
             }

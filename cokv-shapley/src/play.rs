@@ -7,7 +7,7 @@ use cokv_core::{Coalition, Game, GameError, Query};
 use thiserror::Error;
 
 use crate::diagnostics::{SplitHalf, split_half};
-use crate::{Draw, Ends, Estimate, Estimator, FitError, LogError, Outcome, Sample, SampleLog, Stop};
+use crate::{Draw, Ends, Estimate, Estimator, FitError, LogError, NotFinite, Outcome, Sample, SampleLog, Stop};
 
 /// The samples that one of several machines evaluates: those with `k % count == index`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,15 +80,8 @@ pub enum PlayError {
     #[error(transparent)]
     Game(#[from] GameError),
     /// The game answered with NaN or an infinity.
-    #[error("the utility of coalition {coalition} on instance {instance} is {utility}, which is not a finite number")]
-    NotFinite {
-        /// Which coalition.
-        coalition: Coalition,
-        /// On which instance.
-        instance: usize,
-        /// Its utility.
-        utility: f64,
-    },
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
     /// The samples could not be kept.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -293,7 +286,7 @@ impl Play<'_> {
                 for ((task, query), &utility) in batch.iter().zip(&queries).zip(&answers) {
                     if !utility.is_finite() {
                         let coalition = query.coalition.clone();
-                        failure.get_or_insert(PlayError::NotFinite { coalition, instance: query.instance, utility });
+                        failure.get_or_insert(NotFinite { coalition, instance: query.instance, utility });
                         continue;
                     }
                     utilities[task.draw][task.slot] = utility;
@@ -303,7 +296,7 @@ impl Play<'_> {
                     }
                 }
                 if let Some(failure) = failure {
-                    return Err(failure);
+                    return Err(failure.into());
                 }
                 if let ControlFlow::Break(outcome) = self.report() {
                     return Ok(ControlFlow::Break(outcome));

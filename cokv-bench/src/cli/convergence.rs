@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use cokv_shapley::{Design, SampleLog, read_log};
 
+use super::estimate::stem;
 use super::output::print;
 use crate::convergence::{Curve, on_enumerated_game, on_log};
 use crate::markdown;
@@ -48,8 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let read = |path: &PathBuf| -> Result<(String, SampleLog)> {
         let (log, notices) = read_log(path)?;
         notices.iter().for_each(|notice| eprintln!("{}: {notice}", path.display()));
-        let name = path.file_name().map_or_else(Default::default, |name| name.to_string_lossy().into_owned());
-        Ok((name.trim_end_matches(".samples.jsonl").to_owned(), log))
+        Ok((stem(path, ".samples.jsonl"), log))
     };
     let logs: Vec<(String, SampleLog)> = arguments.samples.iter().map(read).collect::<Result<_>>()?;
     let enumerated = |log: &SampleLog| log.plan().design == Design::Exhaustive;

@@ -2,14 +2,13 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use cokv_core::HeadScores;
 use cokv_core::random::mix;
-use indicatif::{ProgressBar, ProgressStyle};
 
+use super::bar::bar;
 use super::load::{Loaded, load};
 use super::output::print;
 use crate::config::{DataSettings, ModelSettings, SYNTHETIC};
@@ -93,9 +92,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             split: if arguments.data == SYNTHETIC { Split::All } else { Split::Validation },
             ..DataSettings::default()
         };
-        let tokens_of = |text: &str| model.tokenizer().encode(text, true).map_or(usize::MAX, |ids| ids.len());
         let limit = |protocol: &crate::data::TaskProtocol| prompt::room(&model, protocol.max_new_tokens);
-        for TaskRecords { protocol, records } in Suite::open(&data)?.tasks(&data, limit, &tokens_of)? {
+        for TaskRecords { protocol, records } in
+            Suite::open(&data)?.tasks(&data, limit, &prompt::token_counter(&model))?
+        {
             for record in records {
                 let built = prompt::build(&model, &protocol, &record, limit(&protocol), data.chat_template)?;
                 work.push((protocol.clone(), record, built));
@@ -105,10 +105,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let path = super::estimate::beside(&arguments.out, "detected.jsonl");
     let mut log = DetectionLog::open(&path)?;
     let tokens: usize = work.iter().map(|(_, _, prompt)| prompt.tokens.len()).sum();
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(tokens as u64) } else { ProgressBar::hidden() };
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} tokens, {eta} left  {msg}");
-    bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(500));
+    let bar = bar(false, "{wide_bar} {pos}/{len} tokens, {eta} left  {msg}", tokens);
     let mut detected: Vec<Detected> = Vec::new();
     let mut done = 0;
     for (protocol, record, prompt) in &work {

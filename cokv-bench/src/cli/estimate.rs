@@ -115,9 +115,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 /// The file beside `x.scores.json` that is called `x.` and `ending`.
 pub(super) fn beside(out: &Path, ending: &str) -> PathBuf {
-    let name = out.file_name().map_or_else(Default::default, |name| name.to_string_lossy().into_owned());
-    let stem = name.strip_suffix(".scores.json").or(name.strip_suffix(".json")).unwrap_or(&name);
+    let name = stem(out, ".json");
+    let stem = name.strip_suffix(".scores").unwrap_or(&name);
     out.with_file_name(format!("{stem}.{ending}"))
+}
+
+/// A file's name without its folder and without an ending.
+pub(super) fn stem(path: &Path, ending: &str) -> String {
+    let name = path.file_name().map_or_else(Default::default, |name| name.to_string_lossy().into_owned());
+    name.strip_suffix(ending).unwrap_or(&name).to_owned()
 }
 
 fn outcome_text(outcome: Outcome) -> &'static str {

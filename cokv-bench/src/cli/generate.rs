@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use cokv_core::{Budget, Registry};
 use cokv_models::StopRule;
 use cokv_models::cache::RaggedCache;
-use indicatif::{ProgressBar, ProgressStyle};
 
+use super::bar::bar;
 use super::load::{Loaded, load};
 use super::method::MethodArguments;
 use super::prompt_source::PromptArguments;
@@ -55,10 +55,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     model.config().check_length(prompt.len() + arguments.max_new_tokens)?;
 
     let started = Instant::now();
-    let bar = ProgressBar::new(prompt.len() as u64).with_style(
-        ProgressStyle::with_template("prefill {wide_bar} {pos}/{len} tokens, {per_sec}, {eta} left")
-            .unwrap_or(ProgressStyle::default_bar()),
-    );
+    let bar = bar(false, "prefill {wide_bar} {pos}/{len} tokens, {per_sec}, {eta} left", prompt.len());
     let prefill = model.prefill(&prompt, method.observations(), |tokens| bar.set_position(tokens as u64))?;
     bar.finish_and_clear();
     let prefill_seconds = started.elapsed().as_secs_f64();

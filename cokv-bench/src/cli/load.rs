@@ -1,12 +1,10 @@
 //! Loading a model with progress on the terminal.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 use cokv_models::source::Source;
 use cokv_models::{LanguageModel, LoadOptions};
-use indicatif::{ProgressBar, ProgressStyle};
 
+use super::bar::bar;
 use crate::config::ModelSettings;
 
 /// A loaded model and the hash that identifies its files.
@@ -18,13 +16,7 @@ pub struct Loaded {
 pub fn load(settings: &ModelSettings) -> Result<Loaded> {
     let source: Source = settings.source.parse()?;
     let files = source.fetch(true)?;
-    let bar = ProgressBar::new(0)
-        .with_style(
-            ProgressStyle::with_template("loading {msg} {wide_bar} {pos}/{len} layers")
-                .unwrap_or(ProgressStyle::default_bar()),
-        )
-        .with_message(source.to_string());
-    bar.enable_steady_tick(Duration::from_millis(200));
+    let bar = bar(false, "loading {msg} {wide_bar} {pos}/{len} layers", 0).with_message(source.to_string());
     let options = LoadOptions { weight_type: settings.weights, cache_type: settings.cache, device: device()? };
     let model = LanguageModel::load(&files, &options, |layer, layers| {
         bar.set_length(layers as u64);

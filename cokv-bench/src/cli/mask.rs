@@ -1,15 +1,14 @@
 //! `cokv mask`
 
 use std::collections::HashSet;
-use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use cokv_core::Game;
 use cokv_models::game::{GameRules, HeadMaskGame};
-use indicatif::{ProgressBar, ProgressStyle};
 
+use super::bar::bar;
+use super::estimate::stem;
 use super::load::{Loaded, load};
 use super::output::print;
 use crate::calibration::{Calibration, UtilityChoice};
@@ -20,7 +19,7 @@ use crate::markdown;
 use crate::mask::{MaskCurve, MaskOrder, mask};
 use crate::run::memory::bytes_for_a_game;
 use crate::scores::plot::{Scale, line_chart};
-use crate::scores::{ModelStamp, ScoreFile};
+use crate::scores::{FittedScores, ModelStamp, ScoreFile};
 
 /// Orders that the random curve averages.
 const RANDOM_ORDERS: usize = 8;
@@ -109,25 +108,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let played: HashSet<String> = calibration.seen().into_iter().collect();
     let mut orders = Vec::new();
     for path in &arguments.scores {
-        let file = ScoreFile::read(path)?;
-        let name = path.file_name().map_or_else(Default::default, |name| name.to_string_lossy().into_owned());
-        let seen = file.game.as_ref().map_or(&[][..], |game| &game.seen);
-        check_unseen(&path.display().to_string(), seen, &played)?;
-        if let Some(notice) = file.model.notice(&stamp) {
-            eprintln!("note: {}: {notice}", path.display());
-        }
-        let scores = file.head_scores(&stamp).map_err(|problem| problem.at(path))?;
-        orders.extend(MaskOrder::of_scores(name.trim_end_matches(".scores.json"), scores.values()));
+        let FittedScores { scores, seen, notice } = ScoreFile::read_for(path, &stamp)?;
+        check_unseen(&path.display().to_string(), &seen, &played)?;
+        notice.iter().for_each(|notice| eprintln!("note: {notice}"));
+        orders.extend(MaskOrder::of_scores(&stem(path, ".scores.json"), scores.values()));
     }
     orders.extend(MaskOrder::random(heads, RANDOM_ORDERS, 0));
 
     let records = calibration.game_records();
     let tokens: usize = records.iter().map(|record| record.prompt.len()).sum();
-    let terminal = std::io::stderr().is_terminal();
-    let bar = if terminal { ProgressBar::new(tokens as u64) } else { ProgressBar::hidden() };
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}, {eta} left");
-    bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(500));
+    let bar = bar(false, "{msg} {wide_bar} {pos}/{len}, {eta} left", tokens);
     bar.set_message("prefill, tokens");
     let utility = calibration.utility(arguments.utility, &model);
     let mut game = HeadMaskGame::prepare(&model, records, utility, rules, |done| bar.set_position(done.tokens as u64))?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use cokv_core::{Budget, ConfigTable, HeadLayout, Method, Registry};
 
-use crate::scores::{ModelStamp, ScoreFile};
+use crate::scores::{FittedScores, ModelStamp, ScoreFile};
 
 /// Which tokens of a prompt are kept.
 #[derive(clap::Args)]
@@ -35,11 +35,9 @@ impl MethodArguments {
     /// Gives the method its head scores, and finds out what does not fit the model.
     pub fn fit(&self, method: &mut Method, model: &ModelStamp, layout: HeadLayout) -> Result<()> {
         if let Some(path) = &self.scores {
-            let file = ScoreFile::read(path)?;
-            if let Some(notice) = file.model.notice(model) {
-                eprintln!("note: {}: {notice}", path.display());
-            }
-            method.set_head_scores(file.head_scores(model).map_err(|problem| problem.at(path))?);
+            let FittedScores { scores, notice, seen: _ } = ScoreFile::read_for(path, model)?;
+            notice.iter().for_each(|notice| eprintln!("note: {notice}"));
+            method.set_head_scores(scores);
         }
         Ok(method.check(layout)?)
     }

@@ -1,5 +1,6 @@
 //! The `cokv` command line.
 
+mod bar;
 mod bench;
 mod choice;
 mod convergence;

@@ -3,8 +3,9 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar};
 
+use super::bar::bar;
 use crate::run::{Observer, Plan};
 
 /// A bar on a terminal, a line now and then elsewhere.
@@ -22,13 +23,8 @@ pub struct Progress {
 impl Progress {
     pub fn new(plan: &Plan, quiet: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let bar = match quiet || !terminal {
-            true => ProgressBar::hidden(),
-            false => ProgressBar::new(plan.prompts as u64),
-        };
         let template = "{wide_bar} {pos}/{len} prompts, {elapsed} gone, {eta} left  {msg}";
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
-        bar.enable_steady_tick(Duration::from_millis(500));
+        let bar = bar(quiet, template, plan.prompts);
         let to_do = (plan.prompts - plan.done) as u64;
         Self {
             bar,

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use cokv_shapley::Progress;
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar};
 
+use super::bar::bar;
 use crate::importance::Watcher;
 
 /// A line that changes on a terminal, a line now and then elsewhere.
@@ -59,11 +60,7 @@ impl Teller {
     fn begin(&mut self, template: &str, length: usize) {
         self.started = Instant::now();
         self.bar.finish_and_clear();
-        if !self.quiet && self.terminal {
-            self.bar = ProgressBar::new(length as u64);
-            self.bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
-            self.bar.enable_steady_tick(Duration::from_millis(500));
-        }
+        self.bar = bar(self.quiet, template, length);
     }
 
     /// A line now and then where lines cannot change.

@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::Config;
 use crate::importance::Importance;
 use crate::markdown;
-use crate::scores::{ModelStamp, ScoreFile, ScoreFileError};
+use crate::scores::{FittedScores, ModelStamp, ScoreFile, ScoreFileError};
 
 /// A method; or several that differ in settings which are listed to choose from, of which every task and budget gets one.
 pub struct Column {
@@ -146,11 +146,10 @@ impl Config {
                 None => None,
                 Some(ScoreSource::Importance(name)) => measured.get(name).cloned(),
                 Some(ScoreSource::File(path)) => {
-                    let file = ScoreFile::read(path)?;
-                    let seen = file.game.as_ref().map_or(&[][..], |game| &game.seen);
-                    check_unseen(&path.display().to_string(), seen, tested)?;
-                    notices.extend(file.model.notice(model).map(|notice| format!("{}: {notice}", path.display())));
-                    Some(file.head_scores(model).map_err(|problem| problem.at(path))?)
+                    let FittedScores { scores, seen, notice } = ScoreFile::read_for(path, model)?;
+                    check_unseen(&path.display().to_string(), &seen, tested)?;
+                    notices.extend(notice);
+                    Some(scores)
                 }
             };
             for Variant { method, .. } in &mut column.variants {

@@ -138,8 +138,7 @@ pub trait Observer {
 
 /// The records of a run, generated where they do not come from files.
 pub fn tasks(run: &RunConfig, suite: Suite, model: &LanguageModel) -> Result<Vec<TaskRecords>, DataError> {
-    let tokens_of = |text: &str| model.tokenizer().encode(text, true).map_or(usize::MAX, |ids| ids.len());
-    suite.tasks(&run.data, |protocol| prompt_limit(run, model, protocol), &tokens_of)
+    suite.tasks(&run.data, |protocol| prompt_limit(run, model, protocol), &prompt::token_counter(model))
 }
 
 /// Tokens that a prompt of a task may have.

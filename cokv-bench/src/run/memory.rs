@@ -5,14 +5,10 @@ pub fn peak_resident_bytes() -> Option<u64> {
     field("/proc/self/status", "VmHWM:")
 }
 
-/// Memory that the machine could give, in bytes, where the system tells (Linux).
-fn available_bytes() -> Option<u64> {
-    field("/proc/meminfo", "MemAvailable:")
-}
-
-/// Four fifths of that, so that a game leaves something to everybody else.
+/// Four fifths of the memory that the machine could give, in bytes, where the system tells (Linux): a game leaves something
+/// to everybody else.
 pub fn bytes_for_a_game() -> Option<u64> {
-    available_bytes().map(|bytes| bytes / 5 * 4)
+    field("/proc/meminfo", "MemAvailable:").map(|bytes| bytes / 5 * 4)
 }
 
 /// A line such as `VmHWM:  1234 kB`, in bytes.

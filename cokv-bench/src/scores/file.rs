@@ -62,6 +62,17 @@ pub struct ScoreFile {
     pub created_by: String,
 }
 
+/// Scores of a file, for a model that its heads fit.
+#[derive(Clone, Debug)]
+pub struct FittedScores {
+    /// One for each KV head.
+    pub scores: HeadScores,
+    /// Hashes of the records that they were made from, as far as the file says.
+    pub seen: Vec<String>,
+    /// What the user should know where they may be another model's.
+    pub notice: Option<String>,
+}
+
 /// The format's name in its files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Format {
@@ -138,6 +149,14 @@ impl ScoreFile {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ScoreFileError> {
         Self::parse(&read_bytes(path)?).map_err(|problem| problem.at(path))
+    }
+
+    /// Reads a file for a model whose methods will use it; an error where the model's heads are arranged differently.
+    pub fn read_for(path: &Path, model: &ModelStamp) -> Result<FittedScores, ScoreFileError> {
+        let file = Self::read(path)?;
+        let scores = file.head_scores(model).map_err(|problem| problem.at(path))?;
+        let notice = file.model.notice(model).map(|notice| format!("{}: {notice}", path.display()));
+        Ok(FittedScores { scores, notice, seen: file.game.map_or_else(Vec::new, |game| game.seen) })
     }
 
     /// Checks and writes a file, replacing an old one at once.

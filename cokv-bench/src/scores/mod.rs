@@ -19,7 +19,7 @@ pub mod statistics;
 mod storage;
 
 pub use error::{Problem, ScoreFileError};
-pub use file::{Format, Interaction, ScoreFile, Version};
+pub use file::{FittedScores, Format, Interaction, ScoreFile, Version};
 pub use head_name::{HeadName, NoSuchHead};
 pub use stamp::{GameStamp, ModelStamp};
 
