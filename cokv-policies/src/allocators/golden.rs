@@ -59,7 +59,7 @@ fn water_fills_equal_worth_evenly_and_unequal_worth_unequally() {
     // Gains are 0.1, 0.4, 0.2 and 0.3 times exp(-count / 10): equal after 10 ln of the scores' ratios.
     let counts = toy("name = 'water-filling', tau = 10", 1000);
     assert_eq!(counts.iter().sum::<usize>(), 80);
-    assert_eq!(toy("name = 'water-filling', tau = 10, floor = 1", 1000), [20; 4]);
+    assert_eq!(toy("name = 'water-filling', tau = 10, floor = 1", 1000), [8, 32, 16, 24], "all in proportion");
     for (head, ratio) in [(1, 4.0f64), (2, 2.0), (3, 3.0)] {
         let ahead = counts[head] as f64 - counts[0] as f64;
         assert!((ahead - 10.0 * ratio.ln()).abs() <= 1.0, "{counts:?}");
@@ -101,7 +101,9 @@ fn shapley_ada_weighs_the_competition() {
     assert_eq!(two_heads(raw, 3, [&first, &second], [3.0, 1.0]), [1, 2], "as they are: 80, 40, 24");
     assert_eq!(two_heads("name = 'shapley-ada'", 3, [&first, &second], [3.0, -1.0]), [3, 0], "below zero is nothing");
     let border = "name = 'shapley-ada', drop_lowest = 1, floor = 0.5";
-    assert_eq!(two_heads(border, 4, [&first, &second], [3.0, 1.0]), [3, 1], "only its floor of half an even share");
+    assert_eq!(two_heads(border, 4, [&first, &second], [3.0, 1.0]), [4, 0], "at the border is nothing");
+    let by_value = "name = 'shapley-ada', normalise = 'none', floor = 1";
+    assert_eq!(two_heads(by_value, 3, [&first, &second], [3.0, 1.0]), [2, 1], "a whole floor leaves tokens no say");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use cokv_core::{AllocationRequest, BudgetPlan, PolicyError};
 
+use crate::apportion::sainte_lague;
 use crate::settings::Share;
 
 /// Tokens beside the protected ones.
@@ -31,9 +32,9 @@ impl Pool {
         self.base() + usize::from(head < self.total % self.heads)
     }
 
-    /// A part of every head's even share, rounded down.
-    pub fn floors(&self, floor: Share) -> Vec<usize> {
-        (0..self.heads).map(|head| floor.of(self.even_share(head))).collect()
+    /// A part of what every head gets in proportion to its weight, rounded down; of even shares where weights are equal.
+    pub fn floors(&self, floor: Share, weights: &[f64]) -> Vec<usize> {
+        sainte_lague(self.total, weights, &self.caps()).into_iter().map(|share| floor.of(share)).collect()
     }
 }
 

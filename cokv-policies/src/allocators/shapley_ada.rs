@@ -22,7 +22,8 @@ pub struct ShapleyAda {
     /// Heads whose value counts as nothing, as in [`CoKv`](super::CoKv). With 0 it is those of a value below zero, which
     /// is right for values that add up to the game's worth; CoKV's slices need a border.
     pub drop_lowest: usize,
-    /// The part of its even share that a head keeps whatever it is worth.
+    /// The part of its share by value that a head keeps whatever its tokens score: between 0, where tokens decide alone,
+    /// and 1, where values do, as in [`CoKv`](super::CoKv).
     pub floor: Share,
     /// How token scores of different heads are made comparable.
     pub normalise: Normalise,
@@ -51,7 +52,7 @@ impl BudgetAllocator for ShapleyAda {
         let weights = self.weights(request.layout, request.head_scores)?;
         share_out(request, |pool| {
             let candidates = Candidates::of(request, 0..pool.heads)?.normalise(self.normalise, pool.base());
-            Ok(candidates.weighted(&weights).best(pool.total, &pool.floors(self.floor)))
+            Ok(candidates.weighted(&weights).best(pool.total, &pool.floors(self.floor, &weights)))
         })
     }
 }

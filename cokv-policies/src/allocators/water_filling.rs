@@ -23,7 +23,7 @@ pub struct WaterFilling {
     /// Of the common curve: tokens after which a head retains all but 1/e. 250 was the best of 60, 250 and 1000 in
     /// simulated games of 128 heads; one that is too long does harm.
     pub tau: AtLeastOne,
-    /// The part of its even share that a head keeps whatever it is worth.
+    /// The part of its share by score that a head keeps whatever its curve says.
     pub floor: Share,
 }
 
@@ -67,7 +67,7 @@ impl BudgetAllocator for WaterFilling {
             Curve::Common => share_out(request, |pool| {
                 let gains = self.gains(pool.cap);
                 let gain = |head: usize, count: usize| weights[head] * gains[count];
-                Ok(greedy(pool.total, &pool.floors(self.floor), &pool.caps(), gain))
+                Ok(greedy(pool.total, &pool.floors(self.floor, &weights), &pool.caps(), gain))
             }),
         }
     }
