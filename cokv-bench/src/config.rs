@@ -13,7 +13,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
-pub use self::columns::{Column, MethodError, ScoreSource, Variant, check_unseen};
+pub use self::columns::{Column, Measured, MethodError, ScoreSource, Variant, check_unseen};
 use crate::data::Split;
 use crate::importance::Importance;
 use crate::prompt::ChatUse;
@@ -133,11 +133,14 @@ pub struct RunSettings {
     pub folder: PathBuf,
     /// Tokens of the reference answer that damage is measured on, at most.
     pub answer_tokens: usize,
+    /// Whether all cells of a prompt come from one prefill and are decoded as one batch. Without, every cell prefills and
+    /// decodes alone, which is what tools that cannot share do: for comparing times.
+    pub share_prefill: bool,
 }
 
 impl Default for RunSettings {
     fn default() -> Self {
-        Self { folder: "runs".into(), answer_tokens: 64 }
+        Self { folder: "runs".into(), answer_tokens: 64, share_prefill: true }
     }
 }
 
@@ -145,6 +148,8 @@ impl Default for RunSettings {
 pub struct Config {
     /// All settings but the methods.
     pub run: RunConfig,
+    /// All models of the file; [`RunConfig::model`] is the first of them until another's turn comes.
+    pub models: Vec<ModelSettings>,
     /// The methods, in the order of the file.
     pub columns: Vec<Column>,
     /// What is measured for methods that name it: `[importance.NAME]`.
@@ -166,8 +171,9 @@ impl Config {
             }
             importance.insert(name, Importance::read(table)?);
         }
-        let [model, data, run] = ["model", "data", "run"].map(|key| table.take_table(key));
-        let (model, data, run) = (model?, data?, run?);
+        let models = table.take_table_or_tables("model")?;
+        let [data, run] = ["data", "run"].map(|key| table.take_table(key));
+        let (data, run) = (data?, run?);
         let top: TopLevel = table.read()?;
         let name = top.name.unwrap_or_else(|| "default".into());
         if !names_file(&name) {
@@ -207,7 +213,18 @@ impl Config {
             let message = format!("`max_prompt_tokens` is {limit}: no half of it would hold a token");
             return Err(data.error_at("max_prompt_tokens", message));
         }
-        let run = RunConfig { name, budgets, model: model.read()?, data: settings, run: run.read()? };
+        let mut several: Vec<ModelSettings> = Vec::new();
+        for table in models {
+            let model: ModelSettings = table.read()?;
+            if several.iter().any(|other| other.source == model.source) {
+                return Err(table.error_at("source", format!("the model `{}` is listed twice", model.source)));
+            }
+            several.push(model);
+        }
+        let Some(first) = several.first() else {
+            return Err(table.error("no model: write [model], or one [[model]] or more"));
+        };
+        let run = RunConfig { name, budgets, model: first.clone(), data: settings, run: run.read()? };
         let mut columns: Vec<Column> = Vec::new();
         for table in tables {
             let column = Column::read(table.clone(), &importance, registry)?;
@@ -218,7 +235,7 @@ impl Config {
             }
             columns.push(column);
         }
-        Ok(Self { run, columns, importance })
+        Ok(Self { run, models: several, columns, importance })
     }
 }
 
@@ -270,6 +287,8 @@ mod tests {
         assert!(error(&format!("budgets = [1]\n{method}{method}")).contains("a second method is called `full`"));
         let longbench = format!("budgets = [1]\n[data]\nsource = 'x'\nseed = 1\n{method}");
         assert!(error(&longbench).contains(":4: `seed` is for synthetic data and contradicts source = \"x\""));
+        let twice = format!("budgets = [1]\n[[model]]\nsource = 'x'\n[[model]]\nsource = 'x'\n{method}");
+        assert!(error(&twice).contains(":5: the model `x` is listed twice"), "{}", error(&twice));
         assert!(error("budgets = [1]").contains("no method"));
         assert!(error(method).contains("no budget: write, for example"));
         assert!(error(&format!("budgets = [1, '1 tokens']\n{method}")).contains(":1: the budget `1` is listed twice"));

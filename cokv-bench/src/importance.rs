@@ -8,6 +8,7 @@ mod settings;
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use cokv_core::{Coalition, ConfigError, ConfigTable, Game, Query};
@@ -34,7 +35,9 @@ pub struct Importance {
     /// What is played.
     pub settings: ImportanceSettings,
     /// What turns samples into values.
-    pub estimator: Box<dyn Estimator>,
+    pub estimator: Arc<dyn Estimator>,
+    /// Whether every task of the run gets scores of its own, measured on records of that task.
+    pub per_task: bool,
 }
 
 impl Importance {
@@ -44,7 +47,16 @@ impl Importance {
             Some(choice) => estimator(&choice)?,
             None => estimator(&cokv_core::config::Choice::named(cokv_shapley::NAMES[0], &table))?,
         };
-        let settings: ImportanceSettings = table.read()?;
+        let per_task = table.take_flag("per_task")?;
+        if per_task && table.contains("tasks") {
+            let message = "`tasks` contradicts `per_task`, which takes the tasks of the run";
+            return Err(table.error_at("tasks", message));
+        }
+        let mut settings: ImportanceSettings = table.read()?;
+        if per_task {
+            // Until the tasks are known.
+            settings.tasks = vec!["all".into()];
+        }
         let (foreign, kind): (&[&str], _) = match settings.source == SYNTHETIC {
             true => (&["split"], "LongBench"),
             false => (&["context_tokens", "data_seed"], "synthetic data"),
@@ -54,7 +66,13 @@ impl Importance {
             return Err(table.error_at(key, message));
         }
         settings.check().map_err(|(key, message)| table.error_at(key, message))?;
-        Ok(Self { settings, estimator })
+        Ok(Self { settings, estimator: estimator.into(), per_task })
+    }
+
+    /// The same on these tasks.
+    pub fn of_tasks(&self, tasks: Vec<String>) -> Self {
+        let settings = ImportanceSettings { tasks, ..self.settings.clone() };
+        Self { settings, estimator: Arc::clone(&self.estimator), per_task: false }
     }
 
     /// Everything that the scores depend on beside the samples' header.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::config::{Column, Config, DataSettings, SYNTHETIC, Variant};
+use crate::config::{Column, Config, DataSettings, SYNTHETIC};
 use crate::data::Split;
 use crate::fingerprint::{build, fingerprint};
 use crate::run::{Row, mean};
@@ -136,9 +136,9 @@ pub fn validation(data: &DataSettings) -> DataSettings {
 /// Every variant as a column of its own.
 pub fn sweep(columns: Vec<Column>) -> Vec<Column> {
     let apart = columns.into_iter().flat_map(|Column { variants, scores, .. }| {
-        variants.into_iter().map(move |Variant { settings, method }| Column {
-            name: method.name().into(),
-            variants: vec![Variant { settings, method }],
+        variants.into_iter().map(move |variant| Column {
+            name: variant.method.name().into(),
+            variants: vec![variant],
             scores: scores.clone(),
         })
     });

@@ -109,6 +109,23 @@ impl<'i> ConfigTable<'i> {
         }
     }
 
+    /// Removes the table under `key`, or all of them where it is an array; an absent one is empty, and one.
+    pub fn take_table_or_tables(&mut self, key: &str) -> Result<Vec<Self>, ConfigError> {
+        match self.table.get_ref().get(key).map(|value| value.get_ref()) {
+            Some(DeValue::Array(_)) => self.take_tables(key),
+            _ => Ok(vec![self.take_table(key)?]),
+        }
+    }
+
+    /// Removes the truth value under `key`; an absent one is false.
+    pub fn take_flag(&mut self, key: &str) -> Result<bool, ConfigError> {
+        let Some(value) = self.table.get_mut().remove(key) else { return Ok(false) };
+        match value.get_ref() {
+            DeValue::Boolean(flag) => Ok(*flag),
+            other => Err(self.origin.at(value.span(), format!("`{key}` is true or false, not {}", other.type_str()))),
+        }
+    }
+
     /// Removes the choice under `key`, written as a name or as a table with a `name`.
     pub fn take_choice(&mut self, key: &str) -> Result<Option<Choice<'i>>, ConfigError> {
         let Some(value) = self.table.get_mut().remove(key) else {

@@ -1,15 +1,18 @@
 //! A compressor and an allocator under one name: a column of the matrix.
 
+use std::sync::Arc;
+
 use crate::{
     AllocationRequest, BudgetAllocator, CacheCompressor, Gqa, HeadLayout, HeadScores, LayerView, ObservationRequest,
     PolicyError, Protected, Selection, Spending, TokenScores, select,
 };
 
-/// A whole compression method: score, allocate, select.
+/// A whole compression method: score, allocate, select. Copies share compressor and allocator.
+#[derive(Clone)]
 pub struct Method {
     name: String,
-    compressor: Box<dyn CacheCompressor>,
-    allocator: Box<dyn BudgetAllocator>,
+    compressor: Arc<dyn CacheCompressor>,
+    allocator: Arc<dyn BudgetAllocator>,
     head_scores: Option<HeadScores>,
 }
 
@@ -20,12 +23,17 @@ impl Method {
         compressor: Box<dyn CacheCompressor>,
         allocator: Box<dyn BudgetAllocator>,
     ) -> Self {
-        Self { name: name.into(), compressor, allocator, head_scores: None }
+        Self { name: name.into(), compressor: compressor.into(), allocator: allocator.into(), head_scores: None }
     }
 
     /// Gives the allocator what the heads were found to be worth.
     pub fn set_head_scores(&mut self, scores: HeadScores) {
         self.head_scores = Some(scores);
+    }
+
+    /// What each head is worth to the allocator, where that was given.
+    pub fn head_scores(&self) -> Option<&HeadScores> {
+        self.head_scores.as_ref()
     }
 
     /// Gives it another name.

@@ -1,6 +1,7 @@
 //! Plays a game: evaluates the samples of a plan until a stop rule is met.
 
 use std::ops::ControlFlow;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use cokv_core::{Coalition, Game, GameError, Query};
@@ -21,6 +22,20 @@ pub struct Shard {
 impl Shard {
     /// The only one.
     pub const WHOLE: Self = Self { index: 0, count: 1 };
+}
+
+/// As people count: `1/4` is the first of four.
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = || -> Option<Self> {
+            let (part, count) = text.split_once('/')?;
+            let (part, count): (u64, u64) = (part.parse().ok()?, count.parse().ok()?);
+            (1..=count).contains(&part).then(|| Self { index: part - 1, count })
+        };
+        read().ok_or_else(|| format!("`{text}` is no shard: write 1/4, 2/4, 3/4 or 4/4"))
+    }
 }
 
 /// How a game is played.

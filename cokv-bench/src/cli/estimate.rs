@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -48,7 +47,7 @@ pub struct Arguments {
     estimator_settings: Vec<String>,
     /// Do one part of the samples: 1/4 to 4/4
     #[arg(long)]
-    shard: Option<ShardName>,
+    shard: Option<Shard>,
     /// The score file; the samples lie beside it
     #[arg(long)]
     out: PathBuf,
@@ -57,35 +56,19 @@ pub struct Arguments {
     quiet: bool,
 }
 
-#[derive(Clone, Copy)]
-struct ShardName(Shard);
-
-impl FromStr for ShardName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let read = || -> Option<Shard> {
-            let (part, count) = text.split_once('/')?;
-            let (part, count): (u64, u64) = (part.parse().ok()?, count.parse().ok()?);
-            (1..=count).contains(&part).then(|| Shard { index: part - 1, count })
-        };
-        read().map(Self).ok_or_else(|| format!("`{text}` is no shard: write 1/4, 2/4, 3/4 or 4/4"))
-    }
-}
-
 pub fn run(arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
     let settings = arguments.settings.clone();
     settings.check().map_err(|(key, message)| anyhow!("--{}: {message}", key.replace('_', "-")))?;
     let estimator = with_choice("--estimator", &arguments.estimator, &arguments.estimator_settings, estimator)?;
-    let importance = Importance { settings, estimator };
+    let importance = Importance { settings, estimator: estimator.into(), per_task: false };
 
     let Loaded { model, fingerprint } = load(&arguments.model)?;
     let stamp = ModelStamp::of(&arguments.model.source, &fingerprint, model.config().layout);
     let held_as = arguments.model.held_as();
     let estimation = Estimation::prepare(&importance, &model, stamp, &held_as)?;
     let samples = beside(&arguments.out, "samples.jsonl");
-    let shard = arguments.shard.map_or(Shard::WHOLE, |shard| shard.0);
+    let shard = arguments.shard.unwrap_or(Shard::WHOLE);
     let mut teller = Teller::new(arguments.quiet)?;
     let played = estimation.play(&samples, shard, &mut teller)?;
     teller.clear();

@@ -3,12 +3,14 @@
 mod bar;
 mod bench;
 mod choice;
+mod compare;
 mod convergence;
 mod detect;
 mod estimate;
 mod fetch;
 mod generate;
 mod inspect;
+mod interrupt;
 mod load;
 mod mask;
 mod method;
@@ -19,6 +21,7 @@ mod plan;
 mod progress;
 mod prompt_source;
 mod ready;
+mod report;
 mod score;
 mod scores;
 mod select;
@@ -40,6 +43,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Bench(bench::Arguments),
+    Report(report::Arguments),
+    Compare(compare::Arguments),
     Select(select::Arguments),
     Generate(generate::Arguments),
     Inspect(inspect::Arguments),
@@ -61,6 +66,8 @@ enum Command {
 pub fn main_with(registry: Registry) -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Bench(arguments) => bench::run(&arguments, &registry),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
         Command::Select(arguments) => select::run(&arguments, &registry),
         Command::Generate(arguments) => generate::run(&arguments, &registry),
         Command::Inspect(arguments) => inspect::run(&arguments, &registry),

@@ -1,6 +1,6 @@
 //! From a configuration file to methods that can run: the model loaded, records read, head scores measured.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -10,9 +10,9 @@ use cokv_shapley::Shard;
 
 use super::load::{Loaded, load};
 use super::watcher::Teller;
-use crate::config::{Column, Config, check_unseen};
+use crate::config::{Column, Config, Measured, check_unseen};
 use crate::data::{Suite, TaskRecords};
-use crate::importance::Estimation;
+use crate::importance::{Estimation, Importance};
 use crate::run::tasks;
 use crate::scores::show::summary;
 use crate::scores::{ModelStamp, ScoreFile};
@@ -71,8 +71,9 @@ pub fn ready(
         check_unseen(&folder.join(FILE).display().to_string(), &selected.seen, &tested)?;
     }
     let forbidden = if mode.choosing { &HashSet::new() } else { &tested };
-    let measured = measure(&mut config, &model, &stamp, forbidden, mode)?;
-    let notices = config.fit_to(&stamp, &measured, forbidden)?;
+    let names: Vec<String> = tasks.iter().map(|task| task.protocol.name.clone()).collect();
+    let measured = measure(&mut config, &model, &stamp, &names, forbidden, mode)?;
+    let notices = config.fit_to(&stamp, &names, &measured, forbidden)?;
     notices.iter().for_each(|notice| eprintln!("note: {notice}"));
     Ok(Ready { text, config, model, fingerprint, tasks, tested, folder, selected })
 }
@@ -82,50 +83,67 @@ fn measure(
     config: &mut Config,
     model: &LanguageModel,
     stamp: &ModelStamp,
+    tasks: &[String],
     forbidden: &HashSet<String>,
     mode: Mode,
-) -> Result<BTreeMap<String, HeadScores>> {
-    let names = config.importance_used();
-    let mut measured = BTreeMap::new();
-    if names.is_empty() {
+) -> Result<Measured> {
+    let used = config.importance_used();
+    let mut measured = Measured::new();
+    if used.is_empty() {
         return Ok(measured);
+    }
+    let mut wanted: Vec<((String, Option<String>), Importance)> = Vec::new();
+    for name in used {
+        let importance = &config.importance[&name];
+        match importance.per_task {
+            false => wanted.push(((name, None), importance.of_tasks(importance.settings.tasks.clone()))),
+            true => wanted.extend(
+                tasks.iter().map(|task| ((name.clone(), Some(task.clone())), importance.of_tasks(vec![task.clone()]))),
+            ),
+        }
     }
     // Methods that cannot run on this model are found out before anything is measured, whatever the scores will be.
     let layout = model.config().layout;
     let made_up = HeadScores::new(layout, (0..layout.heads()).map(|head| head as f64).collect())?;
-    config.fit_to(stamp, &names.iter().map(|name| (name.clone(), made_up.clone())).collect(), forbidden)?;
+    config.fit_to(stamp, tasks, &wanted.iter().map(|(key, _)| (key.clone(), made_up.clone())).collect(), forbidden)?;
     let folder = config.run.run.folder.join("importance");
     let mut teller = Teller::new(mode.quiet)?;
-    let mut estimations = Vec::with_capacity(names.len());
-    for name in names {
-        let importance = &config.importance[&name];
+    let mut estimations = Vec::with_capacity(wanted.len());
+    for (key, importance) in &wanted {
+        let title = title(key);
         let estimation = Estimation::prepare(importance, model, stamp.clone(), &config.run.model.held_as())
-            .with_context(|| format!("[importance.{name}]"))?;
-        check_unseen(&format!("[importance.{name}]"), estimation.seen(), forbidden)?;
-        estimations.push((name, estimation));
+            .with_context(|| title.clone())?;
+        check_unseen(&title, estimation.seen(), forbidden)?;
+        estimations.push((key, title, estimation));
     }
-    for (name, estimation) in estimations {
+    for (key, title, estimation) in estimations {
         let (samples, scores) = estimation.fingerprints();
+        let name = &key.0;
         let scores = folder.join(format!("{name}-{scores}.scores.json"));
         let file = if scores.exists() {
             ScoreFile::read(&scores)?
         } else if mode.plan {
-            eprintln!("[importance.{name}] has to be measured first");
+            eprintln!("{title} has to be measured first");
             continue;
         } else {
             std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-            eprintln!("[importance.{name}] is measured; scores will be in {}", scores.display());
+            eprintln!("{title} is measured; scores will be in {}", scores.display());
             let samples = folder.join(format!("{name}-{samples}.samples.jsonl"));
             let played = estimation.play(&samples, Shard::WHOLE, &mut teller);
             teller.clear();
-            let Some(estimated) = played.with_context(|| format!("[importance.{name}]"))? else {
+            let Some(estimated) = played.with_context(|| title.clone())? else {
                 bail!("stopped; what was played is in {}; the same command goes on", samples.display());
             };
             estimated.scores.write(&scores)?;
             eprintln!("{}", summary(&estimated.scores));
             estimated.scores
         };
-        measured.insert(name, file.head_scores(stamp).map_err(|problem| problem.at(&scores))?);
+        measured.insert(key.clone(), file.head_scores(stamp).map_err(|problem| problem.at(&scores))?);
     }
     Ok(measured)
+}
+
+/// What errors and progress call an importance table.
+fn title((name, task): &(String, Option<String>)) -> String {
+    task.as_ref().map_or(format!("[importance.{name}]"), |task| format!("[importance.{name}] on {task}"))
 }

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use cokv_core::Registry;
+use cokv_shapley::Shard;
 
 use super::bench::{describe, open};
 use super::output::print;
-use super::progress::Progress;
+use super::progress::{Audience, Progress};
 use super::ready::{Mode, Ready, ready};
 use crate::markdown;
-use crate::run::{Matrix, RunStore};
+use crate::run::{Ended, Matrix, RunStore};
 use crate::selection::{self, Choice, Selected, choose, selection_fingerprint, sweep, validation};
 
 /// Choose settings of methods on the validation records
@@ -51,6 +52,9 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
                     arguments.config.display()
                 );
             }
+            if config.models.len() > 1 {
+                bail!("{}: settings are chosen for one model; name one [model]", arguments.config.display());
+            }
             config.columns.retain(|column| column.is_open());
             config.run.data = validation(&config.run.data);
             Ok(())
@@ -67,15 +71,19 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
         })
         .collect();
     let config = crate::config::Config { columns: sweep(config.columns), ..config };
-    let matrix = Matrix::prepare(&config, tasks, &model, &fingerprint, None)?;
-    let mut store: RunStore = open(&folder.join("selection"))?;
-    let plan = matrix.plan(store.results());
+    let matrix = Matrix::prepare(&config, tasks, &model, &fingerprint, None, |_, _| {})?;
+    let mut store: RunStore = open(&folder.join("selection"), Shard::WHOLE)?;
+    let plan = matrix.plan(store.results(), Shard::WHOLE);
     if !arguments.quiet {
         eprintln!("validation records of {}", describe(&config, &plan));
     }
-    let mut progress = Progress::new(&plan, arguments.quiet);
-    matrix.run(&mut store, &mut progress)?;
+    let audience = if arguments.quiet { Audience::Nobody } else { Audience::People };
+    let mut progress = Progress::new(&plan, audience)?;
+    let ended = matrix.run(&mut store, Shard::WHOLE, &mut progress);
     progress.clear();
+    if ended? == Ended::Stopped {
+        bail!("stopped after the prompt; the same command goes on");
+    }
 
     let choices = choose(&matrix.rows(store.results()), &names);
     let mut seen: Vec<String> = tested.into_iter().collect();

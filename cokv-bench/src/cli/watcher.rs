@@ -2,15 +2,14 @@
 
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use cokv_shapley::Progress;
 use indicatif::{HumanDuration, ProgressBar};
 
 use super::bar::bar;
+use super::interrupt::Interrupt;
 use crate::importance::Watcher;
 
 /// A line that changes on a terminal, a line now and then elsewhere.
@@ -21,35 +20,21 @@ pub struct Teller {
     said: Instant,
     started: Instant,
     prefilling: bool,
-    interrupt: Arc<Interrupt>,
-}
-
-#[derive(Default)]
-struct Interrupt {
-    playing: AtomicBool,
-    asked: AtomicBool,
+    interrupt: &'static Interrupt,
 }
 
 impl Teller {
-    /// From now on, Ctrl-C ends a play after its batch. It ends the program at the second time, and at once when nothing
-    /// is played. A program has one teller at most.
+    /// From now on, Ctrl-C ends a play after its batch, and the program where nothing is played.
     pub fn new(quiet: bool) -> Result<Self> {
         let terminal = std::io::stderr().is_terminal();
-        let interrupt = Arc::new(Interrupt::default());
-        let heard = Arc::clone(&interrupt);
-        ctrlc::set_handler(move || {
-            if heard.asked.swap(true, Ordering::Relaxed) || !heard.playing.load(Ordering::Relaxed) {
-                std::process::exit(130);
-            }
-        })
-        .context("Ctrl-C cannot be heard")?;
+        let interrupt = Interrupt::hear()?;
         let now = Instant::now();
         Ok(Self { quiet, terminal, bar: ProgressBar::hidden(), said: now, started: now, prefilling: false, interrupt })
     }
 
     /// Takes the changing line away.
     pub fn clear(&mut self) {
-        self.interrupt.playing.store(false, Ordering::Relaxed);
+        self.interrupt.working(false);
         self.bar.finish_and_clear();
     }
 
@@ -98,7 +83,7 @@ impl Watcher for Teller {
             self.say(&format!("{heads} heads play on {records} records, prefilled in {seconds:.1} s"));
         }
         self.prefilling = false;
-        self.interrupt.playing.store(true, Ordering::Relaxed);
+        self.interrupt.working(true);
         self.begin("{spinner} {elapsed} gone  {msg}", 0);
     }
 
@@ -113,7 +98,7 @@ impl Watcher for Teller {
         }
         self.line(&text);
         self.bar.set_message(text);
-        match self.interrupt.asked.load(Ordering::Relaxed) {
+        match self.interrupt.asked() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }

@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::Config;
 use crate::importance::Importance;
 use crate::markdown;
+use crate::run::file_name;
 use crate::scores::{FittedScores, ModelStamp, ScoreFile, ScoreFileError};
 
 /// A method; or several that differ in settings which are listed to choose from, of which every task and budget gets one.
@@ -28,13 +29,25 @@ pub struct Variant {
     pub settings: String,
     /// The method.
     pub method: Method,
+    /// The method with the head scores of a task, where tasks have their own.
+    pub of_task: BTreeMap<String, Method>,
 }
+
+impl Variant {
+    /// The method, as a task has it.
+    pub fn method(&self, task: &str) -> &Method {
+        self.of_task.get(task).unwrap_or(&self.method)
+    }
+}
+
+/// Head scores that were measured, by the name of the importance table and, where every task has its own, the task.
+pub type Measured = BTreeMap<(String, Option<String>), HeadScores>;
 
 /// Where head scores come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScoreSource {
-    /// `scores = "FILE"`
-    File(PathBuf),
+    /// `scores = "FILE"`, in which `{model}` and `{task}` stand for names.
+    File(String),
     /// `importance = "NAME"`: the table of that name.
     Importance(String),
 }
@@ -49,10 +62,10 @@ impl Column {
         let scores = ScoreSource::take(&mut table, importance)?;
         let mut variants = Vec::new();
         for (settings, table) in table.variants("select", "allocator")? {
-            variants.push(Variant { settings, method: registry.method(table)? });
+            variants.push(Variant { settings, method: registry.method(table)?, of_task: BTreeMap::new() });
         }
         let name = variants[0].method.name().to_owned();
-        for Variant { settings, method } in variants.iter_mut().filter(|variant| !variant.settings.is_empty()) {
+        for Variant { settings, method, .. } in variants.iter_mut().filter(|variant| !variant.settings.is_empty()) {
             method.rename(format!("{name}({})", settings.replace(['"', '\''], "")));
         }
         Ok(Self { name, variants, scores })
@@ -76,7 +89,7 @@ impl ScoreSource {
         importance: &BTreeMap<String, Importance>,
     ) -> Result<Option<Self>, ConfigError> {
         let whole = table.clone();
-        let file = table.take_choice("scores")?.map(|file| Self::File(file.name.into()));
+        let file = table.take_choice("scores")?.map(|file| Self::File(file.name));
         let Some(name) = table.take_choice("importance")?.map(|choice| choice.name) else { return Ok(file) };
         if file.is_some() {
             let message = "`scores` and `importance` both give head scores: keep one of them";
@@ -95,10 +108,22 @@ impl ScoreSource {
         }
         Ok(Some(Self::Importance(name)))
     }
+
+    /// Whether every task has its own.
+    fn is_per_task(&self, importance: &BTreeMap<String, Importance>) -> bool {
+        match self {
+            Self::File(name) => name.contains(TASK),
+            Self::Importance(name) => importance[name].per_task,
+        }
+    }
 }
 
+/// What stands for the names of the task and of the model in the name of a score file.
+const TASK: &str = "{task}";
+const MODEL: &str = "{model}";
+
 impl Config {
-    /// All methods, variants included.
+    /// All methods, variants included, whatever scores tasks have of their own.
     pub fn methods(&self) -> impl Iterator<Item = &Method> {
         self.columns.iter().flat_map(|column| &column.variants).map(|variant| &variant.method)
     }
@@ -130,33 +155,45 @@ impl Config {
         self.importance.keys().filter(|name| used(name)).cloned().collect()
     }
 
-    /// Gives the methods their head scores and checks every method on the model's heads, before any long work. Returns
-    /// what the user should know of the score files. `measured` holds the scores of the importance tables by name,
-    /// `tested` the fingerprints of the records that the methods will run on.
+    /// Gives the methods their head scores, on every one of `tasks` its own where there are such, and checks every method
+    /// on the model's heads, before any long work. Returns what the user should know of the score files. `tested` holds
+    /// the fingerprints of the records that the methods will run on.
     pub fn fit_to(
         &mut self,
         model: &ModelStamp,
-        measured: &BTreeMap<String, HeadScores>,
+        tasks: &[String],
+        measured: &Measured,
         tested: &HashSet<String>,
     ) -> Result<Vec<String>, MethodError> {
         let layout = model.layout().map_err(|problem| problem.at(Path::new(&model.name)))?;
         let mut notices = Vec::new();
         for column in &mut self.columns {
-            let scores = match &column.scores {
-                None => None,
-                Some(ScoreSource::Importance(name)) => measured.get(name).cloned(),
-                Some(ScoreSource::File(path)) => {
-                    let FittedScores { scores, seen, notice } = ScoreFile::read_for(path, model)?;
-                    check_unseen(&path.display().to_string(), &seen, tested)?;
-                    notices.extend(notice);
-                    Some(scores)
+            let per_task = column.scores.as_ref().is_some_and(|scores| scores.is_per_task(&self.importance));
+            let whose: Vec<Option<&String>> = if per_task { tasks.iter().map(Some).collect() } else { vec![None] };
+            for task in whose {
+                let scores = match &column.scores {
+                    None => None,
+                    Some(ScoreSource::Importance(name)) => measured.get(&(name.clone(), task.cloned())).cloned(),
+                    Some(ScoreSource::File(name)) => {
+                        let name = name.replace(MODEL, &file_name(&model.name));
+                        let path = PathBuf::from(task.map_or(name.clone(), |task| name.replace(TASK, task)));
+                        let FittedScores { scores, seen, notice } = ScoreFile::read_for(&path, model)?;
+                        check_unseen(&path.display().to_string(), &seen, tested)?;
+                        notices.extend(notice);
+                        Some(scores)
+                    }
+                };
+                for Variant { method, of_task, .. } in &mut column.variants {
+                    let method = match task {
+                        None => method,
+                        Some(task) => of_task.entry(task.clone()).or_insert_with(|| method.clone()),
+                    };
+                    if let Some(scores) = &scores {
+                        method.set_head_scores(scores.clone());
+                    }
+                    let failed = |error| MethodError::Policy { method: method.name().into(), error };
+                    method.check(layout).map_err(failed)?;
                 }
-            };
-            for Variant { method, .. } in &mut column.variants {
-                if let Some(scores) = &scores {
-                    method.set_head_scores(scores.clone());
-                }
-                method.check(layout).map_err(|error| MethodError::Policy { method: method.name().into(), error })?;
             }
         }
         Ok(notices)

@@ -1,14 +1,16 @@
 //! Plans and runs the matrix.
 
 use std::collections::HashSet;
-use std::ops::ControlFlow;
-use std::time::Instant;
+use std::ops::{ControlFlow, Range};
+use std::time::{Duration, Instant};
 
 use cokv_core::{Budget, Method, ObservationRequest, Protected, Selection};
 use cokv_models::cache::RaggedCache;
-use cokv_models::{LanguageModel, ModelError, Prefill};
+use cokv_models::{LanguageModel, ModelError, Prefill, StopRule};
+use cokv_shapley::Shard;
 use thiserror::Error;
 
+use super::kept::{Kept, KeptCell};
 use super::measure::{agreement, damage};
 use super::store::{Results, Row, RunStore, StoreError};
 use crate::config::{Column, Config, RunConfig, Variant};
@@ -92,8 +94,18 @@ struct Job<'a> {
     protocol: TaskProtocol,
     record: Record,
     prompt: Prompt,
-    /// The variant and the fingerprint of every cell, in order.
-    cells: Vec<(&'a Variant, String)>,
+    /// Whether it is the first of its task, of which is told what was kept.
+    first: bool,
+    /// In the order of the matrix's cells.
+    cells: Vec<JobCell<'a>>,
+}
+
+/// What a cell is on one prompt.
+struct JobCell<'a> {
+    /// What was chosen for the task, of settings that were listed to choose from.
+    settings: &'a str,
+    method: &'a Method,
+    fingerprint: String,
 }
 
 /// A matrix ready to run: every prompt tokenised and checked.
@@ -102,7 +114,6 @@ pub struct Matrix<'a> {
     model: &'a LanguageModel,
     cells: Vec<Cell<'a>>,
     jobs: Vec<Job<'a>>,
-    request: ObservationRequest,
 }
 
 /// What a run will do.
@@ -120,6 +131,19 @@ pub struct Plan {
     pub shortened: usize,
     /// Tokens of the longest of those, before.
     pub longest_shortened: usize,
+    /// Most bytes that the caches, answers and logits of one prompt take, the model itself left out.
+    pub bytes: usize,
+    /// Tokens of all answers that are still to be decoded, at most.
+    pub steps: usize,
+}
+
+/// Why a run came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All is done.
+    Complete,
+    /// The observer asked for it.
+    Stopped,
 }
 
 /// Hears how a run goes.
@@ -130,8 +154,8 @@ pub trait Observer {
     fn begin(&mut self, task: &str, record: &str, prompt_tokens: usize);
     /// Tokens of the prompt prefilled so far.
     fn prefilled(&mut self, tokens: usize);
-    /// All cells of the prompt are on disk.
-    fn finished(&mut self, rows: usize);
+    /// All cells of the prompt are on disk. Whether to go on.
+    fn finished(&mut self, rows: usize) -> ControlFlow<()>;
     /// Something that the user should know, said once.
     fn note(&mut self, text: &str);
 }
@@ -149,15 +173,17 @@ fn prompt_limit(run: &RunConfig, model: &LanguageModel, protocol: &TaskProtocol)
 
 impl<'a> Matrix<'a> {
     /// Builds every prompt and refuses what the model cannot run, before any long work begins. `selected` says which
-    /// settings columns have that list some.
+    /// settings columns have that list some; `prepared` hears of every prompt and how many there are.
     pub fn prepare(
         config: &'a Config,
         tasks: Vec<TaskRecords>,
         model: &'a LanguageModel,
         model_fingerprint: &str,
         selected: Option<&Selected>,
+        mut prepared: impl FnMut(usize, usize),
     ) -> Result<Self, RunError> {
         let run = &config.run;
+        let records = tasks.iter().map(|task| task.records.len()).sum();
         let mut cells = Vec::new();
         for column in &config.columns {
             match column.evicts() {
@@ -165,11 +191,10 @@ impl<'a> Matrix<'a> {
                 false => cells.push(Cell { column, budget: None }),
             }
         }
-        let request = config.methods().fold(ObservationRequest::default(), |all, m| all.union(m.observations()));
         let mut jobs: Vec<Job<'a>> = Vec::new();
-        for TaskRecords { protocol, records } in tasks {
+        for TaskRecords { protocol, records: task_records } in tasks {
             let limit = prompt_limit(run, model, &protocol);
-            for record in records {
+            for (place, record) in task_records.into_iter().enumerate() {
                 let failed = failed(&protocol.name, &record.id);
                 let mut prompt =
                     prompt::build(model, &protocol, &record, limit, run.data.chat_template).map_err(&failed)?;
@@ -179,54 +204,108 @@ impl<'a> Matrix<'a> {
                 for cell in &cells {
                     cell.check(model, prompt.tokens.len()).map_err(&failed)?;
                 }
-                let fingerprinted = |cell: &Cell<'a>| -> Result<(&'a Variant, String), RunError> {
+                let fingerprinted = |cell: &Cell<'a>| -> Result<JobCell<'a>, RunError> {
                     let variant = cell.variant(&protocol.name, selected)?;
-                    let method = &variant.method;
-                    Ok((variant, row_fingerprint(run, model_fingerprint, &protocol, &record, &prompt, method, cell)))
+                    let method = variant.method(&protocol.name);
+                    let fingerprint =
+                        row_fingerprint(run, model_fingerprint, &protocol, &record, &prompt, method, cell);
+                    Ok(JobCell { settings: &variant.settings, method, fingerprint })
                 };
                 let cells = cells.iter().map(fingerprinted).collect::<Result<_, _>>()?;
-                jobs.push(Job { protocol: protocol.clone(), record, prompt, cells });
+                jobs.push(Job { protocol: protocol.clone(), record, prompt, first: place == 0, cells });
+                prepared(jobs.len(), records);
             }
         }
-        Ok(Self { config: run, model, cells, jobs, request })
+        Ok(Self { config: run, model, cells, jobs })
     }
 
-    /// What there is to do, given what is done already.
-    pub fn plan(&self, results: &Results) -> Plan {
-        let open = || self.jobs.iter().filter(|job| !is_done(job, results));
+    /// What there is to do for a shard, given what is done already.
+    pub fn plan(&self, results: &Results, shard: Shard) -> Plan {
+        let ours = || self.jobs_of(shard);
+        let open = || ours().filter(|job| !is_done(job, results));
         Plan {
-            shortened: self.jobs.iter().filter(|job| job.prompt.shortened_from.is_some()).count(),
-            longest_shortened: self.jobs.iter().filter_map(|job| job.prompt.shortened_from).max().unwrap_or(0),
+            shortened: ours().filter(|job| job.prompt.shortened_from.is_some()).count(),
+            longest_shortened: ours().filter_map(|job| job.prompt.shortened_from).max().unwrap_or(0),
             cells: self.cells.len(),
-            prompts: self.jobs.len(),
-            done: self.jobs.len() - open().count(),
+            prompts: ours().count(),
+            done: ours().count() - open().count(),
             tokens_to_prefill: open().map(|job| job.prompt.tokens.len()).sum(),
+            bytes: open().map(|job| self.bytes(job)).max().unwrap_or(0),
+            steps: open().map(|job| job.protocol.max_new_tokens).sum(),
         }
     }
 
-    /// Runs every prompt that is not done and appends its rows.
-    pub fn run(&self, store: &mut RunStore, observer: &mut dyn Observer) -> Result<(), RunError> {
-        observer.skipped(self.jobs.iter().filter(|job| is_done(job, store.results())).count());
+    /// Every count-th prompt: tasks differ in length, so that their parts would too.
+    fn jobs_of(&self, shard: Shard) -> impl Iterator<Item = &Job<'a>> {
+        let ours = move |(place, _): &(usize, &Job<'a>)| *place as u64 % shard.count == shard.index;
+        self.jobs.iter().enumerate().filter(ours).map(|(_, job)| job)
+    }
+
+    /// Memory of a prompt: its cache, every cell's own and its answer's, and the logits of all rows.
+    fn bytes(&self, job: &Job<'_>) -> usize {
+        let (layout, prompt_len) = (self.model.config().layout, job.prompt.tokens.len());
+        let bytes = self.model.cache_type().bytes();
+        let whole = layout.heads() * prompt_len;
+        let kept = |cell: &Cell<'_>| {
+            cell.budget.map_or(0, |budget| budget.total_tokens(layout, prompt_len, bytes).min(whole))
+        };
+        let answer = job.protocol.max_new_tokens.max(job.prompt.answer.len());
+        let rows = self.cells.len() + 1;
+        let tokens = whole + self.cells.iter().map(kept).sum::<usize>() + rows * answer * layout.heads();
+        let logits = (rows + job.prompt.answer.len()) * self.model.config().vocabulary * size_of::<f32>();
+        tokens * layout.bytes_per_token(bytes) + logits
+    }
+
+    /// About how long a shard will take, measured on the beginning of its first prompt; none where nothing is to be done.
+    /// Long prompts take more than this says, answers that end early less.
+    pub fn time(&self, results: &Results, shard: Shard) -> Result<Option<Duration>, RunError> {
+        let Some(job) = self.jobs_of(shard).find(|job| !is_done(job, results)) else { return Ok(None) };
+        let Plan { tokens_to_prefill, steps, .. } = self.plan(results, shard);
+        let failed = failed(&job.protocol.name, &job.record.id);
+        let measure = || -> Result<Duration, ModelError> {
+            let beginning = &job.prompt.tokens[..job.prompt.tokens.len().min(PROBE_TOKENS)];
+            let started = Instant::now();
+            let prefill = self.model.prefill(beginning, ObservationRequest::default(), |_| {})?;
+            let per_token = started.elapsed() / beginning.len() as u32;
+            let mut caches: Vec<RaggedCache> =
+                (0..=self.cells.len()).map(|_| RaggedCache::full(prefill.cache())).collect();
+            let stop = StopRule { tokens: Vec::new(), max_new_tokens: PROBE_STEPS, min_new_tokens: 0 };
+            let started = Instant::now();
+            self.model.greedy(&mut caches, prefill.logits(), &stop, |_, _| ControlFlow::Continue(()))?;
+            let per_step = started.elapsed() / PROBE_STEPS as u32;
+            Ok(per_token * tokens_to_prefill as u32 + per_step * steps as u32)
+        };
+        measure().map(Some).map_err(failed)
+    }
+
+    /// Runs every prompt of a shard that is not done and appends its rows.
+    pub fn run(&self, store: &mut RunStore, shard: Shard, observer: &mut dyn Observer) -> Result<Ended, RunError> {
+        observer.skipped(self.jobs_of(shard).filter(|job| is_done(job, store.results())).count());
         let mut said = HashSet::new();
-        for job in self.jobs.iter() {
+        for job in self.jobs_of(shard) {
             if is_done(job, store.results()) {
                 continue;
             }
             observer.begin(&job.protocol.name, &job.record.id, job.prompt.tokens.len());
-            let rows = self.run_prompt(job, observer).map_err(failed(&job.protocol.name, &job.record.id))?;
+            let (rows, kept) = self.run_prompt(job, observer).map_err(failed(&job.protocol.name, &job.record.id))?;
             for (cell, row) in self.cells.iter().zip(&rows) {
                 if let Some((kind, text)) = self.remark(cell, row).filter(|(kind, _)| !said.contains(kind)) {
                     said.insert(kind);
                     observer.note(&text);
                 }
             }
+            if job.first {
+                store.append_kept(&kept)?;
+            }
             let missing: Vec<Row> =
                 rows.into_iter().filter(|row| store.results().row(&row.fingerprint).is_none()).collect();
             let count = missing.len();
             store.append(missing)?;
-            observer.finished(count);
+            if observer.finished(count).is_break() {
+                return Ok(Ended::Stopped);
+            }
         }
-        Ok(())
+        Ok(Ended::Complete)
     }
 
     /// What a user should know about a budget that does not do what it seems to, with a name for that kind of remark.
@@ -251,46 +330,86 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// The rows of this matrix that are done, in the order of the configuration.
-    pub fn rows(&self, results: &Results) -> Vec<Row> {
-        let fingerprints = self.jobs.iter().flat_map(|job| &job.cells).map(|(_, fingerprint)| fingerprint);
-        fingerprints.filter_map(|fingerprint| results.row(fingerprint).cloned()).collect()
+    /// The fingerprints of all rows, in the order of the configuration.
+    pub fn fingerprints(&self) -> impl Iterator<Item = &str> {
+        self.jobs.iter().flat_map(|job| &job.cells).map(|cell| cell.fingerprint.as_str())
     }
 
-    fn run_prompt(&self, job: &Job<'_>, observer: &mut dyn Observer) -> Result<Vec<Row>, ModelError> {
+    /// The rows of this matrix that are done, in the order of the configuration.
+    pub fn rows(&self, results: &Results) -> Vec<Row> {
+        self.fingerprints().filter_map(|fingerprint| results.row(fingerprint).cloned()).collect()
+    }
+
+    /// All rows of a prompt, from one prefill and decoded as one batch; or, for comparison, each from a prefill of its own
+    /// and decoded alone, as where nothing is shared.
+    fn run_prompt(&self, job: &Job<'_>, observer: &mut dyn Observer) -> Result<(Vec<Row>, Kept), ModelError> {
+        let mut rows = Vec::with_capacity(self.cells.len());
+        let mut kept = Kept {
+            model: self.config.model.source.clone(),
+            task: job.protocol.name.clone(),
+            record: job.record.id.clone(),
+            prompt_tokens: job.prompt.tokens.len(),
+            cells: Vec::new(),
+        };
+        let mut reference = None;
+        let at_once = if self.config.run.share_prefill { self.cells.len() } else { 1 };
+        for start in (0..self.cells.len()).step_by(at_once) {
+            let cells = start..self.cells.len().min(start + at_once);
+            self.run_cells(job, cells, &mut reference, observer, &mut rows, &mut kept.cells)?;
+        }
+        Ok((rows, kept))
+    }
+
+    /// Some cells of a prompt, from one prefill. `reference` is the full cache's answer, once it is known.
+    fn run_cells(
+        &self,
+        job: &Job<'_>,
+        cells: Range<usize>,
+        reference: &mut Option<Vec<u32>>,
+        observer: &mut dyn Observer,
+        rows: &mut Vec<Row>,
+        kept: &mut Vec<KeptCell>,
+    ) -> Result<(), ModelError> {
+        let Job { protocol, record, prompt, .. } = job;
+        let request = job.cells[cells.clone()]
+            .iter()
+            .fold(ObservationRequest::default(), |all, cell| all.union(cell.method.observations()));
         let started = Instant::now();
-        let prefill = self.model.prefill(&job.prompt.tokens, self.request, |tokens| observer.prefilled(tokens))?;
+        let prefill = self.model.prefill(&prompt.tokens, request, |tokens| observer.prefilled(tokens))?;
         let prefill_seconds = started.elapsed().as_secs_f64();
 
-        let selections = self.select(job, &prefill)?;
+        let selections = self.select(job, cells.clone(), &prefill)?;
         // The full cache leads the batch as the reference, whether or not it is a column of its own.
         let mut caches = vec![RaggedCache::full(prefill.cache())];
         let mut batch_row = Vec::with_capacity(selections.len());
-        for selection in &selections {
-            match selection {
-                Some(selection) => {
-                    batch_row.push(caches.len());
-                    caches.push(RaggedCache::compressed(prefill.cache(), selection));
-                }
-                None => batch_row.push(0),
+        for (cell, selection) in self.cells[cells.clone()].iter().zip(&selections) {
+            let Some(selection) = selection else {
+                batch_row.push(0);
+                continue;
+            };
+            batch_row.push(caches.len());
+            caches.push(RaggedCache::compressed(prefill.cache(), selection));
+            if job.first {
+                kept.push(KeptCell::of(&cell.column.name, &cell.budget_name(), selection, prompt.tokens.len()));
             }
         }
         let sizes: Vec<(usize, usize)> =
             caches.iter().map(|cache| (cache.total_tokens(), cache.allocated_bytes())).collect();
 
-        let damages = damage(self.model, &mut caches, &job.prompt.answer)?;
+        let damages = damage(self.model, &mut caches, &prompt.answer)?;
+        let known = usize::from(reference.is_some());
         let started = Instant::now();
-        let answers = self.model.greedy(
-            &mut caches,
-            prefill.logits(),
-            &prompt::stop_rule(self.model, &job.protocol)?,
-            |_, _| ControlFlow::Continue(()),
-        )?;
+        let stop = prompt::stop_rule(self.model, protocol)?;
+        let mut answers =
+            self.model.greedy(&mut caches[known..], prefill.logits(), &stop, |_, _| ControlFlow::Continue(()))?;
         let decode_seconds = started.elapsed().as_secs_f64();
+        if known == 1 {
+            answers.insert(0, reference.clone().unwrap_or_default());
+        }
+        *reference = Some(answers[0].clone());
 
-        let Job { protocol, record, prompt, cells } = job;
-        let mut rows = Vec::with_capacity(self.cells.len());
-        for ((cell, (variant, fingerprint)), in_batch) in self.cells.iter().zip(cells).zip(batch_row) {
+        for ((place, own), in_batch) in cells.clone().zip(&job.cells[cells]).zip(batch_row) {
+            let cell = &self.cells[place];
             let (kept_tokens, cache_bytes) = sizes[in_batch];
             let prediction = self.model.tokenizer().decode(&answers[in_batch], true)?;
             let score = metrics::score_prediction(
@@ -301,12 +420,12 @@ impl<'a> Matrix<'a> {
                 &record.all_classes,
             );
             rows.push(Row {
-                fingerprint: fingerprint.clone(),
+                fingerprint: own.fingerprint.clone(),
                 model: self.config.model.source.clone(),
                 task: protocol.name.clone(),
                 record: record.id.clone(),
                 method: cell.column.name.clone(),
-                settings: variant.settings.clone(),
+                settings: own.settings.to_owned(),
                 budget: cell.budget_name(),
                 prompt_tokens: prompt.tokens.len(),
                 kept_tokens,
@@ -323,35 +442,44 @@ impl<'a> Matrix<'a> {
                 new_tokens: answers[in_batch].len(),
                 prefill_seconds,
                 decode_seconds,
-                batch_rows: caches.len(),
+                batch_rows: caches.len() - known,
             });
         }
-        Ok(rows)
+        Ok(())
     }
 
-    /// What each cell keeps, none where it evicts nothing. Every layer is looked at once for all methods, and scored once
+    /// What some cells keep, none where one evicts nothing. Every layer is looked at once for all methods, and scored once
     /// per method, whatever the number of budgets.
-    fn select(&self, job: &Job<'_>, prefill: &Prefill) -> Result<Vec<Option<Selection>>, ModelError> {
+    fn select(
+        &self,
+        job: &Job<'_>,
+        cells: Range<usize>,
+        prefill: &Prefill,
+    ) -> Result<Vec<Option<Selection>>, ModelError> {
         let layout = prefill.cache().layout();
         let bytes = prefill.cache().cache_type().bytes();
         let mut methods: Vec<&Method> = Vec::new();
-        for (Variant { method, .. }, _) in &job.cells {
+        for JobCell { method, .. } in &job.cells[cells.clone()] {
             if method.evicts() && !methods.iter().any(|other| other.name() == method.name()) {
                 methods.push(method);
             }
         }
         let scored = prefill.score_all(&methods)?;
         let scores_of = |method: &Method| methods.iter().zip(&scored).find(|(other, _)| other.name() == method.name());
-        let select = |(cell, (variant, _)): (&Cell<'_>, &(&Variant, String))| -> Result<Option<Selection>, ModelError> {
-            let Some((budget, (method, scores))) = cell.budget.zip(scores_of(&variant.method)) else {
+        let select = |(cell, own): (&Cell<'_>, &JobCell<'_>)| -> Result<Option<Selection>, ModelError> {
+            let Some((budget, (method, scores))) = cell.budget.zip(scores_of(own.method)) else {
                 return Ok(None);
             };
             let total = budget.total_tokens(layout, prefill.prompt_len(), bytes);
             Ok(Some(method.select(layout, scores, total)?))
         };
-        self.cells.iter().zip(&job.cells).map(select).collect()
+        self.cells[cells.clone()].iter().zip(&job.cells[cells]).map(select).collect()
     }
 }
+
+/// How much of a prompt, and of an answer, is run to say how long all will take.
+const PROBE_TOKENS: usize = 512;
+const PROBE_STEPS: usize = 4;
 
 fn failed(task: &str, record: &str) -> impl Fn(ModelError) -> RunError + use<> {
     let (task, record) = (task.to_owned(), record.to_owned());
@@ -359,7 +487,7 @@ fn failed(task: &str, record: &str) -> impl Fn(ModelError) -> RunError + use<> {
 }
 
 fn is_done(job: &Job<'_>, results: &Results) -> bool {
-    job.cells.iter().all(|(_, fingerprint)| results.row(fingerprint).is_some())
+    job.cells.iter().all(|cell| results.row(&cell.fingerprint).is_some())
 }
 
 /// Hash of all that could change a row.

@@ -8,7 +8,19 @@ pub fn peak_resident_bytes() -> Option<u64> {
 /// Four fifths of the memory that the machine could give, in bytes, where the system tells (Linux): a game leaves something
 /// to everybody else.
 pub fn bytes_for_a_game() -> Option<u64> {
-    field("/proc/meminfo", "MemAvailable:").map(|bytes| bytes / 5 * 4)
+    available_bytes().map(|bytes| bytes / 5 * 4)
+}
+
+/// Memory that the machine could give, in bytes, where the system tells (Linux).
+pub fn available_bytes() -> Option<u64> {
+    field("/proc/meminfo", "MemAvailable:")
+}
+
+/// The processor's name, where the system tells (Linux).
+pub fn processor() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 /// A line such as `VmHWM:  1234 kB`, in bytes.

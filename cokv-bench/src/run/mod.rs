@@ -1,15 +1,21 @@
 //! The matrix: tasks × records × methods × budgets, one prefill per record.
 
+mod cells;
+mod kept;
+mod manifest;
 mod matrix;
 mod measure;
 pub mod memory;
 mod store;
 mod table;
 
-pub use matrix::{Matrix, Observer, Plan, RunError, tasks};
+pub use cells::{Cell, Measure, cells};
+pub use kept::{Kept, KeptCell, STRETCHES};
+pub use manifest::{Manifest, ManifestMethod};
+pub use matrix::{Ended, Matrix, Observer, Plan, RunError, tasks};
 pub use measure::Damage;
 pub(crate) use measure::mean;
 #[cfg(test)]
 pub(crate) use store::tests;
-pub use store::{Opened, Results, Row, RunStore, StoreError};
-pub use table::{Summary, summarise};
+pub use store::{Opened, Results, Row, RunStore, StoreError, file_name};
+pub use table::tables;

@@ -6,8 +6,11 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use cokv_shapley::Shard;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use super::kept::{KEPT, Kept};
 
 /// One cell of the matrix for one record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,72 +83,131 @@ pub enum StoreError {
     /// Another process is at work in the folder.
     #[error("{0}: another cokv process is writing to this run; wait for it, or choose another `name`")]
     Busy(String),
-    /// A line in the middle of the results cannot be read.
-    #[error("{path}:{line}: not a result row ({message}); move the file away to start afresh, or repair the line")]
-    Damaged {
-        /// The results file.
+    /// What a run says of a model cannot be read.
+    #[error("{path}: {error}; run the bench again, which writes it anew")]
+    Manifest {
+        /// The file.
         path: String,
-        /// The line, counted from 1.
-        line: usize,
         /// What is wrong.
-        message: String,
+        error: serde_json::Error,
     },
+    /// A file that is called like ours holds something else.
+    #[error("{0}: these are no result rows; move the file away, or choose another `name`")]
+    NotRows(String),
 }
 
 /// The rows of a run by their fingerprints.
 #[derive(Debug, Default)]
 pub struct Results {
     rows: HashMap<String, Row>,
-    /// Bytes up to the last line break.
-    whole: usize,
-    /// Bytes of an unfinished last line.
-    torn: usize,
+    /// Lines that are no rows, each `file:line: what is wrong`.
+    damaged: Vec<String>,
 }
 
 impl Results {
-    /// Reads what a run has done so far and changes nothing. A folder that is not there holds nothing.
+    /// Reads what a run has done so far, all shards of it, and changes nothing. A folder that is not there holds nothing.
     pub fn read(folder: &Path) -> Result<Self, StoreError> {
-        let path = folder.join(RESULTS);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(io(&path)(error)),
-        };
-        let damaged =
-            |line: usize, message: String| StoreError::Damaged { path: path.display().to_string(), line, message };
-        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        let mut rows = HashMap::new();
-        let mut lines = 0;
-        for line in bytes[..whole].split_inclusive(|&byte| byte == b'\n') {
-            lines += 1;
-            let row: Row = serde_json::from_slice(line).map_err(|error| damaged(lines, error.to_string()))?;
-            rows.insert(row.fingerprint.clone(), row);
+        let mut results = Self::default();
+        for path in files(folder, RESULTS)? {
+            results.add(ResultsFile::read(&path)?);
         }
-        // A row that was being written begins like one; anything else is somebody's file.
-        let torn = &bytes[whole..];
-        let begins = torn.iter().zip(ROW_BEGINS).all(|(byte, expected)| byte == expected);
-        // Space that was reserved and never written is left as zeros after a power failure.
-        if !begins && torn.iter().any(|&byte| byte != 0) {
-            return Err(damaged(lines + 1, "it does not begin like one".into()));
-        }
-        Ok(Self { rows, whole, torn: torn.len() })
+        Ok(results)
+    }
+
+    fn add(&mut self, file: ResultsFile) {
+        self.rows.extend(file.rows.into_iter().map(|row| (row.fingerprint.clone(), row)));
+        self.damaged.extend(file.damaged);
     }
 
     /// The row of a fingerprint, if that cell is done.
     pub fn row(&self, fingerprint: &str) -> Option<&Row> {
         self.rows.get(fingerprint)
     }
+
+    /// All rows, in no order; those of earlier configurations too.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.values()
+    }
+
+    /// Lines that are no rows, each `file:line: what is wrong`. Their cells are not done.
+    pub fn damaged(&self) -> &[String] {
+        &self.damaged
+    }
 }
 
-const RESULTS: &str = "results.jsonl";
+/// A file of rows as it lies on disk.
+struct ResultsFile {
+    rows: Vec<Row>,
+    damaged: Vec<String>,
+    /// Bytes up to the last line break.
+    whole: usize,
+    /// Bytes of an unfinished last line.
+    torn: usize,
+}
+
+impl ResultsFile {
+    /// A file that is not there holds nothing; one without a single row in it is somebody else's.
+    fn read(path: &Path) -> Result<Self, StoreError> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(io(path)(error)),
+        };
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let torn = &bytes[whole..];
+        let (mut rows, mut damaged) = (Vec::new(), Vec::new());
+        for (line, text) in (1..).zip(bytes[..whole].split_inclusive(|&byte| byte == b'\n')) {
+            match serde_json::from_slice::<Row>(text) {
+                Ok(row) => rows.push(row),
+                Err(error) => damaged.push(format!("{}:{line}: not a result row ({error})", path.display())),
+            }
+        }
+        // A row that was being written begins like one; space that was reserved and never written is left as zeros after a
+        // power failure.
+        let begins = torn.iter().zip(ROW_BEGINS).all(|(byte, expected)| byte == expected);
+        let ours = begins || torn.iter().all(|&byte| byte == 0);
+        if !ours || (rows.is_empty() && !damaged.is_empty()) {
+            return Err(StoreError::NotRows(path.display().to_string()));
+        }
+        Ok(Self { rows, damaged, whole, torn: torn.len() })
+    }
+}
+
+/// Files of JSON lines that are called so, those of shards too, in order.
+pub(super) fn files(folder: &Path, name: &str) -> Result<Vec<PathBuf>, StoreError> {
+    let of_shard = |rest: &str| rest == ".jsonl" || (rest.starts_with('-') && rest.ends_with(".jsonl"));
+    files_in(folder, |file| file.strip_prefix(name).is_some_and(of_shard))
+}
+
+/// Files of a folder, which may not be there, whose name is wanted, in order.
+pub(super) fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io(folder)(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(io(folder))?.path();
+        if path.file_name().and_then(|file| file.to_str()).is_some_and(&wanted) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+const RESULTS: &str = "results";
 const ROW_BEGINS: &[u8] = b"{\"fingerprint\":";
 
-/// An open run folder, locked against other processes.
+/// An open run folder, locked against other processes that would do the same work.
 pub struct RunStore {
     folder: PathBuf,
+    path: PathBuf,
     file: File,
+    kept: PathBuf,
     results: Results,
-    _lock: File,
+    _locks: Vec<File>,
 }
 
 /// A store and what opening it found.
@@ -159,22 +221,29 @@ pub struct Opened {
 impl RunStore {
     /// Opens or makes a run's folder and reads what is done. An unfinished last line, as a killed process leaves it, is
     /// cut off.
-    pub fn open(folder: &Path) -> Result<Opened, StoreError> {
+    ///
+    /// Shards of a run share its folder, each with files of its own (`results-1-of-4.jsonl`); the whole run does not share
+    /// it with anybody.
+    pub fn open(folder: &Path, shard: Shard) -> Result<Opened, StoreError> {
         fs::create_dir_all(folder).map_err(io(folder))?;
-        let lock_path = folder.join("lock");
-        let lock = File::create(&lock_path).map_err(io(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::Busy(folder.display().to_string())),
-            Err(TryLockError::Error(error)) => return Err(io(&lock_path)(error)),
+        let suffix = match shard {
+            Shard::WHOLE => String::new(),
+            Shard { index, count } => format!("-{}-of-{count}", index + 1),
+        };
+        let mut locks = vec![lock(&folder.join("lock"), shard != Shard::WHOLE)?];
+        if shard != Shard::WHOLE {
+            locks.push(lock(&folder.join(format!("lock{suffix}")), false)?);
         }
-        let results = Results::read(folder)?;
-        let path = folder.join(RESULTS);
+        let path = folder.join(format!("{RESULTS}{suffix}.jsonl"));
+        let own = ResultsFile::read(&path)?;
         let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io(&path))?;
-        file.set_len(results.whole as u64).map_err(io(&path))?;
+        file.set_len(own.whole as u64).map_err(io(&path))?;
         file.seek(SeekFrom::End(0)).map_err(io(&path))?;
-        let torn_bytes = results.torn;
-        Ok(Opened { store: Self { folder: folder.to_path_buf(), file, results, _lock: lock }, torn_bytes })
+        let torn_bytes = own.torn;
+        let results = Results::read(folder)?;
+        let kept = folder.join(format!("{KEPT}{suffix}.jsonl"));
+        let folder = folder.to_path_buf();
+        Ok(Opened { store: Self { folder, path, file, kept, results, _locks: locks }, torn_bytes })
     }
 
     /// The run's folder.
@@ -189,37 +258,55 @@ impl RunStore {
 
     /// Appends rows so that they survive the process: all of them are on disk when this returns.
     pub fn append(&mut self, rows: Vec<Row>) -> Result<(), StoreError> {
-        let path = self.folder.join(RESULTS);
+        let path = &self.path;
         let mut text = Vec::new();
         for row in &rows {
-            serde_json::to_writer(&mut text, row).map_err(|error| io(&path)(error.into()))?;
+            serde_json::to_writer(&mut text, row).map_err(|error| io(path)(error.into()))?;
             text.push(b'\n');
         }
-        let start = self.file.stream_position().map_err(io(&path))?;
+        let start = self.file.stream_position().map_err(io(path))?;
         let written = self.file.write_all(&text).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             // A full disk leaves a torn line; taking it back keeps the file whole for whoever reads it now.
             let _ = self.file.set_len(start);
-            return Err(io(&path)(error));
+            return Err(io(path)(error));
         }
         self.results.rows.extend(rows.into_iter().map(|row| (row.fingerprint.clone(), row)));
         Ok(())
     }
 
-    /// Writes a file beside the results.
+    /// Appends what was kept of a prompt. A torn line is no loss: it is a picture less in a report.
+    pub fn append_kept(&mut self, kept: &Kept) -> Result<(), StoreError> {
+        let path = &self.kept;
+        let mut line = serde_json::to_vec(kept).map_err(|error| io(path)(error.into()))?;
+        line.push(b'\n');
+        let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(io(path))?;
+        file.write_all(&line).map_err(io(path))
+    }
+
+    /// Reads what other shards have done meanwhile.
+    pub fn refresh(&mut self) -> Result<(), StoreError> {
+        self.results = Results::read(&self.folder)?;
+        Ok(())
+    }
+
+    /// Writes a file beside the results, whole or not at all.
     pub fn write(&self, name: &str, text: &str) -> Result<(), StoreError> {
         let path = self.folder.join(name);
         let folder = path.parent().unwrap_or(&self.folder);
         fs::create_dir_all(folder).map_err(io(folder))?;
-        fs::write(&path, text).map_err(io(&path))
+        // Shards may write the same file at the same time.
+        let part = path.with_extension(format!("part-{}", std::process::id()));
+        fs::write(&part, text).and_then(|()| fs::rename(&part, &path)).map_err(io(&path))
     }
 
-    /// Writes the predictions, instead of those of an earlier run, in LongBench's layout, `pred/<method>@<budget>/<task>.jsonl`, for `cokv score` and for
-    /// LongBench's own `eval.py`.
+    /// Writes the predictions, instead of those of an earlier run, in LongBench's layout,
+    /// `pred/<model>__<method>@<budget>/<task>.jsonl`, for `cokv score` and for LongBench's own `eval.py`.
     pub fn write_predictions(&self, rows: &[Row]) -> Result<(), StoreError> {
         let mut files: BTreeMap<String, String> = BTreeMap::new();
         for row in rows {
             let budget = row.budget.replace(' ', "");
+            let model = file_name(&row.model);
             let prediction = serde_json::json!({
                 "pred": row.prediction,
                 "answers": row.answers,
@@ -228,7 +315,7 @@ impl RunStore {
                 "length": row.length,
                 "_id": row.record,
             });
-            let file = files.entry(format!("pred/{}@{budget}/{}.jsonl", row.method, row.task)).or_default();
+            let file = files.entry(format!("pred/{model}__{}@{budget}/{}.jsonl", row.method, row.task)).or_default();
             file.push_str(&format!("{prediction}\n"));
         }
         let folder = self.folder.join("pred");
@@ -240,7 +327,24 @@ impl RunStore {
     }
 }
 
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError + use<> {
+/// A text as a part of a file name.
+pub fn file_name(text: &str) -> String {
+    let safe = |letter: char| if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '-' };
+    text.chars().map(safe).collect::<String>().trim_start_matches(['.', '-']).to_owned()
+}
+
+/// Takes a lock, or says that another process has it.
+fn lock(path: &Path, shared: bool) -> Result<File, StoreError> {
+    let lock = File::create(path).map_err(io(path))?;
+    let taken = if shared { lock.try_lock_shared() } else { lock.try_lock() };
+    match taken {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Busy(path.display().to_string())),
+        Err(TryLockError::Error(error)) => Err(io(path)(error)),
+    }
+}
+
+pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError + use<> {
     let path = path.display().to_string();
     move |error| {
         let hint = match error.kind() {
@@ -285,41 +389,70 @@ pub(crate) mod tests {
         }
     }
 
+    fn open(folder: &Path) -> Result<Opened, StoreError> {
+        RunStore::open(folder, Shard::WHOLE)
+    }
+
     #[test]
     fn rows_survive_and_a_torn_line_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
-        let mut store = RunStore::open(folder.path()).unwrap().store;
+        let mut store = open(folder.path()).unwrap().store;
         store.append(vec![row("a"), row("b")]).unwrap();
         drop(store);
         let path = folder.path().join("results.jsonl");
         let sound = fs::read(&path).unwrap();
         fs::write(&path, [&sound[..], b"{\"fingerpr"].concat()).unwrap();
-        let Opened { mut store, torn_bytes } = RunStore::open(folder.path()).unwrap();
+        let Opened { mut store, torn_bytes } = open(folder.path()).unwrap();
         assert_eq!(torn_bytes, 10);
         assert_eq!(store.results().row("b"), Some(&row("b")));
         store.append(vec![row("c")]).unwrap();
         drop(store);
-        assert!(RunStore::open(folder.path()).unwrap().store.results().row("c").is_some());
+        assert!(open(folder.path()).unwrap().store.results().row("c").is_some());
         assert!(fs::read(&path).unwrap().starts_with(&sound));
     }
 
     #[test]
-    fn damage_in_the_middle_is_named_and_left_alone() {
+    fn a_damaged_row_is_named_and_only_its_cell_is_not_done() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("results.jsonl");
-        fs::write(&path, "{}\n").unwrap();
-        let error = RunStore::open(folder.path()).err().unwrap().to_string();
-        assert!(error.contains("results.jsonl:1: not a result row"), "{error}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "{}\n");
-        fs::write(&path, "somebody's notes").unwrap();
-        assert!(matches!(RunStore::open(folder.path()), Err(StoreError::Damaged { line: 1, .. })));
-        assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's notes");
+        open(folder.path()).unwrap().store.append(vec![row("a"), row("b"), row("c")]).unwrap();
+        let text = fs::read_to_string(&path).unwrap().replace("\"b\",\"model\":", "\"b\",\"mo");
+        fs::write(&path, &text).unwrap();
+        let store = open(folder.path()).unwrap().store;
+        let results = store.results();
+        assert_eq!(["a", "b", "c"].map(|name| results.row(name).is_some()), [true, false, true]);
+        assert!(results.damaged()[0].contains("results.jsonl:2: not a result row"), "{:?}", results.damaged());
+        assert_eq!(fs::read_to_string(&path).unwrap(), text, "left as it is");
     }
 
     #[test]
-    fn two_processes_do_not_share_a_folder() {
+    fn somebody_elses_file_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let _first = RunStore::open(folder.path()).unwrap();
-        assert!(matches!(RunStore::open(folder.path()), Err(StoreError::Busy(_))));
+        let path = folder.path().join("results.jsonl");
+        for text in ["{}\n", "somebody's notes"] {
+            fs::write(&path, text).unwrap();
+            let error = open(folder.path()).err().unwrap().to_string();
+            assert!(error.contains("results.jsonl: these are no result rows"), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn two_processes_do_not_share_a_folder_but_shards_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = open(folder.path()).unwrap();
+        let shard = |index| RunStore::open(folder.path(), Shard { index, count: 2 });
+        assert!(matches!(open(folder.path()), Err(StoreError::Busy(_))));
+        assert!(matches!(shard(0), Err(StoreError::Busy(_))));
+        drop(whole);
+        let (mut first, mut second) = (shard(0).unwrap().store, shard(1).unwrap().store);
+        assert!(matches!(shard(1), Err(StoreError::Busy(_))));
+        assert!(matches!(open(folder.path()), Err(StoreError::Busy(_))));
+        first.append(vec![row("a")]).unwrap();
+        second.append(vec![row("b")]).unwrap();
+        first.refresh().unwrap();
+        assert!(first.results().row("b").is_some());
+        drop((first, second));
+        assert!(open(folder.path()).unwrap().store.results().row("a").is_some());
     }
 }

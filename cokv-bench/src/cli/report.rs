@@ -1,0 +1,55 @@
+//! `cokv report`
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::output::print;
+use crate::report::{LoadedRun, Report, csv, markdown, page};
+
+/// Make a page of runs: tables with intervals, curves, heat maps
+///
+/// The folder gets index.html, which opens without a network, report.md, a CSV file of every table and an SVG file of every
+/// figure. Runs that are not at their end yet can be reported too.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  cokv report runs/default --out report
+  cokv report runs/longbench-small runs/needle --record qasper --out report")]
+pub struct Arguments {
+    /// Folders of runs
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// The folder that the report is written to
+    #[arg(long, default_value = "report")]
+    out: PathBuf,
+    /// The task whose first record shows which tokens were kept; the first task where none is named
+    #[arg(long, value_name = "TASK")]
+    record: Option<String>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let runs: Vec<LoadedRun> = arguments.runs.iter().map(|run| LoadedRun::read(run)).collect::<Result<_, _>>()?;
+    if let Some(task) = &arguments.record {
+        let tasks: Vec<&str> =
+            runs.iter().flat_map(|run| &run.models).flat_map(|model| &model.kept).map(|kept| kept.task.as_str()).collect();
+        if !tasks.contains(&task.as_str()) {
+            bail!("--record {task}: what was kept is known of {}", if tasks.is_empty() { "no task".into() } else { tasks.join(", ") });
+        }
+    }
+    let report = Report::of(&runs, arguments.record.as_deref())?;
+    let out = &arguments.out;
+    fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    let write = |name: &str, text: &str| -> Result<()> {
+        let path: PathBuf = Path::new(out).join(name);
+        fs::write(&path, text).with_context(|| path.display().to_string())
+    };
+    write("index.html", &page(&report)?)?;
+    write("report.md", &markdown(&report))?;
+    for section in &report.sections {
+        section.tables.iter().try_for_each(|table| write(&format!("{}.csv", table.id), &csv(table)?))?;
+        section.figures.iter().try_for_each(|figure| write(&format!("{}.svg", figure.id), &figure.svg))?;
+    }
+    print(&format!("{}", out.join("index.html").display()))
+}

@@ -1,0 +1,157 @@
+//! The pictures of a report.
+
+use super::run::ModelRun;
+use super::{Figure, ReportError};
+use crate::run::{Cell, Kept, KeptCell, Manifest, Measure, STRETCHES, cells};
+use crate::scores::plot::{Scale, Series, heat_map, kept_map, line_chart};
+
+/// All pictures of a run on one model.
+pub fn of_model(model: &ModelRun, record: Option<&str>) -> Result<Vec<Figure>, ReportError> {
+    let cells = cells(&model.rows);
+    let mut figures = curves(&cells)?;
+    if let Some(manifest) = &model.manifest {
+        figures.extend(head_scores(manifest)?);
+        let kept: Vec<&Kept> = model.kept.iter().collect();
+        figures.extend(budgets(manifest, &kept)?);
+        let chosen = kept.iter().find(|kept| record.is_none_or(|task| kept.task == task));
+        if let Some(chosen) = chosen {
+            figures.extend(positions(manifest, chosen)?);
+        }
+    }
+    Ok(figures)
+}
+
+/// Score and log-likelihood against tokens, and score against bytes.
+fn curves(cells: &[Cell<'_>]) -> Result<Vec<Figure>, ReportError> {
+    let tokens = |cell: &Cell<'_>| cell.mean(|row| row.kept_share * row.prompt_tokens as f64);
+    let mebibytes = |cell: &Cell<'_>| cell.mean(|row| row.cache_bytes as f64) / f64::from(1 << 20);
+    let mut figures = Vec::new();
+    let mut draw = |id: &str, measure: Measure, x_label: &str, x: &dyn Fn(&Cell<'_>) -> f64| -> Result<(), ReportError> {
+        let series = lines(cells, measure, x);
+        if series.iter().all(|line| line.name == "full") {
+            return Ok(());
+        }
+        let svg = line_chart("", x_label, measure.title(), &series, Scale::Logarithmic)?;
+        let caption = format!("Means over tasks: {}, against {x_label}.", measure.title());
+        figures.push(Figure { id: id.into(), caption, svg });
+        Ok(())
+    };
+    draw("score-by-budget", Measure::Score, "tokens kept per KV head", &tokens)?;
+    draw("score-by-bytes", Measure::Score, "MiB of the compressed prompt's buffers, as measured", &mebibytes)?;
+    draw("likelihood-by-budget", Measure::LogLikelihood, "tokens kept per KV head", &tokens)?;
+    draw("divergence-by-budget", Measure::Divergence, "tokens kept per KV head", &tokens)?;
+    Ok(figures)
+}
+
+/// A line for every method, and a level one for the full cache.
+fn lines(cells: &[Cell<'_>], measure: Measure, x: &dyn Fn(&Cell<'_>) -> f64) -> Vec<Series> {
+    let mut series: Vec<Series> = Vec::new();
+    for cell in cells.iter().filter(|cell| cell.budget != "full") {
+        let Some(estimate) = cell.estimate(measure) else { continue };
+        let point = (x(cell), estimate.mean);
+        match series.iter_mut().find(|line| line.name == cell.method) {
+            Some(line) => line.points.push(point),
+            None => series.push(Series { name: cell.method.into(), points: vec![point], band: None }),
+        }
+    }
+    series.retain_mut(|line| {
+        line.points.retain(|point| point.0 > 0.0);
+        line.points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        !line.points.is_empty()
+    });
+    let ends = series.iter().flat_map(|line| &line.points).map(|point| point.0);
+    let (low, high) = ends.fold((f64::INFINITY, 0.0f64), |(low, high), x| (low.min(x), high.max(x)));
+    let full = cells.iter().find(|cell| cell.budget == "full").and_then(|cell| cell.estimate(measure));
+    if let Some(full) = full.filter(|_| low <= high) {
+        series.push(Series { name: "full".into(), points: vec![(low, full.mean), (high, full.mean)], band: None });
+    }
+    series
+}
+
+/// What each head is worth to each method; methods with the same scores share a picture.
+fn head_scores(manifest: &Manifest) -> Result<Vec<Figure>, ReportError> {
+    let mut pictured: Vec<(&Vec<f64>, Vec<&str>)> = Vec::new();
+    for method in &manifest.methods {
+        let Some(scores) = &method.head_scores else { continue };
+        match pictured.iter_mut().find(|(other, _)| *other == scores) {
+            Some((_, names)) => names.push(&method.name),
+            None => pictured.push((scores, vec![&method.name])),
+        }
+    }
+    let draw = |(scores, names): &(&Vec<f64>, Vec<&str>)| -> Result<Figure, ReportError> {
+        Ok(Figure {
+            id: format!("scores-of-{}", names[0]),
+            caption: format!("What the KV heads are worth to {}.", names.join(", ")),
+            svg: heat_map(&format!("head scores of {}", names[0]), &by_layer(manifest, scores))?,
+        })
+    };
+    pictured.iter().map(draw).collect()
+}
+
+fn by_layer(manifest: &Manifest, heads: &[f64]) -> Vec<Vec<f64>> {
+    heads.chunks(manifest.kv_heads.max(1)).map(<[f64]>::to_vec).collect()
+}
+
+/// Methods at the middle one of their budgets, in order.
+fn at_middle_budget<'a>(kept: &[&'a Kept]) -> Vec<(&'a str, &'a str)> {
+    let mut methods: Vec<(&str, Vec<&str>)> = Vec::new();
+    for cell in kept.iter().flat_map(|kept| &kept.cells) {
+        match methods.iter_mut().find(|(name, _)| *name == cell.method) {
+            Some((_, budgets)) if budgets.contains(&cell.budget.as_str()) => {}
+            Some((_, budgets)) => budgets.push(&cell.budget),
+            None => methods.push((&cell.method, vec![&cell.budget])),
+        }
+    }
+    methods.into_iter().map(|(name, budgets)| (name, budgets[budgets.len() / 2])).collect()
+}
+
+/// Mean tokens of every head, for methods that do not give all heads the same.
+fn budgets(manifest: &Manifest, kept: &[&Kept]) -> Result<Vec<Figure>, ReportError> {
+    let mut figures = Vec::new();
+    for (method, budget) in at_middle_budget(kept) {
+        let is_ours = |cell: &&KeptCell| cell.method == method && cell.budget == budget;
+        let cells: Vec<&KeptCell> = kept.iter().flat_map(|kept| &kept.cells).filter(is_ours).collect();
+        let mut means = vec![0.0; manifest.layers * manifest.kv_heads];
+        for cell in &cells {
+            for (mean, tokens) in means.iter_mut().zip(cell.budgets()) {
+                *mean += f64::from(tokens) / cells.len() as f64;
+            }
+        }
+        if means.iter().all(|mean| *mean == means[0]) {
+            continue;
+        }
+        figures.push(Figure {
+            id: format!("budgets-of-{method}"),
+            caption: format!(
+                "Tokens that {method} gives to each KV head at {budget}, mean over the first record of {} tasks.",
+                cells.len()
+            ),
+            svg: heat_map(&format!("budgets of {method} at {budget}"), &by_layer(manifest, &means))?,
+        });
+    }
+    Ok(figures)
+}
+
+/// Where in a prompt lie the tokens that heads keep.
+fn positions(manifest: &Manifest, kept: &Kept) -> Result<Vec<Figure>, ReportError> {
+    let names: Vec<String> = (0..manifest.layers * manifest.kv_heads)
+        .map(|head| format!("{}.{}", head / manifest.kv_heads, head % manifest.kv_heads))
+        .collect();
+    let stretch = (kept.prompt_tokens as f64 / STRETCHES as f64).max(1.0);
+    let draw = |(method, budget): (&str, &str)| -> Option<Result<Figure, ReportError>> {
+        let cell = kept.cells.iter().find(|cell| cell.method == method && cell.budget == budget)?;
+        let share = |tokens: &u32| (f64::from(*tokens) / stretch).min(1.0);
+        // Three columns of the picture for every stretch, so that it is wide enough to be read.
+        let shares: Vec<Vec<f64>> =
+            cell.heads.iter().map(|head| head.iter().flat_map(|tokens| [share(tokens); 3]).collect()).collect();
+        let caption = format!(
+            "Where the tokens lie that {method} keeps at {budget}: {}, record {}, {} tokens. A row is a KV head, the darker \
+             the more of a stretch is kept.",
+            kept.task, kept.record, kept.prompt_tokens
+        );
+        let title = format!("{method} at {budget}");
+        let svg = kept_map(&title, &names, &shares, kept.prompt_tokens);
+        Some(svg.map(|svg| Figure { id: format!("positions-of-{method}"), caption, svg }).map_err(ReportError::from))
+    };
+    at_middle_budget(&[kept]).into_iter().filter_map(draw).collect()
+}

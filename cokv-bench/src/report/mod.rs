@@ -1,0 +1,41 @@
+//! Finished and unfinished runs as a page, as Markdown and as CSV.
+//!
+//! `run` reads a run's folder; `tables` and `figures` say what is in it; `page`, `markdown` and `csv` are the forms.
+
+pub mod compare;
+mod content;
+mod figures;
+mod forms;
+mod page;
+mod run;
+mod tables;
+
+use thiserror::Error;
+
+pub use content::{Figure, Report, Section, Table, TableCell};
+pub use forms::{csv, markdown};
+pub use page::page;
+pub use run::LoadedRun;
+
+use crate::run::StoreError;
+use crate::scores::plot::PlotError;
+
+/// Why there is no report.
+#[derive(Debug, Error)]
+pub enum ReportError {
+    /// A run's folder cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A folder has no rows.
+    #[error("{0}: no results here; name the folder of a run, such as runs/default, that `cokv bench` has made")]
+    NoRows(String),
+    /// A picture cannot be drawn.
+    #[error(transparent)]
+    Plot(#[from] PlotError),
+    /// The page cannot be put together.
+    #[error("the page could not be made: {0}")]
+    Page(#[from] minijinja::Error),
+    /// A table cannot be written.
+    #[error("a table could not be written: {0}")]
+    Csv(String),
+}

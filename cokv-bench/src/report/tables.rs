@@ -1,0 +1,219 @@
+//! The tables of a report.
+
+use std::collections::HashSet;
+
+use super::run::{LoadedRun, ModelRun};
+use super::{Table, TableCell};
+use crate::run::memory::mebibytes;
+use crate::run::{Cell, Measure, Row, cells};
+
+/// Which runs there are, and how far they are.
+pub fn overview(runs: &[LoadedRun]) -> Table {
+    let mut rows = Vec::new();
+    for run in runs {
+        for model in &run.models {
+            let prompts: HashSet<_> = model.rows.iter().map(|row| (&row.task, &row.record)).collect();
+            let text = |key: &str| match &run.environment[key] {
+                serde_json::Value::String(text) => text.clone(),
+                _ => "–".into(),
+            };
+            rows.push(vec![
+                run.name.as_str().into(),
+                model.model.as_str().into(),
+                prompts.len().to_string().into(),
+                cells(&model.rows).len().to_string().into(),
+                model.rows.len().to_string().into(),
+                model.missing.to_string().into(),
+                text("cokv").into(),
+                text("processor").into(),
+            ]);
+        }
+    }
+    let header = ["run", "model", "prompts", "cells", "rows", "rows to do", "cokv", "processor"];
+    Table { header: header.map(str::to_owned).into(), names: 2, rows, id: "runs".into(), ..Table::default() }
+}
+
+/// All tables of a run on one model.
+pub fn of_model(model: &ModelRun) -> Vec<Table> {
+    let cells = cells(&model.rows);
+    let mut tables = vec![scores(&cells), by_task(&cells), damage(&cells)];
+    tables.push(cost(&model.rows));
+    tables
+}
+
+/// Category of a task in LongBench's tables; others are of their own.
+fn category(task: &str) -> &'static str {
+    let _ = task; "generated" // MERGE
+}
+
+fn header(rest: impl IntoIterator<Item = String>) -> Vec<String> {
+    ["method", "budget"].map(str::to_owned).into_iter().chain(rest).collect()
+}
+
+fn names(cell: &Cell<'_>) -> Vec<TableCell> {
+    vec![cell.method.into(), cell.budget.into()]
+}
+
+fn full<'a, 'b>(cells: &'b [Cell<'a>]) -> Option<&'b Cell<'a>> {
+    cells.iter().find(|cell| cell.budget == "full")
+}
+
+/// A column of numbers, the best of every budget marked; the full cache does not compete.
+fn column(cells: &[Cell<'_>], rises: bool, write: impl Fn(f64) -> String, of: impl Fn(&Cell<'_>) -> Option<f64>) -> Vec<TableCell> {
+    let values: Vec<Option<f64>> = cells.iter().map(of).collect();
+    let best = |at: usize| {
+        let value = values[at]?;
+        let rivals = cells.iter().zip(&values).filter(|(cell, _)| cell.budget == cells[at].budget);
+        let better = |other: &f64| if rises { *other > value } else { *other < value };
+        let several = rivals.clone().count() > 1;
+        Some(cells[at].budget != "full" && several && !rivals.filter_map(|(_, value)| value.as_ref()).any(better))
+    };
+    let cell = |at: usize| TableCell {
+        text: values[at].map_or("–".into(), &write),
+        best: best(at).unwrap_or(false),
+    };
+    (0..cells.len()).map(cell).collect()
+}
+
+/// Rows out of columns.
+fn rows(cells: &[Cell<'_>], columns: Vec<Vec<TableCell>>) -> Vec<Vec<TableCell>> {
+    let row = |(at, cell): (usize, &Cell<'_>)| {
+        names(cell).into_iter().chain(columns.iter().map(|column| column[at].clone())).collect()
+    };
+    cells.iter().enumerate().map(row).collect()
+}
+
+/// The mean over the tasks of a category.
+fn of_category(cell: &Cell<'_>, name: &str) -> Option<f64> {
+    let tasks = cell.tasks.iter().filter(|(task, _)| category(task) == name);
+    let means: Vec<f64> = tasks.filter_map(|(task, _)| Some(cell.of_task(task, Measure::Score)?.mean)).collect();
+    (!means.is_empty()).then(|| means.iter().sum::<f64>() / means.len() as f64)
+}
+
+fn scores(cells: &[Cell<'_>]) -> Table {
+    let mut categories: Vec<&'static str> = Vec::new();
+    for (task, _) in cells.first().map_or(&[][..], |cell| &cell.tasks) {
+        if !categories.contains(&category(task)) {
+            categories.push(category(task));
+        }
+    }
+    let several = categories.len() > 1;
+    let write = |value| Measure::Score.write(value);
+    let full = full(cells);
+    let mut columns = vec![
+        cells.iter().map(|cell| format!("{:.1} %", 100.0 * cell.mean(|row| row.kept_share)).into()).collect(),
+        cells.iter().map(|cell| mebibytes(cell.mean(|row| row.cache_bytes as f64) as u64).into()).collect(),
+    ];
+    if several {
+        columns.extend(categories.iter().map(|name| column(cells, true, write, |cell| of_category(cell, name))));
+    }
+    columns.push(column(cells, true, write, |cell| Some(cell.estimate(Measure::Score)?.mean)));
+    columns.push(cells.iter().map(|cell| Measure::Score.interval(cell.estimate(Measure::Score)).into()).collect());
+    if several {
+        columns.push(column(cells, true, write, |cell| {
+            let means: Vec<f64> = categories.iter().filter_map(|name| of_category(cell, name)).collect();
+            Some(means.iter().sum::<f64>() / means.len() as f64)
+        }));
+    }
+    if let Some(full) = full {
+        let compare = |cell: &Cell<'_>| match cell.budget {
+            "full" => TableCell::default(),
+            _ => Measure::Score.difference(cell.difference(full, Measure::Score)).into(),
+        };
+        columns.push(cells.iter().map(compare).collect());
+    }
+    let categories = if several { categories } else { Vec::new() };
+    let titles = [
+        vec!["kept", "cache"],
+        categories.clone(),
+        vec!["mean of tasks", "95 %"],
+        if several { vec!["mean of categories"] } else { vec![] },
+        if full.is_some() { vec!["difference to full (95 %)"] } else { vec![] },
+    ];
+    Table {
+        id: "scores".into(),
+        title: "Scores".into(),
+        caption: "Each task's metric from 0 to 100, and means in which tasks (or categories) weigh the same. The best of a \
+                  budget is bold. Intervals are bootstrap percentiles over records; ▲ and ▼ mark differences to the full \
+                  cache, pair by pair, whose interval excludes zero."
+            .into(),
+        header: header(titles.concat().into_iter().map(str::to_owned)),
+        names: 2,
+        rows: rows(cells, columns),
+    }
+}
+
+fn by_task(cells: &[Cell<'_>]) -> Table {
+    let tasks: Vec<&str> = cells.first().map_or(&[][..], |cell| &cell.tasks).iter().map(|(task, _)| *task).collect();
+    let of = |task: &&str| {
+        column(cells, true, |value| Measure::Score.write(value), |cell| Some(cell.of_task(task, Measure::Score)?.mean))
+    };
+    Table {
+        id: "tasks".into(),
+        title: "Score by task".into(),
+        caption: "Each task's own metric, from 0 to 100.".into(),
+        header: header(tasks.iter().map(|task| (*task).to_owned())),
+        names: 2,
+        rows: rows(cells, tasks.iter().map(of).collect()),
+    }
+}
+
+fn damage(cells: &[Cell<'_>]) -> Table {
+    let measures = [Measure::LogLikelihood, Measure::Divergence, Measure::Agreement];
+    let full = full(cells);
+    let mut titles = Vec::new();
+    let mut columns = Vec::new();
+    for measure in measures {
+        titles.extend([measure.name().to_owned(), "95 %".to_owned()]);
+        columns.push(column(cells, measure.rises(), |value| measure.write(value), |cell| Some(cell.estimate(measure)?.mean)));
+        columns.push(cells.iter().map(|cell| measure.interval(cell.estimate(measure)).into()).collect());
+    }
+    if let Some(full) = full {
+        titles.push("log-lik. above full (95 %)".into());
+        let compare = |cell: &Cell<'_>| match cell.budget {
+            "full" => TableCell::default(),
+            _ => Measure::LogLikelihood.difference(cell.difference(full, Measure::LogLikelihood)).into(),
+        };
+        columns.push(cells.iter().map(compare).collect());
+    }
+    Table {
+        id: "damage".into(),
+        title: "Damage".into(),
+        caption: "Log-likelihood of the reference answer and divergence of the full cache's next-token distributions from \
+                  the cell's, in nats per token; share of greedy tokens that are the full cache's, in percent. Tasks weigh \
+                  the same."
+            .into(),
+        header: header(titles),
+        names: 2,
+        rows: rows(cells, columns),
+    }
+}
+
+fn cost(rows: &[Row]) -> Table {
+    let mut seen = HashSet::new();
+    let prompts: Vec<&Row> = rows.iter().filter(|row| seen.insert((&row.task, &row.record))).collect();
+    let sum = |of: fn(&Row) -> f64| prompts.iter().map(|row| of(row)).sum::<f64>();
+    let (prefill, decode) = (sum(|row| row.prefill_seconds), sum(|row| row.decode_seconds));
+    let (tokens, answers) = (sum(|row| row.prompt_tokens as f64), rows.iter().map(|row| row.new_tokens as f64).sum::<f64>());
+    let spared = rows.len() - prompts.len();
+    let spared_seconds = rows.iter().map(|row| row.prefill_seconds).sum::<f64>() - prefill;
+    let minutes = |seconds: f64| format!("{:.1} min", seconds / 60.0);
+    let facts = [
+        ("prompts prefilled", prompts.len().to_string()),
+        ("rows that came from them", rows.len().to_string()),
+        ("time of prefills", minutes(prefill)),
+        ("tokens/s of prefills", format!("{:.0}", tokens / prefill.max(1e-9))),
+        ("time of decoding, all rows of a prompt as one batch", minutes(decode)),
+        ("tokens/s of decoding, all rows of a batch together", format!("{:.0}", answers / decode.max(1e-9))),
+        ("prefills that sharing spared", spared.to_string()),
+        ("time that they would have taken", minutes(spared_seconds)),
+    ];
+    Table {
+        id: "cost".into(),
+        title: "Cost".into(),
+        caption: "As measured while the rows were made.".into(),
+        header: vec!["what".into(), "how much".into()],
+        names: 1,
+        rows: facts.into_iter().map(|(what, value)| vec![what.into(), value.into()]).collect(),
+    }
+}

@@ -1,0 +1,193 @@
+//! Rows grouped by model, method and budget, and what can be said of a group and of a pair of them.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::store::Row;
+use crate::statistics::Estimate;
+
+/// What is measured of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Measure {
+    /// The task's metric, from 0 to 100.
+    Score,
+    /// Of the reference answer, nats per token.
+    LogLikelihood,
+    /// From the full cache's distributions, nats per token.
+    Divergence,
+    /// Tokens that equal the full cache's, in percent.
+    Agreement,
+}
+
+impl Measure {
+    /// All, the benchmark's own first.
+    pub const ALL: [Self; 4] = [Self::Score, Self::LogLikelihood, Self::Divergence, Self::Agreement];
+
+    /// Heading of a column.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Score => "score",
+            Self::LogLikelihood => "log-lik.",
+            Self::Divergence => "KL to full",
+            Self::Agreement => "same tokens",
+        }
+    }
+
+    /// Name and unit, for an axis.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Score => "score (0 to 100)",
+            Self::LogLikelihood => "log-likelihood of the reference answer (nats per token)",
+            Self::Divergence => "divergence from the full cache (nats per token)",
+            Self::Agreement => "tokens as with the full cache (percent)",
+        }
+    }
+
+    /// Whether more is better.
+    pub fn rises(self) -> bool {
+        self != Self::Divergence
+    }
+
+    /// Of a row; none where it was not measured.
+    pub fn of(self, row: &Row) -> Option<f64> {
+        match self {
+            Self::Score => Some(100.0 * row.score),
+            Self::LogLikelihood => row.log_likelihood,
+            Self::Divergence => row.divergence,
+            Self::Agreement => row.agreement.map(|share| 100.0 * share),
+        }
+    }
+
+    /// A number with the digits that tell.
+    pub fn write(self, value: f64) -> String {
+        match self {
+            Self::Score | Self::Agreement => format!("{value:.1}"),
+            Self::LogLikelihood | Self::Divergence => format!("{value:.3}"),
+        }
+    }
+
+    /// The ends of a 95 % interval.
+    pub fn interval(self, estimate: Option<Estimate>) -> String {
+        estimate.map_or("–".into(), |estimate| format!("{} … {}", self.write(estimate.low), self.write(estimate.high)))
+    }
+
+    /// A difference with its interval, and ▲ or ▼ where that excludes zero.
+    pub fn difference(self, estimate: Option<Estimate>) -> String {
+        let Some(estimate) = estimate else { return "–".into() };
+        let mark = match (estimate.excludes_zero(), estimate.mean > 0.0) {
+            (false, _) => "",
+            (true, true) => " ▲",
+            (true, false) => " ▼",
+        };
+        let sign = if estimate.mean > 0.0 { "+" } else { "" };
+        format!("{sign}{} ({}){mark}", self.write(estimate.mean), self.interval(Some(estimate)))
+    }
+}
+
+/// All rows of a model, a method and a budget.
+#[derive(Clone, Debug)]
+pub struct Cell<'a> {
+    /// The model's source.
+    pub model: &'a str,
+    /// Name of the method.
+    pub method: &'a str,
+    /// The budget as configured; `full` for a method that evicts nothing.
+    pub budget: &'a str,
+    /// Task by task, in the order of the tasks' first rows in any cell; empty where the cell has none of a task.
+    pub tasks: Vec<(&'a str, Vec<&'a Row>)>,
+}
+
+/// Groups rows, in the order in which models, methods and budgets first come.
+pub fn cells(rows: &[Row]) -> Vec<Cell<'_>> {
+    let mut tasks: Vec<&str> = Vec::new();
+    let mut place_of_task: HashMap<&str, usize> = HashMap::new();
+    for row in rows {
+        place_of_task.entry(&row.task).or_insert_with(|| {
+            tasks.push(&row.task);
+            tasks.len() - 1
+        });
+    }
+    let mut cells: Vec<Cell<'_>> = Vec::new();
+    let mut place_of_cell: HashMap<[&str; 3], usize> = HashMap::new();
+    for row in rows {
+        let place = *place_of_cell.entry([&row.model, &row.method, &row.budget]).or_insert_with(|| {
+            let tasks = tasks.iter().map(|&task| (task, Vec::new())).collect();
+            cells.push(Cell { model: &row.model, method: &row.method, budget: &row.budget, tasks });
+            cells.len() - 1
+        });
+        cells[place].tasks[place_of_task[row.task.as_str()]].1.push(row);
+    }
+    cells
+}
+
+impl<'a> Cell<'a> {
+    /// All rows.
+    pub fn rows(&self) -> impl Iterator<Item = &'a Row> {
+        self.tasks.iter().flat_map(|(_, rows)| rows.iter().copied())
+    }
+
+    /// The mean over rows of something that every row has.
+    pub fn mean(&self, of: impl Fn(&Row) -> f64) -> f64 {
+        let count = self.rows().count().max(1);
+        self.rows().map(of).sum::<f64>() / count as f64
+    }
+
+    /// The mean of the tasks' means.
+    pub fn estimate(&self, measure: Measure) -> Option<Estimate> {
+        let of_task = |(_, rows): &(_, Vec<&Row>)| rows.iter().filter_map(|row| measure.of(row)).collect();
+        Estimate::of_groups(&self.tasks.iter().map(of_task).collect::<Vec<_>>())
+    }
+
+    /// The mean of a task.
+    pub fn of_task(&self, task: &str, measure: Measure) -> Option<Estimate> {
+        let (_, rows) = self.tasks.iter().find(|(name, _)| *name == task)?;
+        Estimate::of_groups(&[rows.iter().filter_map(|row| measure.of(row)).collect()])
+    }
+
+    /// How far this cell is above another on the records that both have, with the paired bootstrap's interval.
+    pub fn difference(&self, other: &Cell<'_>, measure: Measure) -> Option<Estimate> {
+        let pairs = |(task, rows): &(&str, Vec<&Row>)| {
+            let others = other.tasks.iter().find(|(name, _)| name == task).map_or(&[][..], |(_, rows)| rows);
+            let others: HashMap<&str, &Row> = others.iter().map(|row| (row.record.as_str(), *row)).collect();
+            let pair = |row: &&Row| {
+                let other = others.get(row.record.as_str())?;
+                Some(measure.of(row)? - measure.of(other)?)
+            };
+            rows.iter().filter_map(pair).collect()
+        };
+        Estimate::of_groups(&self.tasks.iter().map(pairs).collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::store::tests::row;
+    use super::*;
+
+    fn of(method: &str, task: &str, record: usize, score: f64) -> Row {
+        Row { method: method.into(), task: task.into(), record: record.to_string(), score, ..row("x") }
+    }
+
+    #[test]
+    fn tasks_weigh_the_same_whatever_their_size() {
+        let rows = [of("a", "t", 1, 1.0), of("a", "t", 2, 1.0), of("a", "u", 1, 0.0), of("b", "u", 1, 0.5)];
+        let cells = cells(&rows);
+        assert_eq!(cells.len(), 2);
+        assert_eq!(cells[0].estimate(Measure::Score).unwrap().mean, 50.0);
+        assert_eq!(cells[0].of_task("t", Measure::Score).unwrap().mean, 100.0);
+        assert_eq!(cells[1].of_task("t", Measure::Score), None);
+        assert_eq!(cells[0].estimate(Measure::Divergence), None);
+    }
+
+    #[test]
+    fn differences_are_of_the_same_records() {
+        let mut rows: Vec<Row> = (0..20).map(|record| of("a", "t", record, 0.5 + f64::from(record as u32 % 2) / 2.0)).collect();
+        rows.extend((0..10).map(|record| of("b", "t", record, 0.25 + f64::from(record as u32 % 2) / 2.0)));
+        let cells = cells(&rows);
+        let difference = cells[0].difference(&cells[1], Measure::Score).unwrap();
+        // Records that differ among themselves by 50 say nothing against a difference that they all share.
+        assert_eq!(difference, Estimate { mean: 25.0, low: 25.0, high: 25.0 });
+    }
+}
