@@ -75,7 +75,10 @@ mod tests {
         let values: Vec<f64> = (0..400).map(|place| f64::from(place % 2)).collect();
         let Estimate { mean, low, high } = Estimate::of_groups(&[values]).unwrap();
         assert_eq!(mean, 0.5);
-        assert!((low - (0.5 - 1.96 * 0.025)).abs() < 0.005 && (high - (0.5 + 1.96 * 0.025)).abs() < 0.005, "{low} {high}");
+        assert!(
+            (low - (0.5 - 1.96 * 0.025)).abs() < 0.005 && (high - (0.5 + 1.96 * 0.025)).abs() < 0.005,
+            "{low} {high}"
+        );
     }
 
     #[test]

@@ -4,36 +4,12 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
-use common::{shared, wheel_source};
+use common::{METHODS, PASSKEY, cokv, config, rows_of, shared, stderr, stdout, wheel_source};
 use serde_json::Value as Json;
 
-fn cokv(folder: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cokv"));
-    command.current_dir(folder).args(arguments).env_remove("RUST_BACKTRACE").output().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{}", stderr(output));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// A small run on the default model's wheel.
-fn config(data: &str, methods: &str) -> String {
-    format!("budgets = [32, '50%', 100000]\n[model]\nsource = '{}'\n[data]\n{data}\n{methods}", wheel_source())
-}
-
-const METHODS: &str = "[[method]]\ncompressor = 'full'\n[[method]]\ncompressor = 'snapkv'\n";
-const PASSKEY: &str = "tasks = ['passkey']\nrecords = 2\ncontext_tokens = 200";
-
 fn rows(folder: &Path) -> Vec<Json> {
-    let text = fs::read_to_string(folder.join("runs/default/results.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    rows_of(&folder.join("runs/default/results.jsonl"))
 }
 
 #[test]
@@ -78,17 +54,8 @@ fn a_run_prints_its_table_and_resumes_where_it_was() {
     let repaired = cokv(folder.path(), &["bench"]);
     assert_eq!(stdout(&repaired), table);
     assert!(stderr(&repaired).contains("was cut off"), "{}", stderr(&repaired));
-    let without_times = |rows: Vec<Json>| -> Vec<Json> {
-        let strip = |mut row: Json| {
-            for key in ["prefill_seconds", "decode_seconds"] {
-                row[key] = Json::Null;
-            }
-            row
-        };
-        rows.into_iter().map(strip).collect()
-    };
-    assert_eq!(without_times(rows(folder.path())), without_times(all));
-    for file in ["config.toml", "environment.json", "table.md"] {
+    assert_eq!(rows(folder.path()), all);
+    for file in ["config.toml", "resolved.toml", "environment.json", "table.md"] {
         assert!(folder.path().join("runs/default").join(file).is_file(), "{file}");
     }
 }
@@ -110,7 +77,10 @@ fn longbench_records_run_and_their_predictions_score() {
     assert!(prompt_tokens("qasper") > prompt_tokens("trec") + 10);
 
     // Our predictions are in the layout that `cokv score`, and upstream's eval.py, read.
-    let scores = stdout(&cokv(folder.path(), &["score", "runs/default/pred/snapkv@32", "--json"]));
+    let mut predictions =
+        fs::read_dir(folder.path().join("runs/default/pred")).unwrap().map(|entry| entry.unwrap().path());
+    let predictions = predictions.find(|path| path.to_str().unwrap().ends_with("__snapkv@32")).unwrap();
+    let scores = stdout(&cokv(folder.path(), &["score", predictions.to_str().unwrap(), "--json"]));
     let scores: Json = serde_json::from_str(&scores).unwrap();
     for task in ["qasper", "trec"] {
         let row = all.iter().find(|row| row["task"] == task && row["budget"] == "32").unwrap();

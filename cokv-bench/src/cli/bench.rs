@@ -197,7 +197,10 @@ fn one_model(
         Audience::Machine => {
             let (prompts, done, cells) = (plan.prompts, plan.done, plan.cells);
             let model = &config.run.model.source;
-            print(&json!({ "event": "plan", "model": model, "prompts": prompts, "done": done, "cells": cells }).to_string())?;
+            print(
+                &json!({ "event": "plan", "model": model, "prompts": prompts, "done": done, "cells": cells })
+                    .to_string(),
+            )?;
         }
         _ => arguments.say(&describe(&config, &plan)),
     }
@@ -206,7 +209,8 @@ fn one_model(
     store.write("environment.json", &environment(&config)?)?;
     let manifest = manifest(&config, &fingerprint, model.config().layout, &matrix);
     store.write(&manifest.file(), &(serde_json::to_string_pretty(&manifest)? + "\n"))?;
-    let others = store.results().rows().filter(|row| row.model == manifest.model).count() - matrix.rows(store.results()).len();
+    let others =
+        store.results().rows().filter(|row| row.model == manifest.model).count() - matrix.rows(store.results()).len();
     if others > 0 {
         arguments.say(&format!("note: {others} rows of other settings stay in the results and out of the table"));
     }
@@ -321,8 +325,10 @@ fn summary(rows: &[Row], missing: usize) -> Json {
     let cells: Vec<Json> = cells(rows)
         .iter()
         .map(|cell| {
-            let measures: serde_json::Map<_, _> =
-                Measure::ALL.map(|measure| (measure.name().to_owned(), json!(cell.estimate(measure)))).into_iter().collect();
+            let measures: serde_json::Map<_, _> = Measure::ALL
+                .map(|measure| (measure.name().to_owned(), json!(cell.estimate(measure))))
+                .into_iter()
+                .collect();
             json!({
                 "model": cell.model,
                 "method": cell.method,

@@ -32,10 +32,17 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let runs: Vec<LoadedRun> = arguments.runs.iter().map(|run| LoadedRun::read(run)).collect::<Result<_, _>>()?;
     if let Some(task) = &arguments.record {
-        let tasks: Vec<&str> =
-            runs.iter().flat_map(|run| &run.models).flat_map(|model| &model.kept).map(|kept| kept.task.as_str()).collect();
+        let tasks: Vec<&str> = runs
+            .iter()
+            .flat_map(|run| &run.models)
+            .flat_map(|model| &model.kept)
+            .map(|kept| kept.task.as_str())
+            .collect();
         if !tasks.contains(&task.as_str()) {
-            bail!("--record {task}: what was kept is known of {}", if tasks.is_empty() { "no task".into() } else { tasks.join(", ") });
+            bail!(
+                "--record {task}: what was kept is known of {}",
+                if tasks.is_empty() { "no task".into() } else { tasks.join(", ") }
+            );
         }
     }
     let report = Report::of(&runs, arguments.record.as_deref())?;

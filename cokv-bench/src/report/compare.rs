@@ -1,46 +1,148 @@
-//! Which cells differ between two runs.
+//! Which cells differ: between two runs, or between two methods of a run.
+
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
 use super::run::LoadedRun;
-use crate::run::{Measure, Row, cells};
+use crate::run::{Cell, Measure, Row, cells};
 use crate::statistics::Estimate;
 
-/// A cell that both runs have.
+/// Cells of a run: all of them, or those of a method.
+pub struct Side<'a> {
+    /// The run.
+    pub run: &'a LoadedRun,
+    /// Name of the method; none for all.
+    pub method: Option<&'a str>,
+}
+
+/// A cell that both sides have.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Compared {
     /// The model's source.
     pub model: String,
-    /// Name of the method.
+    /// Name of the method, or of the two that are compared.
     pub method: String,
-    /// Its budget.
+    /// The budget; `all` for the mean over all budgets.
     pub budget: String,
     /// Records that both have.
     pub records: usize,
-    /// How far the second run is above the first, measure by measure as in [`Measure::ALL`]; none where one of them lacks it.
+    /// How far the second side is above the first, measure by measure as in [`Measure::ALL`]; none where one of them lacks
+    /// it.
     pub differences: [Option<Estimate>; 4],
 }
 
-/// Compares the records that two runs have in common, cell by cell, in the order of the first. Cells without such records
-/// are left out.
-pub fn compare(first: &LoadedRun, second: &LoadedRun) -> Vec<Compared> {
-    let rows = |run: &LoadedRun| -> Vec<Row> { run.models.iter().flat_map(|model| model.rows.iter().cloned()).collect() };
-    let (first, second) = (rows(first), rows(second));
-    let (first, second) = (cells(&first), cells(&second));
-    let compared = first.iter().filter_map(|cell| {
-        let same = |other: &&crate::run::Cell<'_>| {
-            (other.model, other.method, other.budget) == (cell.model, cell.method, cell.budget)
-        };
-        let other = second.iter().find(same)?;
-        let of_cell = |row: &&Row| cell.rows().any(|own| (&own.task, &own.record) == (&row.task, &row.record));
-        let records = other.rows().filter(of_cell).count();
-        (records > 0).then(|| Compared {
-            model: cell.model.into(),
-            method: cell.method.into(),
-            budget: cell.budget.into(),
-            records,
-            differences: Measure::ALL.map(|measure| other.difference(cell, measure)),
-        })
-    });
-    compared.collect()
+/// Compares the records that two sides have in common: budget by budget, in the order of the first side, and, where
+/// methods are named, the mean over budgets. Cells without common records are left out.
+pub fn compare(first: &Side<'_>, second: &Side<'_>) -> Vec<Compared> {
+    let rows = |side: &Side<'_>| -> Vec<Row> {
+        let rows = side.run.models.iter().flat_map(|model| &model.rows);
+        rows.filter(|row| side.method.is_none_or(|method| row.method == method)).cloned().collect()
+    };
+    let (first_rows, second_rows) = (rows(first), rows(second));
+    let (first_cells, second_cells) = (cells(&first_rows), cells(&second_rows));
+    let methods_differ = first.method.is_some() && second.method.is_some() && first.method != second.method;
+    let same = |a: &Cell<'_>, b: &Cell<'_>| {
+        (a.model, a.budget) == (b.model, b.budget) && (methods_differ || a.method == b.method)
+    };
+    let mut compared: Vec<Compared> = Vec::new();
+    let mut pairs_of_model: Vec<(&str, Vec<(&Cell<'_>, &Cell<'_>)>)> = Vec::new();
+    for cell in &first_cells {
+        let Some(other) = second_cells.iter().find(|other| same(cell, other)) else { continue };
+        compared.extend(of_pairs(&[(cell, other)], cell.budget));
+        match pairs_of_model.iter_mut().find(|(model, _)| *model == cell.model) {
+            Some((_, pairs)) => pairs.push((cell, other)),
+            None => pairs_of_model.push((cell.model, vec![(cell, other)])),
+        }
+    }
+    if first.method.is_some() {
+        let several = pairs_of_model.iter().filter(|(_, pairs)| pairs.len() > 1);
+        compared.extend(several.filter_map(|(_, pairs)| of_pairs(pairs, "all")));
+    }
+    compared
+}
+
+/// The differences of one pair of cells, or of several, of which every record's mean counts: that a record was asked at
+/// several budgets does not make it several records.
+fn of_pairs(pairs: &[(&Cell<'_>, &Cell<'_>)], budget: &str) -> Option<Compared> {
+    let (first, second) = pairs.first()?;
+    let records = by_record(pairs, Measure::Score).values().map(Vec::len).sum();
+    let estimate = |measure| Estimate::of_groups(&by_record(pairs, measure).into_values().collect::<Vec<_>>());
+    let method = match first.method == second.method {
+        true => first.method.to_owned(),
+        false => format!("{} − {}", second.method, first.method),
+    };
+    (records > 0).then(|| Compared {
+        model: first.model.into(),
+        method,
+        budget: budget.into(),
+        records,
+        differences: Measure::ALL.map(estimate),
+    })
+}
+
+/// For every task, one difference a record.
+fn by_record<'a>(pairs: &[(&Cell<'a>, &Cell<'a>)], measure: Measure) -> BTreeMap<&'a str, Vec<f64>> {
+    let mut sums: BTreeMap<(&str, &str), (f64, f64)> = BTreeMap::new();
+    for (first, second) in pairs {
+        let firsts: HashMap<_, _> = first.rows().map(|row| ((row.task.as_str(), row.record.as_str()), row)).collect();
+        for row in second.rows() {
+            let record = (row.task.as_str(), row.record.as_str());
+            let difference = |first: &&Row| Some(measure.of(row)? - measure.of(first)?);
+            if let Some(difference) = firsts.get(&record).and_then(difference) {
+                let sum = sums.entry(record).or_default();
+                *sum = (sum.0 + difference, sum.1 + 1.0);
+            }
+        }
+    }
+    let mut tasks: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for ((task, _), (sum, count)) in sums {
+        tasks.entry(task).or_default().push(sum / count);
+    }
+    tasks
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value as Json;
+
+    use super::super::run::ModelRun;
+    use super::*;
+    use crate::run::tests::row;
+
+    fn run(rows: Vec<Row>) -> LoadedRun {
+        let model = ModelRun { model: "m".into(), rows, missing: 0, manifest: None, kept: Vec::new() };
+        LoadedRun { name: "r".into(), config: String::new(), environment: Json::Null, models: vec![model] }
+    }
+
+    fn of(method: &str, budget: &str, record: usize, score: f64) -> Row {
+        Row { method: method.into(), budget: budget.into(), record: record.to_string(), score, ..row("x") }
+    }
+
+    #[test]
+    fn runs_are_compared_cell_by_cell() {
+        let first = run(vec![of("a", "64", 0, 0.0), of("a", "64", 1, 1.0), of("b", "64", 0, 0.0)]);
+        let second = run(vec![of("a", "64", 0, 0.5), of("a", "64", 1, 1.0), of("a", "64", 2, 0.0)]);
+        let compared = compare(&Side { run: &first, method: None }, &Side { run: &second, method: None });
+        assert_eq!(compared.len(), 1);
+        assert_eq!((compared[0].records, compared[0].differences[0].unwrap().mean), (2, 25.0));
+    }
+
+    #[test]
+    fn methods_are_compared_at_every_budget_and_over_all() {
+        let mut rows = Vec::new();
+        for record in 0..8 {
+            let noise = (record % 2) as f64 / 4.0;
+            rows.extend([of("a", "32", record, 0.0), of("b", "32", record, 0.5 + noise)]);
+            rows.extend([of("a", "64", record, 0.0), of("b", "64", record, 0.5 - noise)]);
+        }
+        let run = run(rows);
+        let compared = compare(&Side { run: &run, method: Some("a") }, &Side { run: &run, method: Some("b") });
+        let names: Vec<(&str, &str)> =
+            compared.iter().map(|cell| (cell.method.as_str(), cell.budget.as_str())).collect();
+        assert_eq!(names, [("b − a", "32"), ("b − a", "64"), ("b − a", "all")]);
+        // What budgets take from one another cancels in every record's mean.
+        assert_eq!(compared[2].differences[0], Some(Estimate { mean: 50.0, low: 50.0, high: 50.0 }));
+        assert!(compared[0].differences[0].unwrap().high > compared[0].differences[0].unwrap().mean);
+    }
 }

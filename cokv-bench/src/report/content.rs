@@ -88,10 +88,8 @@ impl Report {
             }
         }
         let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
-        let configurations = runs
-            .iter()
-            .map(|run| [run.name.clone(), run.config.clone(), format!("{:#}", run.environment)])
-            .collect();
+        let configurations =
+            runs.iter().map(|run| [run.name.clone(), run.config.clone(), format!("{:#}", run.environment)]).collect();
         Ok(Self { title: names.join(", "), overview: tables::overview(runs), sections, configurations })
     }
 }

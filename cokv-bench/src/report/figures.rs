@@ -26,16 +26,17 @@ fn curves(cells: &[Cell<'_>]) -> Result<Vec<Figure>, ReportError> {
     let tokens = |cell: &Cell<'_>| cell.mean(|row| row.kept_share * row.prompt_tokens as f64);
     let mebibytes = |cell: &Cell<'_>| cell.mean(|row| row.cache_bytes as f64) / f64::from(1 << 20);
     let mut figures = Vec::new();
-    let mut draw = |id: &str, measure: Measure, x_label: &str, x: &dyn Fn(&Cell<'_>) -> f64| -> Result<(), ReportError> {
-        let series = lines(cells, measure, x);
-        if series.iter().all(|line| line.name == "full") {
-            return Ok(());
-        }
-        let svg = line_chart("", x_label, measure.title(), &series, Scale::Logarithmic)?;
-        let caption = format!("Means over tasks: {}, against {x_label}.", measure.title());
-        figures.push(Figure { id: id.into(), caption, svg });
-        Ok(())
-    };
+    let mut draw =
+        |id: &str, measure: Measure, x_label: &str, x: &dyn Fn(&Cell<'_>) -> f64| -> Result<(), ReportError> {
+            let series = lines(cells, measure, x);
+            if series.iter().all(|line| line.name == "full") {
+                return Ok(());
+            }
+            let svg = line_chart("", x_label, measure.title(), &series, Scale::Logarithmic)?;
+            let caption = format!("Means over tasks: {}, against {x_label}.", measure.title());
+            figures.push(Figure { id: id.into(), caption, svg });
+            Ok(())
+        };
     draw("score-by-budget", Measure::Score, "tokens kept per KV head", &tokens)?;
     draw("score-by-bytes", Measure::Score, "MiB of the compressed prompt's buffers, as measured", &mebibytes)?;
     draw("likelihood-by-budget", Measure::LogLikelihood, "tokens kept per KV head", &tokens)?;

@@ -24,7 +24,8 @@ pub fn markdown(report: &Report) -> String {
 fn of_table(table: &Table) -> String {
     let mut formatted = format::table(table.header.clone(), table.names);
     for row in &table.rows {
-        formatted.add_row(row.iter().map(|cell| if cell.best { format!("**{}**", cell.text) } else { cell.text.clone() }));
+        formatted
+            .add_row(row.iter().map(|cell| if cell.best { format!("**{}**", cell.text) } else { cell.text.clone() }));
     }
     format::text(&formatted)
 }

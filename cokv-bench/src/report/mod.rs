@@ -15,7 +15,7 @@ use thiserror::Error;
 pub use content::{Figure, Report, Section, Table, TableCell};
 pub use forms::{csv, markdown};
 pub use page::page;
-pub use run::LoadedRun;
+pub use run::{LoadedRun, ModelRun};
 
 use crate::run::StoreError;
 use crate::scores::plot::PlotError;

@@ -12,5 +12,7 @@ pub fn page(report: &Report) -> Result<String, ReportError> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.add_template("page", TEMPLATE)?;
-    Ok(environment.get_template("page")?.render(context! { report => Serde(report), version => env!("CARGO_PKG_VERSION") })?)
+    Ok(environment
+        .get_template("page")?
+        .render(context! { report => Serde(report), version => env!("CARGO_PKG_VERSION") })?)
 }

@@ -59,7 +59,8 @@ impl LoadedRun {
             return Err(ReportError::NoRows(folder.display().to_string()));
         }
         let text = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
-        let name = fs::canonicalize(folder).ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        let name =
+            fs::canonicalize(folder).ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
         Ok(Self {
             name: name.unwrap_or_else(|| folder.display().to_string()),
             config: text("config.toml"),
@@ -78,11 +79,26 @@ fn without_manifest(results: &Results) -> Vec<ModelRun> {
         let mut rows: Vec<Row> = results.rows().filter(|row| row.model == model).cloned().collect();
         let tokens = |row: &Row| row.budget.parse::<usize>().unwrap_or(usize::MAX);
         rows.sort_by(|a, b| {
-            let key = |row: &Row| (row.task.clone(), row.method != "full", row.method.clone(), tokens(row), row.budget.clone(), row.record.clone());
+            let key = |row: &Row| {
+                (
+                    row.task.clone(),
+                    row.method != "full",
+                    row.method.clone(),
+                    tokens(row),
+                    row.budget.clone(),
+                    row.record.clone(),
+                )
+            };
             key(a).cmp(&key(b))
         });
         rows
     };
-    let of = |model: &str| ModelRun { model: model.into(), rows: rows_of(model), missing: 0, manifest: None, kept: Vec::new() };
+    let of = |model: &str| ModelRun {
+        model: model.into(),
+        rows: rows_of(model),
+        missing: 0,
+        manifest: None,
+        kept: Vec::new(),
+    };
     names.into_iter().map(of).collect()
 }

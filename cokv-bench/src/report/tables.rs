@@ -43,7 +43,8 @@ pub fn of_model(model: &ModelRun) -> Vec<Table> {
 
 /// Category of a task in LongBench's tables; others are of their own.
 fn category(task: &str) -> &'static str {
-    let _ = task; "generated" // MERGE
+    let _ = task;
+    "generated" // MERGE
 }
 
 fn header(rest: impl IntoIterator<Item = String>) -> Vec<String> {
@@ -59,19 +60,25 @@ fn full<'a, 'b>(cells: &'b [Cell<'a>]) -> Option<&'b Cell<'a>> {
 }
 
 /// A column of numbers, the best of every budget marked; the full cache does not compete.
-fn column(cells: &[Cell<'_>], rises: bool, write: impl Fn(f64) -> String, of: impl Fn(&Cell<'_>) -> Option<f64>) -> Vec<TableCell> {
+fn column(
+    cells: &[Cell<'_>],
+    rises: bool,
+    write: impl Fn(f64) -> String,
+    of: impl Fn(&Cell<'_>) -> Option<f64>,
+) -> Vec<TableCell> {
     let values: Vec<Option<f64>> = cells.iter().map(of).collect();
     let best = |at: usize| {
         let value = values[at]?;
         let rivals = cells.iter().zip(&values).filter(|(cell, _)| cell.budget == cells[at].budget);
-        let better = |other: &f64| if rises { *other > value } else { *other < value };
-        let several = rivals.clone().count() > 1;
-        Some(cells[at].budget != "full" && several && !rivals.filter_map(|(_, value)| value.as_ref()).any(better))
+        let rivals: Vec<f64> = rivals.filter_map(|(_, value)| *value).collect();
+        let (better, worse) = (
+            |other: &f64| (*other > value) == rises && *other != value,
+            |other: &f64| (*other < value) == rises && *other != value,
+        );
+        // Where all are equal there is no best.
+        Some(cells[at].budget != "full" && !rivals.iter().any(better) && rivals.iter().any(worse))
     };
-    let cell = |at: usize| TableCell {
-        text: values[at].map_or("–".into(), &write),
-        best: best(at).unwrap_or(false),
-    };
+    let cell = |at: usize| TableCell { text: values[at].map_or("–".into(), &write), best: best(at).unwrap_or(false) };
     (0..cells.len()).map(cell).collect()
 }
 
@@ -165,7 +172,12 @@ fn damage(cells: &[Cell<'_>]) -> Table {
     let mut columns = Vec::new();
     for measure in measures {
         titles.extend([measure.name().to_owned(), "95 %".to_owned()]);
-        columns.push(column(cells, measure.rises(), |value| measure.write(value), |cell| Some(cell.estimate(measure)?.mean)));
+        columns.push(column(
+            cells,
+            measure.rises(),
+            |value| measure.write(value),
+            |cell| Some(cell.estimate(measure)?.mean),
+        ));
         columns.push(cells.iter().map(|cell| measure.interval(cell.estimate(measure)).into()).collect());
     }
     if let Some(full) = full {
@@ -194,7 +206,8 @@ fn cost(rows: &[Row]) -> Table {
     let prompts: Vec<&Row> = rows.iter().filter(|row| seen.insert((&row.task, &row.record))).collect();
     let sum = |of: fn(&Row) -> f64| prompts.iter().map(|row| of(row)).sum::<f64>();
     let (prefill, decode) = (sum(|row| row.prefill_seconds), sum(|row| row.decode_seconds));
-    let (tokens, answers) = (sum(|row| row.prompt_tokens as f64), rows.iter().map(|row| row.new_tokens as f64).sum::<f64>());
+    let (tokens, answers) =
+        (sum(|row| row.prompt_tokens as f64), rows.iter().map(|row| row.new_tokens as f64).sum::<f64>());
     let spared = rows.len() - prompts.len();
     let spared_seconds = rows.iter().map(|row| row.prefill_seconds).sum::<f64>() - prefill;
     let minutes = |seconds: f64| format!("{:.1} min", seconds / 60.0);

@@ -70,7 +70,8 @@ impl Measure {
 
     /// The ends of a 95 % interval.
     pub fn interval(self, estimate: Option<Estimate>) -> String {
-        estimate.map_or("–".into(), |estimate| format!("{} … {}", self.write(estimate.low), self.write(estimate.high)))
+        estimate
+            .map_or("–".into(), |estimate| format!("{} … {}", self.write(estimate.low), self.write(estimate.high)))
     }
 
     /// A difference with its interval, and ▲ or ▼ where that excludes zero.
@@ -183,7 +184,8 @@ mod tests {
 
     #[test]
     fn differences_are_of_the_same_records() {
-        let mut rows: Vec<Row> = (0..20).map(|record| of("a", "t", record, 0.5 + f64::from(record as u32 % 2) / 2.0)).collect();
+        let mut rows: Vec<Row> =
+            (0..20).map(|record| of("a", "t", record, 0.5 + f64::from(record as u32 % 2) / 2.0)).collect();
         rows.extend((0..10).map(|record| of("b", "t", record, 0.25 + f64::from(record as u32 % 2) / 2.0)));
         let cells = cells(&rows);
         let difference = cells[0].difference(&cells[1], Measure::Score).unwrap();

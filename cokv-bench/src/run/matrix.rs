@@ -246,9 +246,8 @@ impl<'a> Matrix<'a> {
         let (layout, prompt_len) = (self.model.config().layout, job.prompt.tokens.len());
         let bytes = self.model.cache_type().bytes();
         let whole = layout.heads() * prompt_len;
-        let kept = |cell: &Cell<'_>| {
-            cell.budget.map_or(0, |budget| budget.total_tokens(layout, prompt_len, bytes).min(whole))
-        };
+        let kept =
+            |cell: &Cell<'_>| cell.budget.map_or(0, |budget| budget.total_tokens(layout, prompt_len, bytes).min(whole));
         let answer = job.protocol.max_new_tokens.max(job.prompt.answer.len());
         let rows = self.cells.len() + 1;
         let tokens = whole + self.cells.iter().map(kept).sum::<usize>() + rows * answer * layout.heads();

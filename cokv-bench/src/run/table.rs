@@ -15,9 +15,16 @@ pub fn tables(rows: &[Row]) -> String {
         model.into_iter().chain([cell.method.to_owned(), cell.budget.to_owned()]).collect()
     };
     let header = |rest: &[&str]| -> Vec<String> {
-        several.then_some("model").into_iter().chain(["method", "budget"]).chain(rest.iter().copied()).map(str::to_owned).collect()
+        several
+            .then_some("model")
+            .into_iter()
+            .chain(["method", "budget"])
+            .chain(rest.iter().copied())
+            .map(str::to_owned)
+            .collect()
     };
-    let number = |measure: Measure, value: Option<Estimate>| value.map_or("–".into(), |value| measure.write(value.mean));
+    let number =
+        |measure: Measure, value: Option<Estimate>| value.map_or("–".into(), |value| measure.write(value.mean));
 
     let measures = [Measure::LogLikelihood, Measure::Divergence, Measure::Agreement];
     let mut main = markdown::table(
@@ -36,7 +43,8 @@ pub fn tables(rows: &[Row]) -> String {
         main.add_row(names(cell).into_iter().chain(memory).chain(damage));
     }
 
-    let tasks: Vec<&str> = cells.first().map(|cell| cell.tasks.iter().map(|(task, _)| *task).collect()).unwrap_or_default();
+    let tasks: Vec<&str> =
+        cells.first().map(|cell| cell.tasks.iter().map(|(task, _)| *task).collect()).unwrap_or_default();
     let mut by_task = markdown::table(header(&tasks), 1 + usize::from(several));
     for cell in &cells {
         let scores = tasks.iter().map(|task| number(Measure::Score, cell.of_task(task, Measure::Score)));

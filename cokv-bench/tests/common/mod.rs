@@ -1,7 +1,9 @@
 //! What the tests on real models share.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 use cokv_models::cache::CacheType;
 use cokv_models::linear::WeightType;
@@ -45,4 +47,44 @@ pub fn load_model(preset: &str, weight_type: WeightType, cache_type: CacheType) 
 /// A JSON list of token ids.
 pub fn ids(json: &Json) -> Vec<u32> {
     json.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+/// Runs the binary in a folder.
+pub fn cokv(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cokv"));
+    command.current_dir(folder).args(arguments).env_remove("RUST_BACKTRACE").output().unwrap()
+}
+
+/// What a run that went well printed.
+pub fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", stderr(output));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// What it said beside.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A small run on the default model's wheel.
+pub fn config(data: &str, methods: &str) -> String {
+    format!("budgets = [32, '50%', 100000]\n[model]\nsource = '{}'\n[data]\n{data}\n{methods}", wheel_source())
+}
+
+/// A matrix without policies that need anything.
+pub const METHODS: &str = "[[method]]\ncompressor = 'full'\n[[method]]\ncompressor = 'snapkv'\n";
+
+/// Two short prompts.
+pub const PASSKEY: &str = "tasks = ['passkey']\nrecords = 2\ncontext_tokens = 200";
+
+/// The rows of a run's file, without the seconds, which no two runs have in common.
+pub fn rows_of(file: &Path) -> Vec<Json> {
+    let untimed = |line: &str| -> Json {
+        let mut row: Json = serde_json::from_str(line).unwrap();
+        for key in ["prefill_seconds", "decode_seconds"] {
+            row[key] = Json::Null;
+        }
+        row
+    };
+    fs::read_to_string(file).unwrap().lines().map(untimed).collect()
 }
