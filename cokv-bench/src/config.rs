@@ -1,6 +1,7 @@
 //! The TOML file that describes a run.
 
 mod columns;
+mod data;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,9 +15,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 pub use self::columns::{Column, Measured, MethodError, ScoreSource, Variant, check_unseen};
-use crate::data::Split;
+pub use self::data::{DataSettings, SYNTHETIC};
 use crate::importance::Importance;
-use crate::prompt::ChatUse;
 
 /// Everything but the methods, defaults filled in.
 #[derive(Clone, Debug, Serialize)]
@@ -80,50 +80,10 @@ impl Default for ModelSettings {
     }
 }
 
-/// `[data]`
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DataSettings {
-    /// `synthetic`, or a LongBench folder.
-    pub source: String,
-    /// Names of tasks, or `all`.
-    pub tasks: Vec<String>,
-    /// Records of each task.
-    pub records: usize,
-    /// Tokens of a synthetic prompt.
-    pub context_tokens: usize,
-    /// Which synthetic records.
-    pub seed: u64,
-    /// Which part of LongBench's records: `all`, `validation` or `test`.
-    pub split: Split,
-    /// Longer prompts lose their middle; the default leaves room for the answer in the model's context.
-    pub max_prompt_tokens: Option<usize>,
-    /// `auto` or `never`.
-    pub chat_template: ChatUse,
-}
-
-impl Default for DataSettings {
-    fn default() -> Self {
-        Self {
-            source: SYNTHETIC.into(),
-            tasks: vec!["all".into()],
-            records: 8,
-            context_tokens: 1000,
-            seed: 0,
-            split: Split::All,
-            max_prompt_tokens: None,
-            chat_template: ChatUse::Auto,
-        }
-    }
-}
-
 /// Reads a value by its name in TOML files.
 pub(crate) fn by_name<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     T::deserialize(StrDeserializer::<serde::de::value::Error>::new(text)).map_err(|error| error.to_string())
 }
-
-/// The `source` of generated data.
-pub const SYNTHETIC: &str = "synthetic";
 
 /// `[run]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -191,28 +151,6 @@ impl Config {
         if tables.is_empty() {
             return Err(table.error("no method: add a table such as [[method]] with compressor = \"snapkv\""));
         }
-        let settings: DataSettings = data.read()?;
-        if settings.tasks.is_empty() {
-            return Err(data.error_at("tasks", "`tasks` is empty: name tasks, or \"all\""));
-        }
-        if settings.source == SYNTHETIC && settings.split != Split::All {
-            let message = "`split` is for LongBench; other synthetic records are drawn with another seed";
-            return Err(data.error_at("split", message));
-        }
-        if settings.source != SYNTHETIC {
-            let generated = ["context_tokens", "seed"].into_iter().find(|key| data.contains(key));
-            if let Some(key) = generated {
-                let message = format!("`{key}` is for synthetic data and contradicts source = \"{}\"", settings.source);
-                return Err(data.error_at(key, message));
-            }
-        }
-        if settings.records == 0 {
-            return Err(data.error_at("records", "`records` is 0: there would be nothing to do"));
-        }
-        if let Some(limit @ 0..2) = settings.max_prompt_tokens {
-            let message = format!("`max_prompt_tokens` is {limit}: no half of it would hold a token");
-            return Err(data.error_at("max_prompt_tokens", message));
-        }
         let mut several: Vec<ModelSettings> = Vec::new();
         for table in models {
             let model: ModelSettings = table.read()?;
@@ -224,7 +162,7 @@ impl Config {
         let Some(first) = several.first() else {
             return Err(table.error("no model: write [model], or one [[model]] or more"));
         };
-        let run = RunConfig { name, budgets, model: first.clone(), data: settings, run: run.read()? };
+        let run = RunConfig { name, budgets, model: first.clone(), data: DataSettings::read(&data)?, run: run.read()? };
         let mut columns: Vec<Column> = Vec::new();
         for table in tables {
             let column = Column::read(table.clone(), &importance, registry)?;

@@ -115,10 +115,22 @@ impl Selected {
 pub fn selection_fingerprint(config: &Config, model: &str) -> String {
     let open = config.columns.iter().filter(|column| column.is_open());
     let variants = open.flat_map(|column| &column.variants);
-    let DataSettings { source, tasks, records: _, context_tokens, seed: _, split: _, max_prompt_tokens, chat_template } =
-        &config.run.data;
+    let DataSettings {
+        source,
+        tasks,
+        records: _,
+        context_tokens,
+        context_lengths,
+        depths: _,
+        seed: _,
+        split: _,
+        max_prompt_tokens,
+        chat_template,
+    } = &config.run.data;
     let prompts = format!("{source} {tasks:?} {context_tokens} {max_prompt_tokens:?} {chat_template:?}");
     let mut parts = vec![model.to_owned(), config.run.model.held_as(), prompts];
+    // Only where they are given, so that a selection made without them stays good.
+    parts.extend(context_lengths.iter().map(|lengths| format!("{lengths:?}")));
     parts.extend(build());
     parts.extend(variants.map(|variant| format!("{} {}", variant.settings, variant.method.definition())));
     parts.push(format!("{:?}", config.run.budgets));

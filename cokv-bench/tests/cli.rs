@@ -61,6 +61,25 @@ fn a_run_prints_its_table_and_resumes_where_it_was() {
 }
 
 #[test]
+fn rows_of_a_needle_in_a_haystack_say_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = "tasks = ['needle']\nrecords = 1\ncontext_lengths = [100, 150]\ndepths = 2";
+    fs::write(folder.path().join("cokv.toml"), config(data, "[[method]]\ncompressor = 'full'\n")).unwrap();
+    assert!(stdout(&cokv(folder.path(), &["bench"])).contains("needle"));
+    let places: Vec<(String, u64, u64)> = rows(folder.path())
+        .iter()
+        .map(|row| {
+            let number = |key: &str| row["place"][key].as_u64().unwrap();
+            (row["record"].as_str().unwrap().to_owned(), number("context_tokens"), number("depth_percent"))
+        })
+        .collect();
+    let expected = [("100", "0"), ("100", "100"), ("150", "0"), ("150", "100")].map(|(tokens, depth)| {
+        (format!("needle-{tokens}-0-d{depth}-0"), tokens.parse().unwrap(), depth.parse().unwrap())
+    });
+    assert_eq!(places, expected);
+}
+
+#[test]
 fn longbench_records_run_and_their_predictions_score() {
     let Some(longbench) = shared("longbench-mini") else { return };
     let folder = tempfile::tempdir().unwrap();
@@ -143,6 +162,9 @@ fn mistakes_are_clear_errors_before_any_work() {
     fails(&format!("budgets = [1]\n[model]\nsource = 'smollm3'\n{full}"), "smollm2-135m-instruct");
     fails(&config("context_tokens = 10", full), "at least");
     fails(&config("tasks = ['passky']", full), "passky");
+    fails(&config("tasks = ['rulr']", full), "did you mean `ruler`?");
+    fails(&config("tasks = ['needle']\ndepths = 0", full), "cokv.toml:6: `depths` is 0");
+    fails(&config("tasks = ['ruler']\ncontext_lengths = [1000, 30]", full), "at least");
     fails(&config("source = '/nowhere'", full), "/nowhere/config/dataset2prompt.json");
     fails(&config("context_tokens = 9000\nmax_prompt_tokens = 10000\ntasks = ['passkey']", full), "8192");
     fs::write(folder.path().join("cut.gguf"), b"GGUF\x03\0\0\0").unwrap();

@@ -39,9 +39,11 @@ A configuration, with all defaults:
   cache = \"f16\"                          # or f32, bf16
   [data]
   source = \"synthetic\"                   # or a LongBench folder
-  tasks = [\"all\"]
+  tasks = [\"all\"]                        # or names; generated ones also: ruler (RULER's families), needle (a grid)
   records = 8                            # of each task
   context_tokens = 1000                  # of a synthetic prompt
+  # context_lengths = [500, 1000, 2000]  # instead of context_tokens: records of each length
+  depths = 5                             # of the task needle: records at each of 0, 25, 50, 75, 100 % of the context
   seed = 0
   # split = \"all\"                        # of LongBench: validation, test
   # max_prompt_tokens = 7500             # longer prompts lose their middle; default: what the model can hold

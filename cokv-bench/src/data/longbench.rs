@@ -127,6 +127,7 @@ impl<'a> LongBench<'a> {
                 all_classes: line.all_classes.unwrap_or_default(),
                 length: line.length,
                 language: line.language,
+                place: None,
             })
         }));
         let records = places.into_iter().filter_map(|place| records[place].take()).take(limit).collect();

@@ -6,6 +6,7 @@ mod split;
 mod suite;
 pub mod synthetic;
 
+use serde::{Deserialize, Serialize};
 pub use split::Split;
 pub use suite::Suite;
 use thiserror::Error;
@@ -34,6 +35,17 @@ pub struct Record {
     /// Hash of what makes it this record and no other, from whatever folder and of whatever length: of a synthetic record
     /// its task, seed and index, because the question and the answer stay when the context grows.
     pub fingerprint: String,
+    /// Where in a grid of lengths and depths it stands; none outside of one.
+    pub place: Option<Place>,
+}
+
+/// A place in the grid of a needle in a haystack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Tokens of the prompt, as asked for.
+    pub context_tokens: usize,
+    /// What is asked for stands behind this part of the filler, in percent: 0 is the beginning, 100 the end.
+    pub depth_percent: u32,
 }
 
 /// How a task is asked, answered and scored.
@@ -158,6 +170,7 @@ mod tests {
             length: 0,
             language: "en".into(),
             fingerprint: String::new(),
+            place: None,
         };
         assert_eq!(protocol.prompt(&record), "a {input} b {x} { why {context}?{");
     }

@@ -23,17 +23,15 @@ impl Suite {
     /// Finds the tasks and reads what lies on disk. A task named twice is run once.
     pub fn open(settings: &DataSettings) -> Result<Self, DataError> {
         if settings.source == SYNTHETIC {
-            if settings.records > MOST_RECORDS {
-                let message =
-                    format!("{} records of each synthetic task are more than {MOST_RECORDS}", settings.records);
-                return Err(DataError::Setting(message));
-            }
             let mut tasks = Vec::new();
             for name in &settings.tasks {
-                match name.as_str() {
-                    "all" => tasks.extend(Task::ALL),
-                    name => tasks.push(name.parse()?),
-                }
+                tasks.extend(Task::named(name)?);
+            }
+            let most = tasks.iter().map(|&task| records_of(task, settings)).max().unwrap_or(0);
+            if most > MOST_RECORDS {
+                return Err(DataError::Setting(format!(
+                    "{most} records of a synthetic task are more than {MOST_RECORDS}"
+                )));
             }
             return Ok(Suite::Synthetic(unique(tasks)));
         }
@@ -76,20 +74,31 @@ impl Suite {
                 stops_at_newline: task.stops_at_newline(),
             };
             let limit = limit(&protocol);
-            if settings.context_tokens > limit {
-                let message = format!(
-                    "context_tokens = {} is more than the {limit} tokens that a prompt may have with this model; \
-                     generated prompts are not truncated",
-                    settings.context_tokens
-                );
-                return Err(DataError::Setting(message));
+            let mut records = Vec::new();
+            for &length in settings.lengths() {
+                if length > limit {
+                    let message = format!(
+                        "a context of {length} tokens is more than the {limit} that a prompt may have with this model; \
+                         generated prompts are not truncated"
+                    );
+                    return Err(DataError::Setting(message));
+                }
+                let DataSettings { depths, records: count, seed, .. } = *settings;
+                records.extend(match task.is_grid() {
+                    true => synthetic::generate_grid(task, length, depths, count, seed, tokens_of)?,
+                    false => synthetic::generate(task, length, count, seed, tokens_of)?,
+                });
             }
-            let records =
-                synthetic::generate(task, settings.context_tokens, settings.records, settings.seed, tokens_of)?;
             Ok(TaskRecords { protocol, records })
         };
         tasks.into_iter().map(generate).collect()
     }
+}
+
+/// Records of a synthetic task, all lengths and depths together.
+fn records_of(task: Task, settings: &DataSettings) -> usize {
+    let depths = if task.is_grid() { settings.depths } else { 1 };
+    settings.records.saturating_mul(settings.lengths().len()).saturating_mul(depths)
 }
 
 /// Each once, where it came first.
@@ -129,6 +138,34 @@ mod tests {
         let suite = Suite::open(&settings(SYNTHETIC, &["passkey"])).unwrap();
         let words = |text: &str| text.split(' ').count();
         let error = suite.tasks(&settings(SYNTHETIC, &["passkey"]), |_| 299, &words).unwrap_err().to_string();
-        assert!(error.contains("context_tokens = 300 is more than the 299"), "{error}");
+        assert!(error.contains("a context of 300 tokens is more than the 299"), "{error}");
+    }
+    #[test]
+    fn every_length_and_depth_has_its_records() {
+        let words = |text: &str| text.split_whitespace().count();
+        let grid = DataSettings { context_lengths: Some(vec![300, 200]), depths: 3, ..settings(SYNTHETIC, &[]) };
+        let tasks = |names: &[&str]| {
+            let settings = DataSettings { tasks: settings(SYNTHETIC, names).tasks, ..grid.clone() };
+            Suite::open(&settings).and_then(|suite| suite.tasks(&settings, |_| 300, &words))
+        };
+        let needle = tasks(&["needle"]).unwrap().remove(0);
+        let places: Vec<(usize, u32)> = needle
+            .records
+            .iter()
+            .filter_map(|record| record.place)
+            .map(|place| (place.context_tokens, place.depth_percent))
+            .collect();
+        assert_eq!(places, [(300, 0), (300, 50), (300, 100), (200, 0), (200, 50), (200, 100)]);
+        let ruler = tasks(&["ruler"]).unwrap();
+        assert_eq!(ruler.iter().map(|task| task.records.len()).collect::<Vec<_>>(), [2; 7]);
+        assert!(ruler.iter().flat_map(|task| &task.records).all(|record| record.place.is_none()));
+    }
+
+    #[test]
+    fn a_grid_of_too_many_records_is_refused() {
+        let grid = DataSettings { records: MOST_RECORDS / 4, ..settings(SYNTHETIC, &["needle"]) };
+        let error = Suite::open(&grid).unwrap_err().to_string();
+        assert!(error.contains("125000 records of a synthetic task"), "{error}");
+        assert!(Suite::open(&DataSettings { depths: 4, ..grid }).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! The metrics of LongBench v1, equal to upstream's `metrics.py` and `eval.py` score for score.
+//! The metrics of LongBench v1, equal to upstream's `metrics.py` and `eval.py` score for score, and that of RULER.
 //!
 //! A score compares one prediction with one accepted answer and lies in `[0, 1]`; published tables
 //! show its mean over a task's records times 100. Parity includes upstream's accidents (set-based
@@ -14,8 +14,10 @@ mod retrieval;
 mod rouge;
 mod segmentation;
 mod sequence_matcher;
+mod string_match;
 
 pub use rouge::PYTHON_RECURSION_LIMIT;
+pub use string_match::SEPARATOR;
 
 /// How a task's predictions are compared with its answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub enum Metric {
     Count,
     /// Edit similarity of the first line of code (`code_sim_score`).
     CodeSimilarity,
+    /// Share of the answer's values, which [`SEPARATOR`] joins, that occur in the prediction (RULER's `string_match_all`).
+    StringMatchAll,
 }
 
 impl Metric {
@@ -58,10 +62,11 @@ impl Metric {
             Self::RetrievalZh => retrieval::retrieval_zh(prediction, answer),
             Self::Count => retrieval::count(prediction, answer),
             Self::CodeSimilarity => code::similarity(prediction, answer),
+            Self::StringMatchAll => string_match::all(prediction, answer),
         }
     }
 
-    /// The name of the function in upstream's `metrics.py`.
+    /// The name of the function in upstream's `metrics.py`, or in RULER's `constants.py`.
     pub fn name(self) -> &'static str {
         match self {
             Self::QaF1 => "qa_f1_score",
@@ -73,6 +78,7 @@ impl Metric {
             Self::RetrievalZh => "retrieval_zh_score",
             Self::Count => "count_score",
             Self::CodeSimilarity => "code_sim_score",
+            Self::StringMatchAll => "string_match_all",
         }
     }
 }
@@ -132,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Metric; 9] = [
+    const ALL: [Metric; 10] = [
         Metric::QaF1,
         Metric::QaF1Zh,
         Metric::RougeL,
@@ -142,6 +148,7 @@ mod tests {
         Metric::RetrievalZh,
         Metric::Count,
         Metric::CodeSimilarity,
+        Metric::StringMatchAll,
     ];
 
     #[test]

@@ -434,6 +434,7 @@ impl<'a> Matrix<'a> {
                 answers: record.answers.clone(),
                 all_classes: record.all_classes.clone(),
                 length: record.length,
+                place: record.place,
                 score,
                 log_likelihood: damages[in_batch].log_likelihood,
                 divergence: damages[in_batch].divergence,

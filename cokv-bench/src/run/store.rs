@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::kept::{KEPT, Kept};
+use crate::data::Place;
 
 /// One cell of the matrix for one record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +47,9 @@ pub struct Row {
     pub all_classes: Vec<String>,
     /// Length of the record in the benchmark's own count.
     pub length: u64,
+    /// Where in a grid of lengths and depths the record stands, of the records of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
     /// The task's metric, in [0, 1].
     pub score: f64,
     /// Mean log-likelihood of the reference answer's tokens after its first, in nats per token; none for answers of one
@@ -378,6 +382,7 @@ pub(crate) mod tests {
             answers: vec!["a".into()],
             all_classes: vec![],
             length: 5,
+            place: None,
             score: 0.1 + 0.2,
             log_likelihood: Some(-1.5),
             divergence: None,
@@ -409,6 +414,17 @@ pub(crate) mod tests {
         drop(store);
         assert!(open(folder.path()).unwrap().store.results().row("c").is_some());
         assert!(fs::read(&path).unwrap().starts_with(&sound));
+    }
+
+    #[test]
+    fn rows_carry_a_place_only_where_there_is_one() {
+        let without = serde_json::to_string(&row("a")).unwrap();
+        assert!(!without.contains("place"), "{without}");
+        assert_eq!(serde_json::from_str::<Row>(&without).unwrap(), row("a"));
+        let with = Row { place: Some(Place { context_tokens: 2000, depth_percent: 25 }), ..row("a") };
+        let json = serde_json::to_value(&with).unwrap();
+        assert_eq!(json["place"], serde_json::json!({"context_tokens": 2000, "depth_percent": 25}));
+        assert_eq!(serde_json::from_value::<Row>(json).unwrap(), with);
     }
 
     #[test]

@@ -81,6 +81,7 @@ fn draft(mut random: Pcg64, depth: Depth) -> Draft {
         input: format!("{} {}\n\n\n{}", shown.factory(), shown.construction(), wanted.factory()),
         answer: wanted.construction(),
         classes: Vec::new(),
+        arrange: None,
         filler: Box::new(move || match random.random_range(0..3_u32) {
             0 => other_class(&mut random, &wanted).definition(),
             1 => function(&mut random),

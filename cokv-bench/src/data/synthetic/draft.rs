@@ -1,5 +1,8 @@
 //! A record that does not have its length yet, and how it gets it.
 
+use rand::RngExt;
+use rand_pcg::Pcg64;
+
 /// A place in a context: 0 is its beginning, 2^64 would be its end.
 ///
 /// An integer, because the same record must come out on every platform.
@@ -13,6 +16,16 @@ impl Depth {
     /// evenly, however many they are.
     pub(super) fn of_record(index: u64) -> Self {
         Self(index.wrapping_add(1).reverse_bits())
+    }
+
+    /// This part of the context, 100 being its end.
+    pub(super) fn percent(percent: u32) -> Self {
+        Self((u128::from(u64::MAX) * u128::from(percent.min(100)) / 100) as u64)
+    }
+
+    /// Anywhere.
+    pub(super) fn random(random: &mut Pcg64) -> Self {
+        Self(random.random())
     }
 
     /// `count` depths at equal distances, the first of them this one, the others wrapped around.
@@ -50,6 +63,8 @@ pub(super) struct Draft {
     pub(super) planted: Vec<Planted>,
     /// Draws the next piece of filler.
     pub(super) filler: Box<dyn FnMut() -> String>,
+    /// What becomes of the context once all of it is there, of about the same size.
+    pub(super) arrange: Option<fn(&str) -> String>,
 }
 
 /// A context of the length asked for.
@@ -84,7 +99,10 @@ impl Draft {
         }
         context.extend(planted.map(|rest| rest.text.as_str()));
         context.truncate(context.trim_end().len());
-        context
+        match self.arrange {
+            Some(arrange) => arrange(&context),
+            None => context,
+        }
     }
 
     /// Adds filler until the whole prompt has nearly, and at most, `limit` tokens.
@@ -190,6 +208,7 @@ mod tests {
             input: String::new(),
             answer: String::new(),
             classes: Vec::new(),
+            arrange: None,
             planted: planted.iter().map(|&(depth, text)| Planted { depth, text: text.to_owned() }).collect(),
             filler: Box::new(|| "filler ".to_owned()),
         }
@@ -208,6 +227,12 @@ mod tests {
             }
             assert!(per_quarter.iter().all(|&records| records * 5 >= count), "{per_quarter:?}");
         }
+    }
+
+    #[test]
+    fn percents_go_from_the_beginning_to_the_end() {
+        let before = |percent| Depth::percent(percent).pieces_before(8);
+        assert_eq!([0, 25, 50, 75, 100].map(before), [0, 2, 4, 6, 8]);
     }
 
     #[test]

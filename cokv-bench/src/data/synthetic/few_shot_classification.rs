@@ -260,6 +260,7 @@ fn draft(mut random: Pcg64, depth: Depth) -> Draft {
         input: format!("Text: {query}\nLabel:"),
         answer: wanted.label.to_owned(),
         classes: topics.iter().map(|topic| topic.label.to_owned()).collect(),
+        arrange: None,
         filler: Box::new(move || {
             let topic = pick(&mut random, &topics);
             example(&mut random, topic, &query)

@@ -29,6 +29,7 @@ fn draft(mut random: Pcg64, depth: Depth) -> Draft {
         input: format!("What is the value of {wanted}?\n{wanted}:"),
         answer: value.to_string(),
         classes: Vec::new(),
+        arrange: None,
         planted: vec![Planted { depth, text: line(&wanted, value) }],
         filler: Box::new(move || {
             let mut other = key(&mut random);

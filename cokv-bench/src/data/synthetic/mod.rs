@@ -18,12 +18,12 @@ mod few_shot_classification;
 mod filler;
 mod key_value;
 mod multi_key_needle;
+mod needle;
 mod passkey;
+mod ruler;
+mod task;
 mod variable_tracking;
 mod words;
-
-use std::fmt;
-use std::str::FromStr;
 
 use cokv_core::config::unknown_name;
 use cokv_core::random::mix;
@@ -31,9 +31,11 @@ use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
 use self::draft::{Depth, Draft, Fitted};
-use super::{Record, fill};
+pub use self::needle::MOST_DEPTHS;
+use self::task::Definition;
+pub use self::task::Task;
+use super::{Place, Record, fill};
 use crate::fingerprint::fingerprint;
-use crate::metrics::Metric;
 
 /// What can go wrong when a generated suite is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,108 +50,9 @@ pub enum SyntheticError {
         /// The smallest context that holds every record asked for, in tokens.
         minimum: usize,
     },
-    /// No task has this name.
-    #[error("{}", unknown_name("synthetic task", .0, Task::ALL.map(Task::name)))]
+    /// No task and no group of tasks has this name.
+    #[error("{}", unknown_name("synthetic task", .0, task::known_names()))]
     UnknownTask(String),
-}
-
-/// A kind of generated record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Task {
-    /// One number hidden in prose.
-    Passkey,
-    /// Several codes hidden in prose, each with its own key; one is asked for.
-    MultiKeyNeedle,
-    /// A long list of keys with their values; one value is asked for.
-    KeyValue,
-    /// Variables assigned to one another; all those that hold a given value are asked for.
-    VariableTracking,
-    /// Labelled texts, then one without its label.
-    FewShotClassification,
-    /// A Python module whose last line breaks off.
-    CodeCompletion,
-}
-
-/// All that sets one task apart from the others; each task's file has one.
-struct Definition {
-    name: &'static str,
-    template: &'static str,
-    max_new_tokens: usize,
-    metric: Metric,
-    chat: bool,
-    stops_at_newline: bool,
-    language: &'static str,
-    draft: fn(Pcg64, Depth) -> Draft,
-}
-
-impl Task {
-    /// Every task, in the order in which reports list them.
-    pub const ALL: [Task; 6] = [
-        Task::Passkey,
-        Task::MultiKeyNeedle,
-        Task::KeyValue,
-        Task::VariableTracking,
-        Task::FewShotClassification,
-        Task::CodeCompletion,
-    ];
-
-    fn definition(self) -> Definition {
-        match self {
-            Task::Passkey => passkey::DEFINITION,
-            Task::MultiKeyNeedle => multi_key_needle::DEFINITION,
-            Task::KeyValue => key_value::DEFINITION,
-            Task::VariableTracking => variable_tracking::DEFINITION,
-            Task::FewShotClassification => few_shot_classification::DEFINITION,
-            Task::CodeCompletion => code_completion::DEFINITION,
-        }
-    }
-
-    /// The task's name, as configuration files write it.
-    pub fn name(self) -> &'static str {
-        self.definition().name
-    }
-
-    /// The prompt, with `{context}` and `{input}` once each where the record's fields go.
-    pub fn template(self) -> &'static str {
-        self.definition().template
-    }
-
-    /// The most tokens to generate for an answer.
-    pub fn max_new_tokens(self) -> usize {
-        self.definition().max_new_tokens
-    }
-
-    /// How an answer is scored.
-    pub fn metric(self) -> Metric {
-        self.definition().metric
-    }
-
-    /// Whether the prompt goes through the model's chat template; otherwise the model continues it.
-    pub fn chat(self) -> bool {
-        self.definition().chat
-    }
-
-    /// Whether the answer ends at the first line break that follows it.
-    pub fn stops_at_newline(self) -> bool {
-        self.definition().stops_at_newline
-    }
-}
-
-impl fmt::Display for Task {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(self.name())
-    }
-}
-
-impl FromStr for Task {
-    type Err = SyntheticError;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|task| task.name() == name)
-            .ok_or_else(|| SyntheticError::UnknownTask(name.to_owned()))
-    }
 }
 
 /// Makes the first `count` records of a task and seed.
@@ -169,15 +72,63 @@ pub fn generate(
     seed: u64,
     tokens_of: &dyn Fn(&str) -> usize,
 ) -> Result<Vec<Record>, SyntheticError> {
-    let definition = task.definition();
-    let drafts: Vec<Draft> = (0..count as u64)
-        .map(|index| (definition.draft)(random_of(task, seed, index), Depth::of_record(index)))
-        .collect();
+    let sketches = (0..count as u64).map(|index| Sketch {
+        name: index.to_string(),
+        index,
+        place: None,
+        draft: (task.definition().draft)(random_of(task, seed, index), Depth::of_record(index)),
+    });
+    fit(task, context_tokens, seed, sketches.collect(), tokens_of)
+}
 
+/// Makes the first `count` records of a task and seed at each of `depths` evenly spaced depths, as [`generate`] does.
+///
+/// Ids are TASK-TOKENS-SEED-dPERCENT-INDEX, as in `needle-2000-0-d25-1`; records say the same in their `place`.
+/// What they ask, the answer and the fingerprint depend on the index alone.
+///
+/// # Errors
+///
+/// [`SyntheticError::ContextTooSmall`] when a record does not fit even without filler.
+pub fn generate_grid(
+    task: Task,
+    context_tokens: usize,
+    depths: usize,
+    count: usize,
+    seed: u64,
+    tokens_of: &dyn Fn(&str) -> usize,
+) -> Result<Vec<Record>, SyntheticError> {
+    let places =
+        needle::depths(depths).into_iter().flat_map(|depth| (0..count as u64).map(move |index| (depth, index)));
+    let sketches = places.map(|(depth_percent, index)| Sketch {
+        name: format!("d{depth_percent}-{index}"),
+        index,
+        place: Some(Place { context_tokens, depth_percent }),
+        draft: (task.definition().draft)(random_of(task, seed, index), Depth::percent(depth_percent)),
+    });
+    fit(task, context_tokens, seed, sketches.collect(), tokens_of)
+}
+
+/// A record without its filler.
+struct Sketch {
+    /// The end of its id.
+    name: String,
+    index: u64,
+    place: Option<Place>,
+    draft: Draft,
+}
+
+fn fit(
+    task: Task,
+    context_tokens: usize,
+    seed: u64,
+    sketches: Vec<Sketch>,
+    tokens_of: &dyn Fn(&str) -> usize,
+) -> Result<Vec<Record>, SyntheticError> {
+    let definition = task.definition();
     // All drafts are looked at first, so that the minimum reported is enough for every record.
-    let minimum = drafts
+    let minimum = sketches
         .iter()
-        .map(|draft| tokens_of(&fill(definition.template, &draft.context(&[]), &draft.input)))
+        .map(|Sketch { draft, .. }| tokens_of(&fill(definition.template, &draft.context(&[]), &draft.input)))
         .max()
         .unwrap_or(0);
     if minimum > context_tokens {
@@ -185,14 +136,14 @@ pub fn generate(
     }
 
     let overhead = tokens_of("");
-    let records = drafts.into_iter().enumerate().map(|(index, mut draft)| {
+    let records = sketches.into_iter().map(|Sketch { name, index, place, mut draft }| {
         let input = draft.input.clone();
         let Fitted { context, tokens } =
             draft.fit(context_tokens, &|context| tokens_of(&fill(definition.template, context, &input)), &|piece| {
                 tokens_of(piece).saturating_sub(overhead)
             });
         Record {
-            id: format!("{task}-{context_tokens}-{seed}-{index}"),
+            id: format!("{task}-{context_tokens}-{seed}-{name}"),
             task: task.to_string(),
             input,
             context,
@@ -201,6 +152,7 @@ pub fn generate(
             length: tokens as u64,
             language: definition.language.to_owned(),
             fingerprint: fingerprint([format!("synthetic {task} {seed} {index}")]),
+            place,
         }
     });
     Ok(records.collect())

@@ -35,6 +35,7 @@ fn draft(mut random: Pcg64, depth: Depth) -> Draft {
         input: format!("What is the secret code for the {key}? The secret code for the {key} is", key = keys[0]),
         answer: codes[0].clone(),
         classes: Vec::new(),
+        arrange: None,
         planted: planted.collect(),
         filler: Box::new(move || filler::prose(&mut random)),
     }

@@ -24,6 +24,7 @@ fn draft(mut random: Pcg64, depth: Depth) -> Draft {
         input: "What is the pass key? The pass key is".to_owned(),
         answer: passkey.to_string(),
         classes: Vec::new(),
+        arrange: None,
         planted: vec![Planted { depth, text: format!("The pass key is {passkey}.\n\n") }],
         filler: Box::new(move || filler::prose(&mut random)),
     }

@@ -39,6 +39,7 @@ fn draft(mut random: Pcg64, depth: Depth) -> Draft {
         input: format!("Variables with the value {value}:"),
         answer: names[..LENGTH].join(", "),
         classes: Vec::new(),
+        arrange: None,
         planted,
         filler: Box::new(move || filler::prose(&mut random)),
     }

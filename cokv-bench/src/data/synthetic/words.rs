@@ -45,6 +45,16 @@ pub(super) fn number(random: &mut Pcg64, digits: u32) -> u32 {
     random.random_range(smallest..=smallest * 9 + (smallest - 1))
 }
 
+/// A result of `make` that is not `other`.
+pub(super) fn distinct_from(random: &mut Pcg64, other: &str, make: impl Fn(&mut Pcg64) -> String) -> String {
+    loop {
+        let next = make(random);
+        if next != other {
+            return next;
+        }
+    }
+}
+
 /// `count` different results of `make`, in the order drawn.
 pub(super) fn distinct<T: PartialEq>(random: &mut Pcg64, count: usize, make: impl Fn(&mut Pcg64) -> T) -> Vec<T> {
     let mut drawn = Vec::with_capacity(count);
@@ -57,8 +67,42 @@ pub(super) fn distinct<T: PartialEq>(random: &mut Pcg64, count: usize, make: imp
     drawn
 }
 
+const CONSONANTS: [char; 14] = ['b', 'd', 'f', 'g', 'k', 'l', 'm', 'n', 'p', 'r', 's', 't', 'v', 'z'];
+const VOWELS: [char; 5] = ['a', 'e', 'i', 'o', 'u'];
+/// How many coded words there are.
+const CODED: u32 = 14 * 5 * 14 * 5 * 14;
+
+/// Words that can be pronounced but mean nothing, such as "bakot", without end; no two of the first 68,600 are equal.
+///
+/// All have five letters, so that none is a part of another.
+pub(super) fn coded(random: &mut Pcg64) -> impl Iterator<Item = String> + use<> {
+    let mut at = random.random_range(0..CODED);
+    let mut step = random.random_range(1..CODED);
+    // A step without a factor of 14 * 5 * 14 * 5 * 14 comes to every word before it comes back.
+    while [2, 5, 7].iter().any(|factor| step % factor == 0) {
+        step += 1;
+    }
+    std::iter::from_fn(move || {
+        at = (at + step) % CODED;
+        Some(coded_word(at))
+    })
+}
+
+fn coded_word(mut number: u32) -> String {
+    let letters: [&[char]; 5] = [&CONSONANTS, &VOWELS, &CONSONANTS, &VOWELS, &CONSONANTS];
+    let digit = |letters: &[char]| {
+        let count = letters.len() as u32;
+        let letter = letters[(number % count) as usize];
+        number /= count;
+        letter
+    };
+    letters.map(digit).iter().collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use rand::SeedableRng;
 
     use super::*;
@@ -80,6 +124,15 @@ mod tests {
             sorted.sort_unstable();
             sorted.dedup();
             assert_eq!(sorted.len(), words.len());
+        }
+    }
+
+    #[test]
+    fn coded_words_do_not_come_again() {
+        for seed in 0..3 {
+            let words: BTreeSet<String> = coded(&mut Pcg64::seed_from_u64(seed)).take(CODED as usize).collect();
+            assert_eq!(words.len(), CODED as usize);
+            assert!(words.iter().all(|word| word.len() == 5));
         }
     }
 

@@ -1,0 +1,183 @@
+//! What tasks there are, and what sets them apart.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rand_pcg::Pcg64;
+
+use super::draft::{Depth, Draft};
+use super::{
+    SyntheticError, code_completion, few_shot_classification, key_value, multi_key_needle, needle, passkey, ruler,
+    variable_tracking,
+};
+use crate::metrics::Metric;
+
+/// A kind of generated record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Task {
+    /// One number hidden in prose.
+    Passkey,
+    /// Several codes hidden in prose, each with its own key; one is asked for.
+    MultiKeyNeedle,
+    /// A long list of keys with their values; one value is asked for.
+    KeyValue,
+    /// Variables assigned to one another; all those that hold a given value are asked for.
+    VariableTracking,
+    /// Labelled texts, then one without its label.
+    FewShotClassification,
+    /// A Python module whose last line breaks off.
+    CodeCompletion,
+    /// One number hidden in prose, at every length and depth of a grid.
+    Needle,
+    /// RULER: one number, word or identifier hidden in prose.
+    RulerSingle,
+    /// RULER: one number among others that have other keys.
+    RulerMultiKey,
+    /// RULER: all numbers of one key.
+    RulerMultiValue,
+    /// RULER: the numbers of several keys.
+    RulerMultiQuery,
+    /// RULER: the words that occur most often in a list.
+    RulerCommonWords,
+    /// RULER: the most frequent words of a coded text.
+    RulerFrequentWords,
+}
+
+/// Names that stand for several tasks.
+const GROUPS: [(&str, &[Task]); 2] = [("all", &Task::ALL), ("ruler", &Task::RULER)];
+
+/// Names of groups and of tasks.
+pub(super) fn known_names() -> impl Iterator<Item = &'static str> {
+    GROUPS.into_iter().map(|(group, _)| group).chain(Task::EVERY.map(Task::name))
+}
+
+/// All that sets one task apart from the others; each task's file has one.
+pub(super) struct Definition {
+    pub(super) name: &'static str,
+    pub(super) template: &'static str,
+    pub(super) max_new_tokens: usize,
+    pub(super) metric: Metric,
+    pub(super) chat: bool,
+    pub(super) stops_at_newline: bool,
+    pub(super) language: &'static str,
+    pub(super) draft: fn(Pcg64, Depth) -> Draft,
+}
+
+impl Task {
+    /// What `all` stands for, in the order in which reports list them. Published runs rest on these six: later tasks have
+    /// names and groups of their own.
+    pub const ALL: [Task; 6] = [
+        Task::Passkey,
+        Task::MultiKeyNeedle,
+        Task::KeyValue,
+        Task::VariableTracking,
+        Task::FewShotClassification,
+        Task::CodeCompletion,
+    ];
+
+    /// What `ruler` stands for.
+    pub const RULER: [Task; 7] = [
+        Task::RulerSingle,
+        Task::RulerMultiKey,
+        Task::RulerMultiValue,
+        Task::RulerMultiQuery,
+        Task::VariableTracking,
+        Task::RulerCommonWords,
+        Task::RulerFrequentWords,
+    ];
+
+    /// Every task there is.
+    pub const EVERY: [Task; 13] = [
+        Task::Passkey,
+        Task::MultiKeyNeedle,
+        Task::KeyValue,
+        Task::VariableTracking,
+        Task::FewShotClassification,
+        Task::CodeCompletion,
+        Task::Needle,
+        Task::RulerSingle,
+        Task::RulerMultiKey,
+        Task::RulerMultiValue,
+        Task::RulerMultiQuery,
+        Task::RulerCommonWords,
+        Task::RulerFrequentWords,
+    ];
+
+    /// The tasks that a name in a configuration stands for: that of a task, `all` or `ruler`.
+    pub fn named(name: &str) -> Result<Vec<Task>, SyntheticError> {
+        match GROUPS.iter().find(|(group, _)| *group == name) {
+            Some((_, tasks)) => Ok(tasks.to_vec()),
+            None => Ok(vec![name.parse()?]),
+        }
+    }
+
+    /// Whether its records are a grid of lengths and depths, of [`generate_grid`].
+    pub fn is_grid(self) -> bool {
+        self == Task::Needle
+    }
+
+    pub(super) fn definition(self) -> Definition {
+        match self {
+            Task::Passkey => passkey::DEFINITION,
+            Task::MultiKeyNeedle => multi_key_needle::DEFINITION,
+            Task::KeyValue => key_value::DEFINITION,
+            Task::VariableTracking => variable_tracking::DEFINITION,
+            Task::FewShotClassification => few_shot_classification::DEFINITION,
+            Task::CodeCompletion => code_completion::DEFINITION,
+            Task::Needle => needle::DEFINITION,
+            Task::RulerSingle => ruler::needles::SINGLE,
+            Task::RulerMultiKey => ruler::needles::MULTI_KEY,
+            Task::RulerMultiValue => ruler::needles::MULTI_VALUE,
+            Task::RulerMultiQuery => ruler::needles::MULTI_QUERY,
+            Task::RulerCommonWords => ruler::common_words::DEFINITION,
+            Task::RulerFrequentWords => ruler::frequent_words::DEFINITION,
+        }
+    }
+
+    /// The task's name, as configuration files write it.
+    pub fn name(self) -> &'static str {
+        self.definition().name
+    }
+
+    /// The prompt, with `{context}` and `{input}` once each where the record's fields go.
+    pub fn template(self) -> &'static str {
+        self.definition().template
+    }
+
+    /// The most tokens to generate for an answer.
+    pub fn max_new_tokens(self) -> usize {
+        self.definition().max_new_tokens
+    }
+
+    /// How an answer is scored.
+    pub fn metric(self) -> Metric {
+        self.definition().metric
+    }
+
+    /// Whether the prompt goes through the model's chat template; otherwise the model continues it.
+    pub fn chat(self) -> bool {
+        self.definition().chat
+    }
+
+    /// Whether the answer ends at the first line break that follows it.
+    pub fn stops_at_newline(self) -> bool {
+        self.definition().stops_at_newline
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
+impl FromStr for Task {
+    type Err = SyntheticError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::EVERY
+            .into_iter()
+            .find(|task| task.name() == name)
+            .ok_or_else(|| SyntheticError::UnknownTask(name.to_owned()))
+    }
+}
