@@ -6,6 +6,7 @@
 //! versions that parity refers to are jieba 0.42.1, rouge 1.0.1 and fuzzywuzzy 0.18.0 without
 //! python-Levenshtein, under CPython 3.11.
 
+mod by_length;
 mod classification;
 mod code;
 mod python_text;
@@ -15,6 +16,7 @@ mod rouge;
 mod segmentation;
 mod sequence_matcher;
 
+pub use by_length::{BUCKETS, Bucket, bucket, by_length, mean_percent};
 pub use rouge::PYTHON_RECURSION_LIMIT;
 
 /// How a task's predictions are compared with its answers.

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::data::longbench::task_of_e;
+
 /// One cell of the matrix for one record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
@@ -214,8 +216,8 @@ impl RunStore {
         fs::write(&path, text).map_err(io(&path))
     }
 
-    /// Writes the predictions, instead of those of an earlier run, in LongBench's layout, `pred/<method>@<budget>/<task>.jsonl`, for `cokv score` and for
-    /// LongBench's own `eval.py`.
+    /// Writes the predictions, instead of those of an earlier run, in LongBench's layout, `pred/<method>@<budget>/<task>.jsonl`
+    /// and for LongBench-E `pred_e/<method>@<budget>/<task>.jsonl`, for `cokv score` and for LongBench's own `eval.py`.
     pub fn write_predictions(&self, rows: &[Row]) -> Result<(), StoreError> {
         let mut files: BTreeMap<String, String> = BTreeMap::new();
         for row in rows {
@@ -228,13 +230,18 @@ impl RunStore {
                 "length": row.length,
                 "_id": row.record,
             });
-            let file = files.entry(format!("pred/{}@{budget}/{}.jsonl", row.method, row.task)).or_default();
+            let (folder, task) = match task_of_e(&row.task) {
+                Some(task) => ("pred_e", task),
+                None => ("pred", row.task.as_str()),
+            };
+            let file = files.entry(format!("{folder}/{}@{budget}/{task}.jsonl", row.method)).or_default();
             file.push_str(&format!("{prediction}\n"));
         }
-        let folder = self.folder.join("pred");
-        match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&folder)(error)),
-            _ => {}
+        for folder in ["pred", "pred_e"].map(|name| self.folder.join(name)) {
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&folder)(error)),
+                _ => {}
+            }
         }
         files.iter().try_for_each(|(name, text)| self.write(name, text))
     }
@@ -314,6 +321,20 @@ pub(crate) mod tests {
         fs::write(&path, "somebody's notes").unwrap();
         assert!(matches!(RunStore::open(folder.path()), Err(StoreError::Damaged { line: 1, .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's notes");
+    }
+
+    #[test]
+    fn predictions_of_longbench_e_lie_where_eval_py_looks_for_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = RunStore::open(folder.path()).unwrap().store;
+        let of = |task: &str| Row { task: task.into(), ..row(task) };
+        store.write_predictions(&[of("qasper"), of("qasper_e"), of("narrativeqa_e")]).unwrap();
+        let there = |name: &str| folder.path().join(name).is_file();
+        assert!(there("pred/snapkv@64/qasper.jsonl") && there("pred_e/snapkv@64/qasper.jsonl"));
+        // No task of LongBench-E.
+        assert!(there("pred/snapkv@64/narrativeqa_e.jsonl") && !there("pred_e/snapkv@64/narrativeqa.jsonl"));
+        store.write_predictions(&[of("qasper")]).unwrap();
+        assert!(!folder.path().join("pred_e").exists(), "those of an earlier run");
     }
 
     #[test]
