@@ -207,7 +207,7 @@ fn mistakes_are_clear_errors_before_any_work() {
     fails(&format!("budgets = [1]\n[model]\nsource = 'smollm3'\n{full}"), "smollm2-135m-instruct");
     fails(&config("context_tokens = 10", full), "at least");
     fails(&config("tasks = ['passky']", full), "passky");
-    fails(&config("source = '/nowhere'", full), "/nowhere/config/dataset2prompt.json");
+    fails(&config("source = '/nowhere'", full), "`/nowhere` is no folder and no archive");
     fails(&config("context_tokens = 9000\nmax_prompt_tokens = 10000\ntasks = ['passkey']", full), "8192");
     fs::write(folder.path().join("cut.gguf"), b"GGUF\x03\0\0\0").unwrap();
     fails(&format!("budgets = [1]\n[model]\nsource = 'path:cut.gguf'\n{full}"), "cut.gguf");

@@ -127,8 +127,8 @@ pub enum DataError {
         /// What is wrong.
         message: String,
     },
-    /// A file could not be fetched.
-    #[error(transparent)]
+    /// LongBench's records could not be fetched.
+    #[error("{0}\nor download LongBench's data.zip with another machine, and name its path as the source of the data")]
     Fetch(#[from] SourceError),
     /// A configuration file of LongBench could not be fetched.
     #[error(
