@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use common::{METHODS, PASSKEY, cokv, config, rows_of, shared, stderr, stdout, wheel_source};
@@ -108,6 +109,39 @@ fn longbench_records_run_and_their_predictions_score() {
     }
 }
 
+/// LongBench-E out of an archive, with the configuration beside it.
+#[test]
+fn longbench_e_runs_from_an_archive() {
+    let Some(longbench) = shared("longbench-mini") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut zip = zip::ZipWriter::new(fs::File::create(folder.path().join("data.zip")).unwrap());
+    for name in ["trec", "trec_e"] {
+        zip.start_file(format!("data/{name}.jsonl"), zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(&fs::read(longbench.join("data/trec.jsonl")).unwrap()).unwrap();
+    }
+    zip.finish().unwrap();
+    fs::create_dir(folder.path().join("config")).unwrap();
+    for name in ["config/dataset2prompt.json", "config/dataset2maxlen.json"] {
+        fs::copy(longbench.join(name), folder.path().join(name)).unwrap();
+    }
+    let data = "source = 'data.zip'\ntasks = ['few-shot', 'all-e']\nrecords = 1\nmax_prompt_tokens = 101";
+    fs::write(folder.path().join("cokv.toml"), config(data, METHODS)).unwrap();
+    let table = stdout(&cokv(folder.path(), &["bench"]));
+    assert!(table.contains("trec_e"), "{table}");
+
+    let all = rows(folder.path());
+    let answer = |task: &str| all.iter().find(|row| row["task"] == task && row["budget"] == "32").unwrap().clone();
+    assert_eq!(answer("trec")["prediction"], answer("trec_e")["prediction"]);
+    let scores = stdout(&cokv(folder.path(), &["score", "runs/default/pred_e/snapkv@32", "--json"]));
+    let scores: Json = serde_json::from_str(&scores).unwrap();
+    let bucket = match answer("trec_e")["length"].as_u64().unwrap() {
+        0..4000 => "0-4k",
+        4000..8000 => "4-8k",
+        _ => "8k+",
+    };
+    assert_eq!(scores["trec"][bucket].as_f64(), answer("trec_e")["score"].as_f64().map(|score| score * 100.0));
+}
+
 #[test]
 fn published_predictions_score_as_published() {
     let Some(longbench) = shared("longbench-mini") else { return };
@@ -165,7 +199,7 @@ fn mistakes_are_clear_errors_before_any_work() {
     fails(&config("tasks = ['rulr']", full), "did you mean `ruler`?");
     fails(&config("tasks = ['needle']\ndepths = 0", full), "cokv.toml:6: `depths` is 0");
     fails(&config("tasks = ['ruler']\ncontext_lengths = [1000, 30]", full), "at least");
-    fails(&config("source = '/nowhere'", full), "/nowhere/config/dataset2prompt.json");
+    fails(&config("source = '/nowhere'", full), "`/nowhere` is no folder and no archive");
     fails(&config("context_tokens = 9000\nmax_prompt_tokens = 10000\ntasks = ['passkey']", full), "8192");
     fs::write(folder.path().join("cut.gguf"), b"GGUF\x03\0\0\0").unwrap();
     fails(&format!("budgets = [1]\n[model]\nsource = 'path:cut.gguf'\n{full}"), "cut.gguf");

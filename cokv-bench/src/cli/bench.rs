@@ -38,8 +38,11 @@ A configuration, with all defaults:
   weights = \"stored\"                     # or f32
   cache = \"f16\"                          # or f32, bf16
   [data]
-  source = \"synthetic\"                   # or a LongBench folder
-  tasks = [\"all\"]                        # or names; generated ones also: ruler (RULER's families), needle (a grid)
+  source = \"synthetic\"                   # or hub:THUDM/LongBench[@revision], its data.zip, or a LongBench folder
+  tasks = [\"all\"]                        # or names; generated ones also: ruler (RULER's families), needle (a grid);
+                                         # of LongBench also english, chinese, code, single-document-qa,
+                                         # multi-document-qa, summarization, few-shot, synthetic-tasks, and
+                                         # all-e or TASK_e of LongBench-E
   records = 8                            # of each task
   context_tokens = 1000                  # of a synthetic prompt
   # context_lengths = [500, 1000, 2000]  # instead of context_tokens: records of each length

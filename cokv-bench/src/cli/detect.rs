@@ -36,7 +36,7 @@ pub struct Arguments {
     /// How heads score
     #[arg(long)]
     kind: Kind,
-    /// Where records come from: synthetic, or a LongBench folder
+    /// Where records come from: synthetic, hub:THUDM/LongBench, or its archive or folder
     #[arg(long, default_value = SYNTHETIC)]
     data: String,
     /// Tasks whose answers stand in the text word for word

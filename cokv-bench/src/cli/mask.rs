@@ -43,7 +43,7 @@ pub struct Arguments {
     /// How many heads are masked; by default up to half of them, in eighths of that
     #[arg(long, value_delimiter = ',')]
     counts: Vec<usize>,
-    /// Where records come from: synthetic, or a LongBench folder
+    /// Where records come from: synthetic, hub:THUDM/LongBench, or its archive or folder
     #[arg(long, default_value = SYNTHETIC)]
     data: String,
     /// Tasks that utilities are averaged over

@@ -17,9 +17,9 @@ const GENERATED: [&str; 4] = ["context_tokens", "context_lengths", "depths", "se
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataSettings {
-    /// `synthetic`, or a LongBench folder.
+    /// `synthetic`, `hub:THUDM/LongBench`, LongBench's archive, or a LongBench folder.
     pub source: String,
-    /// Names of tasks, or `all`; of generated ones also `ruler`.
+    /// Names of tasks and of groups of tasks, such as `all`.
     pub tasks: Vec<String>,
     /// Records of each task.
     pub records: usize,

@@ -1,16 +1,20 @@
 //! What is asked of the model: records, and the tasks that they belong to.
 
-pub mod archive;
 pub mod longbench;
 mod split;
 mod suite;
 pub mod synthetic;
 
+use std::io;
+use std::path::Path;
+
+use cokv_models::source::SourceError;
 use serde::{Deserialize, Serialize};
 pub use split::Split;
 pub use suite::Suite;
 use thiserror::Error;
 
+use self::longbench::CONFIGURATION_VARIABLE;
 use crate::metrics::Metric;
 
 /// One question over one long text, with the fields of LongBench's data files.
@@ -113,7 +117,7 @@ pub enum DataError {
         /// The file.
         path: String,
         /// What the system said.
-        error: std::io::Error,
+        error: io::Error,
         /// What to do.
         hint: &'static str,
     },
@@ -135,6 +139,22 @@ pub enum DataError {
         /// What is wrong.
         message: String,
     },
+    /// LongBench's records could not be fetched.
+    #[error("{0}\nor download LongBench's data.zip with another machine, and name its path as the source of the data")]
+    Fetch(#[from] SourceError),
+    /// A configuration file of LongBench could not be fetched.
+    #[error(
+        "{reason}\n{path} is still missing: copy LongBench/config/{name} from https://github.com/THUDM/LongBench there, or \
+         name an address that has it in {CONFIGURATION_VARIABLE}"
+    )]
+    Configuration {
+        /// Where it belongs.
+        path: String,
+        /// Its name.
+        name: &'static str,
+        /// What happened.
+        reason: String,
+    },
     /// No task has this name.
     #[error("{0}")]
     UnknownTask(String),
@@ -144,6 +164,13 @@ pub enum DataError {
     /// The synthetic suite cannot be made so.
     #[error(transparent)]
     Synthetic(#[from] synthetic::SyntheticError),
+}
+
+impl DataError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.display().to_string();
+        move |error| DataError::Io { path, error, hint: "" }
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,6 @@
 //! The records that a configuration asks for, wherever they come from.
 
-use std::path::Path;
-
-use super::longbench::LongBench;
+use super::longbench::{Fetcher, Files, LongBench};
 use super::synthetic::{self, Task};
 use super::{DataError, TaskProtocol, TaskRecords};
 use crate::config::{DataSettings, SYNTHETIC};
@@ -15,12 +13,12 @@ const MOST_RECORDS: usize = 100_000;
 pub enum Suite {
     /// Generated tasks.
     Synthetic(Vec<Task>),
-    /// Records of a LongBench folder.
+    /// Records of LongBench.
     LongBench(Vec<TaskRecords>),
 }
 
 impl Suite {
-    /// Finds the tasks and reads what lies on disk. A task named twice is run once.
+    /// Finds the tasks, fetches what is not on disk, and reads it. A task named twice is run once.
     pub fn open(settings: &DataSettings) -> Result<Self, DataError> {
         if settings.source == SYNTHETIC {
             let mut tasks = Vec::new();
@@ -35,12 +33,8 @@ impl Suite {
             }
             return Ok(Suite::Synthetic(unique(tasks)));
         }
-        let folder = Path::new(&settings.source);
-        if !folder.exists() && strsim::jaro_winkler(&settings.source, SYNTHETIC) > 0.85 {
-            let message = format!("`{}` is no folder; did you mean `{SYNTHETIC}`?", settings.source);
-            return Err(DataError::Setting(message));
-        }
-        let longbench = LongBench::open(folder)?;
+        LongBench::check_names(&settings.tasks)?;
+        let longbench = LongBench::open(Files::find(&settings.source, &Fetcher::from_env())?)?;
         let tasks = unique(longbench.resolve(&settings.tasks)?);
         let records: Vec<TaskRecords> = tasks
             .iter()
@@ -134,7 +128,13 @@ mod tests {
         let error = |source: &str, tasks: &[&str]| Suite::open(&settings(source, tasks)).unwrap_err().to_string();
         assert!(error(SYNTHETIC, &["paskey"]).contains("did you mean `passkey`?"));
         assert!(error("sythetic", &["all"]).contains("did you mean `synthetic`?"));
-        assert!(error("/nowhere", &["all"]).contains("/nowhere/config/dataset2prompt.json"));
+        assert!(error("/nowhere", &["all"]).contains("`/nowhere` is no folder and no archive (a source is"));
+        assert!(error("THUDM/LongBench", &["all"]).contains("did you mean `hub:THUDM/LongBench`?"));
+        assert!(error("hub:LongBench", &["all"]).contains("write hub:THUDM/LongBench"));
+        assert!(
+            error("hub:THUDM/LongBench", &["tric"]).contains("did you mean `trec`?"),
+            "before the network is asked"
+        );
         let suite = Suite::open(&settings(SYNTHETIC, &["passkey"])).unwrap();
         let words = |text: &str| text.split(' ').count();
         let error = suite.tasks(&settings(SYNTHETIC, &["passkey"]), |_| 299, &words).unwrap_err().to_string();

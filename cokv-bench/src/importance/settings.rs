@@ -15,7 +15,7 @@ use crate::scores::HeadName;
 #[derive(Clone, Debug, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImportanceSettings {
-    /// Where records come from: synthetic, or a LongBench folder
+    /// Where records come from: synthetic, hub:THUDM/LongBench, or its archive or folder
     #[arg(id = "data", long = "data", value_name = "SOURCE", default_value = SYNTHETIC)]
     #[serde(rename = "data")]
     pub source: String,

@@ -6,6 +6,7 @@
 //! versions that parity refers to are jieba 0.42.1, rouge 1.0.1 and fuzzywuzzy 0.18.0 without
 //! python-Levenshtein, under CPython 3.11.
 
+mod by_length;
 mod classification;
 mod code;
 mod python_text;
@@ -16,6 +17,7 @@ mod segmentation;
 mod sequence_matcher;
 mod string_match;
 
+pub use by_length::{BUCKETS, Bucket, bucket, by_length, mean_percent};
 pub use rouge::PYTHON_RECURSION_LIMIT;
 pub use string_match::SEPARATOR;
 

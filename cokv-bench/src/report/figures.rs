@@ -1,14 +1,17 @@
 //! The pictures of a report.
 
+use std::collections::BTreeSet;
+
 use super::run::ModelRun;
 use super::{Figure, ReportError};
-use crate::run::{Cell, Kept, KeptCell, Manifest, Measure, STRETCHES, cells};
-use crate::scores::plot::{Scale, Series, heat_map, kept_map, line_chart};
+use crate::run::{Cell, Kept, KeptCell, Manifest, Measure, STRETCHES, cells, mean};
+use crate::scores::plot::{Scale, Series, heat_map, kept_map, line_chart, needle_map};
 
 /// All pictures of a run on one model.
 pub fn of_model(model: &ModelRun, record: Option<&str>) -> Result<Vec<Figure>, ReportError> {
     let cells = cells(&model.rows);
     let mut figures = curves(&cells)?;
+    figures.extend(needles(&cells)?);
     if let Some(manifest) = &model.manifest {
         figures.extend(head_scores(manifest)?);
         let kept: Vec<&Kept> = model.kept.iter().collect();
@@ -67,6 +70,41 @@ fn lines(cells: &[Cell<'_>], measure: Measure, x: &dyn Fn(&Cell<'_>) -> f64) -> 
         series.push(Series { name: "full".into(), points: vec![(low, full.mean), (high, full.mean)], band: None });
     }
     series
+}
+
+/// Where needles are found, for every cell whose rows have places.
+fn needles(cells: &[Cell<'_>]) -> Result<Vec<Figure>, ReportError> {
+    let places =
+        |cell: &Cell<'_>| cell.rows().filter_map(|row| row.place.map(|place| (place, row.score))).collect::<Vec<_>>();
+    let mut figures = Vec::new();
+    for cell in cells {
+        let places = places(cell);
+        if places.is_empty() {
+            continue;
+        }
+        let lengths: BTreeSet<usize> = places.iter().map(|(place, _)| place.context_tokens).collect();
+        let depths: BTreeSet<_> = places.iter().map(|(place, _)| place.depth_percent).collect();
+        let at = |length: usize, depth| {
+            let here =
+                places.iter().filter(|(place, _)| (place.context_tokens, place.depth_percent) == (length, depth));
+            mean(here.map(|(_, score)| 100.0 * score))
+        };
+        let scores: Vec<Vec<Option<f64>>> =
+            depths.iter().map(|&depth| lengths.iter().map(|&length| at(length, depth)).collect()).collect();
+        let names = |numbers: Vec<String>, unit: &str| numbers.into_iter().map(|n| n + unit).collect::<Vec<_>>();
+        let svg = needle_map(
+            &format!("{} at {}", cell.method, cell.budget),
+            &names(lengths.iter().map(ToString::to_string).collect(), ""),
+            &names(depths.iter().map(ToString::to_string).collect(), " %"),
+            &scores,
+        )?;
+        let caption = format!(
+            "Needles that {} finds at {}: scores from 0 (dark) to 100 (bright) by length of the prompt and depth of the needle.",
+            cell.method, cell.budget
+        );
+        figures.push(Figure { id: format!("needles-of-{}-{}", cell.method, cell.budget), caption, svg });
+    }
+    Ok(figures)
 }
 
 /// What each head is worth to each method; methods with the same scores share a picture.

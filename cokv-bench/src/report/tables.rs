@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use super::run::{LoadedRun, ModelRun};
 use super::{Table, TableCell};
+use crate::data::longbench;
+use crate::metrics::{BUCKETS, Bucket, by_length};
 use crate::run::memory::mebibytes;
 use crate::run::{Cell, Measure, Row, cells};
 
@@ -37,14 +39,14 @@ pub fn overview(runs: &[LoadedRun]) -> Table {
 pub fn of_model(model: &ModelRun) -> Vec<Table> {
     let cells = cells(&model.rows);
     let mut tables = vec![scores(&cells), by_task(&cells), damage(&cells)];
+    tables.extend(lengths(&cells));
     tables.push(cost(&model.rows));
     tables
 }
 
 /// Category of a task in LongBench's tables; others are of their own.
 fn category(task: &str) -> &'static str {
-    let _ = task;
-    "generated" // MERGE
+    longbench::category(task).map_or("generated", |category| category.name())
 }
 
 fn header(rest: impl IntoIterator<Item = String>) -> Vec<String> {
@@ -199,6 +201,29 @@ fn damage(cells: &[Cell<'_>]) -> Table {
         names: 2,
         rows: rows(cells, columns),
     }
+}
+
+/// LongBench-E's buckets, where its tasks were run.
+fn lengths(cells: &[Cell<'_>]) -> Option<Table> {
+    let of_e = |row: &&Row| longbench::task_of_e(&row.task).is_some();
+    let means = |cell: &Cell<'_>| {
+        let scored = cell.rows().filter(of_e).map(|row| (row.task.as_str(), row.length, row.score));
+        let tasks = by_length(scored);
+        [0, 1, 2].map(|place| {
+            let filled = tasks.values().map(|buckets: &[Bucket; 3]| buckets[place]).filter(|bucket| bucket.rows > 0);
+            let (sum, count) = filled.fold((0.0, 0), |(sum, count), bucket| (sum + bucket.score, count + 1));
+            TableCell::from(if count > 0 { Measure::Score.write(sum / f64::from(count)) } else { "–".into() })
+        })
+    };
+    cells.iter().any(|cell| cell.rows().any(|row| of_e(&row))).then(|| Table {
+        id: "lengths".into(),
+        title: "LongBench-E by length".into(),
+        caption: "Means of the tasks' scores over texts of fewer than 4,000, of fewer than 8,000, and of more words."
+            .into(),
+        header: header(BUCKETS.map(str::to_owned)),
+        names: 2,
+        rows: cells.iter().map(|cell| names(cell).into_iter().chain(means(cell)).collect()).collect(),
+    })
 }
 
 fn cost(rows: &[Row]) -> Table {

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::kept::{KEPT, Kept};
 use crate::data::Place;
+use crate::data::longbench::task_of_e;
 
 /// One cell of the matrix for one record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -305,7 +306,8 @@ impl RunStore {
     }
 
     /// Writes the predictions, instead of those of an earlier run, in LongBench's layout,
-    /// `pred/<model>__<method>@<budget>/<task>.jsonl`, for `cokv score` and for LongBench's own `eval.py`.
+    /// `pred/<model>__<method>@<budget>/<task>.jsonl` and for LongBench-E `pred_e/…`, for `cokv score` and for LongBench's
+    /// own `eval.py`.
     pub fn write_predictions(&self, rows: &[Row]) -> Result<(), StoreError> {
         let mut files: BTreeMap<String, String> = BTreeMap::new();
         for row in rows {
@@ -319,13 +321,19 @@ impl RunStore {
                 "length": row.length,
                 "_id": row.record,
             });
-            let file = files.entry(format!("pred/{model}__{}@{budget}/{}.jsonl", row.method, row.task)).or_default();
+            let (folder, task) = match task_of_e(&row.task) {
+                Some(task) => ("pred_e", task),
+                None => ("pred", row.task.as_str()),
+            };
+            let name = format!("{folder}/{model}__{}@{budget}/{task}.jsonl", row.method);
+            let file = files.entry(name).or_default();
             file.push_str(&format!("{prediction}\n"));
         }
-        let folder = self.folder.join("pred");
-        match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&folder)(error)),
-            _ => {}
+        for folder in ["pred", "pred_e"].map(|name| self.folder.join(name)) {
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&folder)(error)),
+                _ => {}
+            }
         }
         files.iter().try_for_each(|(name, text)| self.write(name, text))
     }
@@ -425,6 +433,20 @@ pub(crate) mod tests {
         let json = serde_json::to_value(&with).unwrap();
         assert_eq!(json["place"], serde_json::json!({"context_tokens": 2000, "depth_percent": 25}));
         assert_eq!(serde_json::from_value::<Row>(json).unwrap(), with);
+    }
+
+    #[test]
+    fn predictions_of_longbench_e_lie_where_eval_py_looks_for_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path()).unwrap().store;
+        let of = |task: &str| Row { task: task.into(), ..row(task) };
+        store.write_predictions(&[of("qasper"), of("qasper_e"), of("narrativeqa_e")]).unwrap();
+        let there = |name: &str| folder.path().join(name).is_file();
+        assert!(there("pred/m__snapkv@64/qasper.jsonl") && there("pred_e/m__snapkv@64/qasper.jsonl"));
+        // No task of LongBench-E.
+        assert!(there("pred/m__snapkv@64/narrativeqa_e.jsonl") && !there("pred_e/m__snapkv@64/narrativeqa.jsonl"));
+        store.write_predictions(&[of("qasper")]).unwrap();
+        assert!(!folder.path().join("pred_e").exists(), "those of an earlier run");
     }
 
     #[test]

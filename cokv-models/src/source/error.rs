@@ -84,7 +84,7 @@ pub enum SourceError {
 
     /// The hub refuses access (401 or 403).
     #[error(
-        "the hub refuses access to {repository} (status {status}): there is no such model, or it is private or gated; \
+        "the hub refuses access to {repository} (status {status}): there is no such repository, or it is private or gated; \
          check the name, accept its licence at {endpoint}/{repository}, and set HF_TOKEN to a token from {endpoint}/settings/tokens"
     )]
     HubDenied {
@@ -120,6 +120,15 @@ pub enum SourceError {
         reason: String,
         /// What to do.
         advice: String,
+    },
+
+    /// A file outside of the hub could not be read.
+    #[error("cannot read {address}: {reason}")]
+    Web {
+        /// The file's address.
+        address: String,
+        /// What happened, and what to do.
+        reason: String,
     },
 
     /// There is no Python to run pip with.

@@ -1,6 +1,8 @@
 //! Models of the Hugging Face hub, and the cache they share with the Python libraries.
 
 #[cfg(feature = "hub")]
+mod digest;
+#[cfg(feature = "hub")]
 mod download;
 
 use std::fmt;
@@ -10,6 +12,23 @@ use super::{FetchOptions, ModelFiles, SourceError, integrity, local};
 
 /// Files that a model may lack. They are small, and are fetched before the weights.
 const OPTIONAL: [&str; 3] = ["generation_config.json", "tokenizer_config.json", "chat_template.jinja"];
+
+/// What a repository holds, which decides where its files lie.
+#[derive(Clone, Copy)]
+enum Kind {
+    Model,
+    Dataset,
+}
+
+impl Kind {
+    /// What its folder in the cache begins with.
+    fn prefix(self) -> &'static str {
+        match self {
+            Kind::Model => "models--",
+            Kind::Dataset => "datasets--",
+        }
+    }
+}
 
 /// A repository of the Hugging Face hub, or one GGUF file in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +86,7 @@ impl HubSource {
     /// The cached files, if an earlier fetch went to its end. A branch is not looked up again, so that runs repeat;
     /// delete the repository's folder in the cache to have its newest state.
     pub(super) fn cached(&self, options: &FetchOptions) -> Option<Result<ModelFiles, SourceError>> {
-        let snapshot = self.snapshot(options)?;
+        let snapshot = self.snapshot(Kind::Model, options)?;
         let has_all = self.file.is_some()
             || OPTIONAL.iter().all(|name| snapshot.join(name).exists() || absence_marker(&snapshot, name).exists());
         if has_all { self.files_in(&snapshot) } else { None }
@@ -83,35 +102,46 @@ impl HubSource {
             self.download(options).err()
         };
         // Other programs leave models in this cache without the optional files: when no more can be had, that must do.
-        if let Some(files) = self.snapshot(options).and_then(|snapshot| self.files_in(&snapshot)) {
+        if let Some(files) = self.snapshot(Kind::Model, options).and_then(|snapshot| self.files_in(&snapshot)) {
             return files;
         }
         Err(failure.unwrap_or_else(|| {
             SourceError::unusable(
-                &self.cache_folder(options),
+                &self.cache_folder(Kind::Model, options),
                 "the download ended well, but the files are not where they belong",
                 "another program may be clearing this cache; run again",
             )
         }))
     }
 
-    /// One file of a dataset of this name, from the cache or downloaded into it.
+    /// One file of a dataset of this name, from the cache or downloaded into it. The folder that it lies in bears the
+    /// name of the dataset's commit.
     ///
     /// # Errors
     ///
     /// As [`Source::fetch`](super::Source::fetch).
-    #[cfg(feature = "hub")]
     pub fn fetch_dataset_file(&self, file: &str, options: &FetchOptions) -> Result<PathBuf, SourceError> {
+        if let Some(path) = self.dataset_file(file, options) {
+            return Ok(path);
+        }
+        if options.hub_offline {
+            return Err(SourceError::HubOffline { source_text: self.to_string(), cache: options.hub_cache.clone() });
+        }
+        self.download_dataset_file(file, options)
+    }
+
+    /// A file of a dataset that is in the cache.
+    fn dataset_file(&self, file: &str, options: &FetchOptions) -> Option<PathBuf> {
+        self.snapshot(Kind::Dataset, options).map(|snapshot| snapshot.join(file)).filter(|path| path.exists())
+    }
+
+    #[cfg(feature = "hub")]
+    fn download_dataset_file(&self, file: &str, options: &FetchOptions) -> Result<PathBuf, SourceError> {
         download::dataset_file(self, file, options)
     }
 
-    /// One file of a dataset of this name: this build has no hub client.
-    ///
-    /// # Errors
-    ///
-    /// Always.
     #[cfg(not(feature = "hub"))]
-    pub fn fetch_dataset_file(&self, _file: &str, _options: &FetchOptions) -> Result<PathBuf, SourceError> {
+    fn download_dataset_file(&self, _file: &str, _options: &FetchOptions) -> Result<PathBuf, SourceError> {
         Err(SourceError::HubDisabled { source_text: self.to_string() })
     }
 
@@ -137,13 +167,17 @@ impl HubSource {
         is_there.then(|| local::check_folder(snapshot).map(|()| ModelFiles::Folder(snapshot.to_owned())))
     }
 
-    fn cache_folder(&self, options: &FetchOptions) -> PathBuf {
-        options.hub_cache.join(format!("models--{}", self.repository.replace('/', "--")))
+    fn cache_folder(&self, kind: Kind, options: &FetchOptions) -> PathBuf {
+        options.hub_cache.join(self.cache_name(kind))
+    }
+
+    fn cache_name(&self, kind: Kind) -> String {
+        format!("{}{}", kind.prefix(), self.repository.replace('/', "--"))
     }
 
     /// The folder of the cached commit that the revision stands for.
-    fn snapshot(&self, options: &FetchOptions) -> Option<PathBuf> {
-        let repository = self.cache_folder(options);
+    fn snapshot(&self, kind: Kind, options: &FetchOptions) -> Option<PathBuf> {
+        let repository = self.cache_folder(kind, options);
         let commit = match std::fs::read_to_string(repository.join("refs").join(self.revision())) {
             Ok(commit) => commit.trim().to_owned(),
             // A commit needs no reference that leads to it.

@@ -11,6 +11,7 @@ mod lock;
 mod options;
 mod pip;
 mod preset;
+mod web;
 mod wheel;
 
 use std::fmt;
@@ -21,6 +22,7 @@ pub use error::SourceError;
 pub use hub::HubSource;
 pub use options::FetchOptions;
 pub use preset::{DEFAULT_MODEL, Preset, presets};
+pub use web::read_web_file;
 pub use wheel::{WheelPart, WheelSource};
 
 /// Where a model comes from, as written in a configuration.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How and where to fetch. [`FetchOptions::from_env`] is what users get; tests and embedders fill it in themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,13 +17,18 @@ pub struct FetchOptions {
     pub hub_token: Option<String>,
     /// Take models of the hub from the cache only.
     pub hub_offline: bool,
-    /// Where files out of wheels are kept.
-    pub wheel_cache: PathBuf,
+    /// cokv's own cache: files out of wheels in `wheels`, unpacked data sets beside it.
+    pub cache: PathBuf,
     /// The Python that runs pip; `None` tries `python3`, then `python`.
     pub python: Option<PathBuf>,
+    /// How long a server may stay silent in the middle of an answer. It has at most [`Self::PATIENCE_AT_START`] to begin.
+    pub patience: Duration,
 }
 
 impl FetchOptions {
+    /// How long a server may take until the first byte of an answer.
+    pub const PATIENCE_AT_START: Duration = Duration::from_secs(15);
+
     /// Settings from the environment, without progress display:
     ///
     /// | setting | from |
@@ -31,8 +37,9 @@ impl FetchOptions {
     /// | `hub_cache` | `HF_HUB_CACHE`, else `hub` in `HF_HOME`, else in `$XDG_CACHE_HOME/huggingface`, else in `~/.cache/huggingface` |
     /// | `hub_token` | `HF_TOKEN`, else the file `token` in `HF_HOME` that `hf auth login` leaves |
     /// | `hub_offline` | `HF_HUB_OFFLINE` is `1`, `on`, `yes` or `true` |
-    /// | `wheel_cache` | `wheels` in `COKV_CACHE`, else in `$XDG_CACHE_HOME/cokv`, else in `~/.cache/cokv` |
+    /// | `cache` | `COKV_CACHE`, else `$XDG_CACHE_HOME/cokv`, else `~/.cache/cokv` |
     /// | `python` | `COKV_PYTHON` |
+    /// | `patience` | always 60 seconds |
     ///
     /// Without a home folder, the system's folder for temporary files stands in for `~/.cache`.
     pub fn from_env() -> Self {
@@ -61,9 +68,16 @@ impl FetchOptions {
                 .filter(|token| !token.is_empty()),
             hub_offline: ["1", "on", "yes", "true"].contains(&offline.as_str()),
             hub_cache: path("HF_HUB_CACHE").unwrap_or_else(|| hub_home.join("hub")),
-            wheel_cache: path("COKV_CACHE").unwrap_or_else(|| user_cache.join("cokv")).join("wheels"),
+            cache: path("COKV_CACHE").unwrap_or_else(|| user_cache.join("cokv")),
             python: path("COKV_PYTHON"),
+            patience: Duration::from_secs(60),
         }
+    }
+
+    /// How long a server may take to begin an answer: never longer than later silences.
+    #[cfg(feature = "hub")]
+    pub(super) fn patience_at_start(&self) -> Duration {
+        self.patience.min(Self::PATIENCE_AT_START)
     }
 }
 
@@ -81,11 +95,11 @@ mod tests {
     fn the_nearest_variable_wins() {
         let set = options(&[("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/h"), ("COKV_CACHE", "/c")]);
         assert_eq!(set.hub_cache, PathBuf::from("/h/hub"));
-        assert_eq!(set.wheel_cache, PathBuf::from("/c/wheels"));
+        assert_eq!(set.cache, PathBuf::from("/c"));
 
         let set = options(&[("XDG_CACHE_HOME", "/x"), ("HF_HUB_CACHE", "/hc"), ("HF_HOME", "")]);
         assert_eq!(set.hub_cache, PathBuf::from("/hc"));
-        assert_eq!(set.wheel_cache, PathBuf::from("/x/cokv/wheels"));
+        assert_eq!(set.cache, PathBuf::from("/x/cokv"));
         assert_eq!(set.hub_endpoint, "https://huggingface.co");
     }
 

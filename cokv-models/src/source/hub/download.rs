@@ -1,39 +1,30 @@
 //! Downloads from the hub through the `hf-hub` crate.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::Duration;
 
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Repo, RepoType};
 use indicatif::ProgressBar;
 
-use super::{HubSource, OPTIONAL, absence_marker};
+use super::{HubSource, Kind, OPTIONAL, absence_marker, digest};
 use crate::source::{FetchOptions, SourceError, local, lock};
-
-/// How long the hub may take until a file's first byte, and then between two pieces of it.
-///
-/// hf-hub 0.5 builds its ureq agents with no timeout of any kind and takes no agent from outside, so that a network
-/// that swallows packets would hang it for minutes, and a stalled download for ever. Each download therefore runs on
-/// a thread of its own, which is given up when it stays silent.
-const PATIENCE_AT_START: Duration = Duration::from_secs(15);
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Brings the source's files into the hub's cache, those that are there already excepted.
 pub(super) fn download(source: &HubSource, options: &FetchOptions) -> Result<(), SourceError> {
-    let lock_name = format!("models--{}.cokv.lock", source.repository.replace('/', "--"));
-    let _lock = lock::acquire(&options.hub_cache.join(".locks").join(lock_name), options.progress)?;
-    let client = Client::new(source, RepoType::Model, options)?;
+    let _lock = lock(source, Kind::Model, options)?;
+    let client = Client::new(source, Kind::Model, options)?;
     if let Some(file) = &source.file {
-        let there = source.snapshot(options).is_some_and(|snapshot| snapshot.join(file).exists());
+        let there = source.snapshot(Kind::Model, options).is_some_and(|snapshot| snapshot.join(file).exists());
         return if there { Ok(()) } else { client.get(source.revision(), file).map(drop) };
     }
 
     // All files must be of one commit, even if the branch moves meanwhile: the first file tells which.
-    let snapshot = match source.snapshot(options).filter(|snapshot| snapshot.join(local::CONFIG).exists()) {
+    let snapshot = match source.snapshot(Kind::Model, options).filter(|snapshot| snapshot.join(local::CONFIG).exists())
+    {
         Some(snapshot) => snapshot,
         None => {
             let config = client.get(source.revision(), local::CONFIG)?;
@@ -60,16 +51,22 @@ pub(super) fn download(source: &HubSource, options: &FetchOptions) -> Result<(),
     }
 }
 
-/// One file of a dataset: the cached one, else a download.
+/// One file of a dataset, brought into the hub's cache.
 pub(super) fn dataset_file(source: &HubSource, file: &str, options: &FetchOptions) -> Result<PathBuf, SourceError> {
-    let repo = Repo::with_revision(source.repository.clone(), RepoType::Dataset, source.revision().to_owned());
-    if let Some(cached) = hf_hub::Cache::new(options.hub_cache.clone()).repo(repo).get(file) {
-        return Ok(cached);
+    let _lock = lock(source, Kind::Dataset, options)?;
+    // Another process may have fetched it while this one waited.
+    if let Some(path) = source.dataset_file(file, options) {
+        return Ok(path);
     }
-    if options.hub_offline {
-        return Err(SourceError::HubOffline { source_text: source.to_string(), cache: options.hub_cache.clone() });
-    }
-    Client::new(source, RepoType::Dataset, options)?.get(source.revision(), file)
+    let path = Client::new(source, Kind::Dataset, options)?.get(source.revision(), file)?;
+    digest::check(&path)?;
+    Ok(path)
+}
+
+/// Holds the repository against other processes that fetch it.
+fn lock(source: &HubSource, kind: Kind, options: &FetchOptions) -> Result<File, SourceError> {
+    let name = format!("{}.cokv.lock", source.cache_name(kind));
+    lock::acquire(&options.hub_cache.join(".locks").join(name), options.progress)
 }
 
 fn note_absence(marker: &Path) -> Result<(), SourceError> {
@@ -82,12 +79,12 @@ fn note_absence(marker: &Path) -> Result<(), SourceError> {
 struct Client<'a> {
     api: Api,
     source: &'a HubSource,
-    repo_type: RepoType,
+    kind: Kind,
     options: &'a FetchOptions,
 }
 
 impl<'a> Client<'a> {
-    fn new(source: &'a HubSource, repo_type: RepoType, options: &'a FetchOptions) -> Result<Self, SourceError> {
+    fn new(source: &'a HubSource, kind: Kind, options: &'a FetchOptions) -> Result<Self, SourceError> {
         let api = ApiBuilder::from_cache(hf_hub::Cache::new(options.hub_cache.clone()))
             .with_endpoint(options.hub_endpoint.clone())
             .with_token(options.hub_token.clone())
@@ -99,7 +96,7 @@ impl<'a> Client<'a> {
                 reason: error.to_string(),
                 advice: "check HF_ENDPOINT and HF_TOKEN".to_owned(),
             })?;
-        Ok(Self { api, source, repo_type, options })
+        Ok(Self { api, source, kind, options })
     }
 
     fn ensure(&self, snapshot: &Path, file: &str) -> Result<(), SourceError> {
@@ -115,8 +112,17 @@ impl<'a> Client<'a> {
         shards.iter().try_for_each(|shard| self.ensure(snapshot, shard))
     }
 
+    /// Downloads a file.
+    ///
+    /// hf-hub 0.5 builds its ureq agents with no timeout of any kind and takes no agent from outside, so that a network
+    /// that swallows packets would hang it for minutes, and a stalled download for ever. Each download therefore runs on
+    /// a thread of its own, which is given up when it stays silent.
     fn get(&self, revision: &str, file: &str) -> Result<PathBuf, SourceError> {
-        let repo = Repo::with_revision(self.source.repository.clone(), self.repo_type, revision.to_owned());
+        let repo_type = match self.kind {
+            Kind::Model => RepoType::Model,
+            Kind::Dataset => RepoType::Dataset,
+        };
+        let repo = Repo::with_revision(self.source.repository.clone(), repo_type, revision.to_owned());
         let repo = self.api.repo(repo);
         let name = file.to_owned();
         let bar = if self.options.progress { ProgressBar::new(0) } else { ProgressBar::hidden() };
@@ -128,15 +134,15 @@ impl<'a> Client<'a> {
             let _ = events.send(Event::Done(result));
         });
 
-        let mut patience = PATIENCE_AT_START;
+        let mut patience = self.options.patience_at_start();
         let result = loop {
             match received.recv_timeout(patience) {
-                Ok(Event::Progress) => patience = PATIENCE,
+                Ok(Event::Progress) => patience = self.options.patience,
                 Ok(Event::Done(result)) => break result.map_err(|error| self.explain(error, revision, file)),
                 Err(RecvTimeoutError::Timeout) => {
                     break Err(SourceError::HubUnreachable {
                         endpoint: self.options.hub_endpoint.clone(),
-                        reason: format!("nothing arrived for {} seconds", patience.as_secs()),
+                        reason: format!("nothing arrived for {patience:?}"),
                     });
                 }
                 Err(RecvTimeoutError::Disconnected) => {
@@ -165,12 +171,15 @@ impl<'a> Client<'a> {
 
     fn explain(&self, error: ApiError, revision: &str, file: &str) -> SourceError {
         let endpoint = self.options.hub_endpoint.clone();
-        let repository = self.source.repository.clone();
+        let repository = self.page();
         let partial = || {
-            format!("delete *.part in {} and run again", self.source.cache_folder(self.options).join("blobs").display())
+            format!(
+                "delete *.part in {} and run again",
+                self.source.cache_folder(self.kind, self.options).join("blobs").display()
+            )
         };
         match error {
-            ApiError::RequestError(error) => match http_status(&error.to_string()) {
+            ApiError::RequestError(error) => match http_status(&error) {
                 Some(status @ (401 | 403)) => SourceError::HubDenied { repository, status, endpoint },
                 Some(404) => SourceError::HubNotFound {
                     repository,
@@ -198,8 +207,16 @@ impl<'a> Client<'a> {
         }
     }
 
+    /// Where the repository's page is, below the hub's address.
+    fn page(&self) -> String {
+        match self.kind {
+            Kind::Model => self.source.repository.clone(),
+            Kind::Dataset => format!("datasets/{}", self.source.repository),
+        }
+    }
+
     fn advice_for_missing(&self, file: &str) -> String {
-        let page = format!("{}/{}", self.options.hub_endpoint, self.source.repository);
+        let page = format!("{}/{}", self.options.hub_endpoint, self.page());
         match file {
             local::CONFIG | local::WEIGHTS_INDEX => format!(
                 "check the name and the revision at {page}; if it holds GGUF files, name one: hub:{}/FILE.gguf",
@@ -211,10 +228,11 @@ impl<'a> Client<'a> {
     }
 }
 
-/// The status in ureq's message for an HTTP error. The number is not reachable otherwise without depending on the
-/// very version of ureq that hf-hub uses; the loopback tests would notice another wording.
-fn http_status(message: &str) -> Option<u16> {
-    message.strip_prefix("http status: ")?.parse().ok()
+fn http_status(error: &ureq::Error) -> Option<u16> {
+    match error {
+        ureq::Error::StatusCode(status) => Some(*status),
+        _ => None,
+    }
 }
 
 enum Event {
