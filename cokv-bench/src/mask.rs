@@ -1,10 +1,13 @@
 //! What is lost when the heads that some scores call strong, or weak, see only the end of the prompt (CoKV,
 //! arXiv 2502.17501, the experiments on masked heads).
 
+mod settings;
+
 use cokv_core::random::mix;
 use cokv_core::{Coalition, Game, GameError, Query};
 use cokv_shapley::statistics::mean;
 
+pub use self::settings::{MaskConfig, MaskSettings};
 use crate::scores::plot::Series;
 use crate::scores::statistics::descending;
 

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::data::{Record, TaskProtocol};
 use crate::fingerprint::{build, fingerprint};
-use crate::metrics;
+use crate::metrics::Metric;
 use crate::prompt::{self, Prompt};
 
 /// How a head scores.
@@ -81,14 +81,23 @@ impl Detection {
     ) -> String {
         let mut parts: Vec<String> = build().into();
         parts.push(format!("{self:?} {model} {held_as}"));
-        parts.push(format!("{} {:?} {}", protocol.name, protocol.metric, protocol.max_new_tokens));
-        parts.push(format!("{} {:?} {:?}", protocol.stops_at_newline, record.answers, record.all_classes));
+        parts.push(format!("{} {}", protocol.name, protocol.max_new_tokens));
+        parts.push(format!("{} {:?}", protocol.stops_at_newline, record.answers));
         parts.push(format!("{:?}", prompt.tokens));
         fingerprint(parts)
     }
 
-    /// Lets the model answer and looks at where every head attended meanwhile; none where the answer scores one half or
-    /// less, or is not in the prompt word for word.
+    /// How far the model's answer is the right one, from 0 to 1: HeadKV's filters, the ROUGE-1 recall where heads copy and
+    /// the F1 of question answering where they reason.
+    fn agreement(self, prediction: &str, answer: &str) -> f64 {
+        match self {
+            Self::HeadkvR => rouge_1_recall(prediction, answer),
+            Self::HeadkvR2 => Metric::QaF1.score(prediction, answer, &[]),
+        }
+    }
+
+    /// Lets the model answer and looks at where every head attended meanwhile; none where half of the answer or more is
+    /// wrong, or the right one is not in the prompt word for word.
     pub fn look(
         self,
         model: &LanguageModel,
@@ -104,9 +113,9 @@ impl Detection {
         drop(prefill);
         let said = answers.into_iter().next().unwrap_or_default();
         let prediction = model.tokenizer().decode(&said, true)?;
-        let Record { answers, all_classes, .. } = record;
-        let score = metrics::score_prediction(&protocol.name, protocol.metric, &prediction, answers, all_classes);
-        let Some(needle) = self.needle(model, prompt, answers)?.filter(|_| score > 0.5 && !said.is_empty()) else {
+        let answers = &record.answers;
+        let right = !said.is_empty() && answers.iter().any(|answer| self.agreement(&prediction, answer) > 0.5);
+        let Some(needle) = self.needle(model, prompt, answers)?.filter(|_| right) else {
             return Ok(None);
         };
         // The last token said was never a query.
@@ -185,6 +194,20 @@ pub fn mean_scores(layout: HeadLayout, detected: &[Detected]) -> Option<Vec<f64>
     (!told.is_empty()).then(|| (0..layout.layers * layout.query_heads).map(mean).collect())
 }
 
+/// The share of the answer's words that the prediction has too, each as often as it has it (Lin 2004). Words are runs of
+/// letters and digits, in lower case, as the package `rouge-score` takes them without stemming.
+fn rouge_1_recall(prediction: &str, answer: &str) -> f64 {
+    let words = |text: &str| -> Vec<String> {
+        let words = text.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        words.map(str::to_ascii_lowercase).collect()
+    };
+    let (mut said, wanted) = (words(prediction), words(answer));
+    let mut find =
+        |word: &&String| said.iter().position(|other| other == *word).map(|at| said.swap_remove(at)).is_some();
+    let found = wanted.iter().filter(|word| find(word)).count();
+    if wanted.is_empty() { 0.0 } else { found as f64 / wanted.len() as f64 }
+}
+
 /// What was found so far, a line for each record. An unfinished last line is written over.
 pub struct DetectionLog {
     path: String,
@@ -235,6 +258,17 @@ impl DetectionLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_count_as_headkv_counts_them() {
+        assert_eq!(rouge_1_recall("It is 7, seven: 7!", "seven 7"), 1.0);
+        assert_eq!(rouge_1_recall("seven", "Seven seven"), 0.5, "as often as it is said");
+        assert_eq!(rouge_1_recall("anything", ""), 0.0);
+        // Rambling on costs precision, which only reasoning asks for.
+        let rambling = "the code is red fox and then some more words";
+        assert!(Detection::HeadkvR.agreement(rambling, "red fox") > 0.5);
+        assert!(Detection::HeadkvR2.agreement(rambling, "red fox") < 0.5);
+    }
 
     #[test]
     fn copying_needs_the_needle_s_very_token() {

@@ -132,7 +132,11 @@ pub fn selection_fingerprint(config: &Config, model: &str) -> String {
     // Only where they are given, so that a selection made without them stays good.
     parts.extend(context_lengths.iter().map(|lengths| format!("{lengths:?}")));
     parts.extend(build());
-    parts.extend(variants.map(|variant| format!("{} {}", variant.settings, variant.method.definition())));
+    for variant in variants {
+        let own = variant.of_task.iter().map(|(task, method)| format!("{task} {}", method.definition()));
+        parts.push(format!("{} {}", variant.settings, variant.method.definition()));
+        parts.extend(own);
+    }
     parts.push(format!("{:?}", config.run.budgets));
     fingerprint(parts)
 }

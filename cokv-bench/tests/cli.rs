@@ -13,6 +13,13 @@ fn rows(folder: &Path) -> Vec<Json> {
     rows_of(&folder.join("runs/default/results.jsonl"))
 }
 
+/// Where a run has SnapKV's predictions at a budget of 32, whatever the model is called.
+fn prediction_folder(folder: &Path, kind: &str) -> String {
+    let all = fs::read_dir(folder.join("runs/default").join(kind)).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths = all.map(|path| path.to_str().unwrap().to_owned());
+    paths.find(|path| path.ends_with("__snapkv@32")).unwrap()
+}
+
 #[test]
 fn a_run_prints_its_table_and_resumes_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
@@ -97,10 +104,8 @@ fn longbench_records_run_and_their_predictions_score() {
     assert!(prompt_tokens("qasper") > prompt_tokens("trec") + 10);
 
     // Our predictions are in the layout that `cokv score`, and upstream's eval.py, read.
-    let mut predictions =
-        fs::read_dir(folder.path().join("runs/default/pred")).unwrap().map(|entry| entry.unwrap().path());
-    let predictions = predictions.find(|path| path.to_str().unwrap().ends_with("__snapkv@32")).unwrap();
-    let scores = stdout(&cokv(folder.path(), &["score", predictions.to_str().unwrap(), "--json"]));
+    let predictions = prediction_folder(folder.path(), "pred");
+    let scores = stdout(&cokv(folder.path(), &["score", &predictions, "--json"]));
     let scores: Json = serde_json::from_str(&scores).unwrap();
     for task in ["qasper", "trec"] {
         let row = all.iter().find(|row| row["task"] == task && row["budget"] == "32").unwrap();
@@ -132,7 +137,8 @@ fn longbench_e_runs_from_an_archive() {
     let all = rows(folder.path());
     let answer = |task: &str| all.iter().find(|row| row["task"] == task && row["budget"] == "32").unwrap().clone();
     assert_eq!(answer("trec")["prediction"], answer("trec_e")["prediction"]);
-    let scores = stdout(&cokv(folder.path(), &["score", "runs/default/pred_e/snapkv@32", "--json"]));
+    let predictions = prediction_folder(folder.path(), "pred_e");
+    let scores = stdout(&cokv(folder.path(), &["score", &predictions, "--json"]));
     let scores: Json = serde_json::from_str(&scores).unwrap();
     let bucket = match answer("trec_e")["length"].as_u64().unwrap() {
         0..4000 => "0-4k",
@@ -438,10 +444,17 @@ fn estimates_resume_merge_plan_and_run_as_a_method() {
         let fixed = ["mask", "--model", &source, "--task", "passkey", "--records", "2", "--context-tokens", "200"];
         cokv(path, &[&fixed[..], &["--scores", "a.scores.json", "--counts", "0,8,45"], rest].concat())
     };
-    let table = stdout(&mask(&["--svg", "mask.svg", "--csv", "mask.csv"]));
+    let table = stdout(&mask(&["--out", "masked"]));
     assert!(table.contains("| a, highest first ") && table.contains("| random "), "{table}");
-    assert_eq!(fs::read_to_string(path.join("mask.csv")).unwrap().lines().count(), 1 + 3 * 3);
-    assert!(fs::read_to_string(path.join("mask.svg")).unwrap().contains("<svg"));
+    assert_eq!(fs::read_to_string(path.join("masked/mask.csv")).unwrap().lines().count(), 1 + 3 * 3);
+    assert!(fs::read_to_string(path.join("masked/mask.svg")).unwrap().contains("<svg"));
+    let experiment = format!(
+        "name = 'm'\n[model]\nsource = '{source}'\n[mask]\ntasks = ['passkey']\nrecords = 2\ncontext_tokens = 200\n\
+         scores = ['a.scores.json']\ncounts = [0, 8, 45]\n"
+    );
+    fs::write(path.join("mask.toml"), experiment).unwrap();
+    assert_eq!(stdout(&cokv(path, &["mask", "--config", "mask.toml"])), table);
+    assert!(path.join("runs/m/mask.md").is_file());
     assert!(stderr(&mask(&["--data-seed", "1"])).contains("2 of the 2 records that it was made from"));
     assert!(stderr(&mask(&["--counts", "91"])).contains("91 heads cannot be masked, the model has 90"));
 

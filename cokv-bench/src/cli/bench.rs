@@ -162,13 +162,20 @@ fn one_model(
     store: &mut Option<RunStore>,
 ) -> Result<Option<Manifest>> {
     let mode = Mode { plan: arguments.plan, choosing: false, quiet: arguments.audience() != Audience::People };
-    let Ready { text, config, model, fingerprint, tasks, folder, selected, .. } =
+    let Ready { text, mut config, model, fingerprint, tasks, folder, selected, .. } =
         ready(&arguments.config, registry, mode, |config| {
             config.run.model = model.clone();
             Ok(())
         })?;
-    if let Some(selected) = &selected {
-        selected.check(&config, &fingerprint, &folder)?;
+    match &selected {
+        Some(selected) => selected.check(&config, &fingerprint, &folder)?,
+        None if arguments.plan => {
+            for column in config.columns.iter_mut().filter(|column| column.is_open()) {
+                eprintln!("settings of `{}` have to be chosen first, by cokv select", column.name);
+                column.variants.truncate(1);
+            }
+        }
+        None => {}
     }
     let preparing = bar(mode.quiet, "{wide_bar} {pos}/{len} prompts tokenised, {eta} left", 0);
     let matrix = Matrix::prepare(&config, tasks, &model, &fingerprint, selected.as_ref(), |done, of| {

@@ -21,9 +21,9 @@ use crate::scores::{GameStamp, ModelStamp, ScoreFile};
 /// Find the heads that retrieve, as HeadKV does
 ///
 /// The model answers questions about long texts, and every head is scored by where it attends meanwhile: to the token that
-/// is being copied (headkv-r), or to the answer (headkv-r2). Records whose answer gets half of its metric or less say nothing
-/// (HeadKV itself filters by ROUGE-1 recall and QA-F1). Every
-/// record is kept as it is done; a stopped or killed run goes on where it was.
+/// is being copied (headkv-r), or to the answer (headkv-r2). Records say nothing whose answer is right by half or less:
+/// by its ROUGE-1 recall for headkv-r, by the F1 of its words for headkv-r2, as HeadKV filters them. Every record is kept
+/// as it is done; a stopped or killed run goes on where it was.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -1,7 +1,7 @@
 //! `cokv mask`
 
-use std::collections::HashSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use cokv_core::Game;
@@ -10,13 +10,13 @@ use cokv_models::game::{GameRules, HeadMaskGame};
 use super::bar::bar;
 use super::estimate::stem;
 use super::load::{Loaded, load};
+use super::measure::{Wanted, measure};
 use super::output::print;
-use crate::calibration::{Calibration, UtilityChoice};
-use crate::config::{ModelSettings, SYNTHETIC, by_name, check_unseen};
-use crate::data::Split;
-use crate::importance::ImportanceSettings;
+use super::ready::Mode;
+use crate::calibration::Calibration;
+use crate::config::{ModelSettings, check_unseen};
 use crate::markdown;
-use crate::mask::{MaskCurve, MaskOrder, mask};
+use crate::mask::{MaskConfig, MaskCurve, MaskOrder, MaskSettings, mask};
 use crate::run::memory::bytes_for_a_game;
 use crate::scores::plot::{Scale, line_chart};
 use crate::scores::{FittedScores, ModelStamp, ScoreFile};
@@ -32,95 +32,83 @@ const RANDOM_ORDERS: usize = 8;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  cokv mask --task passkey --scores passkey.scores.json r2.scores.json --svg mask.svg
-  cokv mask --task passkey --scores key-value.scores.json --counts 4,8,16,32,45 --utility metric --csv mask.csv")]
+  cokv mask --task passkey --scores passkey.scores.json r2.scores.json --out passkey-mask
+  cokv mask --task passkey --scores key-value.scores.json --counts 4,8,16,32,45 --utility metric
+  cokv mask --config configs/experiments/mask-heads.toml
+
+A configuration has these options as keys of [mask], beside [model], and its scores may be measured on the way:
+  name = \"mask-passkey\"            # tables and charts are written to runs/mask-passkey
+  [mask]
+  tasks = [\"passkey\"]
+  [importance.cokv]                 # every such table is an order, beside the files under `scores`
+  tasks = [\"passkey\"]")]
 pub struct Arguments {
+    /// A TOML file instead of the options
+    #[arg(long, conflicts_with_all = ["scores", "tasks"])]
+    config: Option<PathBuf>,
     #[command(flatten)]
     model: ModelSettings,
-    /// Score files of this model's heads
-    #[arg(long, required = true, num_args = 1..)]
-    scores: Vec<PathBuf>,
-    /// How many heads are masked; by default up to half of them, in eighths of that
-    #[arg(long, value_delimiter = ',')]
-    counts: Vec<usize>,
-    /// Where records come from: synthetic, hub:THUDM/LongBench, or its archive or folder
-    #[arg(long, default_value = SYNTHETIC)]
-    data: String,
-    /// Tasks that utilities are averaged over
-    #[arg(long = "task", required = true)]
-    tasks: Vec<String>,
-    /// Records of each task
-    #[arg(long, default_value_t = 8)]
-    records: usize,
-    /// Tokens of a synthetic prompt
-    #[arg(long, default_value_t = 1000)]
-    context_tokens: usize,
-    /// Which synthetic records
-    #[arg(long, default_value_t = 0)]
-    data_seed: u64,
-    /// Which part of LongBench's records: test, validation or all
-    #[arg(long, value_parser = by_name::<Split>, default_value = "test")]
-    split: Split,
-    /// Longer prompts lose their middle
+    #[command(flatten)]
+    settings: MaskSettings,
+    /// Write the table, the curves as CSV, and a chart into this folder
     #[arg(long)]
-    max_prompt_tokens: Option<usize>,
-    /// answer-probability, log-likelihood, agreement or metric
-    #[arg(long, value_parser = by_name::<UtilityChoice>, default_value_t = UtilityChoice::default())]
-    utility: UtilityChoice,
-    /// Last prompt tokens that a masked head sees
-    #[arg(long, default_value_t = 8)]
-    window: usize,
-    /// Write the curves as a chart
-    #[arg(long)]
-    svg: Option<PathBuf>,
-    /// Write the curves as numbers
-    #[arg(long)]
-    csv: Option<PathBuf>,
+    out: Option<PathBuf>,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let settings = ImportanceSettings {
-        source: arguments.data.clone(),
-        tasks: arguments.tasks.clone(),
-        records: arguments.records,
-        context_tokens: arguments.context_tokens,
-        data_seed: arguments.data_seed,
-        split: arguments.split,
-        max_prompt_tokens: arguments.max_prompt_tokens,
-        ..ImportanceSettings::default()
+    let MaskConfig { model: model_settings, settings, importance, folder } = match &arguments.config {
+        Some(path) => {
+            let file = path.display().to_string();
+            let text = std::fs::read_to_string(path).with_context(|| file.clone())?;
+            let config = MaskConfig::parse(&file, &text)?;
+            MaskConfig { folder: arguments.out.clone().or(config.folder), ..config }
+        }
+        None => MaskConfig {
+            model: arguments.model.clone(),
+            settings: arguments.settings.clone(),
+            importance: BTreeMap::new(),
+            folder: arguments.out.clone(),
+        },
     };
-    settings.check().map_err(|(key, message)| anyhow!("--{}: {message}", key.replace('_', "-")))?;
-    let Loaded { model, fingerprint } = load(&arguments.model)?;
+    let records = settings.records();
+    records.check().map_err(|(key, message)| anyhow!("--{}: {message}", key.replace('_', "-")))?;
+    let Loaded { model, fingerprint } = load(&model_settings)?;
     let layout = model.config().layout;
-    let stamp = ModelStamp::of(&arguments.model.source, &fingerprint, layout);
+    let stamp = ModelStamp::of(&model_settings.source, &fingerprint, layout);
     let heads = layout.heads();
-    let counts: Vec<usize> = match arguments.counts.is_empty() {
+    let counts: Vec<usize> = match settings.counts.is_empty() {
         true => (0..=8).map(|eighth| eighth * (heads / 2) / 8).collect(),
-        false => arguments.counts.clone(),
+        false => settings.counts.clone(),
     };
     if let Some(count) = counts.iter().find(|&&count| count > heads) {
-        bail!("--counts: {count} heads cannot be masked, the model has {heads}");
+        bail!("{count} heads cannot be masked, the model has {heads}");
     }
 
-    let rules = GameRules { window: arguments.window, memory_bytes: bytes_for_a_game(), ..GameRules::default() };
-    let calibration = Calibration::open(&model, &settings.data(), arguments.utility, &rules, settings.answer_tokens)?;
+    let rules = GameRules { window: settings.window, memory_bytes: bytes_for_a_game(), ..GameRules::default() };
+    let calibration = Calibration::open(&model, &records.data(), settings.utility, &rules, records.answer_tokens)?;
     calibration.notices.iter().for_each(|notice| eprintln!("note: {notice}"));
     let played: HashSet<String> = calibration.seen().into_iter().collect();
     let mut orders = Vec::new();
-    for path in &arguments.scores {
+    for path in &settings.scores {
         let FittedScores { scores, seen, notice } = ScoreFile::read_for(path, &stamp)?;
         check_unseen(&path.display().to_string(), &seen, &played)?;
         notice.iter().for_each(|notice| eprintln!("note: {notice}"));
         orders.extend(MaskOrder::of_scores(&stem(path, ".scores.json"), scores.values()));
     }
+    let wanted: Vec<Wanted> = importance.into_iter().map(|(name, importance)| ((name, None), importance)).collect();
+    let mode = Mode { plan: false, choosing: false, quiet: false };
+    let scores = Path::new("runs/importance");
+    for ((name, _), scores) in measure(&wanted, scores, &model, &stamp, &model_settings.held_as(), &played, mode)? {
+        orders.extend(MaskOrder::of_scores(&name, scores.values()));
+    }
     orders.extend(MaskOrder::random(heads, RANDOM_ORDERS, 0));
 
-    let records = calibration.game_records();
-    let tokens: usize = records.iter().map(|record| record.prompt.len()).sum();
+    let prompts = calibration.game_records();
+    let tokens: usize = prompts.iter().map(|record| record.prompt.len()).sum();
     let bar = bar(false, "{msg} {wide_bar} {pos}/{len}, {eta} left", tokens);
     bar.set_message("prefill, tokens");
-    let utility = calibration.utility(arguments.utility, &model);
-    let mut game = HeadMaskGame::prepare(&model, records, utility, rules, |done| bar.set_position(done.tokens as u64))?;
+    let utility = calibration.utility(settings.utility, &model);
+    let mut game = HeadMaskGame::prepare(&model, prompts, utility, rules, |done| bar.set_position(done.tokens as u64))?;
     bar.set_message("masking, records");
     bar.set_length(game.instances() as u64);
     bar.set_position(0);
@@ -128,25 +116,33 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         mask(&mut game, &orders, &counts, |done| bar.set_position(done as u64)).map_err(|error| anyhow!(error))?;
     bar.finish_and_clear();
 
-    let title = format!("{} by masked heads, {}", arguments.utility, arguments.tasks.join(", "));
-    if let Some(path) = &arguments.svg {
+    let title = format!("{} by masked heads, {}", settings.utility, settings.tasks.join(", "));
+    let table = table(&title, &counts, &curves);
+    if let Some(folder) = &folder {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).with_context(|| path.display().to_string())
+        };
         let series: Vec<_> = curves.iter().map(MaskCurve::series).collect();
-        let chart = line_chart(&title, "masked heads", arguments.utility.name(), &series, Scale::Linear)?;
-        std::fs::write(path, chart).with_context(|| path.display().to_string())?;
-    }
-    if let Some(path) = &arguments.csv {
+        write("mask.svg", &line_chart(&title, "masked heads", settings.utility.name(), &series, Scale::Linear)?)?;
         let rows = curves.iter().flat_map(|curve| {
             curve.points.iter().map(|(masked, utility)| format!("\"{}\",{masked},{utility}\n", curve.name))
         });
-        let text = "order,masked,utility\n".to_owned() + &rows.collect::<String>();
-        std::fs::write(path, text).with_context(|| path.display().to_string())?;
+        write("mask.csv", &("order,masked,utility\n".to_owned() + &rows.collect::<String>()))?;
+        write("mask.md", &format!("{table}\n"))?;
+        eprintln!("mask.md, mask.csv and mask.svg are in {}", folder.display());
     }
+    print(&table)
+}
+
+fn table(title: &str, counts: &[usize], curves: &[MaskCurve]) -> String {
     let header: Vec<String> =
-        std::iter::once(title).chain(counts.iter().map(|count| format!("{count} masked"))).collect();
+        std::iter::once(title.to_owned()).chain(counts.iter().map(|count| format!("{count} masked"))).collect();
     let mut table = markdown::table(header, 1);
-    for curve in &curves {
+    for curve in curves {
         let utilities = curve.points.iter().map(|(_, utility)| format!("{utility:.3}"));
         table.add_row(std::iter::once(curve.name.clone()).chain(utilities));
     }
-    print(&markdown::text(&table))
+    markdown::text(&table)
 }

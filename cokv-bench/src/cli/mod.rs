@@ -13,6 +13,7 @@ mod inspect;
 mod interrupt;
 mod load;
 mod mask;
+mod measure;
 mod method;
 mod methods;
 mod output;

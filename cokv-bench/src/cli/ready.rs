@@ -3,19 +3,16 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use cokv_core::{HeadScores, Registry};
 use cokv_models::LanguageModel;
-use cokv_shapley::Shard;
 
 use super::load::{Loaded, load};
-use super::watcher::Teller;
+use super::measure::{Wanted, measure};
 use crate::config::{Column, Config, Measured, check_unseen};
 use crate::data::{Suite, TaskRecords};
-use crate::importance::{Estimation, Importance};
 use crate::run::tasks;
-use crate::scores::show::summary;
-use crate::scores::{ModelStamp, ScoreFile};
+use crate::scores::ModelStamp;
 use crate::selection::{FILE, Selected};
 
 /// What a command does with a configuration beside running it.
@@ -72,14 +69,14 @@ pub fn ready(
     }
     let forbidden = if mode.choosing { &HashSet::new() } else { &tested };
     let names: Vec<String> = tasks.iter().map(|task| task.protocol.name.clone()).collect();
-    let measured = measure(&mut config, &model, &stamp, &names, forbidden, mode)?;
+    let measured = measure_used(&mut config, &model, &stamp, &names, forbidden, mode)?;
     let notices = config.fit_to(&stamp, &names, &measured, forbidden)?;
     notices.iter().for_each(|notice| eprintln!("note: {notice}"));
     Ok(Ready { text, config, model, fingerprint, tasks, tested, folder, selected })
 }
 
-/// Head scores of the importance tables that methods use: as measured before, or measured now. A plan measures nothing.
-fn measure(
+/// Head scores of the importance tables that methods use.
+fn measure_used(
     config: &mut Config,
     model: &LanguageModel,
     stamp: &ModelStamp,
@@ -88,11 +85,10 @@ fn measure(
     mode: Mode,
 ) -> Result<Measured> {
     let used = config.importance_used();
-    let mut measured = Measured::new();
     if used.is_empty() {
-        return Ok(measured);
+        return Ok(Measured::new());
     }
-    let mut wanted: Vec<((String, Option<String>), Importance)> = Vec::new();
+    let mut wanted: Vec<Wanted> = Vec::new();
     for name in used {
         let importance = &config.importance[&name];
         match importance.per_task {
@@ -107,43 +103,5 @@ fn measure(
     let made_up = HeadScores::new(layout, (0..layout.heads()).map(|head| head as f64).collect())?;
     config.fit_to(stamp, tasks, &wanted.iter().map(|(key, _)| (key.clone(), made_up.clone())).collect(), forbidden)?;
     let folder = config.run.run.folder.join("importance");
-    let mut teller = Teller::new(mode.quiet)?;
-    let mut estimations = Vec::with_capacity(wanted.len());
-    for (key, importance) in &wanted {
-        let title = title(key);
-        let estimation = Estimation::prepare(importance, model, stamp.clone(), &config.run.model.held_as())
-            .with_context(|| title.clone())?;
-        check_unseen(&title, estimation.seen(), forbidden)?;
-        estimations.push((key, title, estimation));
-    }
-    for (key, title, estimation) in estimations {
-        let (samples, scores) = estimation.fingerprints();
-        let name = &key.0;
-        let scores = folder.join(format!("{name}-{scores}.scores.json"));
-        let file = if scores.exists() {
-            ScoreFile::read(&scores)?
-        } else if mode.plan {
-            eprintln!("{title} has to be measured first");
-            continue;
-        } else {
-            std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-            eprintln!("{title} is measured; scores will be in {}", scores.display());
-            let samples = folder.join(format!("{name}-{samples}.samples.jsonl"));
-            let played = estimation.play(&samples, Shard::WHOLE, &mut teller);
-            teller.clear();
-            let Some(estimated) = played.with_context(|| title.clone())? else {
-                bail!("stopped; what was played is in {}; the same command goes on", samples.display());
-            };
-            estimated.scores.write(&scores)?;
-            eprintln!("{}", summary(&estimated.scores));
-            estimated.scores
-        };
-        measured.insert(key.clone(), file.head_scores(stamp).map_err(|problem| problem.at(&scores))?);
-    }
-    Ok(measured)
-}
-
-/// What errors and progress call an importance table.
-fn title((name, task): &(String, Option<String>)) -> String {
-    task.as_ref().map_or(format!("[importance.{name}]"), |task| format!("[importance.{name}] on {task}"))
+    measure(&wanted, &folder, model, stamp, &config.run.model.held_as(), forbidden, mode)
 }

@@ -1,0 +1,70 @@
+//! `[importance.NAME]` tables, measured when they are first needed.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use cokv_models::LanguageModel;
+use cokv_shapley::Shard;
+
+use super::ready::Mode;
+use super::watcher::Teller;
+use crate::config::{Measured, check_unseen};
+use crate::importance::{Estimation, Importance};
+use crate::scores::show::summary;
+use crate::scores::{ModelStamp, ScoreFile};
+
+/// What is to be measured: the table's name, the task where every task has scores of its own, and how.
+pub type Wanted = ((String, Option<String>), Importance);
+
+/// Head scores as measured before, where the folder has them, or measured now. A plan measures nothing.
+pub fn measure(
+    wanted: &[Wanted],
+    folder: &Path,
+    model: &LanguageModel,
+    stamp: &ModelStamp,
+    held_as: &str,
+    forbidden: &HashSet<String>,
+    mode: Mode,
+) -> Result<Measured> {
+    let mut measured = Measured::new();
+    let mut teller = Teller::new(mode.quiet)?;
+    let mut estimations = Vec::with_capacity(wanted.len());
+    for (key, importance) in wanted {
+        let title = title(key);
+        let estimation =
+            Estimation::prepare(importance, model, stamp.clone(), held_as).with_context(|| title.clone())?;
+        check_unseen(&title, estimation.seen(), forbidden)?;
+        estimations.push((key, title, estimation));
+    }
+    for (key, title, estimation) in estimations {
+        let (samples, scores) = estimation.fingerprints();
+        let name = &key.0;
+        let scores = folder.join(format!("{name}-{scores}.scores.json"));
+        let file = if scores.exists() {
+            ScoreFile::read(&scores)?
+        } else if mode.plan {
+            eprintln!("{title} has to be measured first");
+            continue;
+        } else {
+            std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+            eprintln!("{title} is measured; scores will be in {}", scores.display());
+            let samples = folder.join(format!("{name}-{samples}.samples.jsonl"));
+            let played = estimation.play(&samples, Shard::WHOLE, &mut teller);
+            teller.clear();
+            let Some(estimated) = played.with_context(|| title.clone())? else {
+                bail!("stopped; what was played is in {}; the same command goes on", samples.display());
+            };
+            estimated.scores.write(&scores)?;
+            eprintln!("{}", summary(&estimated.scores));
+            estimated.scores
+        };
+        measured.insert(key.clone(), file.head_scores(stamp).map_err(|problem| problem.at(&scores))?);
+    }
+    Ok(measured)
+}
+
+/// What errors and progress call an importance table.
+fn title((name, task): &(String, Option<String>)) -> String {
+    task.as_ref().map_or(format!("[importance.{name}]"), |task| format!("[importance.{name}] on {task}"))
+}

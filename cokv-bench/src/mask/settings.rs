@@ -1,0 +1,153 @@
+//! What is masked on which records: the keys of `[mask]` are the options of `cokv mask`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use cokv_core::{ConfigError, ConfigTable};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::calibration::UtilityChoice;
+use crate::config::{ModelSettings, SYNTHETIC, by_name};
+use crate::data::Split;
+use crate::importance::{Importance, ImportanceSettings};
+
+/// Which heads are masked, and where it is seen.
+#[derive(Clone, Debug, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
+pub struct MaskSettings {
+    /// Score files of this model's heads
+    #[arg(long, num_args = 1.., required_unless_present = "config")]
+    pub scores: Vec<PathBuf>,
+    /// How many heads are masked; by default up to half of them, in eighths of that
+    #[arg(long, value_delimiter = ',')]
+    pub counts: Vec<usize>,
+    /// Where records come from: synthetic, hub:THUDM/LongBench, or its archive or folder
+    #[arg(id = "data", long = "data", value_name = "SOURCE", default_value = SYNTHETIC)]
+    #[serde(rename = "data")]
+    pub source: String,
+    /// Tasks that utilities are averaged over
+    #[arg(long = "task", value_name = "TASK", required_unless_present = "config")]
+    pub tasks: Vec<String>,
+    /// Records of each task
+    #[arg(long, default_value_t = MaskSettings::default().records)]
+    pub records: usize,
+    /// Tokens of a synthetic prompt
+    #[arg(long, default_value_t = MaskSettings::default().context_tokens)]
+    pub context_tokens: usize,
+    /// Which synthetic records
+    #[arg(long, default_value_t = 0)]
+    pub data_seed: u64,
+    /// Which part of LongBench's records: test, validation or all
+    #[arg(long, value_parser = by_name::<Split>, default_value = "test")]
+    pub split: Split,
+    /// Longer prompts lose their middle
+    #[arg(long)]
+    pub max_prompt_tokens: Option<usize>,
+    /// answer-probability, log-likelihood, agreement or metric
+    #[arg(long, value_parser = by_name::<UtilityChoice>, default_value_t = UtilityChoice::default())]
+    pub utility: UtilityChoice,
+    /// Last prompt tokens that a masked head sees
+    #[arg(long, default_value_t = MaskSettings::default().window)]
+    pub window: usize,
+}
+
+impl Default for MaskSettings {
+    fn default() -> Self {
+        Self {
+            scores: Vec::new(),
+            counts: Vec::new(),
+            source: SYNTHETIC.into(),
+            tasks: Vec::new(),
+            records: 8,
+            context_tokens: 1000,
+            data_seed: 0,
+            split: Split::Test,
+            max_prompt_tokens: None,
+            utility: UtilityChoice::default(),
+            window: 8,
+        }
+    }
+}
+
+impl MaskSettings {
+    /// The records, as an importance would ask for them.
+    pub fn records(&self) -> ImportanceSettings {
+        ImportanceSettings {
+            source: self.source.clone(),
+            tasks: self.tasks.clone(),
+            records: self.records,
+            context_tokens: self.context_tokens,
+            data_seed: self.data_seed,
+            split: self.split,
+            max_prompt_tokens: self.max_prompt_tokens,
+            ..ImportanceSettings::default()
+        }
+    }
+}
+
+/// A whole experiment.
+pub struct MaskConfig {
+    /// The model.
+    pub model: ModelSettings,
+    /// What is masked.
+    pub settings: MaskSettings,
+    /// Scores that are measured; each gives orders, as score files do.
+    pub importance: BTreeMap<String, Importance>,
+    /// Where the results are written, if anywhere.
+    pub folder: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TopLevel {
+    name: String,
+    #[serde(default, rename = "model")]
+    _model: IgnoredAny,
+    #[serde(default, rename = "mask")]
+    _mask: IgnoredAny,
+    #[serde(default, rename = "importance")]
+    _importance: IgnoredAny,
+}
+
+impl MaskConfig {
+    /// Reads a configuration; `file` is what errors call it.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
+        let mut table = ConfigTable::parse(file, text)?;
+        let mut importance = BTreeMap::new();
+        for (name, table) in table.take_named_tables("importance")? {
+            importance.insert(name, Importance::read(table)?);
+        }
+        let (model, mask) = (table.take_table("model")?, table.take_table("mask")?);
+        let TopLevel { name, .. } = table.read()?;
+        let settings: MaskSettings = mask.read()?;
+        if settings.scores.is_empty() && importance.is_empty() {
+            return Err(mask.error("no order to mask in: list files under `scores`, or add [importance.NAME] tables"));
+        }
+        settings.records().check().map_err(|(key, message)| mask.error_at(key, message))?;
+        Ok(Self { model: model.read()?, settings, importance, folder: Some(Path::new("runs").join(name)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_experiment_reads() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/experiments/mask-heads.toml");
+        let config = MaskConfig::parse(file, &std::fs::read_to_string(file).unwrap()).unwrap();
+        assert!(!config.importance.is_empty());
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        let error = |text: &str| MaskConfig::parse("m.toml", text).err().unwrap().to_string();
+        assert!(
+            error("name = 'x'\n[mask]\ntask = ['passkey']")
+                .contains("m.toml:3: unknown key `task`; did you mean `tasks`?")
+        );
+        assert!(error("name = 'x'\n[mask]\ntasks = ['passkey']").contains("m.toml:2: no order to mask in"));
+        assert!(error("name = 'x'\n[mask]\nscores = ['a']").contains("m.toml:2: no task"));
+    }
+}
