@@ -23,23 +23,37 @@ impl Estimate {
     /// asked. Differences of pairs make it the paired bootstrap. None where there is no member; groups without members do
     /// not count.
     ///
+    /// Of n members n - 1 are drawn, which makes the interval as wide as it should be where groups are small (McCarthy and
+    /// Snowden 1985). Groups of one, which say nothing of their spread, are drawn from one another; where there is one
+    /// member in all, the ends are NaN.
+    ///
     /// The same numbers give the same interval: resamples are drawn with a fixed seed.
     pub fn of_groups(groups: &[Vec<f64>]) -> Option<Self> {
-        let groups: Vec<&Vec<f64>> = groups.iter().filter(|group| !group.is_empty()).collect();
+        let groups: Vec<&[f64]> = groups.iter().map(Vec::as_slice).filter(|group| !group.is_empty()).collect();
+        let average = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         if groups.is_empty() {
             return None;
         }
-        let mean_of = |draw: &mut dyn FnMut(&[f64]) -> f64| {
-            groups.iter().map(|group| draw(group)).sum::<f64>() / groups.len() as f64
-        };
-        let mean = mean_of(&mut |group| group.iter().sum::<f64>() / group.len() as f64);
+        let mean = average(&groups.iter().map(|group| average(group)).collect::<Vec<_>>());
+        let (singles, groups): (Vec<&[f64]>, Vec<&[f64]>) = groups.into_iter().partition(|group| group.len() == 1);
+        let singles = singles.concat();
+        if groups.is_empty() && singles.len() == 1 {
+            return Some(Self { mean, low: f64::NAN, high: f64::NAN });
+        }
         let mut random = Pcg64::seed_from_u64(0);
+        let mut drawn = |members: &[f64], count: usize| {
+            let sum: f64 = (0..count).map(|_| members[random.random_range(0..members.len())]).sum();
+            sum / count as f64
+        };
+        let weight = (groups.len() + singles.len()) as f64;
         let mut resampled: Vec<f64> = (0..RESAMPLES)
             .map(|_| {
-                mean_of(&mut |group| {
-                    let drawn = (0..group.len()).map(|_| group[random.random_range(0..group.len())]);
-                    drawn.sum::<f64>() / group.len() as f64
-                })
+                let of_groups: f64 = groups.iter().map(|group| drawn(group, group.len() - 1)).sum();
+                let of_singles = match singles.len() {
+                    0 => 0.0,
+                    count => drawn(&singles, (count - 1).max(1)) * count as f64,
+                };
+                (of_groups + of_singles) / weight
             })
             .collect();
         resampled.sort_by(f64::total_cmp);
@@ -51,11 +65,6 @@ impl Estimate {
     pub fn excludes_zero(&self) -> bool {
         self.low > 0.0 || self.high < 0.0
     }
-
-    /// In another unit.
-    pub fn times(self, factor: f64) -> Self {
-        Self { mean: self.mean * factor, low: self.low * factor, high: self.high * factor }
-    }
 }
 
 #[cfg(test)]
@@ -64,7 +73,7 @@ mod tests {
 
     #[test]
     fn groups_weigh_the_same_whatever_their_size() {
-        let estimate = Estimate::of_groups(&[vec![1.0; 9], vec![0.0], vec![]]).unwrap();
+        let estimate = Estimate::of_groups(&[vec![1.0; 9], vec![0.0; 2], vec![]]).unwrap();
         assert_eq!(estimate, Estimate { mean: 0.5, low: 0.5, high: 0.5 });
         assert_eq!(Estimate::of_groups(&[vec![], vec![]]), None);
     }
@@ -79,6 +88,19 @@ mod tests {
             (low - (0.5 - 1.96 * 0.025)).abs() < 0.005 && (high - (0.5 + 1.96 * 0.025)).abs() < 0.005,
             "{low} {high}"
         );
+    }
+
+    #[test]
+    fn small_groups_are_not_taken_for_sure() {
+        // Pairs of 0 and 1 have a standard deviation of 0.71; the mean of 100 pairs one of 0.05.
+        let Estimate { low, high, .. } = Estimate::of_groups(&vec![vec![0.0, 1.0]; 100]).unwrap();
+        assert!((low - 0.4).abs() < 0.015 && (high - 0.6).abs() < 0.015, "{low} {high}");
+        // So does that of 200 groups of one, which are told apart from nothing but one another.
+        let singles: Vec<Vec<f64>> = (0..200).map(|place| vec![f64::from(place % 2)]).collect();
+        let Estimate { low, high, .. } = Estimate::of_groups(&singles).unwrap();
+        assert!((low - 0.43).abs() < 0.015 && (high - 0.57).abs() < 0.015, "{low} {high}");
+        let one = Estimate::of_groups(&[vec![1.0]]).unwrap();
+        assert!(one.mean == 1.0 && one.low.is_nan() && !one.excludes_zero());
     }
 
     #[test]
