@@ -24,7 +24,6 @@ use indicatif::HumanDuration;
 pub use self::error::ImportanceError;
 pub use self::settings::ImportanceSettings;
 use crate::calibration::{Calibration, score_file};
-use crate::config::SYNTHETIC;
 use crate::fingerprint::fingerprint;
 use crate::run::memory::bytes_for_a_game;
 use crate::scores::{GameStamp, ModelStamp, ScoreFile};
@@ -56,14 +55,6 @@ impl Importance {
         if per_task {
             // Until the tasks are known.
             settings.tasks = vec!["all".into()];
-        }
-        let (foreign, kind): (&[&str], _) = match settings.source == SYNTHETIC {
-            true => (&["split"], "LongBench"),
-            false => (&["context_tokens", "data_seed"], "synthetic data"),
-        };
-        if let Some(key) = foreign.iter().find(|key| table.contains(key)) {
-            let message = format!("`{key}` is for {kind} and contradicts data = \"{}\"", settings.source);
-            return Err(table.error_at(key, message));
         }
         settings.check().map_err(|(key, message)| table.error_at(key, message))?;
         Ok(Self { settings, estimator: estimator.into(), per_task })

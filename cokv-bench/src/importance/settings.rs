@@ -25,15 +25,16 @@ pub struct ImportanceSettings {
     /// Records of each task
     #[arg(long, default_value_t = ImportanceSettings::default().records)]
     pub records: usize,
-    /// Tokens of a synthetic prompt
-    #[arg(long, default_value_t = ImportanceSettings::default().context_tokens)]
-    pub context_tokens: usize,
-    /// Which synthetic records; benchmarks use 0, so that calibration sees none of theirs
-    #[arg(long, default_value_t = ImportanceSettings::default().data_seed)]
-    pub data_seed: u64,
-    /// Which part of LongBench's records: validation, test or all. CoKV's split, 30 or 50 records of each task
-    #[arg(long, value_parser = by_name::<Split>, default_value = "validation")]
-    pub split: Split,
+    /// Tokens of a synthetic prompt; 1000 where nothing is said
+    #[arg(long)]
+    pub context_tokens: Option<usize>,
+    /// Which synthetic records; 1 where nothing is said. Benchmarks use 0, so that calibration sees none of theirs
+    #[arg(long)]
+    pub data_seed: Option<u64>,
+    /// Which part of LongBench's records: validation (where nothing is said), test or all. CoKV's split, 30 or 50 records of
+    /// each task are for validation
+    #[arg(long, value_parser = by_name::<Split>)]
+    pub split: Option<Split>,
     /// Longer prompts lose their middle
     #[arg(long)]
     pub max_prompt_tokens: Option<usize>,
@@ -90,9 +91,9 @@ impl Default for ImportanceSettings {
             source: SYNTHETIC.into(),
             tasks: Vec::new(),
             records: 16,
-            context_tokens: 1000,
-            data_seed: 1,
-            split: Split::Validation,
+            context_tokens: None,
+            data_seed: None,
+            split: None,
             max_prompt_tokens: None,
             utility: UtilityChoice::default(),
             window: 8,
@@ -123,6 +124,14 @@ impl ImportanceSettings {
         positive("batch", self.batch)?;
         positive("answer_tokens", self.answer_tokens)?;
         positive("records_per_pair", self.records_per_pair)?;
+        let foreign = match self.source == SYNTHETIC {
+            true => [("split", self.split.is_some()), ("", false)],
+            false => [("context_tokens", self.context_tokens.is_some()), ("data_seed", self.data_seed.is_some())],
+        };
+        if let Some((key, _)) = foreign.iter().find(|(_, given)| *given) {
+            let kind = if self.source == SYNTHETIC { "LongBench" } else { "synthetic data" };
+            return Err((key, format!("`{key}` is for {kind} and contradicts data = \"{}\"", self.source)));
+        }
         if let Some(limit @ 0..2) = self.max_prompt_tokens {
             return Err((
                 "max_prompt_tokens",
@@ -157,9 +166,9 @@ impl ImportanceSettings {
             source: self.source.clone(),
             tasks: self.tasks.clone(),
             records: self.records,
-            context_tokens: self.context_tokens,
-            seed: self.data_seed,
-            split: if self.source == SYNTHETIC { Split::All } else { self.split },
+            context_tokens: self.context_tokens.unwrap_or(1000),
+            seed: self.data_seed.unwrap_or(1),
+            split: self.split.unwrap_or(if self.source == SYNTHETIC { Split::All } else { Split::Validation }),
             max_prompt_tokens: self.max_prompt_tokens,
             ..DataSettings::default()
         }
@@ -169,4 +178,25 @@ impl ImportanceSettings {
 /// A design is written in a word or two here; in a log it is a table.
 fn written_design<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Design>, D::Error> {
     String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_mean_nothing_for_the_data_are_refused() {
+        let tasks = || vec!["passkey".to_owned()];
+        let refused = |settings: ImportanceSettings| settings.check().unwrap_err();
+        let split = ImportanceSettings { tasks: tasks(), split: Some(Split::Test), ..Default::default() };
+        assert_eq!(refused(split).0, "split");
+        let longbench = ImportanceSettings { tasks: tasks(), source: "x".into(), ..Default::default() };
+        let (key, message) = refused(ImportanceSettings { context_tokens: Some(500), ..longbench.clone() });
+        assert_eq!(
+            (key, message.as_str()),
+            ("context_tokens", "`context_tokens` is for synthetic data and contradicts data = \"x\"")
+        );
+        assert_eq!(refused(ImportanceSettings { data_seed: Some(1), ..longbench.clone() }).0, "data_seed");
+        assert!(longbench.check().is_ok());
+    }
 }

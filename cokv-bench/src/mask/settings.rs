@@ -32,15 +32,15 @@ pub struct MaskSettings {
     /// Records of each task
     #[arg(long, default_value_t = MaskSettings::default().records)]
     pub records: usize,
-    /// Tokens of a synthetic prompt
-    #[arg(long, default_value_t = MaskSettings::default().context_tokens)]
-    pub context_tokens: usize,
-    /// Which synthetic records
-    #[arg(long, default_value_t = 0)]
-    pub data_seed: u64,
-    /// Which part of LongBench's records: test, validation or all
-    #[arg(long, value_parser = by_name::<Split>, default_value = "test")]
-    pub split: Split,
+    /// Tokens of a synthetic prompt; 1000 where nothing is said
+    #[arg(long)]
+    pub context_tokens: Option<usize>,
+    /// Which synthetic records; 0 where nothing is said
+    #[arg(long)]
+    pub data_seed: Option<u64>,
+    /// Which part of LongBench's records: test (where nothing is said), validation or all
+    #[arg(long, value_parser = by_name::<Split>)]
+    pub split: Option<Split>,
     /// Longer prompts lose their middle
     #[arg(long)]
     pub max_prompt_tokens: Option<usize>,
@@ -60,9 +60,9 @@ impl Default for MaskSettings {
             source: SYNTHETIC.into(),
             tasks: Vec::new(),
             records: 8,
-            context_tokens: 1000,
-            data_seed: 0,
-            split: Split::Test,
+            context_tokens: None,
+            data_seed: None,
+            split: None,
             max_prompt_tokens: None,
             utility: UtilityChoice::default(),
             window: 8,
@@ -73,13 +73,14 @@ impl Default for MaskSettings {
 impl MaskSettings {
     /// The records, as an importance would ask for them.
     pub fn records(&self) -> ImportanceSettings {
+        let synthetic = self.source == SYNTHETIC;
         ImportanceSettings {
             source: self.source.clone(),
             tasks: self.tasks.clone(),
             records: self.records,
             context_tokens: self.context_tokens,
-            data_seed: self.data_seed,
-            split: self.split,
+            data_seed: self.data_seed.or(synthetic.then_some(0)),
+            split: self.split.or((!synthetic).then_some(Split::Test)),
             max_prompt_tokens: self.max_prompt_tokens,
             ..ImportanceSettings::default()
         }
