@@ -52,7 +52,7 @@ fn lines(cells: &[Cell<'_>], measure: Measure, x: &dyn Fn(&Cell<'_>) -> f64) -> 
     let mut series: Vec<Series> = Vec::new();
     for cell in cells.iter().filter(|cell| cell.budget != "full") {
         let Some(estimate) = cell.estimate(measure) else { continue };
-        let point = (x(cell), estimate.mean);
+        let point = (three_digits(x(cell)), estimate.mean);
         match series.iter_mut().find(|line| line.name == cell.method) {
             Some(line) => line.points.push(point),
             None => series.push(Series { name: cell.method.into(), points: vec![point], band: None }),
@@ -70,6 +70,11 @@ fn lines(cells: &[Cell<'_>], measure: Measure, x: &dyn Fn(&Cell<'_>) -> f64) -> 
         series.push(Series { name: "full".into(), points: vec![(low, full.mean), (high, full.mean)], band: None });
     }
     series
+}
+
+/// A number as an axis should say it.
+fn three_digits(x: f64) -> f64 {
+    format!("{x:.2e}").parse().unwrap_or(x)
 }
 
 /// Where needles are found, for every cell whose rows have places.
@@ -184,8 +189,8 @@ fn positions(manifest: &Manifest, kept: &Kept) -> Result<Vec<Figure>, ReportErro
         let shares: Vec<Vec<f64>> =
             cell.heads.iter().map(|head| head.iter().flat_map(|tokens| [share(tokens); 3]).collect()).collect();
         let caption = format!(
-            "Where the tokens lie that {method} keeps at {budget}: {}, record {}, {} tokens. A row is a KV head, the darker \
-             the more of a stretch is kept.",
+            "Where the tokens lie that {method} keeps at {budget}: {}, record {}, {} tokens. A row is a KV head, its \
+             colour the stronger the more of a stretch is kept.",
             kept.task, kept.record, kept.prompt_tokens
         );
         let title = format!("{method} at {budget}");

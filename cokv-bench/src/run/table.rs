@@ -61,8 +61,11 @@ mod tests {
     #[test]
     fn models_are_named_where_there_are_several() {
         let first = Row { score: 0.625, divergence: Some(0.5), ..row("x") };
+        let second = Row { record: "2".into(), ..first.clone() };
+        let text = tables(&[first.clone(), second]);
+        assert!(text.starts_with("| method ") && text.contains(" 62.5 |") && text.contains("62.5 … 62.5"), "{text}");
         let text = tables(std::slice::from_ref(&first));
-        assert!(text.starts_with("| method ") && text.contains("| 62.5 |") && text.contains("62.5 … 62.5"), "{text}");
+        assert!(!text.contains("…"), "one record has no interval: {text}");
         let text = tables(&[first, Row { model: "n".into(), ..row("y") }]);
         assert!(text.starts_with("| model ") && text.contains("| n "), "{text}");
     }
