@@ -71,6 +71,11 @@ fn build(features: Option<String>) -> Result<PathBuf> {
         .arg(&target)
         .args(["--config", "build.rustflags=[\"-Ctarget-cpu=native\"]"])
         .args(features.map(|features| format!("--features={features}")));
+    // For the environment that runs write down; an archive without history has none.
+    let commit = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root()).output();
+    if let Ok(commit) = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()) {
+        build.env("COKV_COMMIT", commit);
+    }
     if !target.join("release/cokv").exists() {
         eprintln!("building cokv for this machine's processor; the first build takes some minutes");
     }

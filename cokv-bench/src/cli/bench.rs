@@ -15,7 +15,7 @@ use super::progress::{Audience, Progress};
 use super::ready::{Mode, Ready, ready};
 use crate::config::{Config, ModelSettings};
 use crate::fingerprint::build;
-use crate::run::memory::{available_bytes, mebibytes, peak_resident_bytes, processor};
+use crate::run::memory::{available_bytes, free_disk_bytes, mebibytes, peak_resident_bytes, processor};
 use crate::run::{
     Ended, Manifest, ManifestMethod, Matrix, Measure, Opened, Plan, Results, Row, RunStore, cells, tables,
 };
@@ -196,7 +196,7 @@ fn one_model(
             );
         }
         print(&text)?;
-        enough_memory(&plan)?;
+        enough_room(&plan, &folder)?;
         return Ok(Some(Manifest::default()));
     }
     let store = match store {
@@ -204,7 +204,7 @@ fn one_model(
         None => store.insert(open(&folder, shard)?),
     };
     let plan = matrix.plan(store.results(), shard);
-    enough_memory(&plan)?;
+    enough_room(&plan, &folder)?;
     match arguments.audience() {
         Audience::Machine => {
             let (prompts, done, cells) = (plan.prompts, plan.done, plan.cells);
@@ -237,19 +237,30 @@ fn one_model(
     Ok(Some(manifest))
 }
 
-/// Refuses a plan that would be ended by the system halfway.
-fn enough_memory(plan: &Plan) -> Result<()> {
-    if let Some(free) = available_bytes().filter(|&free| plan.bytes as u64 > free) {
+/// Refuses a plan that the system would end halfway.
+fn enough_room(plan: &Plan, folder: &Path) -> Result<()> {
+    let Plan { cells, prompts, done, bytes, .. } = *plan;
+    if let Some(free) = available_bytes().filter(|&free| bytes as u64 > free) {
         bail!(
-            "a prompt with its {} cells takes {}, and {} are free: run fewer budgets or methods at a time, or shorter prompts \
-             (max_prompt_tokens)",
-            plan.cells,
-            mebibytes(plan.bytes as u64),
+            "a prompt with its {cells} cells takes {}, and {} are free: run fewer budgets or methods at a time, or shorter \
+             prompts (max_prompt_tokens)",
+            mebibytes(bytes as u64),
             mebibytes(free)
+        );
+    }
+    let rows = ((prompts - done) * cells) as u64 * ROW_BYTES;
+    if let Some(free) = free_disk_bytes(folder).filter(|&free| rows > free) {
+        let (rows, free) = (mebibytes(rows), mebibytes(free));
+        bail!(
+            "{}: the rows may take {rows}, and {free} are free; make room, or choose another `folder`",
+            folder.display()
         );
     }
     Ok(())
 }
+
+/// About what a row takes on disk, its prediction included.
+const ROW_BYTES: u64 = 2048;
 
 /// Opens a run's folder and says what was mended.
 pub(super) fn open(folder: &Path, shard: Shard) -> Result<RunStore> {
@@ -323,6 +334,8 @@ fn environment(config: &Config) -> Result<String> {
     let environment = json!({
         "cokv": env!("CARGO_PKG_VERSION"),
         "build": build(),
+        // Set by cargo xtask.
+        "commit": option_env!("COKV_COMMIT"),
         "settings": serde_json::to_value(&config.run)?,
         "system": std::env::consts::OS,
         "architecture": std::env::consts::ARCH,

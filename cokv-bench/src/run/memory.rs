@@ -1,4 +1,6 @@
-//! How much memory the process has taken, and how much there is.
+//! How much memory the process has taken, and how much of memory and disk there is.
+
+use std::path::Path;
 
 /// Peak resident memory in bytes, where the system tells (Linux).
 pub fn peak_resident_bytes() -> Option<u64> {
@@ -14,6 +16,20 @@ pub fn bytes_for_a_game() -> Option<u64> {
 /// Memory that the machine could give, in bytes, where the system tells (Linux).
 pub fn available_bytes() -> Option<u64> {
     field("/proc/meminfo", "MemAvailable:")
+}
+
+/// Bytes that can still be written where a folder is, or will be; none where the system does not tell.
+#[cfg(unix)]
+pub fn free_disk_bytes(folder: &Path) -> Option<u64> {
+    let there = std::path::absolute(folder).ok()?;
+    let disk = there.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok())?;
+    Some(disk.f_bavail * disk.f_frsize)
+}
+
+/// Bytes that can still be written where a folder is, or will be; none where the system does not tell.
+#[cfg(not(unix))]
+pub fn free_disk_bytes(_folder: &Path) -> Option<u64> {
+    None
 }
 
 /// The processor's name, where the system tells (Linux).
@@ -35,4 +51,14 @@ fn field(file: &str, name: &str) -> Option<u64> {
 pub fn mebibytes(bytes: u64) -> String {
     let mib = bytes as f64 / f64::from(1 << 20);
     if mib < 10.0 { format!("{mib:.2} MiB") } else { format!("{mib:.0} MiB") }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_disk_of_a_folder_that_is_not_there_yet_is_that_of_its_parent() {
+        assert_eq!(free_disk_bytes(Path::new("/nowhere/at/all")).map(|bytes| bytes > 0), Some(true));
+    }
 }
