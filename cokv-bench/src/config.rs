@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use self::columns::{Column, Measured, MethodError, ScoreSource, Variant, check_unseen};
 pub use self::data::{DataSettings, SYNTHETIC};
 use crate::importance::Importance;
+use crate::run::file_name;
 
 /// Everything but the methods, defaults filled in.
 #[derive(Clone, Debug, Serialize)]
@@ -80,6 +81,12 @@ impl Default for ModelSettings {
     }
 }
 
+/// Whether a name can be that of files and folders.
+pub(crate) fn names_file(name: &str) -> bool {
+    let safe = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    !name.is_empty() && name.chars().all(safe) && !name.starts_with('.')
+}
+
 /// Reads a value by its name in TOML files.
 pub(crate) fn by_name<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     T::deserialize(StrDeserializer::<serde::de::value::Error>::new(text)).map_err(|error| error.to_string())
@@ -122,8 +129,6 @@ impl Config {
         let mut table = ConfigTable::parse(file, text)?;
         let tables = table.take_tables("method")?;
         let mut importance = BTreeMap::new();
-        let safe = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let names_file = |name: &str| !name.is_empty() && name.chars().all(safe) && !name.starts_with('.');
         for (name, table) in table.take_named_tables("importance")? {
             if !names_file(&name) {
                 let message = format!("`{name}` cannot name files: use letters, digits, `-`, `_` and `.`");
@@ -154,8 +159,10 @@ impl Config {
         let mut several: Vec<ModelSettings> = Vec::new();
         for table in models {
             let model: ModelSettings = table.read()?;
-            if several.iter().any(|other| other.source == model.source) {
-                return Err(table.error_at("source", format!("the model `{}` is listed twice", model.source)));
+            if several.iter().any(|other| file_name(&other.source) == file_name(&model.source)) {
+                let message =
+                    format!("the model `{}` is listed twice, or its files would have another's name", model.source);
+                return Err(table.error_at("source", message));
             }
             several.push(model);
         }
@@ -172,6 +179,11 @@ impl Config {
                 return Err(table.error(message));
             }
             columns.push(column);
+        }
+        if let Some(open) = columns.iter().find(|column| column.is_open()).filter(|_| several.len() > 1) {
+            let message =
+                format!("`{}` has settings to choose, which is done for one model: name one [model]", open.name);
+            return Err(table.error(message));
         }
         Ok(Self { run, models: several, columns, importance })
     }
@@ -214,6 +226,9 @@ mod tests {
         assert!(error(&longbench).contains(":4: `seed` is for synthetic data and contradicts source = \"x\""));
         let twice = format!("budgets = [1]\n[[model]]\nsource = 'x'\n[[model]]\nsource = 'x'\n{method}");
         assert!(error(&twice).contains(":5: the model `x` is listed twice"), "{}", error(&twice));
+        let choice = "[[method]]\ncompressor = 'snapkv'\nallocator = 'ada-kv'\nselect = { floor = [0, 1] }";
+        let several = format!("budgets = [1]\n[[model]]\nsource = 'x'\n[[model]]\nsource = 'y'\n{choice}");
+        assert!(error(&several).contains("which is done for one model"), "{}", error(&several));
         assert!(error("budgets = [1]").contains("no method"));
         assert!(error(method).contains("no budget: write, for example"));
         assert!(error(&format!("budgets = [1, '1 tokens']\n{method}")).contains(":1: the budget `1` is listed twice"));

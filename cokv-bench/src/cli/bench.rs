@@ -1,10 +1,12 @@
 //! `cokv bench`
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use cokv_core::{HeadLayout, Method, Registry};
+use cokv_models::source::Source;
 use cokv_shapley::Shard;
 use indicatif::HumanDuration;
 use serde_json::{Value as Json, json};
@@ -17,13 +19,13 @@ use crate::config::{Config, ModelSettings};
 use crate::fingerprint::build;
 use crate::run::memory::{available_bytes, free_disk_bytes, mebibytes, peak_resident_bytes, processor};
 use crate::run::{
-    Ended, Manifest, ManifestMethod, Matrix, Measure, Opened, Plan, Results, Row, RunStore, cells, tables,
+    Ended, MODELS, Manifest, ManifestMethod, Matrix, Measure, Opened, Plan, Results, Row, RunStore, cells, tables,
 };
 
-/// Run a matrix of methods and budgets on one model
+/// Run a matrix of methods and budgets
 ///
 /// Every prompt is prefilled once; all methods and budgets are compressed from that prefill and decoded as one batch.
-/// Rows are appended to FOLDER/NAME/results.jsonl prompt by prompt: a run that was stopped, or killed, goes on where it
+/// Rows are appended to FOLDER/NAME/results.jsonl (of a shard, results-1-of-4.jsonl) prompt by prompt: a run that was stopped, or killed, goes on where it
 /// was when the same command is run again.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -70,7 +72,8 @@ needed, and kept in FOLDER/importance; the keys are the options of cokv estimate
   [[method]]
   compressor = \"snapkv\"
   allocator = \"cokv\"
-  importance = \"retrieval\"               # or scores = \"FILE.scores.json\"
+  importance = \"retrieval\"               # or scores = \"{model}-{task}.scores.json\", a file or one for each
+                                         # (and per_task = true in the table above, instead of tasks)
   select = { drop_lowest = [1, 10, 20] } # settings to choose from with cokv select")]
 pub struct Arguments {
     /// The TOML file that describes the run
@@ -79,7 +82,8 @@ pub struct Arguments {
     /// Show what would be done, about how long it would take and how much memory, and stop
     #[arg(long)]
     plan: bool,
-    /// Do one part of the prompts, such as 1/4; parts may run at the same time, on machines that share the folder
+    /// Do one part of the prompts, such as 1/4; parts may run at the same time, on machines that share the folder, once
+    /// all scores are measured
     #[arg(long, value_name = "PART/PARTS")]
     shard: Option<Shard>,
     /// Say nothing until the table
@@ -119,10 +123,14 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let folder = config.run.run.folder.join(&config.run.name);
     let mut store = None;
     let mut fingerprints: Vec<String> = Vec::new();
+    if config.models.len() > 1 {
+        // A model that cannot be had is found out before the first has run for hours.
+        config.models.iter().try_for_each(|model| {
+            model.source.parse::<Source>()?.fetch(!arguments.quiet).map(|_| ()).map_err(anyhow::Error::from)
+        })?;
+    }
     for model in &config.models {
-        let manifest = one_model(arguments, registry, model, &mut store)?;
-        let Some(manifest) = manifest else { break };
-        fingerprints.extend(manifest.rows);
+        fingerprints.extend(one_model(arguments, registry, model, &mut store)?.rows);
     }
     // A plan opens nothing.
     let Some(mut store) = store else { return Ok(()) };
@@ -154,13 +162,13 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     Ok(())
 }
 
-/// Runs the matrix on one model. None after a plan.
+/// Runs the matrix on one model, or only plans it.
 fn one_model(
     arguments: &Arguments,
     registry: &Registry,
     model: &ModelSettings,
     store: &mut Option<RunStore>,
-) -> Result<Option<Manifest>> {
+) -> Result<Manifest> {
     let mode = Mode { plan: arguments.plan, choosing: false, quiet: arguments.audience() != Audience::People };
     let Ready { text, mut config, model, fingerprint, tasks, folder, selected, .. } =
         ready(&arguments.config, registry, mode, |config| {
@@ -197,7 +205,7 @@ fn one_model(
         }
         print(&text)?;
         enough_room(&plan, &folder)?;
-        return Ok(Some(Manifest::default()));
+        return Ok(Manifest::default());
     }
     let store = match store {
         Some(store) => store,
@@ -216,13 +224,16 @@ fn one_model(
         }
         _ => arguments.say(&describe(&config, &plan)),
     }
+    store
+        .write(MODELS, &serde_json::to_string(&config.models.iter().map(|model| &model.source).collect::<Vec<_>>())?)?;
     store.write("config.toml", &text)?;
     store.write("resolved.toml", &resolved(&config, &text)?)?;
     store.write("environment.json", &environment(&config)?)?;
     let manifest = manifest(&config, &fingerprint, model.config().layout, &matrix);
     store.write(&manifest.file(), &(serde_json::to_string_pretty(&manifest)? + "\n"))?;
-    let others =
-        store.results().rows().filter(|row| row.model == manifest.model).count() - matrix.rows(store.results()).len();
+    let ours: HashSet<&str> = matrix.fingerprints().collect();
+    let foreign = |row: &&Row| row.model == manifest.model && !ours.contains(row.fingerprint.as_str());
+    let others = store.results().rows().filter(foreign).count();
     if others > 0 {
         arguments.say(&format!("note: {others} rows of other settings stay in the results and out of the table"));
     }
@@ -232,9 +243,12 @@ fn one_model(
     progress.clear();
     if ended? == Ended::Stopped {
         arguments.say("stopped after the prompt; the same command goes on");
+        if arguments.audience() == Audience::Machine {
+            print(&json!({ "event": "stopped" }).to_string())?;
+        }
         std::process::exit(130);
     }
-    Ok(Some(manifest))
+    Ok(manifest)
 }
 
 /// Refuses a plan that the system would end halfway.
@@ -298,17 +312,25 @@ pub(super) fn describe(config: &Config, plan: &Plan) -> String {
 
 /// What a report will need to know of a model.
 fn manifest(config: &Config, fingerprint: &str, layout: HeadLayout, matrix: &Matrix<'_>) -> Manifest {
-    let method = |method: &Method| ManifestMethod {
-        name: method.name().into(),
+    let method = |name: String, method: &Method| ManifestMethod {
+        name,
         definition: method.settings(),
         head_scores: method.head_scores().map(|scores| scores.values().to_vec()),
     };
+    let mut methods = Vec::new();
+    for variant in config.columns.iter().flat_map(|column| &column.variants) {
+        let name = variant.method.name();
+        if variant.of_task.is_empty() {
+            methods.push(method(name.into(), &variant.method));
+        }
+        methods.extend(variant.of_task.iter().map(|(task, own)| method(format!("{name} on {task}"), own)));
+    }
     Manifest {
         model: config.run.model.source.clone(),
         fingerprint: fingerprint.into(),
         layers: layout.layers,
         kv_heads: layout.kv_heads,
-        methods: config.methods().map(method).collect(),
+        methods,
         rows: matrix.fingerprints().map(str::to_owned).collect(),
     }
 }
@@ -318,7 +340,7 @@ fn manifest(config: &Config, fingerprint: &str, layout: HeadLayout, matrix: &Mat
 fn resolved(config: &Config, text: &str) -> Result<String> {
     let mut table = toml::Table::try_from(&config.run)?;
     let written: toml::Table = text.parse()?;
-    for key in ["model", "method", "importance"] {
+    for key in ["method", "importance"] {
         if let Some(value) = written.get(key) {
             table.insert(key.into(), value.clone());
         }

@@ -44,7 +44,10 @@ A configuration has these options as keys of [mask], beside [model], and its sco
   tasks = [\"passkey\"]")]
 pub struct Arguments {
     /// A TOML file instead of the options
-    #[arg(long, conflicts_with_all = ["scores", "tasks"])]
+    #[arg(long, conflicts_with_all = [
+        "model", "weights", "cache", "scores", "counts", "data", "tasks", "records", "context_tokens", "data_seed", "split",
+        "max_prompt_tokens", "utility", "window",
+    ])]
     config: Option<PathBuf>,
     #[command(flatten)]
     model: ModelSettings,
@@ -100,6 +103,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let scores = Path::new("runs/importance");
     for ((name, _), scores) in measure(&wanted, scores, &model, &stamp, &model_settings.held_as(), &played, mode)? {
         orders.extend(MaskOrder::of_scores(&name, scores.values()));
+    }
+    let names: Vec<&str> = orders.iter().map(|order| order.name.as_str()).collect();
+    if let Some(place) = (1..names.len()).find(|&place| names[..place].contains(&names[place])) {
+        bail!("two sets of scores give the curve `{}`: rename one of them", names[place]);
     }
     orders.extend(MaskOrder::random(heads, RANDOM_ORDERS, 0));
 

@@ -14,8 +14,8 @@ use crate::{markdown, metrics};
 /// Score prediction files in LongBench's layout
 ///
 /// FOLDER holds one <task>.jsonl per task, each line with pred, answers, all_classes and length, as LongBench's pred.py and
-/// cokv bench (in RUN/pred/METHOD@BUDGET) write them. Scores equal those of LongBench's eval.py. LongBench-E, whose scores
-/// are shown by length, is what lies in a folder pred_e (as cokv bench writes RUN/pred_e/METHOD@BUDGET), files called
+/// cokv bench (in RUN/pred/MODEL__METHOD@BUDGET) write them. Scores equal those of LongBench's eval.py. LongBench-E, whose scores
+/// are shown by length, is what lies in a folder pred_e (as cokv bench writes RUN/pred_e/…), files called
 /// <task>_e.jsonl, and everything with --e.
 #[derive(clap::Args)]
 pub struct Arguments {

@@ -52,9 +52,6 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
                     arguments.config.display()
                 );
             }
-            if config.models.len() > 1 {
-                bail!("{}: settings are chosen for one model; name one [model]", arguments.config.display());
-            }
             config.columns.retain(|column| column.is_open());
             config.run.data = validation(&config.run.data);
             Ok(())

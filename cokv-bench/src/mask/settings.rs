@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::calibration::UtilityChoice;
-use crate::config::{ModelSettings, SYNTHETIC, by_name};
+use crate::config::{ModelSettings, SYNTHETIC, by_name, names_file};
 use crate::data::Split;
 use crate::importance::{Importance, ImportanceSettings};
 
@@ -117,10 +117,22 @@ impl MaskConfig {
         let mut table = ConfigTable::parse(file, text)?;
         let mut importance = BTreeMap::new();
         for (name, table) in table.take_named_tables("importance")? {
-            importance.insert(name, Importance::read(table)?);
+            let wrong = |message: &str| Err(table.error(format!("[importance.{name}] {message}")));
+            if !names_file(&name) {
+                return wrong("cannot name files: use letters, digits, `-`, `_` and `.`");
+            }
+            let read = Importance::read(table.clone())?;
+            if read.per_task || !read.settings.heads.is_empty() {
+                return wrong("must score all heads, for all tasks: masks have one order of heads");
+            }
+            importance.insert(name, read);
         }
         let (model, mask) = (table.take_table("model")?, table.take_table("mask")?);
         let TopLevel { name, .. } = table.read()?;
+        if !names_file(&name) {
+            let message = format!("`{name}` cannot name a folder: use letters, digits, `-`, `_` and `.`");
+            return Err(table.error_at("name", message));
+        }
         let settings: MaskSettings = mask.read()?;
         if settings.scores.is_empty() && importance.is_empty() {
             return Err(mask.error("no order to mask in: list files under `scores`, or add [importance.NAME] tables"));
@@ -149,6 +161,9 @@ mod tests {
                 .contains("m.toml:3: unknown key `task`; did you mean `tasks`?")
         );
         assert!(error("name = 'x'\n[mask]\ntasks = ['passkey']").contains("m.toml:2: no order to mask in"));
+        assert!(error("name = '../x'\n[mask]\nscores = ['a']").contains("m.toml:1: `../x` cannot name a folder"));
+        let per_task = "name = 'x'\n[mask]\ntasks = ['passkey']\n[importance.a]\nper_task = true";
+        assert!(error(per_task).contains("m.toml:4: [importance.a] must score all heads, for all tasks"));
         assert!(error("name = 'x'\n[mask]\nscores = ['a']").contains("m.toml:2: no task"));
     }
 }

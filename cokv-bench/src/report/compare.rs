@@ -1,11 +1,9 @@
 //! Which cells differ: between two runs, or between two methods of a run.
 
-use std::collections::{BTreeMap, HashMap};
-
 use serde::Serialize;
 
 use super::run::LoadedRun;
-use crate::run::{Cell, Measure, Row, cells};
+use crate::run::{Cell, Measure, Row, cells, differences};
 use crate::statistics::Estimate;
 
 /// Cells of a run: all of them, or those of a method.
@@ -42,20 +40,25 @@ pub fn compare(first: &Side<'_>, second: &Side<'_>) -> Vec<Compared> {
     let (first_rows, second_rows) = (rows(first), rows(second));
     let (first_cells, second_cells) = (cells(&first_rows), cells(&second_rows));
     let methods_differ = first.method.is_some() && second.method.is_some() && first.method != second.method;
+    // What evicts nothing has no budget of its own and stands beside all of the other's.
+    let budgets_meet = |a: &Cell<'_>, b: &Cell<'_>| a.budget == b.budget || [a.budget, b.budget].contains(&"full");
     let same = |a: &Cell<'_>, b: &Cell<'_>| {
-        (a.model, a.budget) == (b.model, b.budget) && (methods_differ || a.method == b.method)
+        let methods = if methods_differ { budgets_meet(a, b) } else { (a.method, a.budget) == (b.method, b.budget) };
+        a.model == b.model && methods
     };
     let mut compared: Vec<Compared> = Vec::new();
     let mut pairs_of_model: Vec<(&str, Vec<(&Cell<'_>, &Cell<'_>)>)> = Vec::new();
     for cell in &first_cells {
-        let Some(other) = second_cells.iter().find(|other| same(cell, other)) else { continue };
-        compared.extend(of_pairs(&[(cell, other)], cell.budget));
-        match pairs_of_model.iter_mut().find(|(model, _)| *model == cell.model) {
-            Some((_, pairs)) => pairs.push((cell, other)),
-            None => pairs_of_model.push((cell.model, vec![(cell, other)])),
+        for other in second_cells.iter().filter(|other| same(cell, other)) {
+            let budget = if cell.budget == "full" { other.budget } else { cell.budget };
+            compared.extend(of_pairs(&[(cell, other)], budget));
+            match pairs_of_model.iter_mut().find(|(model, _)| *model == cell.model) {
+                Some((_, pairs)) => pairs.push((cell, other)),
+                None => pairs_of_model.push((cell.model, vec![(cell, other)])),
+            }
         }
     }
-    if first.method.is_some() {
+    if first.method.is_some() || second.method.is_some() {
         let several = pairs_of_model.iter().filter(|(_, pairs)| pairs.len() > 1);
         compared.extend(several.filter_map(|(_, pairs)| of_pairs(pairs, "all")));
     }
@@ -66,8 +69,8 @@ pub fn compare(first: &Side<'_>, second: &Side<'_>) -> Vec<Compared> {
 /// several budgets does not make it several records.
 fn of_pairs(pairs: &[(&Cell<'_>, &Cell<'_>)], budget: &str) -> Option<Compared> {
     let (first, second) = pairs.first()?;
-    let records = by_record(pairs, Measure::Score).values().map(Vec::len).sum();
-    let estimate = |measure| Estimate::of_groups(&by_record(pairs, measure).into_values().collect::<Vec<_>>());
+    let records = differences(pairs, Measure::Score).iter().map(Vec::len).sum();
+    let estimate = |measure| Estimate::of_groups(&differences(pairs, measure));
     let method = match first.method == second.method {
         true => first.method.to_owned(),
         false => format!("{} − {}", second.method, first.method),
@@ -79,27 +82,6 @@ fn of_pairs(pairs: &[(&Cell<'_>, &Cell<'_>)], budget: &str) -> Option<Compared> 
         records,
         differences: Measure::ALL.map(estimate),
     })
-}
-
-/// For every task, one difference a record.
-fn by_record<'a>(pairs: &[(&Cell<'a>, &Cell<'a>)], measure: Measure) -> BTreeMap<&'a str, Vec<f64>> {
-    let mut sums: BTreeMap<(&str, &str), (f64, f64)> = BTreeMap::new();
-    for (first, second) in pairs {
-        let firsts: HashMap<_, _> = first.rows().map(|row| ((row.task.as_str(), row.record.as_str()), row)).collect();
-        for row in second.rows() {
-            let record = (row.task.as_str(), row.record.as_str());
-            let difference = |first: &&Row| Some(measure.of(row)? - measure.of(first)?);
-            if let Some(difference) = firsts.get(&record).and_then(difference) {
-                let sum = sums.entry(record).or_default();
-                *sum = (sum.0 + difference, sum.1 + 1.0);
-            }
-        }
-    }
-    let mut tasks: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    for ((task, _), (sum, count)) in sums {
-        tasks.entry(task).or_default().push(sum / count);
-    }
-    tasks
 }
 
 #[cfg(test)]
@@ -142,7 +124,7 @@ mod tests {
             compared.iter().map(|cell| (cell.method.as_str(), cell.budget.as_str())).collect();
         assert_eq!(names, [("b − a", "32"), ("b − a", "64"), ("b − a", "all")]);
         // What budgets take from one another cancels in every record's mean.
-        assert_eq!(compared[2].differences[0], Some(Estimate { mean: 50.0, low: 50.0, high: 50.0 }));
+        assert_eq!(compared[2].differences[0], Some(Estimate { mean: 50.0, low: 50.0, high: 50.0, members: 8 }));
         assert!(compared[0].differences[0].unwrap().high > compared[0].differences[0].unwrap().mean);
     }
 }

@@ -1,5 +1,7 @@
 //! What a report consists of, whatever its form.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use super::run::{LoadedRun, ModelRun};
@@ -83,14 +85,32 @@ impl Report {
     pub fn of(runs: &[LoadedRun], record: Option<&str>) -> Result<Self, ReportError> {
         let mut sections: Vec<Section> = Vec::new();
         for run in runs {
-            for model in &run.models {
+            for model in run.models.iter().filter(|model| !model.rows.is_empty()) {
                 sections.push(section(run, model, record)?);
             }
         }
+        unique_ids(&mut sections);
         let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
         let configurations =
             runs.iter().map(|run| [run.name.clone(), run.config.clone(), format!("{:#}", run.environment)]).collect();
         Ok(Self { title: names.join(", "), overview: tables::overview(runs), sections, configurations })
+    }
+}
+
+/// Gives ids that are taken another number: names that differ in signs which no file can have, or runs of one name.
+fn unique_ids(sections: &mut [Section]) {
+    let mut taken = HashSet::new();
+    for section in sections {
+        let tables = section.tables.iter_mut().map(|table| &mut table.id);
+        let figures = section.figures.iter_mut().map(|figure| &mut figure.id);
+        for id in std::iter::once(&mut section.id).chain(tables).chain(figures) {
+            let first = id.clone();
+            let mut number = 2;
+            while !taken.insert(id.clone()) {
+                *id = format!("{first}-{number}");
+                number += 1;
+            }
+        }
     }
 }
 

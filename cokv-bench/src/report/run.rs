@@ -40,22 +40,23 @@ impl LoadedRun {
     pub fn read(folder: &Path) -> Result<Self, ReportError> {
         let results = Results::read(folder)?;
         let mut kept = Kept::read(folder)?;
+        let nothing = results.rows().next().is_none();
         let mut models: Vec<ModelRun> = Vec::new();
         for manifest in Manifest::read(folder)? {
             let rows: Vec<Row> = manifest.rows.iter().filter_map(|row| results.row(row).cloned()).collect();
+            let ours = kept.extract_if(.., |kept| kept.model == manifest.model).collect();
             models.push(ModelRun {
                 model: manifest.model.clone(),
                 missing: manifest.rows.len() - rows.len(),
                 rows,
-                kept: kept.extract_if(.., |kept| kept.model == manifest.model).collect(),
+                kept: current(ours, &manifest),
                 manifest: Some(manifest),
             });
         }
         if models.is_empty() {
             models = without_manifest(&results);
         }
-        models.retain(|model| !model.rows.is_empty());
-        if models.is_empty() {
+        if nothing {
             return Err(ReportError::NoRows(folder.display().to_string()));
         }
         let text = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
@@ -68,6 +69,21 @@ impl LoadedRun {
             models,
         })
     }
+}
+
+/// What was kept by cells of the configuration; of prompts that were run again, the last.
+fn current(all: Vec<Kept>, manifest: &Manifest) -> Vec<Kept> {
+    let rows: HashSet<&str> = manifest.rows.iter().map(String::as_str).collect();
+    let heads = manifest.layers * manifest.kv_heads;
+    let mut current: Vec<Kept> = Vec::new();
+    for mut kept in all {
+        kept.cells.retain(|cell| rows.contains(cell.fingerprint.as_str()) && cell.heads.len() == heads);
+        if !kept.cells.is_empty() {
+            current.retain(|other| other.task != kept.task);
+            current.push(kept);
+        }
+    }
+    current
 }
 
 /// All rows, in the order in which a configuration would have them.

@@ -228,16 +228,18 @@ fn lengths(cells: &[Cell<'_>]) -> Option<Table> {
 
 fn cost(rows: &[Row]) -> Table {
     let mut seen = HashSet::new();
-    let prompts: Vec<&Row> = rows.iter().filter(|row| seen.insert((&row.task, &row.record))).collect();
-    let sum = |of: fn(&Row) -> f64| prompts.iter().map(|row| of(row)).sum::<f64>();
+    // Rows of one batch carry its times, to the bit.
+    let batches: Vec<&Row> =
+        rows.iter().filter(|row| seen.insert([row.prefill_seconds, row.decode_seconds].map(f64::to_bits))).collect();
+    let sum = |of: fn(&Row) -> f64| batches.iter().map(|row| of(row)).sum::<f64>();
     let (prefill, decode) = (sum(|row| row.prefill_seconds), sum(|row| row.decode_seconds));
     let (tokens, answers) =
         (sum(|row| row.prompt_tokens as f64), rows.iter().map(|row| row.new_tokens as f64).sum::<f64>());
-    let spared = rows.len() - prompts.len();
+    let spared = rows.len() - batches.len();
     let spared_seconds = rows.iter().map(|row| row.prefill_seconds).sum::<f64>() - prefill;
     let minutes = |seconds: f64| format!("{:.1} min", seconds / 60.0);
     let facts = [
-        ("prompts prefilled", prompts.len().to_string()),
+        ("prefills", batches.len().to_string()),
         ("rows that came from them", rows.len().to_string()),
         ("time of prefills", minutes(prefill)),
         ("tokens/s of prefills", format!("{:.0}", tokens / prefill.max(1e-9))),

@@ -1,6 +1,6 @@
 //! Rows grouped by model, method and budget, and what can be said of a group and of a pair of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
@@ -70,8 +70,8 @@ impl Measure {
 
     /// The ends of a 95 % interval.
     pub fn interval(self, estimate: Option<Estimate>) -> String {
-        estimate
-            .map_or("–".into(), |estimate| format!("{} … {}", self.write(estimate.low), self.write(estimate.high)))
+        let known = estimate.filter(|estimate| !estimate.low.is_nan());
+        known.map_or("–".into(), |known| format!("{} … {}", self.write(known.low), self.write(known.high)))
     }
 
     /// A difference with its interval, and ▲ or ▼ where that excludes zero.
@@ -149,17 +149,30 @@ impl<'a> Cell<'a> {
 
     /// How far this cell is above another on the records that both have, with the paired bootstrap's interval.
     pub fn difference(&self, other: &Cell<'_>, measure: Measure) -> Option<Estimate> {
-        let pairs = |(task, rows): &(&str, Vec<&Row>)| {
-            let others = other.tasks.iter().find(|(name, _)| name == task).map_or(&[][..], |(_, rows)| rows);
-            let others: HashMap<&str, &Row> = others.iter().map(|row| (row.record.as_str(), *row)).collect();
-            let pair = |row: &&Row| {
-                let other = others.get(row.record.as_str())?;
-                Some(measure.of(row)? - measure.of(other)?)
-            };
-            rows.iter().filter_map(pair).collect()
-        };
-        Estimate::of_groups(&self.tasks.iter().map(pairs).collect::<Vec<_>>())
+        Estimate::of_groups(&differences(&[(other, self)], measure))
     }
+}
+
+/// For every task, how far the second cells of pairs are above the first, one number a record: its mean over the pairs,
+/// because a record that was asked at several budgets is not several records.
+pub fn differences(pairs: &[(&Cell<'_>, &Cell<'_>)], measure: Measure) -> Vec<Vec<f64>> {
+    let mut sums: BTreeMap<(&str, &str), (f64, f64)> = BTreeMap::new();
+    for (first, second) in pairs {
+        let firsts: HashMap<_, _> = first.rows().map(|row| ((row.task.as_str(), row.record.as_str()), row)).collect();
+        for row in second.rows() {
+            let record = (row.task.as_str(), row.record.as_str());
+            let difference = |first: &&Row| Some(measure.of(row)? - measure.of(first)?);
+            if let Some(difference) = firsts.get(&record).and_then(difference) {
+                let sum = sums.entry(record).or_default();
+                *sum = (sum.0 + difference, sum.1 + 1.0);
+            }
+        }
+    }
+    let mut tasks: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for ((task, _), (sum, count)) in sums {
+        tasks.entry(task).or_default().push(sum / count);
+    }
+    tasks.into_values().collect()
 }
 
 #[cfg(test)]
@@ -190,6 +203,6 @@ mod tests {
         let cells = cells(&rows);
         let difference = cells[0].difference(&cells[1], Measure::Score).unwrap();
         // Records that differ among themselves by 50 say nothing against a difference that they all share.
-        assert_eq!(difference, Estimate { mean: 25.0, low: 25.0, high: 25.0 });
+        assert_eq!(difference, Estimate { mean: 25.0, low: 25.0, high: 25.0, members: 10 });
     }
 }

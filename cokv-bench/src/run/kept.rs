@@ -26,6 +26,8 @@ pub struct Kept {
 /// What one cell kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeptCell {
+    /// That of the cell's row, by which configurations are told apart.
+    pub fingerprint: String,
     /// Name of the method.
     pub method: String,
     /// Its budget.
@@ -41,7 +43,7 @@ pub(super) const KEPT: &str = "kept";
 
 impl KeptCell {
     /// Counts what a selection keeps.
-    pub fn of(method: &str, budget: &str, selection: &Selection, prompt_tokens: usize) -> Self {
+    pub fn of(fingerprint: String, method: &str, budget: &str, selection: &Selection, prompt_tokens: usize) -> Self {
         let heads = selection.heads.iter().map(|head| {
             let mut counts = vec![0; STRETCHES];
             let mut count = |position: usize| counts[position * STRETCHES / prompt_tokens] += 1;
@@ -51,7 +53,7 @@ impl KeptCell {
             }
             counts
         });
-        Self { method: method.into(), budget: budget.into(), heads: heads.collect() }
+        Self { fingerprint, method: method.into(), budget: budget.into(), heads: heads.collect() }
     }
 
     /// Tokens that each head keeps.
@@ -61,17 +63,12 @@ impl KeptCell {
 }
 
 impl Kept {
-    /// What a run's folder has, all shards of it; of prompts that were run again, the last. Lines that cannot be read are
-    /// left out.
+    /// What a run's folder has, all shards of it, of earlier configurations too. Lines that cannot be read are left out.
     pub fn read(folder: &Path) -> Result<Vec<Self>, StoreError> {
         let mut all: Vec<Self> = Vec::new();
         for path in files(folder, KEPT)? {
-            let text = fs::read_to_string(&path).map_err(io(&path))?;
-            for kept in text.lines().filter_map(|line| serde_json::from_str::<Self>(line).ok()) {
-                let same = |other: &Self| (&other.model, &other.task) == (&kept.model, &kept.task);
-                all.retain(|other| !same(other));
-                all.push(kept);
-            }
+            let bytes = fs::read(&path).map_err(io(&path))?;
+            all.extend(bytes.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<Self>(line).ok()));
         }
         Ok(all)
     }
@@ -84,11 +81,11 @@ mod tests {
     #[test]
     fn every_token_lies_in_one_stretch() {
         let heads = vec![HeadSelection::Everything, HeadSelection::Tokens(vec![0, 2, 99])];
-        let cell = KeptCell::of("snapkv", "64", &Selection { heads }, 100);
+        let cell = KeptCell::of("x".into(), "snapkv", "64", &Selection { heads }, 100);
         assert_eq!(cell.budgets().collect::<Vec<_>>(), [100, 3]);
         assert_eq!((cell.heads[1][0], cell.heads[1][STRETCHES - 1]), (2, 1));
         // A prompt shorter than the picture is wide.
-        let cell = KeptCell::of("snapkv", "64", &Selection::everything(1), 3);
+        let cell = KeptCell::of("x".into(), "snapkv", "64", &Selection::everything(1), 3);
         assert_eq!(cell.budgets().collect::<Vec<_>>(), [3]);
     }
 }

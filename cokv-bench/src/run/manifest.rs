@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::store::{StoreError, file_name, files_in, io};
+use super::store::{StoreError, file_name, io};
 
 /// One model of a run: `models/<model>.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,23 +37,35 @@ pub struct ManifestMethod {
     pub head_scores: Option<Vec<f64>>,
 }
 
-pub(super) const FOLDER: &str = "models";
+/// The models of the configuration, in its order: a list of their sources.
+pub const MODELS: &str = "models.json";
+
+fn file(model: &str) -> String {
+    format!("models/{}.json", file_name(model))
+}
+
+/// A file's value; none where there is no such file.
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(path)(error)),
+    };
+    let damaged = |error| StoreError::Manifest { path: path.display().to_string(), error };
+    serde_json::from_str(&text).map(Some).map_err(damaged)
+}
 
 impl Manifest {
     /// The file's name in a run's folder.
     pub fn file(&self) -> String {
-        format!("{FOLDER}/{}.json", file_name(&self.model))
+        file(&self.model)
     }
 
-    /// Those of a run's folder, in the order of their names.
+    /// Those of a run's folder, in the order of the configuration. Models whose turn has not come have none yet; those of
+    /// earlier configurations do not count.
     pub fn read(folder: &Path) -> Result<Vec<Self>, StoreError> {
-        let mut manifests = Vec::new();
-        for path in files_in(&folder.join(FOLDER), |name| name.ends_with(".json"))? {
-            let text = fs::read_to_string(&path).map_err(io(&path))?;
-            let manifest = serde_json::from_str(&text)
-                .map_err(|error| StoreError::Manifest { path: path.display().to_string(), error })?;
-            manifests.push(manifest);
-        }
-        Ok(manifests)
+        let models: Vec<String> = read_json(&folder.join(MODELS))?.unwrap_or_default();
+        let of_model = |model: &String| read_json(&folder.join(file(model))).transpose();
+        models.iter().filter_map(of_model).collect()
     }
 }

@@ -223,15 +223,17 @@ impl<'a> Matrix<'a> {
     pub fn plan(&self, results: &Results, shard: Shard) -> Plan {
         let ours = || self.jobs_of(shard);
         let open = || ours().filter(|job| !is_done(job, results));
+        // Cells that are not shared prefill and decode one after the other.
+        let times = if self.config.run.share_prefill { 1 } else { self.cells.len() };
         Plan {
             shortened: ours().filter(|job| job.prompt.shortened_from.is_some()).count(),
             longest_shortened: ours().filter_map(|job| job.prompt.shortened_from).max().unwrap_or(0),
             cells: self.cells.len(),
             prompts: ours().count(),
             done: ours().count() - open().count(),
-            tokens_to_prefill: open().map(|job| job.prompt.tokens.len()).sum(),
+            tokens_to_prefill: times * open().map(|job| job.prompt.tokens.len()).sum::<usize>(),
             bytes: open().map(|job| self.bytes(job)).max().unwrap_or(0),
-            steps: open().map(|job| job.protocol.max_new_tokens).sum(),
+            steps: times * open().map(|job| job.protocol.max_new_tokens).sum::<usize>(),
         }
     }
 
@@ -249,8 +251,11 @@ impl<'a> Matrix<'a> {
         let kept =
             |cell: &Cell<'_>| cell.budget.map_or(0, |budget| budget.total_tokens(layout, prompt_len, bytes).min(whole));
         let answer = job.protocol.max_new_tokens.max(job.prompt.answer.len());
-        let rows = self.cells.len() + 1;
-        let tokens = whole + self.cells.iter().map(kept).sum::<usize>() + rows * answer * layout.heads();
+        let (rows, cells) = match self.config.run.share_prefill {
+            true => (self.cells.len() + 1, self.cells.iter().map(kept).sum::<usize>()),
+            false => (2, self.cells.iter().map(kept).max().unwrap_or(0)),
+        };
+        let tokens = whole + cells + rows * answer * layout.heads();
         let logits = (rows + job.prompt.answer.len()) * self.model.config().vocabulary * size_of::<f32>();
         tokens * layout.bytes_per_token(bytes) + logits
     }
@@ -266,13 +271,13 @@ impl<'a> Matrix<'a> {
             let started = Instant::now();
             let prefill = self.model.prefill(beginning, ObservationRequest::default(), |_| {})?;
             let per_token = started.elapsed() / beginning.len() as u32;
-            let mut caches: Vec<RaggedCache> =
-                (0..=self.cells.len()).map(|_| RaggedCache::full(prefill.cache())).collect();
+            let rows = if self.config.run.share_prefill { self.cells.len() + 1 } else { 1 };
+            let mut caches: Vec<RaggedCache> = (0..rows).map(|_| RaggedCache::full(prefill.cache())).collect();
             let stop = StopRule { tokens: Vec::new(), max_new_tokens: PROBE_STEPS, min_new_tokens: 0 };
             let started = Instant::now();
             self.model.greedy(&mut caches, prefill.logits(), &stop, |_, _| ControlFlow::Continue(()))?;
             let per_step = started.elapsed() / PROBE_STEPS as u32;
-            Ok(per_token * tokens_to_prefill as u32 + per_step * steps as u32)
+            Ok(per_token.mul_f64(tokens_to_prefill as f64) + per_step.mul_f64(steps as f64))
         };
         measure().map(Some).map_err(failed)
     }
@@ -300,7 +305,8 @@ impl<'a> Matrix<'a> {
                 rows.into_iter().filter(|row| store.results().row(&row.fingerprint).is_none()).collect();
             let count = missing.len();
             store.append(missing)?;
-            if observer.finished(count).is_break() {
+            let all_done = || self.jobs_of(shard).all(|job| is_done(job, store.results()));
+            if observer.finished(count).is_break() && !all_done() {
                 return Ok(Ended::Stopped);
             }
         }
@@ -381,7 +387,10 @@ impl<'a> Matrix<'a> {
         // The full cache leads the batch as the reference, whether or not it is a column of its own.
         let mut caches = vec![RaggedCache::full(prefill.cache())];
         let mut batch_row = Vec::with_capacity(selections.len());
-        for (cell, selection) in self.cells[cells.clone()].iter().zip(&selections) {
+        let own = &job.cells[cells.clone()];
+        for ((cell, JobCell { fingerprint, .. }), selection) in
+            self.cells[cells.clone()].iter().zip(own).zip(&selections)
+        {
             let Some(selection) = selection else {
                 batch_row.push(0);
                 continue;
@@ -389,7 +398,13 @@ impl<'a> Matrix<'a> {
             batch_row.push(caches.len());
             caches.push(RaggedCache::compressed(prefill.cache(), selection));
             if job.first {
-                kept.push(KeptCell::of(&cell.column.name, &cell.budget_name(), selection, prompt.tokens.len()));
+                kept.push(KeptCell::of(
+                    fingerprint.clone(),
+                    &cell.column.name,
+                    &cell.budget_name(),
+                    selection,
+                    prompt.tokens.len(),
+                ));
             }
         }
         let sizes: Vec<(usize, usize)> =
@@ -505,7 +520,7 @@ fn row_fingerprint(
         version,
         features,
         model_fingerprint.to_owned(),
-        run.model.held_as(),
+        format!("{} {}", run.model.source, run.model.held_as()),
         format!("{} {} {:?} {}", protocol.name, protocol.max_new_tokens, protocol.metric, protocol.stops_at_newline),
         format!("{} {:?} {:?}", record.id, record.answers, record.all_classes),
         format!("{:?} {:?}", prompt.tokens, prompt.answer),

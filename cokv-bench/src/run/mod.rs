@@ -9,9 +9,9 @@ pub mod memory;
 mod store;
 mod table;
 
-pub use cells::{Cell, Measure, cells};
+pub use cells::{Cell, Measure, cells, differences};
 pub use kept::{Kept, KeptCell, STRETCHES};
-pub use manifest::{Manifest, ManifestMethod};
+pub use manifest::{MODELS, Manifest, ManifestMethod};
 pub use matrix::{Ended, Matrix, Observer, Plan, RunError, tasks};
 pub use measure::Damage;
 pub(crate) use measure::mean;

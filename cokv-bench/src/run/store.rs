@@ -208,6 +208,8 @@ const ROW_BEGINS: &[u8] = b"{\"fingerprint\":";
 /// An open run folder, locked against other processes that would do the same work.
 pub struct RunStore {
     folder: PathBuf,
+    /// What sets a shard's files apart.
+    suffix: String,
     path: PathBuf,
     file: File,
     kept: PathBuf,
@@ -248,7 +250,7 @@ impl RunStore {
         let results = Results::read(folder)?;
         let kept = folder.join(format!("{KEPT}{suffix}.jsonl"));
         let folder = folder.to_path_buf();
-        Ok(Opened { store: Self { folder, path, file, kept, results, _locks: locks }, torn_bytes })
+        Ok(Opened { store: Self { folder, suffix, path, file, kept, results, _locks: locks }, torn_bytes })
     }
 
     /// The run's folder.
@@ -283,10 +285,10 @@ impl RunStore {
     /// Appends what was kept of a prompt. A torn line is no loss: it is a picture less in a report.
     pub fn append_kept(&mut self, kept: &Kept) -> Result<(), StoreError> {
         let path = &self.kept;
-        let mut line = serde_json::to_vec(kept).map_err(|error| io(path)(error.into()))?;
-        line.push(b'\n');
+        // On a line of its own, whatever a killed process has left of the one before.
+        let line = format!("\n{}\n", serde_json::to_string(kept).map_err(|error| io(path)(error.into()))?);
         let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(io(path))?;
-        file.write_all(&line).map_err(io(path))
+        file.write_all(line.as_bytes()).map_err(io(path))
     }
 
     /// Reads what other shards have done meanwhile.
@@ -301,7 +303,7 @@ impl RunStore {
         let folder = path.parent().unwrap_or(&self.folder);
         fs::create_dir_all(folder).map_err(io(folder))?;
         // Shards may write the same file at the same time.
-        let part = path.with_extension(format!("part-{}", std::process::id()));
+        let part = path.with_extension(format!("part{}-{}", self.suffix, std::process::id()));
         fs::write(&part, text).and_then(|()| fs::rename(&part, &path)).map_err(io(&path))
     }
 
@@ -309,6 +311,10 @@ impl RunStore {
     /// `pred/<model>__<method>@<budget>/<task>.jsonl` and for LongBench-E `pred_e/…`, for `cokv score` and for LongBench's
     /// own `eval.py`.
     pub fn write_predictions(&self, rows: &[Row]) -> Result<(), StoreError> {
+        // Shards may come to their end at the same time.
+        let path = self.folder.join("lock-pred");
+        let lock = File::create(&path).map_err(io(&path))?;
+        lock.lock().map_err(io(&path))?;
         let mut files: BTreeMap<String, String> = BTreeMap::new();
         for row in rows {
             let budget = row.budget.replace(' ', "");
