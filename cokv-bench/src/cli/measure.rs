@@ -47,7 +47,7 @@ pub fn measure(
             eprintln!("{title} has to be measured first");
             continue;
         } else {
-            std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+            std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
             eprintln!("{title} is measured; scores will be in {}", scores.display());
             let samples = folder.join(format!("{name}-{samples}.samples.jsonl"));
             let played = estimation.play(&samples, Shard::WHOLE, &mut teller);

@@ -124,9 +124,9 @@ impl ImportanceSettings {
         positive("batch", self.batch)?;
         positive("answer_tokens", self.answer_tokens)?;
         positive("records_per_pair", self.records_per_pair)?;
-        let foreign = match self.source == SYNTHETIC {
-            true => [("split", self.split.is_some()), ("", false)],
-            false => [("context_tokens", self.context_tokens.is_some()), ("data_seed", self.data_seed.is_some())],
+        let foreign: &[_] = match self.source == SYNTHETIC {
+            true => &[("split", self.split.is_some())],
+            false => &[("context_tokens", self.context_tokens.is_some()), ("data_seed", self.data_seed.is_some())],
         };
         if let Some((key, _)) = foreign.iter().find(|(_, given)| *given) {
             let kind = if self.source == SYNTHETIC { "LongBench" } else { "synthetic data" };
