@@ -111,7 +111,7 @@ impl Task {
         }
     }
 
-    /// Whether its records are a grid of lengths and depths, of [`generate_grid`].
+    /// Whether its records are a grid of lengths and depths, as `generate_grid` makes it.
     pub fn is_grid(self) -> bool {
         self == Task::Needle
     }
