@@ -25,8 +25,8 @@ use crate::run::{
 /// Run a matrix of methods and budgets
 ///
 /// Every prompt is prefilled once; all methods and budgets are compressed from that prefill and decoded as one batch.
-/// Rows are appended to FOLDER/NAME/results.jsonl (of a shard, results-1-of-4.jsonl) prompt by prompt: a run that was stopped, or killed, goes on where it
-/// was when the same command is run again.
+/// Rows are appended to FOLDER/NAME/results.jsonl (of a shard, results-1-of-4.jsonl) prompt by prompt: a run that was
+/// stopped, or killed, goes on where it was when the same command is run again.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:

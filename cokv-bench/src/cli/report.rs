@@ -10,8 +10,8 @@ use crate::report::{LoadedRun, Report, csv, markdown, page};
 
 /// Make a page of runs: tables with intervals, curves, heat maps
 ///
-/// The folder gets index.html, which opens without a network, report.md, a CSV file of every table of numbers and an SVG file of every
-/// figure. Runs that are not at their end yet can be reported too.
+/// The folder gets index.html, which opens without a network, report.md, a CSV file of every table of numbers and an SVG
+/// file of every figure. Runs that are not at their end yet can be reported too.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:

@@ -57,8 +57,14 @@ fn names(cell: &Cell<'_>) -> Vec<TableCell> {
     vec![cell.method.into(), cell.budget.into()]
 }
 
-fn full<'a, 'b>(cells: &'b [Cell<'a>]) -> Option<&'b Cell<'a>> {
-    cells.iter().find(|cell| cell.budget == "full")
+/// How far every cell is above the full cache, where that was run.
+fn above_full(cells: &[Cell<'_>], measure: Measure) -> Option<Vec<TableCell>> {
+    let full = cells.iter().find(|cell| cell.budget == "full")?;
+    let compare = |cell: &Cell<'_>| match cell.budget {
+        "full" => TableCell::default(),
+        _ => measure.difference(cell.difference(full, measure)).into(),
+    };
+    Some(cells.iter().map(compare).collect())
 }
 
 /// A column of numbers, the best of every budget marked; the full cache does not compete.
@@ -108,7 +114,6 @@ fn scores(cells: &[Cell<'_>]) -> Table {
     }
     let several = categories.len() > 1;
     let write = |value| Measure::Score.write(value);
-    let full = full(cells);
     let mut columns = vec![
         cells.iter().map(|cell| format!("{:.1} %", 100.0 * cell.mean(|row| row.kept_share)).into()).collect(),
         cells.iter().map(|cell| mebibytes(cell.mean(|row| row.cache_bytes as f64) as u64).into()).collect(),
@@ -124,20 +129,16 @@ fn scores(cells: &[Cell<'_>]) -> Table {
             Some(means.iter().sum::<f64>() / means.len() as f64)
         }));
     }
-    if let Some(full) = full {
-        let compare = |cell: &Cell<'_>| match cell.budget {
-            "full" => TableCell::default(),
-            _ => Measure::Score.difference(cell.difference(full, Measure::Score)).into(),
-        };
-        columns.push(cells.iter().map(compare).collect());
-    }
+    let above_full = above_full(cells, Measure::Score);
+    let compares = above_full.is_some();
+    columns.extend(above_full);
     let categories = if several { categories } else { Vec::new() };
     let titles = [
         vec!["kept", "cache"],
         categories.clone(),
         vec!["mean of tasks", "95 %"],
         if several { vec!["mean of categories"] } else { vec![] },
-        if full.is_some() { vec!["difference to full (95 %)"] } else { vec![] },
+        if compares { vec!["difference to full (95 %)"] } else { vec![] },
     ];
     Table {
         id: "scores".into(),
@@ -169,7 +170,6 @@ fn by_task(cells: &[Cell<'_>]) -> Table {
 
 fn damage(cells: &[Cell<'_>]) -> Table {
     let measures = [Measure::LogLikelihood, Measure::Divergence, Measure::Agreement];
-    let full = full(cells);
     let mut titles = Vec::new();
     let mut columns = Vec::new();
     for measure in measures {
@@ -182,13 +182,9 @@ fn damage(cells: &[Cell<'_>]) -> Table {
         ));
         columns.push(cells.iter().map(|cell| measure.interval(cell.estimate(measure)).into()).collect());
     }
-    if let Some(full) = full {
+    if let Some(above_full) = above_full(cells, Measure::LogLikelihood) {
         titles.push("log-lik. above full (95 %)".into());
-        let compare = |cell: &Cell<'_>| match cell.budget {
-            "full" => TableCell::default(),
-            _ => Measure::LogLikelihood.difference(cell.difference(full, Measure::LogLikelihood)).into(),
-        };
-        columns.push(cells.iter().map(compare).collect());
+        columns.push(above_full);
     }
     Table {
         id: "damage".into(),
