@@ -198,9 +198,10 @@ impl Decoder {
         let layout = self.config.layout;
         let HeadLayout { query_heads, kv_heads, .. } = layout;
         let normed = rms_norm(hidden, &layer.input_layernorm, self.config.norm_epsilon as f32)?;
-        let mut queries = self.heads(layer.q_proj.forward(&normed)?, layer.q_norm.as_ref())?;
-        let mut keys = self.heads(layer.k_proj.forward(&normed)?, layer.k_norm.as_ref())?;
-        let values = self.heads(layer.v_proj.forward(&normed)?, None)?;
+        let [queries, keys, values] = Linear::forward_all([&layer.q_proj, &layer.k_proj, &layer.v_proj], &normed)?;
+        let mut queries = self.heads(queries, layer.q_norm.as_ref())?;
+        let mut keys = self.heads(keys, layer.k_norm.as_ref())?;
+        let values = self.heads(values, None)?;
         let first_row = rows.first().map_or(0, |row| row.tokens.len()) * query_heads * layout.head_dim;
 
         if let Some(recorder) = recorder.as_deref_mut() {
@@ -271,7 +272,8 @@ impl Decoder {
 
     fn feed_forward(&self, layer: &DecoderLayer, hidden: &Tensor) -> Result<Tensor, ModelError> {
         let normed = rms_norm(hidden, &layer.post_attention_layernorm, self.config.norm_epsilon as f32)?;
-        let gated = (silu(&layer.gate_proj.forward(&normed)?)? * layer.up_proj.forward(&normed)?)?;
+        let [gate, up] = Linear::forward_all([&layer.gate_proj, &layer.up_proj], &normed)?;
+        let gated = (silu(&gate)? * up)?;
         Ok((hidden + layer.down_proj.forward(&gated)?)?)
     }
 }

@@ -1,15 +1,15 @@
 //! Linear layers, each computed where it is fastest.
 //!
-//! Candle's tuned quantised kernels take Q8_0, Q4_K and Q6_K when the inner dimension is a multiple of 256. Other
-//! quantisations run scalar code (20 times slower than f32), so their weights are requantised to Q8_0, whose rounding is
-//! finer than theirs, and inner dimensions are padded with zeros to the next multiple.
+//! On the CPU weights of 8 bits run our own kernels (`kernel/quantised`), and Q4_K and Q6_K candle's, which are tuned for
+//! them. Candle computes the other quantisations in scalar code (20 times slower than f32), so those weights are rounded to
+//! 8 bits at load, which is finer than what they come from.
 
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
-use candle_core::{D, DType, Device, Module, Tensor};
+use candle_core::{DType, Device, Module, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
-use crate::kernel::matmul;
+use crate::kernel::{matmul, quantised};
 use crate::weights::{Stored, Weights};
 
 /// How weights lie in memory.
@@ -23,9 +23,6 @@ pub enum WeightType {
     F32,
 }
 
-/// Multiple that candle's tuned kernels ask of the inner dimension.
-const INNER_MULTIPLE: usize = 256;
-
 /// `y = x wᵀ + b`
 pub struct Linear {
     weight: Weight,
@@ -35,8 +32,10 @@ pub struct Linear {
 enum Weight {
     /// `[out_features, in_features]` in f32.
     Dense(Tensor),
-    /// Blocks; rows padded with zeros to `in_features`.
-    Quantised { weight: QMatMul, in_features: usize },
+    /// Blocks of 8 bits on the CPU.
+    EightBits(quantised::Weight),
+    /// Candle's blocks.
+    Quantised(QMatMul),
 }
 
 impl Linear {
@@ -65,43 +64,72 @@ impl Linear {
     pub fn rows(&self, indices: &Tensor) -> Result<Tensor, ModelError> {
         match &self.weight {
             Weight::Dense(weight) => Ok(weight.index_select(indices, 0)?),
-            Weight::Quantised { weight, in_features } => {
-                let padded = weight.embedding(indices)?.to_dtype(DType::F32)?;
-                Ok(padded.narrow(D::Minus1, 0, *in_features)?.contiguous()?)
+            Weight::EightBits(weight) => {
+                let indices: Vec<u32> = indices.to_vec1()?;
+                let mut rows = vec![0.0; indices.len() * weight.inner()];
+                for (&index, row) in indices.iter().zip(rows.chunks_exact_mut(weight.inner())) {
+                    weight.column(index as usize, row);
+                }
+                Ok(Tensor::from_vec(rows, (indices.len(), weight.inner()), &Device::Cpu)?)
             }
+            Weight::Quantised(weight) => Ok(weight.embedding(indices)?.to_dtype(DType::F32)?),
         }
     }
 
     /// `[rows, in_features]` to `[rows, out_features]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
-        let y = match &self.weight {
-            Weight::Dense(weight) => dense(x, weight)?,
-            Weight::Quantised { weight, in_features } => {
-                let padding = in_features.next_multiple_of(INNER_MULTIPLE) - in_features;
-                match padding {
-                    0 => weight.forward(x)?,
-                    _ => weight.forward(&x.pad_with_zeros(D::Minus1, 0, padding)?)?,
+        let [y] = Self::forward_all([self], x)?;
+        Ok(y)
+    }
+
+    /// What several layers make of the same `x`, `[rows, in_features]`, which is rounded once where they are of 8 bits.
+    pub fn forward_all<const N: usize>(layers: [&Self; N], x: &Tensor) -> Result<[Tensor; N], ModelError> {
+        let mut rounded = None;
+        let mut forward = |layer: &Self| -> Result<Tensor, ModelError> {
+            let y = match &layer.weight {
+                Weight::Dense(weight) => dense(x, weight)?,
+                Weight::EightBits(weight) => {
+                    let x = match &rounded {
+                        Some(x) => x,
+                        None => {
+                            let round = |x: &[f32]| quantised::Activations::quantise(x, weight.inner());
+                            rounded.insert(with_slice(&x.contiguous()?, round)?)
+                        }
+                    };
+                    Tensor::from_vec(weight.product(x), (x.rows(), weight.columns()), &Device::Cpu)?
                 }
+                Weight::Quantised(weight) => weight.forward(x)?,
+            };
+            match &layer.bias {
+                Some(bias) => Ok(y.broadcast_add(bias)?),
+                None => Ok(y),
             }
         };
-        match &self.bias {
-            Some(bias) => Ok(y.broadcast_add(bias)?),
-            None => Ok(y),
-        }
+        let outputs = layers.into_iter().map(&mut forward).collect::<Result<Vec<_>, _>>()?;
+        Ok(outputs.try_into().expect("one output for each layer"))
     }
 }
 
-/// Keeps the blocks where they have a tuned kernel, and requantises the dense values elsewhere.
+/// Keeps blocks that have a tuned kernel, and rounds the dense values to 8 bits elsewhere.
 fn quantised(blocks: QTensor, dense: &Tensor, device: &Device) -> Result<Weight, ModelError> {
-    let in_features = dense.dim(D::Minus1)?;
-    let tuned = matches!(blocks.dtype(), GgmlDType::Q8_0 | GgmlDType::Q4K | GgmlDType::Q6K);
-    let padding = in_features.next_multiple_of(INNER_MULTIPLE) - in_features;
-    let tensor = match (tuned && padding == 0, device) {
-        (true, Device::Cpu) => blocks,
-        (true, _) => QTensor::new(QStorage::from_data(blocks.data()?, device, blocks.dtype())?, blocks.shape())?,
-        (false, _) => QTensor::quantize_onto(&dense.pad_with_zeros(1, 0, padding)?, GgmlDType::Q8_0, device)?,
-    };
-    Ok(Weight::Quantised { weight: QMatMul::from_qtensor(tensor)?, in_features })
+    let (out_features, in_features) = dense.dims2()?;
+    match (blocks.dtype(), device) {
+        (GgmlDType::Q8_0, Device::Cpu) => {
+            let weight = quantised::Weight::from_blocks(&blocks.data()?, out_features, in_features);
+            weight
+                .map(Weight::EightBits)
+                .ok_or_else(|| candle_core::Error::Msg("blocks and shape disagree".into()).into())
+        }
+        (GgmlDType::Q4K | GgmlDType::Q6K, Device::Cpu) => Ok(Weight::Quantised(QMatMul::from_qtensor(blocks)?)),
+        (_, Device::Cpu) => {
+            let weight = with_slice(&dense.contiguous()?, |dense| quantised::Weight::quantise(dense, in_features))?;
+            Ok(Weight::EightBits(weight))
+        }
+        (dtype, _) => {
+            let tensor = QTensor::new(QStorage::from_data(blocks.data()?, device, dtype)?, blocks.shape())?;
+            Ok(Weight::Quantised(QMatMul::from_qtensor(tensor)?))
+        }
+    }
 }
 
 /// On the CPU our own products; elsewhere, and where a vendor's library was asked for, candle's.

@@ -177,7 +177,7 @@ impl RaggedCache {
     }
 
     /// Appends one layer's keys and values of new tokens, `[tokens, kv_heads, head_dim]` each.
-    pub(crate) fn append(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
+    pub fn append(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
         let HeadLayout { kv_heads, head_dim, .. } = self.layout;
         let heads = &mut self.heads[layer * kv_heads..(layer + 1) * kv_heads];
         for (kv_head, head) in heads.iter_mut().enumerate() {
@@ -188,7 +188,7 @@ impl RaggedCache {
     }
 
     /// Counts tokens that all layers have appended.
-    pub(crate) fn advance(&mut self, tokens: usize) {
+    pub fn advance(&mut self, tokens: usize) {
         self.next_position += tokens;
     }
 

@@ -1,0 +1,104 @@
+//! The left operand of a product, rounded to 8 bits as it comes.
+
+use super::BLOCK;
+use crate::kernel::pool;
+use crate::kernel::simd::{LANES, dispatch, fused};
+
+/// Rows that one piece of parallel work rounds.
+const ROWS_PER_PIECE: usize = 16;
+
+/// `x` of `y = x wᵀ`, `[rows, inner]`.
+pub struct Activations {
+    rows: usize,
+    inner: usize,
+    /// From -127 to 127, `[rows, blocks, BLOCK]`.
+    pub(super) quants: Vec<i8>,
+    /// `[rows, blocks]`; NaN where a number was not finite, so that it shows in the result.
+    pub(super) scales: Vec<f32>,
+    /// What the weights' offset adds to a block's dot product, to be taken away: -128 times the sum of the block.
+    pub(super) offsets: Vec<i32>,
+}
+
+impl Activations {
+    /// Rounds `[rows, inner]` numbers; rows are padded to whole blocks.
+    pub fn quantise(numbers: &[f32], inner: usize) -> Self {
+        let rows = numbers.len() / inner;
+        let blocks = inner.div_ceil(BLOCK);
+        let mut quants = vec![0; rows * blocks * BLOCK];
+        let mut scales = vec![0.0; rows * blocks];
+        let mut offsets = vec![0; rows * blocks];
+        if inner == blocks * BLOCK && rows > 1 {
+            let pieces: Vec<_> = numbers
+                .chunks(ROWS_PER_PIECE * inner)
+                .zip(quants.chunks_mut(ROWS_PER_PIECE * inner))
+                .zip(scales.chunks_mut(ROWS_PER_PIECE * blocks))
+                .zip(offsets.chunks_mut(ROWS_PER_PIECE * blocks))
+                .map(|(((numbers, quants), scales), offsets)| std::sync::Mutex::new((numbers, quants, scales, offsets)))
+                .collect();
+            pool::for_each(pieces.len(), |piece| {
+                if let Ok(mut piece) = pieces[piece].lock() {
+                    let (numbers, quants, scales, offsets) = &mut *piece;
+                    round(numbers, quants, scales, offsets);
+                }
+            });
+        } else {
+            let mut padded = vec![0.0; blocks * BLOCK];
+            for (row, numbers) in numbers.chunks_exact(inner).enumerate() {
+                padded[..inner].copy_from_slice(numbers);
+                let (blocks, numbers) =
+                    (row * blocks..(row + 1) * blocks, row * padded.len()..(row + 1) * padded.len());
+                round(&padded, &mut quants[numbers], &mut scales[blocks.clone()], &mut offsets[blocks]);
+            }
+        }
+        Self { rows, inner, quants, scales, offsets }
+    }
+
+    /// Rows of the result.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Numbers of a row.
+    pub fn inner(&self) -> usize {
+        self.inner
+    }
+}
+
+dispatch! {
+    /// Rounds whole blocks.
+    pub fn round(numbers: &[f32], quants: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) = round_body
+}
+
+#[inline(always)]
+fn round_body<const FMA: bool>(numbers: &[f32], quants: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
+    /// Adding 1.5 * 2^23 leaves the nearest integer in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let blocks = numbers.as_chunks::<BLOCK>().0.iter().zip(quants.as_chunks_mut::<BLOCK>().0);
+    for ((numbers, quants), (scale, offset)) in blocks.zip(scales.iter_mut().zip(offsets)) {
+        let mut largest = [0.0f32; LANES];
+        // Stays zero for finite numbers, and becomes NaN otherwise: the largest of numbers would hide that.
+        let mut finite = [0.0f32; LANES];
+        for half in numbers.as_chunks::<LANES>().0 {
+            for lane in 0..LANES {
+                let x = half[lane].abs();
+                largest[lane] = if x > largest[lane] { x } else { largest[lane] };
+                finite[lane] = fused::<FMA>(half[lane], 0.0, finite[lane]);
+            }
+        }
+        let largest = largest.into_iter().fold(0.0, |a: f32, b| if b > a { b } else { a });
+        let finite: f32 = finite.into_iter().sum();
+        *scale = largest / 127.0 + finite;
+        let inverse = if largest > 0.0 && largest.is_finite() { 127.0 / largest } else { 0.0 };
+        let mut sum = [0i32; LANES];
+        for (half, quants) in numbers.as_chunks::<LANES>().0.iter().zip(quants.as_chunks_mut::<LANES>().0) {
+            for lane in 0..LANES {
+                let rounded = fused::<FMA>(half[lane], inverse, ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
+                // Numbers too small for `127 / largest` to be finite would leave the range.
+                let rounded = rounded.clamp(-127, 127);
+                quants[lane] = rounded as i8;
+                sum[lane] += rounded;
+            }
+        }
+        *offset = -128 * sum.into_iter().sum::<i32>();
+    }
+}
