@@ -6,4 +6,6 @@
 pub mod attention;
 pub mod matmul;
 pub mod pool;
+pub mod quantised;
 pub mod simd;
+mod vector;

@@ -122,16 +122,22 @@ dispatch! {
 
 #[inline(always)]
 fn widen_f16_body<const FMA: bool>(from: &[f16], to: &mut [f32]) {
+    for (&from, to) in from.iter().zip(to) {
+        *to = widened(from);
+    }
+}
+
+/// The same number, by integer operations that any processor has.
+#[inline(always)]
+pub(crate) fn widened(half: f16) -> f32 {
     /// Moves an exponent biased by 15 to one biased by 127, subnormals included.
     const REBIAS: f32 = f32::from_bits((127 + 112) << 23);
     const INFINITE: u32 = 0x7c00;
-    for (from, to) in from.iter().zip(to) {
-        let bits = u32::from(from.to_bits());
-        let magnitude = bits & 0x7fff;
-        let rebiased = (f32::from_bits(magnitude << 13) * REBIAS).to_bits();
-        let infinite = if magnitude >= INFINITE { 0x7f80_0000 } else { 0 };
-        *to = f32::from_bits(rebiased | infinite | (bits & 0x8000) << 16);
-    }
+    let bits = u32::from(half.to_bits());
+    let magnitude = bits & 0x7fff;
+    let rebiased = (f32::from_bits(magnitude << 13) * REBIAS).to_bits();
+    let infinite = if magnitude >= INFINITE { 0x7f80_0000 } else { 0 };
+    f32::from_bits(rebiased | infinite | (bits & 0x8000) << 16)
 }
 
 dispatch! {

@@ -5,6 +5,7 @@
 //! with the tile and not with the prompt. Tiles are counted from the start of the cache, wherever its rows lie: a shared
 //! prompt and a copy of it give the same bits.
 
+mod few;
 mod summaries;
 mod work;
 
@@ -24,9 +25,8 @@ use crate::cache::{Elements, HeadRows, HeadView, RaggedCache};
 const QUERIES: usize = 32;
 /// The same, where rows of a batch share the keys.
 const STACKED_QUERIES: usize = 64;
-/// Keys of a tile when the matrix has many rows (a product of matrices) and few (dot products out of the first-level cache).
+/// Keys of a tile.
 const KEYS: usize = 256;
-const KEYS_FOR_FEW_ROWS: usize = 64;
 /// Keys of one piece of work when there are few rows: a long head is split so that it does not hold up the rest.
 const KEYS_PER_PIECE: usize = 1024;
 
@@ -148,18 +148,35 @@ fn attend_piece(layout: HeadLayout, layer: usize, rows: &[Row<'_>], blocks: &[Bl
 
         let mut partial =
             Partial { max: vec![f32::NEG_INFINITY; count], sum: vec![0.0; count], values: vec![0.0; count * head_dim] };
-        let tile = if count <= FEW_ROWS { KEYS_FOR_FEW_ROWS } else { KEYS };
-        for start in piece.keys.clone().step_by(tile) {
-            let range = start..piece.keys.end.min(start + tile);
+        for start in piece.keys.clone().step_by(KEYS) {
+            let range = start..piece.keys.end.min(start + KEYS);
             let width = range.len();
-            let keys = head.load(HeadRows::keys, range.clone(), head_dim, &mut scratch.keys);
             scratch.scores.resize(count * width, 0.0);
-            multiply_transposed(&scratch.queries, keys, head_dim, &mut scratch.scores);
+            if count <= FEW_ROWS {
+                let mut done = 0;
+                for (keys, elements) in head.segments(HeadRows::keys, range.clone(), head_dim) {
+                    let tokens = elements.len() / head_dim;
+                    few::score(&scratch.queries, keys, elements, head_dim, &mut scratch.scores[done..], width);
+                    done += tokens;
+                }
+            } else {
+                let keys = head.load(HeadRows::keys, range.clone(), head_dim, &mut scratch.keys);
+                multiply_transposed(&scratch.queries, keys, head_dim, &mut scratch.scores);
+            }
             for (index, scores) in scratch.scores.chunks_exact_mut(width).enumerate() {
                 softmax_step(scores, visible[index].saturating_sub(start), index, head_dim, &mut partial);
             }
-            let values = head.load(HeadRows::values, range, head_dim, &mut scratch.values);
-            multiply_add(&scratch.scores, values, width, head_dim, &mut partial.values);
+            if count <= FEW_ROWS {
+                let mut done = 0;
+                for (values, elements) in head.segments(HeadRows::values, range, head_dim) {
+                    let tokens = elements.len() / head_dim;
+                    few::add_weighted(&scratch.scores[done..], width, values, elements, head_dim, &mut partial.values);
+                    done += tokens;
+                }
+            } else {
+                let values = head.load(HeadRows::values, range, head_dim, &mut scratch.values);
+                multiply_add(&scratch.scores, values, width, head_dim, &mut partial.values);
+            }
         }
         partial
     })
@@ -214,6 +231,23 @@ fn stack_queries(layout: HeadLayout, queries: &[f32], positions: Range<usize>, k
 }
 
 impl<'a> HeadView<'a> {
+    /// Where keys or values of a range of the head's tokens lie: the first of them in the shared prompt, the others in the
+    /// head's own rows. Ranges are of elements and are not empty.
+    fn segments(
+        &self,
+        part: impl Fn(&'a HeadRows) -> &'a Elements,
+        range: Range<usize>,
+        head_dim: usize,
+    ) -> impl Iterator<Item = (&'a Elements, Range<usize>)> {
+        let shared = range.start.min(self.shared_len)..range.end.min(self.shared_len);
+        let own = range.start.max(self.shared_len) - self.shared_len..range.end.max(self.shared_len) - self.shared_len;
+        let elements =
+            |start: usize, rows: &Range<usize>| (start + rows.start) * head_dim..(start + rows.end) * head_dim;
+        let shared = self.prompt.map(|prompt| (part(prompt), elements(self.shared_start, &shared)));
+        let own = (part(self.own), elements(0, &own));
+        shared.into_iter().chain([own]).filter(|(_, elements)| !elements.is_empty())
+    }
+
     /// Keys or values of a range of the head's tokens as f32, in place where they are stored so and in one piece.
     fn load<'s>(
         &self,
@@ -225,23 +259,20 @@ impl<'a> HeadView<'a> {
     where
         'a: 's,
     {
-        let shared = range.start.min(self.shared_len)..range.end.min(self.shared_len);
-        let own = range.start.max(self.shared_len) - self.shared_len..range.end.max(self.shared_len) - self.shared_len;
-        let elements = |rows: &Range<usize>| rows.start * head_dim..rows.end * head_dim;
-        let shared_at = elements(&(shared.start + self.shared_start..shared.end + self.shared_start));
-        let prompt = self.prompt.filter(|_| !shared.is_empty()).map(&part);
-        if let Some(whole) = prompt.filter(|_| own.is_empty()).and_then(Elements::as_f32) {
-            return &whole[shared_at];
-        }
-        if let Some(whole) = part(self.own).as_f32().filter(|_| shared.is_empty()) {
-            return &whole[elements(&own)];
+        let mut segments = self.segments(part, range.clone(), head_dim);
+        let (first, second) = (segments.next(), segments.next());
+        if let (Some((elements, range)), None) = (&first, &second)
+            && let Some(whole) = elements.as_f32()
+        {
+            return &whole[range.clone()];
         }
         scratch.resize(range.len() * head_dim, 0.0);
-        let (first, second) = scratch.split_at_mut(shared.len() * head_dim);
-        if let Some(prompt) = prompt {
-            prompt.widen(shared_at, first);
+        let mut done = 0;
+        for (elements, range) in first.into_iter().chain(second) {
+            let out = &mut scratch[done..done + range.len()];
+            done += range.len();
+            elements.widen(range, out);
         }
-        part(self.own).widen(elements(&own), second);
         scratch
     }
 }
