@@ -1,16 +1,20 @@
-//! How fast this machine runs a model: prefill, decode at every budget, coalitions of the game.
+//! How fast this machine runs a model: prefill, compression, decode at every budget, coalitions of the game.
+
+mod machine;
 
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use candle_core::{Device, Tensor};
 use cokv_core::random::mix;
-use cokv_core::{Coalition, Game, GameError, Method, PolicyError, Query};
+use cokv_core::{Coalition, Game, GameError, HeadSelection, Method, PolicyError, Query, Selection};
 use cokv_models::cache::RaggedCache;
 use cokv_models::game::{GameRecord, GameRules, HeadMaskError, HeadMaskGame, Utility};
 use cokv_models::{LanguageModel, ModelError, StopRule};
 use serde::Serialize;
 use thiserror::Error;
+
+pub use self::machine::Machine;
+use crate::run::memory::{forget_peak_resident_bytes, peak_resident_bytes};
 
 /// Times that short measurements are repeated; the median counts.
 const REPEATS: usize = 3;
@@ -22,36 +26,27 @@ pub struct PerfSettings {
     pub contexts: Vec<usize>,
     /// Tokens of each KV head that decoding is measured with, beside the full cache.
     pub budgets: Vec<usize>,
-    /// Tokens that are decoded.
+    /// Tokens that are decoded of each sequence.
     pub decode_tokens: usize,
+    /// Sequences that are decoded together.
+    pub sequences: Vec<usize>,
     /// Coalitions of one forward pass.
     pub batches: Vec<usize>,
     /// Tokens of the reference answer of a coalition's record.
     pub answer_tokens: usize,
 }
 
-/// All that was measured, in the order of the settings.
-#[derive(Clone, Debug, Serialize)]
+/// All that was measured of one model, in the order of the settings.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct PerfReport {
-    /// What the machine can do.
-    pub machine: Machine,
+    /// Bytes of the weights that a decode step reads.
+    pub weight_bytes: usize,
     /// One for each context.
     pub prefill: Vec<PrefillSpeed>,
-    /// For each context, one for the full cache and one for each budget below the context.
+    /// For each context, one for the full cache and one for each budget below the context, for each number of sequences.
     pub decode: Vec<DecodeSpeed>,
     /// One for each context and batch.
     pub coalitions: Vec<CoalitionSpeed>,
-}
-
-/// What the machine can do with all its threads.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Machine {
-    /// Threads.
-    pub threads: usize,
-    /// Bytes read from memory in a second, in GB.
-    pub read_gigabytes_per_second: f64,
-    /// Operations of a product of two f32 matrices in a second, in billions.
-    pub f32_gigaflops: f64,
 }
 
 /// Prefill of one prompt.
@@ -63,22 +58,35 @@ pub struct PrefillSpeed {
     pub seconds: f64,
     /// Prompt tokens in a second.
     pub tokens_per_second: f64,
-    /// Operations in a second, over those of a large product of f32 matrices on this machine. Attention has kernels of its
-    /// own, which may be faster.
+    /// Operations in a second, over those of a large product of f32 matrices on this machine. Products of 8 bits may be
+    /// faster than that.
     pub relative_to_product: f64,
+    /// Memory of the process at its peak meanwhile, where the system tells.
+    pub peak_resident_bytes: Option<u64>,
 }
 
-/// Decoding of one sequence.
+/// Decoding of some sequences together.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct DecodeSpeed {
     /// Prompt tokens.
     pub context: usize,
     /// Tokens of each KV head; none for the full cache.
     pub budget: Option<usize>,
-    /// Tokens in a second, the median of three runs.
+    /// Sequences decoded together, each with a cache of its own.
+    pub sequences: usize,
+    /// Tokens of all sequences in a second, the median of three runs.
     pub tokens_per_second: f64,
-    /// Bytes of the cache before the first token.
+    /// Bytes of all caches before the first token.
     pub cache_bytes: usize,
+    /// Bytes of weights and caches that were read in a second, over those that the machine reads from memory. What
+    /// stays in the processor's caches can make it more than 1.
+    pub relative_to_bandwidth: f64,
+    /// Time of scoring, allocating, selecting and copying what is kept of one prompt; none for the full cache.
+    pub compression_seconds: Option<f64>,
+    /// The same, over the time of the prefill.
+    pub compression_share_of_prefill: Option<f64>,
+    /// Memory of the process at its peak meanwhile, where the system tells.
+    pub peak_resident_bytes: Option<u64>,
 }
 
 /// Coalitions on one record that is prefilled already.
@@ -121,14 +129,14 @@ pub fn measure(
     model: &LanguageModel,
     method: &Method,
     settings: &PerfSettings,
+    machine: &Machine,
     mut said: impl FnMut(&str),
 ) -> Result<PerfReport, PerfError> {
-    said("memory bandwidth and f32 products");
-    let machine = Machine::measure()?;
-    let mut report = PerfReport { machine, prefill: vec![], decode: vec![], coalitions: vec![] };
+    let mut report = PerfReport { weight_bytes: model.decoder().weight_bytes(), ..PerfReport::default() };
     for &context in &settings.contexts {
         let prompt = tokens(model, context, 1);
         said(&format!("prefill of {context} tokens"));
+        forget_peak_resident_bytes();
         let started = Instant::now();
         let prefill = model.prefill(&prompt, method.observations(), |_| ())?;
         let seconds = started.elapsed().as_secs_f64();
@@ -137,40 +145,69 @@ pub fn measure(
             seconds,
             tokens_per_second: context as f64 / seconds,
             relative_to_product: prefill_operations(model, context) / seconds / (machine.f32_gigaflops * 1e9),
+            peak_resident_bytes: peak_resident_bytes(),
         });
-        let budgets = settings.budgets.iter().copied().filter(|&budget| budget < context).map(Some);
-        for budget in std::iter::once(None).chain(budgets) {
-            said(&format!(
-                "decoding after {context} tokens, {}",
-                budget.map_or("full cache".into(), |b| format!("{b} kept"))
-            ));
-            let cache = || -> Result<RaggedCache, PerfError> {
-                let Some(budget) = budget else { return Ok(RaggedCache::full(prefill.cache())) };
-                let selection = prefill.select(method, budget * model.config().layout.heads())?;
-                Ok(RaggedCache::compressed(prefill.cache(), &selection))
+
+        said(&format!("compression of {context} tokens"));
+        let heads = model.config().layout.heads();
+        // A copy, as sequences of different prompts would have it; slices of one prompt would be read once for all.
+        let everything = HeadSelection::Tokens((0..context as u32).collect());
+        let whole = RaggedCache::compressed(prefill.cache(), &Selection { heads: vec![everything; heads] });
+        let mut caches = vec![(None, whole, None)];
+        for budget in settings.budgets.iter().copied().filter(|&budget| budget < context) {
+            let compress = || -> Result<RaggedCache, PerfError> {
+                Ok(RaggedCache::compressed(prefill.cache(), &prefill.select(method, budget * heads)?))
             };
-            // A full cache reads the prompt's own slices and holds no row of its own.
-            let cache_bytes = match budget {
-                None => prefill.cache().bytes(),
-                Some(_) => cache()?.bytes(),
-            };
-            let seconds = median(|| decode(model, cache()?, prefill.logits(), settings.decode_tokens))?;
-            report.decode.push(DecodeSpeed { context, budget, tokens_per_second: 1.0 / seconds, cache_bytes });
+            let seconds = median(|| timed(compress).map(|(_, seconds)| seconds))?;
+            caches.push((Some(budget), compress()?, Some(seconds)));
         }
+        let logits = prefill.logits().to_vec();
         drop(prefill);
-        said(&format!("coalitions after {context} tokens"));
-        report.coalitions.extend(coalitions(model, &prompt, settings)?);
+        for (budget, cache, compression_seconds) in caches {
+            let mut together = vec![cache];
+            for &sequences in &settings.sequences {
+                let kept = budget.map_or("full cache".into(), |budget| format!("{budget} kept"));
+                said(&format!("decoding {sequences} after {context} tokens, {kept}"));
+                let first = together[0].clone();
+                together.resize(sequences, first);
+                let cache_bytes = together.iter().map(RaggedCache::bytes).sum();
+                forget_peak_resident_bytes();
+                let step = median(|| decode(model, &mut together, &logits, settings.decode_tokens))?;
+                let read = (report.weight_bytes + cache_bytes) as f64 / step;
+                report.decode.push(DecodeSpeed {
+                    context,
+                    budget,
+                    sequences,
+                    tokens_per_second: sequences as f64 / step,
+                    cache_bytes,
+                    relative_to_bandwidth: read / (machine.read_gigabytes_per_second * 1e9),
+                    compression_seconds,
+                    compression_share_of_prefill: compression_seconds.map(|compression| compression / seconds),
+                    peak_resident_bytes: peak_resident_bytes(),
+                });
+            }
+        }
+        if !settings.batches.is_empty() {
+            said(&format!("coalitions after {context} tokens"));
+            report.coalitions.extend(coalitions(model, &prompt, settings)?);
+        }
     }
     Ok(report)
 }
 
-/// Seconds of one token.
-fn decode(model: &LanguageModel, cache: RaggedCache, logits: &[f32], tokens: usize) -> Result<f64, PerfError> {
-    let stop = StopRule { tokens: vec![], max_new_tokens: tokens + 1, min_new_tokens: 0 };
+fn timed<T>(work: impl FnOnce() -> Result<T, PerfError>) -> Result<(T, f64), PerfError> {
     let started = Instant::now();
+    let result = work()?;
+    Ok((result, started.elapsed().as_secs_f64()))
+}
+
+/// Seconds of one step; the caches are as before afterwards.
+fn decode(model: &LanguageModel, caches: &mut [RaggedCache], logits: &[f32], steps: usize) -> Result<f64, PerfError> {
+    let stop = StopRule { tokens: vec![], max_new_tokens: steps + 1, min_new_tokens: 0 };
     // The first token comes from the prefill.
-    model.greedy(&mut [cache], logits, &stop, |_, _| ControlFlow::Continue(()))?;
-    Ok(started.elapsed().as_secs_f64() / tokens as f64)
+    let (_, seconds) = timed(|| Ok(model.greedy(caches, logits, &stop, |_, _| ControlFlow::Continue(()))?))?;
+    caches.iter_mut().for_each(|cache| cache.rewind(steps));
+    Ok(seconds / steps as f64)
 }
 
 fn coalitions(
@@ -235,43 +272,4 @@ fn median(mut measure: impl FnMut() -> Result<f64, PerfError>) -> Result<f64, Pe
     let mut seconds = (0..REPEATS).map(|_| measure()).collect::<Result<Vec<f64>, _>>()?;
     seconds.sort_by(f64::total_cmp);
     Ok(seconds[REPEATS / 2])
-}
-
-impl Machine {
-    fn measure() -> Result<Self, PerfError> {
-        let threads = candle_core::utils::get_num_threads();
-        Ok(Self { threads, read_gigabytes_per_second: bandwidth(threads), f32_gigaflops: gigaflops()? })
-    }
-}
-
-/// Every thread sums numbers that fit into no cache; the best of three counts.
-fn bandwidth(threads: usize) -> f64 {
-    const NUMBERS: usize = 1 << 25;
-    let numbers = vec![1u64; NUMBERS];
-    let pass = || {
-        let started = Instant::now();
-        std::thread::scope(|scope| {
-            for part in numbers.chunks(NUMBERS.div_ceil(threads)) {
-                scope.spawn(move || {
-                    std::hint::black_box(part.iter().fold(0u64, |sum, number| sum.wrapping_add(*number)))
-                });
-            }
-        });
-        started.elapsed()
-    };
-    let best = (0..REPEATS).map(|_| pass()).min().unwrap_or(Duration::MAX);
-    size_of_val(&numbers[..]) as f64 / best.as_secs_f64() / 1e9
-}
-
-fn gigaflops() -> Result<f64, PerfError> {
-    const SIDE: usize = 1536;
-    const PRODUCTS: usize = 8;
-    let square = Tensor::ones((SIDE, SIDE), candle_core::DType::F32, &Device::Cpu)?;
-    let mut best = f64::INFINITY;
-    for _ in 0..PRODUCTS {
-        let started = Instant::now();
-        std::hint::black_box(square.matmul(&square)?);
-        best = best.min(started.elapsed().as_secs_f64());
-    }
-    Ok(2.0 * (SIDE as f64).powi(3) / best / 1e9)
 }

@@ -5,7 +5,6 @@
 //! keys and values of the new tokens travel, caches do not.
 
 use candle_core::{D, Device, Tensor};
-use candle_nn::ops::{rms_norm, silu};
 use cokv_core::{HeadLayout, RotaryEmbedding};
 
 use crate::cache::RaggedCache;
@@ -14,6 +13,7 @@ use crate::error::ModelError;
 use crate::kernel::attention::{self, attend};
 use crate::linear::{Linear, WeightType};
 use crate::observe::Recorder;
+use crate::ops::{add, rms_norm, silu_times};
 use crate::rope::{Angles, Rope};
 use crate::weights::Weights;
 
@@ -131,6 +131,22 @@ impl Decoder {
         &self.config
     }
 
+    /// Bytes of the weights that every step reads: all but those of an embedding table of its own, of which it reads a row.
+    pub fn weight_bytes(&self) -> usize {
+        let layers = self.layers.iter().flat_map(|layer| {
+            [
+                &layer.q_proj,
+                &layer.k_proj,
+                &layer.v_proj,
+                &layer.o_proj,
+                &layer.gate_proj,
+                &layer.up_proj,
+                &layer.down_proj,
+            ]
+        });
+        layers.chain([&self.lm_head]).map(Linear::bytes).sum()
+    }
+
     /// How queries and keys are turned by their positions.
     pub(crate) fn rotary(&self) -> RotaryEmbedding {
         self.rope.embedding()
@@ -165,7 +181,7 @@ impl Decoder {
 
     /// Logits of hidden states, `[rows, vocabulary]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
-        let normed = rms_norm(&hidden.contiguous()?, &self.norm, self.config.norm_epsilon as f32)?;
+        let normed = rms_norm(hidden, &self.norm, self.config.norm_epsilon as f32)?;
         // A quantised output layer would turn NaN into uniform logits.
         if !normed.sum_all()?.to_scalar::<f32>()?.is_finite() {
             return Err(ModelError::NotFinite { place: "in the last layer's output".into() });
@@ -236,7 +252,7 @@ impl Decoder {
         let width = query_heads * layout.head_dim;
         let tokens = attention.output.len() / width;
         let output = Tensor::from_vec(attention.output, (tokens, width), &Device::Cpu)?.to_device(&self.device)?;
-        Ok((hidden + layer.o_proj.forward(&output)?)?)
+        add(hidden, &layer.o_proj.forward(&output)?)
     }
 
     /// 1-norms of values `[tokens, kv_heads, head_dim]` behind the columns of the output projection that belong to each
@@ -273,7 +289,7 @@ impl Decoder {
     fn feed_forward(&self, layer: &DecoderLayer, hidden: &Tensor) -> Result<Tensor, ModelError> {
         let normed = rms_norm(hidden, &layer.post_attention_layernorm, self.config.norm_epsilon as f32)?;
         let [gate, up] = Linear::forward_all([&layer.gate_proj, &layer.up_proj], &normed)?;
-        let gated = (silu(&gate)? * up)?;
-        Ok((hidden + layer.down_proj.forward(&gated)?)?)
+        let gated = silu_times(&gate, &up)?;
+        add(hidden, &layer.down_proj.forward(&gated)?)
     }
 }

@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod linear;
 mod model;
 mod observe;
+mod ops;
 mod prefill;
 mod rope;
 pub mod source;

@@ -76,6 +76,18 @@ impl Linear {
         }
     }
 
+    /// Bytes of the weight.
+    pub fn bytes(&self) -> usize {
+        match &self.weight {
+            Weight::Dense(weight) => weight.elem_count() * weight.dtype().size_in_bytes(),
+            Weight::EightBits(weight) => weight.bytes(),
+            Weight::Quantised(QMatMul::QTensor(weight)) => weight.storage_size_in_bytes(),
+            Weight::Quantised(QMatMul::Tensor(weight) | QMatMul::TensorF16(weight)) => {
+                weight.elem_count() * weight.dtype().size_in_bytes()
+            }
+        }
+    }
+
     /// `[rows, in_features]` to `[rows, out_features]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
         let [y] = Self::forward_all([self], x)?;

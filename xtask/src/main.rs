@@ -1,5 +1,7 @@
 //! The developer's tasks. Each calls cargo or the `cokv` binary; nothing is implemented here.
 
+mod instructions;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -34,7 +36,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
-    /// Everything that must pass before a change lands: formatting, lints, docs, tests
+    /// Count the instructions of fixed work under valgrind, and fail where they have grown by more than a tenth
+    Instructions {
+        /// Write the counts down, for later changes to be held against
+        #[arg(long)]
+        record: bool,
+    },
+    /// Everything that must pass before a change lands: formatting, lints, docs, tests, counts of instructions
     Ci,
 }
 
@@ -58,6 +66,7 @@ fn main() -> Result<()> {
             run(Command::new(build(None)?).arg("fetch").args(rest))
         }
         Task::Test { full, rest } => test(full, &rest),
+        Task::Instructions { record } => instructions::instructions(record),
         Task::Ci => ci(),
     }
 }
@@ -100,6 +109,7 @@ fn ci() -> Result<()> {
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     test(false, &[])?;
+    instructions::instructions(false)?;
     example()
 }
 

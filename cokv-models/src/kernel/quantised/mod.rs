@@ -107,6 +107,11 @@ impl Weight {
         self.inner
     }
 
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.quants[..]) + size_of_val(&self.scales[..])
+    }
+
     /// Writes the numbers of one column, `[inner]`.
     pub fn column(&self, column: usize, out: &mut [f32]) {
         let lane = column % PANEL;

@@ -1,4 +1,5 @@
 //! Tiles of a product: some rows by some panels, kept in registers while the inner dimension streams by.
+#![expect(clippy::needless_range_loop, reason = "indices name registers of several arrays at once")]
 
 use std::ops::Range;
 

@@ -1,0 +1,59 @@
+//! What the machine can do, to hold the model's speeds against.
+
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor};
+use serde::Serialize;
+
+use super::REPEATS;
+
+/// What the machine can do with all its threads.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Machine {
+    /// Threads.
+    pub threads: usize,
+    /// Bytes read from memory in a second, in GB.
+    pub read_gigabytes_per_second: f64,
+    /// Operations of a product of two f32 matrices in a second, in billions.
+    pub f32_gigaflops: f64,
+}
+
+impl Machine {
+    /// Measures both in a second or two.
+    pub fn measure() -> candle_core::Result<Self> {
+        let threads = candle_core::utils::get_num_threads();
+        Ok(Self { threads, read_gigabytes_per_second: bandwidth(threads), f32_gigaflops: gigaflops()? })
+    }
+}
+
+/// Every thread sums numbers that fit into no cache; the best of three counts.
+fn bandwidth(threads: usize) -> f64 {
+    const NUMBERS: usize = 1 << 25;
+    let numbers = vec![1u64; NUMBERS];
+    let pass = || {
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            for part in numbers.chunks(NUMBERS.div_ceil(threads)) {
+                scope.spawn(move || {
+                    std::hint::black_box(part.iter().fold(0u64, |sum, number| sum.wrapping_add(*number)))
+                });
+            }
+        });
+        started.elapsed()
+    };
+    let best = (0..REPEATS).map(|_| pass()).min().unwrap_or(Duration::MAX);
+    size_of_val(&numbers[..]) as f64 / best.as_secs_f64() / 1e9
+}
+
+fn gigaflops() -> candle_core::Result<f64> {
+    const SIDE: usize = 1536;
+    const PRODUCTS: usize = 8;
+    let square = Tensor::ones((SIDE, SIDE), candle_core::DType::F32, &Device::Cpu)?;
+    let mut best = f64::INFINITY;
+    for _ in 0..PRODUCTS {
+        let started = Instant::now();
+        std::hint::black_box(square.matmul(&square)?);
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    Ok(2.0 * (SIDE as f64).powi(3) / best / 1e9)
+}

@@ -1,0 +1,87 @@
+//! Two fixed pieces of work whose instructions are counted: `cargo xtask instructions`.
+//!
+//! One layer of a model of SmolLM2's shape, with weights of 8 bits: a chunk of a prompt, and steps of decoding over a ragged
+//! cache. Counts leave out what comes before [`measured`].
+
+use cokv_core::HeadLayout;
+use cokv_models::cache::{CacheType, RaggedCache};
+use cokv_models::kernel::attention::{Row, attend};
+use cokv_models::kernel::elementwise;
+use cokv_models::kernel::quantised::{Activations, Weight};
+
+const HIDDEN: usize = 576;
+const INTERMEDIATE: usize = 1536;
+const KEYS: usize = 3 * 64;
+
+struct Layer {
+    layout: HeadLayout,
+    norm: Vec<f32>,
+    queries: Weight,
+    keys: Weight,
+    values: Weight,
+    output: Weight,
+    gate: Weight,
+    up: Weight,
+    down: Weight,
+}
+
+impl Layer {
+    fn new(layout: HeadLayout) -> Self {
+        let weight =
+            |columns: usize, inner: usize, seed| Weight::quantise(&numbers(columns * inner, seed, 0.05), inner);
+        Self {
+            layout,
+            norm: vec![1.0; HIDDEN],
+            queries: weight(HIDDEN, HIDDEN, 1),
+            keys: weight(KEYS, HIDDEN, 2),
+            values: weight(KEYS, HIDDEN, 3),
+            output: weight(HIDDEN, HIDDEN, 4),
+            gate: weight(INTERMEDIATE, HIDDEN, 5),
+            up: weight(INTERMEDIATE, HIDDEN, 6),
+            down: weight(HIDDEN, INTERMEDIATE, 7),
+        }
+    }
+
+    /// Runs new tokens, `[tokens, HIDDEN]`, without turning queries and keys by their positions.
+    fn forward(&self, hidden: &[f32], cache: &mut RaggedCache) -> Vec<f32> {
+        let normed = Activations::quantise(&elementwise::rms_norm(hidden, &self.norm, 1e-5), HIDDEN);
+        let queries = self.queries.product(&normed);
+        cache.append(0, &self.keys.product(&normed), &self.values.product(&normed));
+        cache.advance(hidden.len() / HIDDEN);
+        let attention = attend(self.layout, 0, &[Row { queries: &queries, cache }]);
+        let hidden = elementwise::add(hidden, &self.output.product(&Activations::quantise(&attention.output, HIDDEN)));
+        let normed = Activations::quantise(&elementwise::rms_norm(&hidden, &self.norm, 1e-5), HIDDEN);
+        let gated = elementwise::silu_times(&self.gate.product(&normed), &self.up.product(&normed));
+        elementwise::add(&hidden, &self.down.product(&Activations::quantise(&gated, INTERMEDIATE)))
+    }
+}
+
+/// Numbers of at most `largest` that are the same on every machine.
+fn numbers(count: usize, seed: u64, largest: f32) -> Vec<f32> {
+    let number = |i: u64| ((i.wrapping_mul(7919) + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0;
+    (0..count as u64).map(|i| largest * number(i)).collect()
+}
+
+#[inline(never)]
+fn measured(work: impl FnOnce() -> Vec<f32>) -> Vec<f32> {
+    work()
+}
+
+fn main() {
+    let layout = HeadLayout::new(1, 9, 3, 64).expect("the layout of SmolLM2");
+    let layer = Layer::new(layout);
+    let mut cache = RaggedCache::with_capacity(layout, CacheType::F16, 1024);
+    let result = match std::env::args().nth(1).as_deref() {
+        Some("prefill") => measured(|| layer.forward(&numbers(128 * HIDDEN, 8, 1.0), &mut cache)),
+        Some("decode") => {
+            layer.forward(&numbers(512 * HIDDEN, 8, 1.0), &mut cache);
+            measured(|| (0..32).fold(numbers(HIDDEN, 9, 1.0), |hidden, _| layer.forward(&hidden, &mut cache)))
+        }
+        _ => {
+            eprintln!("usage: instructions prefill|decode");
+            std::process::exit(2);
+        }
+    };
+    // Looked at, so that nothing is left out.
+    assert!(result.iter().all(|number| number.is_finite()));
+}
