@@ -205,6 +205,11 @@ fn mistakes_are_clear_errors_before_any_work() {
     fails(&config("tasks = ['rulr']", full), "did you mean `ruler`?");
     fails(&config("tasks = ['needle']\ndepths = 0", full), "cokv.toml:6: `depths` is 0");
     fails(&config("tasks = ['ruler']\ncontext_lengths = [1000, 30]", full), "at least");
+    fails(&config("tasks = ['ruler-qa']", full), "name a file of LongBench's record layout");
+    let questions = "tasks = ['ruler-qa']\nquestions = 'questions.jsonl'";
+    fails(&config(questions, full), "questions.jsonl: ");
+    fs::write(folder.path().join("questions.jsonl"), "{\"input\": \"Who?\", \"context\": \"She.\"}\n").unwrap();
+    fails(&config(questions, full), "questions.jsonl:1: missing field `answers`");
     fails(&config("source = '/nowhere'", full), "`/nowhere` is no folder and no archive");
     fails(&config("context_tokens = 9000\nmax_prompt_tokens = 10000\ntasks = ['passkey']", full), "8192");
     fs::write(folder.path().join("cut.gguf"), b"GGUF\x03\0\0\0").unwrap();

@@ -50,6 +50,8 @@ A configuration, with all defaults:
   # context_lengths = [500, 1000, 2000]  # instead of context_tokens: records of each length
   depths = 5                             # of the task needle: records at each of 0, 25, 50, 75, 100 % of the context
   seed = 0
+  # questions = \"squad.jsonl\"            # what the task ruler-qa asks, which ruler then includes: records of
+                                         # LongBench's layout (input, context, answers), or SQuAD's .json
   # split = \"all\"                        # of LongBench: validation, test
   # max_prompt_tokens = 7500             # longer prompts lose their middle; default: what the model can hold
   chat_template = \"auto\"                 # or never
