@@ -222,6 +222,40 @@ fn mistakes_are_clear_errors_before_any_work() {
     assert!(stderr(&output).contains("no <task>.jsonl"), "{}", stderr(&output));
 }
 
+/// Seconds, in which no model is loaded.
+#[test]
+fn every_model_is_looked_at_before_the_first_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let second = path.join("second");
+    fs::create_dir(&second).unwrap();
+    fs::write(second.join("tokenizer.json"), "{}").unwrap();
+    let models = format!("[[model]]\nsource = '{}'\n[[model]]\nsource = 'path:second'\n", wheel_source());
+    let fails = |methods: &str, expected: &str| {
+        let text = format!("budgets = [32]\n{models}[data]\n{PASSKEY}\n{methods}");
+        fs::write(path.join("cokv.toml"), text).unwrap();
+        let output = cokv(path, &["bench", "--plan"]);
+        let message = stderr(&output);
+        assert!(!output.status.success() && message.contains(expected), "expected `{expected}`, got:\n{message}");
+        assert!(output.stdout.is_empty(), "nothing was planned");
+    };
+    let shape = "\"hidden_size\": 64, \"intermediate_size\": 64, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, \
+                 \"num_key_value_heads\": 2, \"vocab_size\": 100, \"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-5";
+    let configured = |family: &str| {
+        fs::write(second.join("config.json"), format!("{{\"model_type\": \"{family}\", {shape}}}")).unwrap();
+    };
+    configured("mamba");
+    fs::write(second.join("model.safetensors"), [&100_u64.to_le_bytes()[..], b"{}"].concat()).unwrap();
+    fails(METHODS, "model.safetensors");
+    fs::write(second.join("model.safetensors"), [&2_u64.to_le_bytes()[..], b"{}"].concat()).unwrap();
+    fails(METHODS, "path:second: ");
+    fails(METHODS, "`mamba`");
+    configured("llama");
+    stdout(&cokv(path, &["detect", "--model", &wheel_source(), "--kind", "random", "--out", "first.scores.json"]));
+    let scored = "[[method]]\ncompressor = 'snapkv'\nallocator = 'cokv'\nscores = 'first.scores.json'\n";
+    fails(scored, "30 layers");
+}
+
 const ESTIMATE: [&str; 9] =
     ["estimate", "--task", "passkey", "--records", "2", "--context-tokens", "200", "--batch", "16"];
 

@@ -1,5 +1,6 @@
 //! `cokv bench`
 
+mod models;
 mod plan;
 mod written;
 
@@ -9,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use cokv_core::Registry;
-use cokv_models::source::Source;
 use cokv_shapley::Shard;
 use serde_json::json;
 
+use self::models::check_models;
 pub(super) use self::plan::describe;
 use self::plan::{enough_room, event};
 use self::written::{environment, manifest, resolved, summary};
@@ -134,10 +135,8 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let mut store = None;
     let mut fingerprints: Vec<String> = Vec::new();
     if config.models.len() > 1 {
-        // A model that cannot be had is found out before the first has run for hours.
-        config.models.iter().try_for_each(|model| {
-            model.source.parse::<Source>()?.fetch(!arguments.quiet).map(|_| ()).map_err(anyhow::Error::from)
-        })?;
+        // What is wrong with the last model is found out before the first has run for hours.
+        check_models(&config, !arguments.quiet)?;
     }
     for model in &config.models {
         let mut config = config.clone();

@@ -92,7 +92,12 @@ fn measure_used(
 }
 
 /// Refuses methods that cannot run on a model, whatever the scores will be that are yet to be measured: those are made up.
-fn fit_made_up(config: &mut Config, stamp: &ModelStamp, tasks: &[String], forbidden: &HashSet<String>) -> Result<()> {
+pub fn fit_made_up(
+    config: &mut Config,
+    stamp: &ModelStamp,
+    tasks: &[String],
+    forbidden: &HashSet<String>,
+) -> Result<()> {
     let layout = stamp.layout().map_err(|problem| problem.at(Path::new(&stamp.name)))?;
     let made_up = HeadScores::new(layout, (0..layout.heads()).map(|head| head as f64).collect())?;
     let measured = wanted(config, tasks).into_iter().map(|(key, _)| (key, made_up.clone())).collect();

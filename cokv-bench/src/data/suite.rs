@@ -66,6 +66,14 @@ impl Suite {
         Ok(Suite::LongBench(records))
     }
 
+    /// Names of the tasks, in the order of [`tasks`](Self::tasks).
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Suite::Synthetic { tasks, .. } => tasks.iter().map(Task::to_string).collect(),
+            Suite::LongBench(tasks) => tasks.iter().map(|task| task.protocol.name.clone()).collect(),
+        }
+    }
+
     /// All records. `tokens_of` counts the tokens of a text for prompts that are generated to a length, of at most
     /// `limit` tokens.
     pub fn tasks(

@@ -50,14 +50,16 @@ pub fn resolved(config: &Config, text: &str) -> Result<String> {
     Ok(format!("# Policies with all their settings:\n{}\n{}", policies.concat(), toml::to_string(&table)?))
 }
 
-/// What a run was made with: versions, and the machine.
+/// What a run was made with: versions, settings with all models, and the machine.
 pub fn environment(config: &Config) -> Result<String> {
+    let mut settings = serde_json::to_value(&config.run)?;
+    settings["model"] = serde_json::to_value(&config.models)?;
     let environment = json!({
         "cokv": env!("CARGO_PKG_VERSION"),
         "build": build(),
         // Set by cargo xtask.
         "commit": option_env!("COKV_COMMIT"),
-        "settings": serde_json::to_value(&config.run)?,
+        "settings": settings,
         "system": std::env::consts::OS,
         "architecture": std::env::consts::ARCH,
         "processor": processor(),
@@ -86,4 +88,21 @@ pub fn summary(rows: &[Row], missing: usize) -> Json {
         })
         .collect();
     json!({ "event": "done", "missing_rows": missing, "cells": cells })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_models_are_written_down_whichever_runs() {
+        let text = "budgets = [64]\n[[model]]\nsource = 'a'\n[[model]]\nsource = 'b'\n[[method]]\ncompressor = 'full'";
+        let mut config = Config::parse("cokv.toml", text, &cokv_policies::registry()).unwrap();
+        let of_first = (environment(&config).unwrap(), resolved(&config, text).unwrap());
+        config.run.model = config.models[1].clone();
+        assert_eq!((environment(&config).unwrap(), resolved(&config, text).unwrap()), of_first);
+        let environment: Json = serde_json::from_str(&of_first.0).unwrap();
+        let models = environment["settings"]["model"].as_array().unwrap();
+        assert_eq!(models.iter().map(|model| model["source"].as_str().unwrap()).collect::<Vec<_>>(), ["a", "b"]);
+    }
 }
