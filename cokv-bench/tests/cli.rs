@@ -88,6 +88,26 @@ fn rows_of_a_needle_in_a_haystack_say_their_place() {
 }
 
 #[test]
+fn supplied_questions_are_asked_and_fill_the_context_with_the_chat_template() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = |at: usize| {
+        let more = "It was a long way from the sea. ".repeat(1 + at % 4);
+        let context = format!("Town {at} lies on the river Ax {at}. {more}");
+        let (input, answers) =
+            (format!("On which river lies town {at}?"), [format!("river Ax {at}"), format!("Ax {at}")]);
+        serde_json::json!({"input": input, "context": context, "answers": answers}).to_string() + "\n"
+    };
+    fs::write(folder.path().join("rivers.jsonl"), (0..30).map(record).collect::<String>()).unwrap();
+    let data = "tasks = ['ruler-qa']\nquestions = 'rivers.jsonl'\nrecords = 2\ncontext_tokens = 400";
+    fs::write(folder.path().join("cokv.toml"), config(data, "[[method]]\ncompressor = 'full'\n")).unwrap();
+    assert!(stdout(&cokv(folder.path(), &["bench"])).contains("ruler-qa"));
+    for row in rows(folder.path()) {
+        assert!((385..=400).contains(&row["prompt_tokens"].as_u64().unwrap()), "{row}");
+        assert!(row["answers"][0].as_str().unwrap().starts_with("river Ax ") && row["prediction"] != "", "{row}");
+    }
+}
+
+#[test]
 fn longbench_records_run_and_their_predictions_score() {
     let Some(longbench) = shared("longbench-mini") else { return };
     let folder = tempfile::tempdir().unwrap();

@@ -74,13 +74,13 @@ impl Suite {
         }
     }
 
-    /// All records. `tokens_of` counts the tokens of a text for prompts that are generated to a length, of at most
-    /// `limit` tokens.
+    /// All records. `tokens_of` counts the tokens of a text as a task's prompt, for those that are generated to a length, of
+    /// at most `limit` tokens.
     pub fn tasks(
         self,
         settings: &DataSettings,
         limit: impl Fn(&TaskProtocol) -> usize,
-        tokens_of: &dyn Fn(&str) -> usize,
+        tokens_of: &dyn Fn(&TaskProtocol, &str) -> usize,
     ) -> Result<Vec<TaskRecords>, DataError> {
         let (tasks, questions) = match self {
             Suite::LongBench(tasks) => return Ok(tasks),
@@ -96,6 +96,7 @@ impl Suite {
                 stops_at_newline: task.stops_at_newline(),
             };
             let limit = limit(&protocol);
+            let tokens_of = &|text: &str| tokens_of(&protocol, text);
             let mut records = Vec::new();
             for &length in settings.lengths() {
                 if length > limit {
@@ -168,13 +169,13 @@ mod tests {
             "before the network is asked"
         );
         let suite = Suite::open(&settings(SYNTHETIC, &["passkey"])).unwrap();
-        let words = |text: &str| text.split(' ').count();
+        let words = |_: &TaskProtocol, text: &str| text.split(' ').count();
         let error = suite.tasks(&settings(SYNTHETIC, &["passkey"]), |_| 299, &words).unwrap_err().to_string();
         assert!(error.contains("a context of 300 tokens is more than the 299"), "{error}");
     }
     #[test]
     fn every_length_and_depth_has_its_records() {
-        let words = |text: &str| text.split_whitespace().count();
+        let words = |_: &TaskProtocol, text: &str| text.split_whitespace().count();
         let grid = DataSettings { context_lengths: Some(vec![300, 200]), depths: 3, ..settings(SYNTHETIC, &[]) };
         let tasks = |names: &[&str]| {
             let settings = DataSettings { tasks: settings(SYNTHETIC, names).tasks, ..grid.clone() };
@@ -203,7 +204,7 @@ mod tests {
                 .to_string()
         };
         std::fs::write(&file, (0..30).map(line).collect::<Vec<_>>().join("\n")).unwrap();
-        let words = |text: &str| text.split_whitespace().count();
+        let words = |_: &TaskProtocol, text: &str| text.split_whitespace().count();
         let tasks = |settings: &DataSettings| Suite::open(settings)?.tasks(settings, |_| 1000, &words);
         let with = |names: &[&str], records: usize| DataSettings {
             questions: Some(file.clone()),

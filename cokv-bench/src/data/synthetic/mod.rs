@@ -9,7 +9,7 @@
 //! eviction policy changes, so an answer of one token would measure nothing. Of supplied questions,
 //! those whose answer is one word are not asked for that reason.
 //!
-//! Every prompt ends in the beginning of its answer, and the model continues it. Behind a chat template
+//! Every prompt that is made up ends in the beginning of its answer, and the model continues it. Behind a chat template
 //! small instruct models first repeat the question as a sentence, whatever they are told: F1 then gives
 //! 0.4 to a passkey that is right, and the repetition shares the cache with what is measured. What is
 //! hidden is followed by a line break, so that a model that copies it ends its answer there.

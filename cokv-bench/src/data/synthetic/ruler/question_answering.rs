@@ -3,6 +3,9 @@
 //! RULER's question answering (qa_1 on SQuAD, qa_2 on HotpotQA) over records that users supply. As there, paragraphs are
 //! numbered documents, whole ones only, and the prompt is RULER's own. Unlike there, paragraphs of others are drawn from
 //! the whole file, those of the same article no sooner than the rest, and questions whose answer is one word are left out.
+//!
+//! The one generated task that goes through the chat template, as LongBench's question answering does: an answer may be a
+//! sentence, in which it is found, while small instruct models that are made to continue the bare prompt say nothing.
 
 use std::sync::Arc;
 
@@ -21,14 +24,14 @@ pub(in crate::data::synthetic) const DEFINITION: Definition = Definition {
                documents. Only give me the answer and do not output any other words.\n\nQuestion: {input} Answer:",
     max_new_tokens: 32,
     metric: Metric::StringMatchPart,
-    chat: false,
-    stops_at_newline: true,
+    chat: true,
+    // Models may begin behind a line break of their own, and what follows an answer does no harm to whether it occurs.
+    stops_at_newline: false,
     language: "en",
     draft: None,
 };
 
-/// The first of the question's paragraphs stands at the depth, or the others do as far from it and from one another as
-/// they can; they keep their order.
+/// One of the question's paragraphs stands at the depth, the others at equal distances, and all in their order.
 pub(in crate::data::synthetic) fn draft(
     questions: &Questions,
     question: &Question,
@@ -84,15 +87,16 @@ mod tests {
 
     /// Two questions about each of the facts; two paragraphs answer the second.
     fn questions(facts_known: usize) -> Questions {
-        let lines: Vec<String> = (0..facts_known)
-            .flat_map(|at| {
-                let [born, lies] = facts(at);
-                let both = format!("{born}\n\n{lies}");
-                let one = serde_json::json!({"input": format!("Where was person {at} born?"), "context": born, "answers": [format!("in town {at}"), format!("town {at}")]});
-                let two = serde_json::json!({"input": format!("On which river was person {at} born?"), "context": both, "answers": [format!("river {at}")]});
-                [one.to_string(), two.to_string()]
-            })
-            .collect();
+        let line = |question: String, context: &str, answers: &[String]| {
+            serde_json::json!({"input": question, "context": context, "answers": answers}).to_string()
+        };
+        let mut lines = Vec::new();
+        for at in 0..facts_known {
+            let both = facts(at).join("\n\n");
+            let town = [format!("in town {at}"), format!("town {at}")];
+            lines.push(line(format!("Where was person {at} born?"), &facts(at)[0], &town));
+            lines.push(line(format!("On which river was person {at} born?"), &both, &[format!("river {at}")]));
+        }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("questions.jsonl");
         fs::write(&path, lines.join("\n")).unwrap();
