@@ -69,7 +69,8 @@ impl Calibration {
             data.max_prompt_tokens.unwrap_or_else(|| prompt::room(model, answer))
         };
         let mut calibration = Self { records: Vec::new(), notices: Vec::new(), tasks: Vec::new() };
-        for TaskRecords { protocol, records } in Suite::open(data)?.tasks(data, limit, &prompt::token_counter(model))? {
+        let tokens_of = prompt::token_counter(model, data.chat_template);
+        for TaskRecords { protocol, records } in Suite::open(data)?.tasks(data, limit, &tokens_of)? {
             calibration.tasks.push(protocol.name.clone());
             for record in records {
                 let mut built = prompt::build(model, &protocol, &record, limit(&protocol), data.chat_template)?;

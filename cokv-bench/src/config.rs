@@ -112,6 +112,7 @@ impl Default for RunSettings {
 }
 
 /// A whole configuration file.
+#[derive(Clone)]
 pub struct Config {
     /// All settings but the methods.
     pub run: RunConfig,
@@ -186,6 +187,11 @@ impl Config {
             return Err(table.error(message));
         }
         Ok(Self { run, models: several, columns, importance })
+    }
+
+    /// The run's folder.
+    pub fn folder(&self) -> PathBuf {
+        self.run.run.folder.join(&self.run.name)
     }
 }
 

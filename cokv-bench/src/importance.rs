@@ -29,7 +29,7 @@ use crate::run::memory::bytes_for_a_game;
 use crate::scores::{GameStamp, ModelStamp, ScoreFile};
 
 /// What to play, and what to make of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Importance {
     /// What is played.
     pub settings: ImportanceSettings,

@@ -1,5 +1,6 @@
 //! From a record to the token ids that the model sees.
 
+use cokv_models::chat::ChatTemplate;
 use cokv_models::tokenizer::Tokenizer;
 use cokv_models::{LanguageModel, ModelError, StopRule};
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,7 @@ pub fn build(
 ) -> Result<Prompt, ModelError> {
     let tokenizer = model.tokenizer();
     let (mut text, shortened_from) = truncate_middle(tokenizer, protocol.prompt(record), max_prompt_tokens)?;
-    let template = model.chat_template().filter(|_| protocol.chat && chat_use == ChatUse::Auto);
+    let template = chat_template(model, protocol, chat_use);
     if let Some(template) = template {
         text = template.render(&text)?;
     }
@@ -59,9 +60,22 @@ pub fn room(model: &LanguageModel, answer_tokens: usize) -> usize {
     model.config().max_tokens().saturating_sub(answer_tokens + CHAT_MARGIN)
 }
 
-/// Counts the tokens of a text, for prompts that are generated to a length; a text that cannot be tokenised fits nowhere.
-pub fn token_counter(model: &LanguageModel) -> impl Fn(&str) -> usize {
-    |text| model.tokenizer().encode(text, true).map_or(usize::MAX, |ids| ids.len())
+/// Counts the tokens of a text as a prompt of a task, with the chat template where it goes through one, for prompts that are
+/// generated to a length; a text that cannot be tokenised fits nowhere.
+pub fn token_counter(model: &LanguageModel, chat_use: ChatUse) -> impl Fn(&TaskProtocol, &str) -> usize {
+    move |protocol, text| {
+        let encode = |text: &str| model.tokenizer().encode(text, true);
+        let ids = match chat_template(model, protocol, chat_use) {
+            Some(template) => template.render(text).and_then(|text| encode(&text)),
+            None => encode(text),
+        };
+        ids.map_or(usize::MAX, |ids| ids.len())
+    }
+}
+
+/// What a task's prompts go through.
+fn chat_template<'a>(model: &'a LanguageModel, protocol: &TaskProtocol, chat_use: ChatUse) -> Option<&'a ChatTemplate> {
+    model.chat_template().filter(|_| protocol.chat && chat_use == ChatUse::Auto)
 }
 
 /// When a generated answer of the task ends.

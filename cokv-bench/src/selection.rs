@@ -123,6 +123,7 @@ pub fn selection_fingerprint(config: &Config, model: &str) -> String {
         context_lengths,
         depths: _,
         seed: _,
+        questions: _,
         split: _,
         max_prompt_tokens,
         chat_template,

@@ -22,6 +22,18 @@ const FEWEST: usize = 6;
 /// Resamples of an interval: its ends are then known to about a twentieth of its width.
 const RESAMPLES: usize = 2000;
 
+/// The mean of groups that weigh the same whatever their size; groups without members do not count. None where there is no
+/// member.
+pub fn mean_of_groups<G: AsRef<[f64]>>(groups: &[G]) -> Option<f64> {
+    let members = groups.iter().map(AsRef::as_ref).filter(|group| !group.is_empty());
+    let means: Vec<f64> = members.map(average).collect();
+    (!means.is_empty()).then(|| average(&means))
+}
+
+fn average(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
 impl Estimate {
     /// The mean of groups that weigh the same whatever their size, such as tasks, with the percentile bootstrap's interval
     /// (Efron 1979): members are drawn again within each group, because other records of the same tasks might have been
@@ -35,11 +47,7 @@ impl Estimate {
     /// The same numbers give the same interval: resamples are drawn with a fixed seed.
     pub fn of_groups(groups: &[Vec<f64>]) -> Option<Self> {
         let groups: Vec<&[f64]> = groups.iter().map(Vec::as_slice).filter(|group| !group.is_empty()).collect();
-        let average = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        if groups.is_empty() {
-            return None;
-        }
-        let mean = average(&groups.iter().map(|group| average(group)).collect::<Vec<_>>());
+        let mean = mean_of_groups(&groups)?;
         let members = groups.iter().map(|group| group.len()).sum();
         let (singles, groups): (Vec<&[f64]>, Vec<&[f64]>) = groups.into_iter().partition(|group| group.len() == 1);
         let singles = singles.concat();
@@ -89,6 +97,8 @@ mod tests {
         let estimate = Estimate::of_groups(&[vec![1.0; 9], vec![0.0; 2], vec![]]).unwrap();
         assert_eq!(estimate, Estimate { mean: 0.5, low: 0.5, high: 0.5, members: 11 });
         assert_eq!(Estimate::of_groups(&[vec![], vec![]]), None);
+        assert_eq!(mean_of_groups(&[vec![1.0; 9], vec![0.0; 2], vec![]]), Some(0.5));
+        assert_eq!(mean_of_groups(&[vec![], vec![]]), None);
     }
 
     #[test]

@@ -88,6 +88,26 @@ fn rows_of_a_needle_in_a_haystack_say_their_place() {
 }
 
 #[test]
+fn supplied_questions_are_asked_and_fill_the_context_with_the_chat_template() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = |at: usize| {
+        let more = "It was a long way from the sea. ".repeat(1 + at % 4);
+        let context = format!("Town {at} lies on the river Ax {at}. {more}");
+        let (input, answers) =
+            (format!("On which river lies town {at}?"), [format!("river Ax {at}"), format!("Ax {at}")]);
+        serde_json::json!({"input": input, "context": context, "answers": answers}).to_string() + "\n"
+    };
+    fs::write(folder.path().join("rivers.jsonl"), (0..30).map(record).collect::<String>()).unwrap();
+    let data = "tasks = ['ruler-qa']\nquestions = 'rivers.jsonl'\nrecords = 2\ncontext_tokens = 400";
+    fs::write(folder.path().join("cokv.toml"), config(data, "[[method]]\ncompressor = 'full'\n")).unwrap();
+    assert!(stdout(&cokv(folder.path(), &["bench"])).contains("ruler-qa"));
+    for row in rows(folder.path()) {
+        assert!((385..=400).contains(&row["prompt_tokens"].as_u64().unwrap()), "{row}");
+        assert!(row["answers"][0].as_str().unwrap().starts_with("river Ax ") && row["prediction"] != "", "{row}");
+    }
+}
+
+#[test]
 fn longbench_records_run_and_their_predictions_score() {
     let Some(longbench) = shared("longbench-mini") else { return };
     let folder = tempfile::tempdir().unwrap();
@@ -205,6 +225,11 @@ fn mistakes_are_clear_errors_before_any_work() {
     fails(&config("tasks = ['rulr']", full), "did you mean `ruler`?");
     fails(&config("tasks = ['needle']\ndepths = 0", full), "cokv.toml:6: `depths` is 0");
     fails(&config("tasks = ['ruler']\ncontext_lengths = [1000, 30]", full), "at least");
+    fails(&config("tasks = ['ruler-qa']", full), "name a file of LongBench's record layout");
+    let questions = "tasks = ['ruler-qa']\nquestions = 'questions.jsonl'";
+    fails(&config(questions, full), "questions.jsonl: ");
+    fs::write(folder.path().join("questions.jsonl"), "{\"input\": \"Who?\", \"context\": \"She.\"}\n").unwrap();
+    fails(&config(questions, full), "questions.jsonl:1: missing field `answers`");
     fails(&config("source = '/nowhere'", full), "`/nowhere` is no folder and no archive");
     fails(&config("context_tokens = 9000\nmax_prompt_tokens = 10000\ntasks = ['passkey']", full), "8192");
     fs::write(folder.path().join("cut.gguf"), b"GGUF\x03\0\0\0").unwrap();
@@ -215,6 +240,40 @@ fn mistakes_are_clear_errors_before_any_work() {
     assert!(stderr(&output).contains("keeps nothing"), "{}", stderr(&output));
     let output = cokv(folder.path(), &["score", "."]);
     assert!(stderr(&output).contains("no <task>.jsonl"), "{}", stderr(&output));
+}
+
+/// Seconds, in which no model is loaded.
+#[test]
+fn every_model_is_looked_at_before_the_first_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let second = path.join("second");
+    fs::create_dir(&second).unwrap();
+    fs::write(second.join("tokenizer.json"), "{}").unwrap();
+    let models = format!("[[model]]\nsource = '{}'\n[[model]]\nsource = 'path:second'\n", wheel_source());
+    let fails = |methods: &str, expected: &str| {
+        let text = format!("budgets = [32]\n{models}[data]\n{PASSKEY}\n{methods}");
+        fs::write(path.join("cokv.toml"), text).unwrap();
+        let output = cokv(path, &["bench", "--plan"]);
+        let message = stderr(&output);
+        assert!(!output.status.success() && message.contains(expected), "expected `{expected}`, got:\n{message}");
+        assert!(output.stdout.is_empty(), "nothing was planned");
+    };
+    let shape = "\"hidden_size\": 64, \"intermediate_size\": 64, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, \
+                 \"num_key_value_heads\": 2, \"vocab_size\": 100, \"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-5";
+    let configured = |family: &str| {
+        fs::write(second.join("config.json"), format!("{{\"model_type\": \"{family}\", {shape}}}")).unwrap();
+    };
+    configured("mamba");
+    fs::write(second.join("model.safetensors"), [&100_u64.to_le_bytes()[..], b"{}"].concat()).unwrap();
+    fails(METHODS, "model.safetensors");
+    fs::write(second.join("model.safetensors"), [&2_u64.to_le_bytes()[..], b"{}"].concat()).unwrap();
+    fails(METHODS, "path:second: ");
+    fails(METHODS, "`mamba`");
+    configured("llama");
+    stdout(&cokv(path, &["detect", "--model", &wheel_source(), "--kind", "random", "--out", "first.scores.json"]));
+    let scored = "[[method]]\ncompressor = 'snapkv'\nallocator = 'cokv'\nscores = 'first.scores.json'\n";
+    fails(scored, "30 layers");
 }
 
 const ESTIMATE: [&str; 9] =

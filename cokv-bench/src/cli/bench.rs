@@ -1,26 +1,29 @@
 //! `cokv bench`
 
+mod models;
+mod plan;
+mod written;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use cokv_core::{HeadLayout, Method, Registry};
-use cokv_models::source::Source;
+use anyhow::Result;
+use cokv_core::Registry;
 use cokv_shapley::Shard;
-use indicatif::HumanDuration;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
+use self::models::check_models;
+pub(super) use self::plan::describe;
+use self::plan::{enough_room, event};
+use self::written::{environment, manifest, resolved, summary};
 use super::bar::bar;
 use super::output::print;
 use super::progress::{Audience, Progress};
-use super::ready::{Mode, Ready, ready};
-use crate::config::{Config, ModelSettings};
-use crate::fingerprint::build;
-use crate::run::memory::{available_bytes, free_disk_bytes, mebibytes, peak_resident_bytes, processor};
-use crate::run::{
-    Ended, MODELS, Manifest, ManifestMethod, Matrix, Measure, Opened, Plan, Results, Row, RunStore, cells, tables,
-};
+use super::ready::{Mode, Ready, read, ready};
+use crate::config::Config;
+use crate::run::memory::{mebibytes, peak_resident_bytes};
+use crate::run::{Ended, MODELS, Manifest, Matrix, Opened, Plan, Results, Row, RunStore, tables};
 
 /// Run a matrix of methods and budgets
 ///
@@ -50,6 +53,8 @@ A configuration, with all defaults:
   # context_lengths = [500, 1000, 2000]  # instead of context_tokens: records of each length
   depths = 5                             # of the task needle: records at each of 0, 25, 50, 75, 100 % of the context
   seed = 0
+  # questions = \"squad.jsonl\"            # what the task ruler-qa asks, which ruler then includes: records of
+                                         # LongBench's layout (input, context, answers), or SQuAD's .json
   # split = \"all\"                        # of LongBench: validation, test
   # max_prompt_tokens = 7500             # longer prompts lose their middle; default: what the model can hold
   chat_template = \"auto\"                 # or never
@@ -89,7 +94,7 @@ pub struct Arguments {
     /// Say nothing until the table
     #[arg(long)]
     quiet: bool,
-    /// Tell a program: one JSON object a line, the last of them with the results of all cells
+    /// Tell a program: one JSON object a line, the last of them with the results of all cells; of a plan, one for each model
     #[arg(long, conflicts_with = "quiet")]
     json: bool,
 }
@@ -107,6 +112,14 @@ impl Arguments {
         self.shard.unwrap_or(Shard::WHOLE)
     }
 
+    /// A plan, as whoever is told reads it.
+    fn told(&self, config: &Config, plan: &Plan, time: Option<Duration>) -> String {
+        match self.audience() {
+            Audience::Machine => event(config, plan, time).to_string(),
+            _ => describe(config, plan, time),
+        }
+    }
+
     /// Says something to people.
     fn say(&self, text: &str) {
         if self.audience() == Audience::People {
@@ -117,20 +130,18 @@ impl Arguments {
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let started = Instant::now();
-    let file = arguments.config.display().to_string();
-    let text = std::fs::read_to_string(&arguments.config).with_context(|| file.clone())?;
-    let config = Config::parse(&file, &text, registry)?;
-    let folder = config.run.run.folder.join(&config.run.name);
+    let (text, config) = read(&arguments.config, registry)?;
+    let folder = config.folder();
     let mut store = None;
     let mut fingerprints: Vec<String> = Vec::new();
     if config.models.len() > 1 {
-        // A model that cannot be had is found out before the first has run for hours.
-        config.models.iter().try_for_each(|model| {
-            model.source.parse::<Source>()?.fetch(!arguments.quiet).map(|_| ()).map_err(anyhow::Error::from)
-        })?;
+        // What is wrong with the last model is found out before the first has run for hours.
+        check_models(&config, !arguments.quiet)?;
     }
     for model in &config.models {
-        fingerprints.extend(one_model(arguments, registry, model, &mut store)?.rows);
+        let mut config = config.clone();
+        config.run.model = model.clone();
+        fingerprints.extend(one_model(arguments, &text, config, &mut store)?.rows);
     }
     // A plan opens nothing.
     let Some(mut store) = store else { return Ok(()) };
@@ -163,18 +174,9 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
 }
 
 /// Runs the matrix on one model, or only plans it.
-fn one_model(
-    arguments: &Arguments,
-    registry: &Registry,
-    model: &ModelSettings,
-    store: &mut Option<RunStore>,
-) -> Result<Manifest> {
+fn one_model(arguments: &Arguments, text: &str, config: Config, store: &mut Option<RunStore>) -> Result<Manifest> {
     let mode = Mode { plan: arguments.plan, choosing: false, quiet: arguments.audience() != Audience::People };
-    let Ready { text, mut config, model, fingerprint, tasks, folder, selected, .. } =
-        ready(&arguments.config, registry, mode, |config| {
-            config.run.model = model.clone();
-            Ok(())
-        })?;
+    let Ready { mut config, model, fingerprint, tasks, folder, selected, .. } = ready(config, mode)?;
     match &selected {
         Some(selected) => selected.check(&config, &fingerprint, &folder)?,
         None if arguments.plan => {
@@ -195,15 +197,7 @@ fn one_model(
     if arguments.plan {
         let results = Results::read(&folder)?;
         let plan = matrix.plan(&results, shard);
-        let mut text = describe(&config, &plan);
-        if let Some(time) = matrix.time(&results, shard)? {
-            text += &format!(
-                "\nabout {} and {} of memory beside the model, measured on a short piece of a prompt",
-                HumanDuration(time),
-                mebibytes(plan.bytes as u64)
-            );
-        }
-        print(&text)?;
+        print(&arguments.told(&config, &plan, matrix.time(&results, shard)?))?;
         enough_room(&plan, &folder)?;
         return Ok(Manifest::default());
     }
@@ -214,20 +208,13 @@ fn one_model(
     let plan = matrix.plan(store.results(), shard);
     enough_room(&plan, &folder)?;
     match arguments.audience() {
-        Audience::Machine => {
-            let (prompts, done, cells) = (plan.prompts, plan.done, plan.cells);
-            let model = &config.run.model.source;
-            print(
-                &json!({ "event": "plan", "model": model, "prompts": prompts, "done": done, "cells": cells })
-                    .to_string(),
-            )?;
-        }
-        _ => arguments.say(&describe(&config, &plan)),
+        Audience::Machine => print(&arguments.told(&config, &plan, None))?,
+        _ => arguments.say(&arguments.told(&config, &plan, None)),
     }
     store
         .write(MODELS, &serde_json::to_string(&config.models.iter().map(|model| &model.source).collect::<Vec<_>>())?)?;
-    store.write("config.toml", &text)?;
-    store.write("resolved.toml", &resolved(&config, &text)?)?;
+    store.write("config.toml", text)?;
+    store.write("resolved.toml", &resolved(&config, text)?)?;
     store.write("environment.json", &environment(&config)?)?;
     let manifest = manifest(&config, &fingerprint, model.config().layout, &matrix);
     store.write(&manifest.file(), &(serde_json::to_string_pretty(&manifest)? + "\n"))?;
@@ -251,31 +238,6 @@ fn one_model(
     Ok(manifest)
 }
 
-/// Refuses a plan that the system would end halfway.
-fn enough_room(plan: &Plan, folder: &Path) -> Result<()> {
-    let Plan { cells, prompts, done, bytes, .. } = *plan;
-    if let Some(free) = available_bytes().filter(|&free| bytes as u64 > free) {
-        bail!(
-            "a prompt with its {cells} cells takes {}, and {} are free: run fewer budgets or methods at a time, or shorter \
-             prompts (max_prompt_tokens)",
-            mebibytes(bytes as u64),
-            mebibytes(free)
-        );
-    }
-    let rows = ((prompts - done) * cells) as u64 * ROW_BYTES;
-    if let Some(free) = free_disk_bytes(folder).filter(|&free| rows > free) {
-        let (rows, free) = (mebibytes(rows), mebibytes(free));
-        bail!(
-            "{}: the rows may take {rows}, and {free} are free; make room, or choose another `folder`",
-            folder.display()
-        );
-    }
-    Ok(())
-}
-
-/// About what a row takes on disk, its prediction included.
-const ROW_BYTES: u64 = 2048;
-
 /// Opens a run's folder and says what was mended.
 pub(super) fn open(folder: &Path, shard: Shard) -> Result<RunStore> {
     let Opened { store, torn_bytes } = RunStore::open(folder, shard)?;
@@ -289,102 +251,4 @@ pub(super) fn open(folder: &Path, shard: Shard) -> Result<RunStore> {
         eprintln!("note: {line}; it is skipped, and its cell is run again");
     }
     Ok(store)
-}
-
-pub(super) fn describe(config: &Config, plan: &Plan) -> String {
-    let Plan { cells, prompts, done, tokens_to_prefill, shortened, longest_shortened, .. } = plan;
-    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-    let model = if config.models.len() > 1 { format!(" on {}", config.run.model.source) } else { String::new() };
-    let mut text = format!("{}{model}: {}", config.run.name, count(*prompts, "prompt"));
-    if *done > 0 {
-        text += &format!(", {done} of them done");
-    }
-    let once = if config.run.run.share_prefill { "once for all cells" } else { "once for every cell" };
-    text += &format!(" × {}; {tokens_to_prefill} tokens to prefill, {once}", count(*cells, "cell"));
-    if *shortened > 0 {
-        text += &format!(
-            "\nnote: {} lost the middle (the longest had {longest_shortened} tokens)",
-            count(*shortened, "prompt")
-        );
-    }
-    text
-}
-
-/// What a report will need to know of a model.
-fn manifest(config: &Config, fingerprint: &str, layout: HeadLayout, matrix: &Matrix<'_>) -> Manifest {
-    let method = |name: String, method: &Method| ManifestMethod {
-        name,
-        definition: method.settings(),
-        head_scores: method.head_scores().map(|scores| scores.values().to_vec()),
-    };
-    let mut methods = Vec::new();
-    for variant in config.columns.iter().flat_map(|column| &column.variants) {
-        let name = variant.method.name();
-        if variant.of_task.is_empty() {
-            methods.push(method(name.into(), &variant.method));
-        }
-        methods.extend(variant.of_task.iter().map(|(task, own)| method(format!("{name} on {task}"), own)));
-    }
-    Manifest {
-        model: config.run.model.source.clone(),
-        fingerprint: fingerprint.into(),
-        layers: layout.layers,
-        kv_heads: layout.kv_heads,
-        methods,
-        rows: matrix.fingerprints().map(str::to_owned).collect(),
-    }
-}
-
-/// The configuration with every default of `[model]`, `[data]` and `[run]` written out. Those of policies stand in a
-/// comment, because policies of other crates cannot be written back.
-fn resolved(config: &Config, text: &str) -> Result<String> {
-    let mut table = toml::Table::try_from(&config.run)?;
-    let written: toml::Table = text.parse()?;
-    for key in ["method", "importance"] {
-        if let Some(value) = written.get(key) {
-            table.insert(key.into(), value.clone());
-        }
-    }
-    table.insert("model".into(), toml::Value::try_from(&config.models)?);
-    let policies: Vec<String> =
-        config.methods().map(|method| format!("# {} = {}\n", method.name(), method.settings())).collect();
-    Ok(format!("# Policies with all their settings:\n{}\n{}", policies.concat(), toml::to_string(&table)?))
-}
-
-/// What a run was made with: versions, and the machine.
-fn environment(config: &Config) -> Result<String> {
-    let environment = json!({
-        "cokv": env!("CARGO_PKG_VERSION"),
-        "build": build(),
-        // Set by cargo xtask.
-        "commit": option_env!("COKV_COMMIT"),
-        "settings": serde_json::to_value(&config.run)?,
-        "system": std::env::consts::OS,
-        "architecture": std::env::consts::ARCH,
-        "processor": processor(),
-        "threads": std::thread::available_parallelism().map_or(0, usize::from),
-    });
-    Ok(serde_json::to_string_pretty(&environment)? + "\n")
-}
-
-/// Every cell's numbers, for a program.
-fn summary(rows: &[Row], missing: usize) -> Json {
-    let cells: Vec<Json> = cells(rows)
-        .iter()
-        .map(|cell| {
-            let measures: serde_json::Map<_, _> = Measure::ALL
-                .map(|measure| (measure.name().to_owned(), json!(cell.estimate(measure))))
-                .into_iter()
-                .collect();
-            json!({
-                "model": cell.model,
-                "method": cell.method,
-                "budget": cell.budget,
-                "kept_share": cell.mean(|row| row.kept_share),
-                "cache_bytes": cell.mean(|row| row.cache_bytes as f64),
-                "measures": measures,
-            })
-        })
-        .collect();
-    json!({ "event": "done", "missing_rows": missing, "cells": cells })
 }

@@ -94,7 +94,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         };
         let limit = |protocol: &crate::data::TaskProtocol| prompt::room(&model, protocol.max_new_tokens);
         for TaskRecords { protocol, records } in
-            Suite::open(&data)?.tasks(&data, limit, &prompt::token_counter(&model))?
+            Suite::open(&data)?.tasks(&data, limit, &prompt::token_counter(&model, data.chat_template))?
         {
             for record in records {
                 let built = prompt::build(&model, &protocol, &record, limit(&protocol), data.chat_template)?;

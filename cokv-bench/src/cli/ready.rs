@@ -28,9 +28,7 @@ pub struct Mode {
 
 /// Everything that a matrix is made of.
 pub struct Ready {
-    /// The configuration as it was written.
-    pub text: String,
-    /// Its methods have their head scores.
+    /// Methods have their head scores.
     pub config: Config,
     pub model: LanguageModel,
     pub fingerprint: String,
@@ -43,18 +41,17 @@ pub struct Ready {
     pub selected: Option<Selected>,
 }
 
-/// Reads a configuration, lets `change` change it, and gets everything ready, what is cheap and may fail first.
-pub fn ready(
-    path: &Path,
-    registry: &Registry,
-    mode: Mode,
-    change: impl FnOnce(&mut Config) -> Result<()>,
-) -> Result<Ready> {
+/// A configuration, as it was written and as it is meant.
+pub fn read(path: &Path, registry: &Registry) -> Result<(String, Config)> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).with_context(|| file.clone())?;
-    let mut config = Config::parse(&file, &text, registry)?;
-    let folder = config.run.run.folder.join(&config.run.name);
-    change(&mut config)?;
+    let config = Config::parse(&file, &text, registry)?;
+    Ok((text, config))
+}
+
+/// Gets everything ready that a configuration asks for on its present model, what is cheap and may fail first.
+pub fn ready(mut config: Config, mode: Mode) -> Result<Ready> {
+    let folder = config.folder();
     let suite = Suite::open(&config.run.data)?;
     let settings = config.run.model.clone();
     let Loaded { model, fingerprint } = load(&settings)?;
@@ -72,7 +69,7 @@ pub fn ready(
     let measured = measure_used(&mut config, &model, &stamp, &names, forbidden, mode)?;
     let notices = config.fit_to(&stamp, &names, &measured, forbidden)?;
     notices.iter().for_each(|notice| eprintln!("note: {notice}"));
-    Ok(Ready { text, config, model, fingerprint, tasks, tested, folder, selected })
+    Ok(Ready { config, model, fingerprint, tasks, tested, folder, selected })
 }
 
 /// Head scores of the importance tables that methods use.
@@ -84,12 +81,34 @@ fn measure_used(
     forbidden: &HashSet<String>,
     mode: Mode,
 ) -> Result<Measured> {
-    let used = config.importance_used();
-    if used.is_empty() {
+    let wanted = wanted(config, tasks);
+    if wanted.is_empty() {
         return Ok(Measured::new());
     }
+    // Methods that cannot run on this model are found out before anything is measured.
+    fit_made_up(config, stamp, tasks, forbidden)?;
+    let folder = config.run.run.folder.join("importance");
+    measure(&wanted, &folder, model, stamp, &config.run.model.held_as(), forbidden, mode)
+}
+
+/// Refuses methods that cannot run on a model, whatever the scores will be that are yet to be measured: those are made up.
+pub fn fit_made_up(
+    config: &mut Config,
+    stamp: &ModelStamp,
+    tasks: &[String],
+    forbidden: &HashSet<String>,
+) -> Result<()> {
+    let layout = stamp.layout().map_err(|problem| problem.at(Path::new(&stamp.name)))?;
+    let made_up = HeadScores::new(layout, (0..layout.heads()).map(|head| head as f64).collect())?;
+    let measured = wanted(config, tasks).into_iter().map(|(key, _)| (key, made_up.clone())).collect();
+    config.fit_to(stamp, tasks, &measured, forbidden)?;
+    Ok(())
+}
+
+/// What is to be measured for the methods.
+fn wanted(config: &Config, tasks: &[String]) -> Vec<Wanted> {
     let mut wanted: Vec<Wanted> = Vec::new();
-    for name in used {
+    for name in config.importance_used() {
         let importance = &config.importance[&name];
         match importance.per_task {
             false => wanted.push(((name, None), importance.of_tasks(importance.settings.tasks.clone()))),
@@ -98,10 +117,5 @@ fn measure_used(
             ),
         }
     }
-    // Methods that cannot run on this model are found out before anything is measured, whatever the scores will be.
-    let layout = model.config().layout;
-    let made_up = HeadScores::new(layout, (0..layout.heads()).map(|head| head as f64).collect())?;
-    config.fit_to(stamp, tasks, &wanted.iter().map(|(key, _)| (key.clone(), made_up.clone())).collect(), forbidden)?;
-    let folder = config.run.run.folder.join("importance");
-    measure(&wanted, &folder, model, stamp, &config.run.model.held_as(), forbidden, mode)
+    wanted
 }

@@ -9,7 +9,7 @@ use cokv_shapley::Shard;
 use super::bench::{describe, open};
 use super::output::print;
 use super::progress::{Audience, Progress};
-use super::ready::{Mode, Ready, ready};
+use super::ready::{Mode, Ready, read, ready};
 use crate::markdown;
 use crate::run::{Ended, Matrix, RunStore};
 use crate::selection::{self, Choice, Selected, choose, selection_fingerprint, sweep, validation};
@@ -41,22 +41,16 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let mode = Mode { plan: false, choosing: true, quiet: arguments.quiet };
-    let Ready { config, model, fingerprint, tasks, tested, folder, .. } = ready(
-        &arguments.config,
-        registry,
-        mode,
-        |config| {
-            if !config.columns.iter().any(|column| column.is_open()) {
-                bail!(
-                    "{}: no method lists settings to choose from; add, for example, select = {{ drop_lowest = [1, 10, 20] }}",
-                    arguments.config.display()
-                );
-            }
-            config.columns.retain(|column| column.is_open());
-            config.run.data = validation(&config.run.data);
-            Ok(())
-        },
-    )?;
+    let (_, mut config) = read(&arguments.config, registry)?;
+    config.columns.retain(|column| column.is_open());
+    if config.columns.is_empty() {
+        bail!(
+            "{}: no method lists settings to choose from; add, for example, select = {{ drop_lowest = [1, 10, 20] }}",
+            arguments.config.display()
+        );
+    }
+    config.run.data = validation(&config.run.data);
+    let Ready { config, model, fingerprint, tasks, tested, folder, .. } = ready(config, mode)?;
     let made_for = selection_fingerprint(&config, &fingerprint);
     let names: Vec<(String, Vec<(String, String)>)> = config
         .columns
@@ -72,7 +66,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let mut store: RunStore = open(&folder.join("selection"), Shard::WHOLE)?;
     let plan = matrix.plan(store.results(), Shard::WHOLE);
     if !arguments.quiet {
-        eprintln!("validation records of {}", describe(&config, &plan));
+        eprintln!("validation records of {}", describe(&config, &plan, None));
     }
     let audience = if arguments.quiet { Audience::Nobody } else { Audience::People };
     let mut progress = Progress::new(&plan, audience)?;

@@ -14,6 +14,7 @@ use crate::run::file_name;
 use crate::scores::{FittedScores, ModelStamp, ScoreFile, ScoreFileError};
 
 /// A method; or several that differ in settings which are listed to choose from, of which every task and budget gets one.
+#[derive(Clone)]
 pub struct Column {
     /// Name in tables.
     pub name: String,
@@ -24,6 +25,7 @@ pub struct Column {
 }
 
 /// One method of a column.
+#[derive(Clone)]
 pub struct Variant {
     /// What distinguishes it, such as `drop_lowest=5`; empty where there is no choice.
     pub settings: String,

@@ -1,17 +1,19 @@
 //! `[data]`: what the model is asked.
 
+use std::path::PathBuf;
+
 use cokv_core::{ConfigError, ConfigTable};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Split;
-use crate::data::synthetic::MOST_DEPTHS;
+use crate::data::synthetic::{MOST_DEPTHS, Task};
 use crate::prompt::ChatUse;
 
 /// The `source` of generated data.
 pub const SYNTHETIC: &str = "synthetic";
 
 /// Keys that mean something for generated data only.
-const GENERATED: [&str; 4] = ["context_tokens", "context_lengths", "depths", "seed"];
+const GENERATED: [&str; 5] = ["context_tokens", "context_lengths", "depths", "seed", "questions"];
 
 /// `[data]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,6 +33,8 @@ pub struct DataSettings {
     pub depths: usize,
     /// Which synthetic records.
     pub seed: u64,
+    /// What the task `ruler-qa` asks: records of LongBench's layout, one a line, or SQuAD's `.json`.
+    pub questions: Option<PathBuf>,
     /// Which part of LongBench's records: `all`, `validation` or `test`.
     pub split: Split,
     /// Longer prompts lose their middle; the default leaves room for the answer in the model's context.
@@ -49,6 +53,7 @@ impl Default for DataSettings {
             context_lengths: None,
             depths: 5,
             seed: 0,
+            questions: None,
             split: Split::All,
             max_prompt_tokens: None,
             chat_template: ChatUse::Auto,
@@ -72,6 +77,10 @@ impl DataSettings {
         {
             let message = format!("`{key}` is for synthetic data and contradicts source = \"{}\"", settings.source);
             return Err(table.error_at(key, message));
+        }
+        if settings.questions.is_some() && !Task::any_asks_supplied(&settings.tasks) {
+            let message = "`questions` is for the task ruler-qa and the group ruler, and `tasks` has neither";
+            return Err(table.error_at("questions", message));
         }
         if settings.records == 0 {
             return Err(table.error_at("records", "`records` is 0: there would be nothing to do"));
@@ -124,6 +133,9 @@ mod tests {
         assert_eq!(read("context_tokens = 700").unwrap().lengths(), [700]);
         assert_eq!(read("context_lengths = [500, 300]").unwrap().lengths(), [500, 300]);
         assert_eq!(read("tasks = ['needle']").unwrap().depths, 5);
+        for tasks in ["['ruler']", "['passkey', 'ruler-qa']"] {
+            assert!(read(&format!("tasks = {tasks}\nquestions = 'a.jsonl'")).unwrap().questions.is_some());
+        }
     }
 
     #[test]
@@ -135,7 +147,10 @@ mod tests {
         assert!(error("context_lengths = [500, 500]").contains("the length 500 is listed twice"));
         assert!(error("context_lengths = [500]\ncontext_tokens = 500").contains(":4: `context_tokens` and `context_l"));
         assert!(error("context_length = [500]").contains("did you mean `context_lengths`?"));
-        for key in ["context_lengths = [500]", "depths = 3"] {
+        assert!(
+            error("questions = 'a.jsonl'").contains(":3: `questions` is for the task ruler-qa and the group ruler")
+        );
+        for key in ["context_lengths = [500]", "depths = 3", "questions = 'a.jsonl'"] {
             let message = error(&format!("source = 'x'\n{key}"));
             assert!(message.contains(":4: `") && message.contains("is for synthetic data"), "{message}");
         }

@@ -1,6 +1,7 @@
 //! What is asked of the model: records, and the tasks that they belong to.
 
 pub mod longbench;
+mod questions;
 mod split;
 mod suite;
 pub mod synthetic;
@@ -9,6 +10,7 @@ use std::io;
 use std::path::Path;
 
 use cokv_models::source::SourceError;
+pub use questions::{Question, Questions};
 use serde::{Deserialize, Serialize};
 pub use split::Split;
 pub use suite::Suite;
@@ -37,7 +39,8 @@ pub struct Record {
     /// Language of the text.
     pub language: String,
     /// Hash of what makes it this record and no other, from whatever folder and of whatever length: of a synthetic record
-    /// its task, seed and index, because the question and the answer stay when the context grows.
+    /// its task, seed and index, because the question and the answer stay when the context grows; of a supplied question, the
+    /// question, its answers and the paragraphs that answer it.
     pub fingerprint: String,
     /// Where in a grid of lengths and depths it stands; none outside of one.
     pub place: Option<Place>,

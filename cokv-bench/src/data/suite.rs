@@ -1,8 +1,8 @@
 //! The records that a configuration asks for, wherever they come from.
 
 use super::longbench::{Fetcher, Files, LongBench};
-use super::synthetic::{self, Task};
-use super::{DataError, TaskProtocol, TaskRecords};
+use super::synthetic::{self, SyntheticError, Task};
+use super::{DataError, Questions, TaskProtocol, TaskRecords};
 use crate::config::{DataSettings, SYNTHETIC};
 
 /// Most records of a synthetic task; more would be a slip of the keyboard.
@@ -12,7 +12,12 @@ const MOST_RECORDS: usize = 100_000;
 #[derive(Debug)]
 pub enum Suite {
     /// Generated tasks.
-    Synthetic(Vec<Task>),
+    Synthetic {
+        /// Each once.
+        tasks: Vec<Task>,
+        /// What those ask that make nothing up.
+        questions: Option<Questions>,
+    },
     /// Records of LongBench.
     LongBench(Vec<TaskRecords>),
 }
@@ -23,7 +28,22 @@ impl Suite {
         if settings.source == SYNTHETIC {
             let mut tasks = Vec::new();
             for name in &settings.tasks {
-                tasks.extend(Task::named(name)?);
+                tasks.extend(Task::named(name, settings.questions.is_some())?);
+            }
+            let file = settings.questions.as_deref().filter(|_| tasks.iter().any(|task| task.asks_supplied()));
+            let questions = file.map(Questions::read).transpose()?;
+            if let Some((file, questions)) = file.zip(questions.as_ref())
+                && questions.len() < settings.records
+            {
+                return Err(DataError::File {
+                    path: file.display().to_string(),
+                    message: format!(
+                        "{} records are asked for, and {} questions have an answer of more than one word, without which \
+                         nothing would be measured; supply more questions, or ask for fewer records",
+                        settings.records,
+                        questions.len()
+                    ),
+                });
             }
             let most = tasks.iter().map(|&task| records_of(task, settings)).max().unwrap_or(0);
             if most > MOST_RECORDS {
@@ -31,7 +51,7 @@ impl Suite {
                     "{most} records of a synthetic task are more than {MOST_RECORDS}"
                 )));
             }
-            return Ok(Suite::Synthetic(unique(tasks)));
+            return Ok(Suite::Synthetic { tasks: unique(tasks), questions });
         }
         LongBench::check_names(&settings.tasks)?;
         let longbench = LongBench::open(Files::find(&settings.source, &Fetcher::from_env())?)?;
@@ -46,17 +66,25 @@ impl Suite {
         Ok(Suite::LongBench(records))
     }
 
-    /// All records. `tokens_of` counts the tokens of a text for prompts that are generated to a length, of at most
-    /// `limit` tokens.
+    /// Names of the tasks, in the order of [`tasks`](Self::tasks).
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Suite::Synthetic { tasks, .. } => tasks.iter().map(Task::to_string).collect(),
+            Suite::LongBench(tasks) => tasks.iter().map(|task| task.protocol.name.clone()).collect(),
+        }
+    }
+
+    /// All records. `tokens_of` counts the tokens of a text as a task's prompt, for those that are generated to a length, of
+    /// at most `limit` tokens.
     pub fn tasks(
         self,
         settings: &DataSettings,
         limit: impl Fn(&TaskProtocol) -> usize,
-        tokens_of: &dyn Fn(&str) -> usize,
+        tokens_of: &dyn Fn(&TaskProtocol, &str) -> usize,
     ) -> Result<Vec<TaskRecords>, DataError> {
-        let tasks = match self {
+        let (tasks, questions) = match self {
             Suite::LongBench(tasks) => return Ok(tasks),
-            Suite::Synthetic(tasks) => tasks,
+            Suite::Synthetic { tasks, questions } => (tasks, questions),
         };
         let generate = |task: Task| {
             let protocol = TaskProtocol {
@@ -68,6 +96,7 @@ impl Suite {
                 stops_at_newline: task.stops_at_newline(),
             };
             let limit = limit(&protocol);
+            let tokens_of = &|text: &str| tokens_of(&protocol, text);
             let mut records = Vec::new();
             for &length in settings.lengths() {
                 if length > limit {
@@ -78,9 +107,13 @@ impl Suite {
                     return Err(DataError::Setting(message));
                 }
                 let DataSettings { depths, records: count, seed, .. } = *settings;
-                records.extend(match task.is_grid() {
-                    true => synthetic::generate_grid(task, length, depths, count, seed, tokens_of)?,
-                    false => synthetic::generate(task, length, count, seed, tokens_of)?,
+                records.extend(if task.is_grid() {
+                    synthetic::generate_grid(task, length, depths, count, seed, tokens_of)?
+                } else if task.asks_supplied() {
+                    let questions = questions.as_ref().ok_or(SyntheticError::NoQuestions(task))?;
+                    synthetic::generate_asked(task, questions, length, count, seed, tokens_of)?
+                } else {
+                    synthetic::generate(task, length, count, seed, tokens_of)?
                 });
             }
             Ok(TaskRecords { protocol, records })
@@ -118,7 +151,7 @@ mod tests {
     #[test]
     fn tasks_named_twice_are_run_once() {
         let suite = Suite::open(&settings(SYNTHETIC, &["passkey", "key-value", "passkey", "all"])).unwrap();
-        let Suite::Synthetic(tasks) = suite else { panic!("not synthetic") };
+        let Suite::Synthetic { tasks, .. } = suite else { panic!("not synthetic") };
         assert_eq!(tasks.len(), Task::ALL.len());
         assert_eq!(tasks[..2], [Task::Passkey, Task::KeyValue]);
     }
@@ -136,13 +169,13 @@ mod tests {
             "before the network is asked"
         );
         let suite = Suite::open(&settings(SYNTHETIC, &["passkey"])).unwrap();
-        let words = |text: &str| text.split(' ').count();
+        let words = |_: &TaskProtocol, text: &str| text.split(' ').count();
         let error = suite.tasks(&settings(SYNTHETIC, &["passkey"]), |_| 299, &words).unwrap_err().to_string();
         assert!(error.contains("a context of 300 tokens is more than the 299"), "{error}");
     }
     #[test]
     fn every_length_and_depth_has_its_records() {
-        let words = |text: &str| text.split_whitespace().count();
+        let words = |_: &TaskProtocol, text: &str| text.split_whitespace().count();
         let grid = DataSettings { context_lengths: Some(vec![300, 200]), depths: 3, ..settings(SYNTHETIC, &[]) };
         let tasks = |names: &[&str]| {
             let settings = DataSettings { tasks: settings(SYNTHETIC, names).tasks, ..grid.clone() };
@@ -159,6 +192,41 @@ mod tests {
         let ruler = tasks(&["ruler"]).unwrap();
         assert_eq!(ruler.iter().map(|task| task.records.len()).collect::<Vec<_>>(), [2; 7]);
         assert!(ruler.iter().flat_map(|task| &task.records).all(|record| record.place.is_none()));
+    }
+
+    #[test]
+    fn supplied_questions_join_ruler_s_families() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("questions.jsonl");
+        let line = |at: usize| {
+            let context = format!("The house of number {at} is {} green. {}", at * 7, "It has a door. ".repeat(4));
+            serde_json::json!({"input": format!("Which house is {at}?"), "context": context, "answers": ["the green one"]})
+                .to_string()
+        };
+        std::fs::write(&file, (0..30).map(line).collect::<Vec<_>>().join("\n")).unwrap();
+        let words = |_: &TaskProtocol, text: &str| text.split_whitespace().count();
+        let tasks = |settings: &DataSettings| Suite::open(settings)?.tasks(settings, |_| 1000, &words);
+        let with = |names: &[&str], records: usize| DataSettings {
+            questions: Some(file.clone()),
+            records,
+            ..settings(SYNTHETIC, names)
+        };
+        let ruler = tasks(&with(&["ruler"], 2)).unwrap();
+        let names: Vec<&str> = ruler.iter().map(|task| task.protocol.name.as_str()).collect();
+        assert_eq!((names.len(), names[7]), (8, "ruler-qa"));
+        assert_eq!((ruler[7].records.len(), ruler[7].protocol.metric.name()), (2, "string_match_part"));
+        assert!(ruler[7].records[0].context.contains("Document 2:\nThe house of number"));
+        assert_eq!(tasks(&settings(SYNTHETIC, &["ruler"])).unwrap().len(), 7);
+
+        let error = |settings: &DataSettings| tasks(settings).unwrap_err().to_string();
+        let unsupplied = error(&settings(SYNTHETIC, &["ruler-qa"]));
+        assert!(unsupplied.contains("ruler-qa asks questions that are supplied: name a file"), "{unsupplied}");
+        let few = error(&with(&["ruler-qa"], 31));
+        assert!(few.contains("31 records are asked for, and 30 questions have an answer"), "{few}");
+        let short = error(&DataSettings { context_tokens: 1000, ..with(&["ruler-qa"], 2) });
+        assert!(short.contains("the paragraphs supplied fill ") && short.contains(" of 1000 tokens"), "{short}");
+        let none = DataSettings { questions: Some("none.jsonl".into()), ..settings(SYNTHETIC, &["ruler"]) };
+        assert!(error(&none).starts_with("none.jsonl: "), "{}", error(&none));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What to play: the keys of `[importance.NAME]` are the options of `cokv estimate`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cokv_shapley::Design;
@@ -31,6 +32,9 @@ pub struct ImportanceSettings {
     /// Which synthetic records; 1 where nothing is said. Benchmarks use 0, so that calibration sees none of theirs
     #[arg(long)]
     pub data_seed: Option<u64>,
+    /// What the task ruler-qa asks: records of LongBench's layout, one a line, or SQuAD's .json
+    #[arg(long, value_name = "FILE")]
+    pub questions: Option<PathBuf>,
     /// Which part of LongBench's records: validation (where nothing is said), test or all. CoKV's split, 30 or 50 records of
     /// each task are for validation
     #[arg(long, value_parser = by_name::<Split>)]
@@ -93,6 +97,7 @@ impl Default for ImportanceSettings {
             records: 16,
             context_tokens: None,
             data_seed: None,
+            questions: None,
             split: None,
             max_prompt_tokens: None,
             utility: UtilityChoice::default(),
@@ -126,7 +131,11 @@ impl ImportanceSettings {
         positive("records_per_pair", self.records_per_pair)?;
         let foreign: &[_] = match self.source == SYNTHETIC {
             true => &[("split", self.split.is_some())],
-            false => &[("context_tokens", self.context_tokens.is_some()), ("data_seed", self.data_seed.is_some())],
+            false => &[
+                ("context_tokens", self.context_tokens.is_some()),
+                ("data_seed", self.data_seed.is_some()),
+                ("questions", self.questions.is_some()),
+            ],
         };
         if let Some((key, _)) = foreign.iter().find(|(_, given)| *given) {
             let kind = if self.source == SYNTHETIC { "LongBench" } else { "synthetic data" };
@@ -168,6 +177,7 @@ impl ImportanceSettings {
             records: self.records,
             context_tokens: self.context_tokens.unwrap_or(1000),
             seed: self.data_seed.unwrap_or(1),
+            questions: self.questions.clone(),
             split: self.split.unwrap_or(if self.source == SYNTHETIC { Split::All } else { Split::Validation }),
             max_prompt_tokens: self.max_prompt_tokens,
             ..DataSettings::default()

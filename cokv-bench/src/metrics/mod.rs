@@ -1,4 +1,4 @@
-//! The metrics of LongBench v1, equal to upstream's `metrics.py` and `eval.py` score for score, and that of RULER.
+//! The metrics of LongBench v1, equal to upstream's `metrics.py` and `eval.py` score for score, and those of RULER.
 //!
 //! A score compares one prediction with one accepted answer and lies in `[0, 1]`; published tables
 //! show its mean over a task's records times 100. Parity includes upstream's accidents (set-based
@@ -45,6 +45,8 @@ pub enum Metric {
     CodeSimilarity,
     /// Share of the answer's values, which [`SEPARATOR`] joins, that occur in the prediction (RULER's `string_match_all`).
     StringMatchAll,
+    /// Whether the answer occurs in the prediction (RULER's `string_match_part`).
+    StringMatchPart,
 }
 
 impl Metric {
@@ -65,6 +67,7 @@ impl Metric {
             Self::Count => retrieval::count(prediction, answer),
             Self::CodeSimilarity => code::similarity(prediction, answer),
             Self::StringMatchAll => string_match::all(prediction, answer),
+            Self::StringMatchPart => string_match::part(prediction, answer),
         }
     }
 
@@ -81,6 +84,7 @@ impl Metric {
             Self::Count => "count_score",
             Self::CodeSimilarity => "code_sim_score",
             Self::StringMatchAll => "string_match_all",
+            Self::StringMatchPart => "string_match_part",
         }
     }
 }
@@ -140,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Metric; 10] = [
+    const ALL: [Metric; 11] = [
         Metric::QaF1,
         Metric::QaF1Zh,
         Metric::RougeL,
@@ -151,6 +155,7 @@ mod tests {
         Metric::Count,
         Metric::CodeSimilarity,
         Metric::StringMatchAll,
+        Metric::StringMatchPart,
     ];
 
     #[test]

@@ -1,4 +1,4 @@
-//! RULER's `string_match_all`.
+//! RULER's `string_match_all` and `string_match_part`.
 
 /// Between the values of an answer that has several.
 pub const SEPARATOR: &str = ", ";
@@ -15,9 +15,15 @@ pub(super) fn all(prediction: &str, answer: &str) -> f64 {
     found as f64 / values.len().max(1) as f64
 }
 
+/// Whether the whole answer occurs in the prediction, in letters of either case. RULER takes the best of several references,
+/// as every metric here does of a record's answers.
+pub(super) fn part(prediction: &str, answer: &str) -> f64 {
+    f64::from(u8::from(!answer.is_empty() && prediction.to_lowercase().contains(&answer.to_lowercase())))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::all;
+    use super::{all, part};
 
     #[test]
     fn the_share_of_values_that_occur_counts() {
@@ -25,6 +31,13 @@ mod tests {
         assert_eq!(all("17\n23", "23, 17"), 1.0);
         assert_eq!(all("Ünder", "üNDER"), 1.0);
         assert_eq!(all("none of them", "17"), 0.0);
+    }
+
+    #[test]
+    fn the_whole_answer_has_to_occur() {
+        assert_eq!(part("It was in paris, France.", "Paris, France"), 1.0);
+        assert_eq!(part("It was in Paris.", "Paris, France"), 0.0);
+        assert_eq!(part("anything", ""), 0.0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::run::LoadedRun;
-use crate::run::{Cell, Measure, Row, cells, differences};
+use crate::run::{Cell, Measure, Pairs, Row, cells};
 use crate::statistics::Estimate;
 
 /// Cells of a run: all of them, or those of a method.
@@ -69,8 +69,8 @@ pub fn compare(first: &Side<'_>, second: &Side<'_>) -> Vec<Compared> {
 /// several budgets does not make it several records.
 fn of_pairs(pairs: &[(&Cell<'_>, &Cell<'_>)], budget: &str) -> Option<Compared> {
     let (first, second) = pairs.first()?;
-    let records = differences(pairs, Measure::Score).iter().map(Vec::len).sum();
-    let estimate = |measure| Estimate::of_groups(&differences(pairs, measure));
+    let paired = Pairs::of(pairs);
+    let records = paired.records();
     let method = match first.method == second.method {
         true => first.method.to_owned(),
         false => format!("{} − {}", second.method, first.method),
@@ -80,7 +80,7 @@ fn of_pairs(pairs: &[(&Cell<'_>, &Cell<'_>)], budget: &str) -> Option<Compared> 
         method,
         budget: budget.into(),
         records,
-        differences: Measure::ALL.map(estimate),
+        differences: Measure::ALL.map(|measure| Estimate::of_groups(&paired.differences(measure))),
     })
 }
 

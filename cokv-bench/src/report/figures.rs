@@ -51,8 +51,8 @@ fn curves(cells: &[Cell<'_>]) -> Result<Vec<Figure>, ReportError> {
 fn lines(cells: &[Cell<'_>], measure: Measure, x: &dyn Fn(&Cell<'_>) -> f64) -> Vec<Series> {
     let mut series: Vec<Series> = Vec::new();
     for cell in cells.iter().filter(|cell| cell.budget != "full") {
-        let Some(estimate) = cell.estimate(measure) else { continue };
-        let point = (three_digits(x(cell)), estimate.mean);
+        let Some(mean) = cell.mean_of_tasks(measure) else { continue };
+        let point = (three_digits(x(cell)), mean);
         match series.iter_mut().find(|line| line.name == cell.method) {
             Some(line) => line.points.push(point),
             None => series.push(Series { name: cell.method.into(), points: vec![point], band: None }),
@@ -65,9 +65,9 @@ fn lines(cells: &[Cell<'_>], measure: Measure, x: &dyn Fn(&Cell<'_>) -> f64) -> 
     });
     let ends = series.iter().flat_map(|line| &line.points).map(|point| point.0);
     let (low, high) = ends.fold((f64::INFINITY, 0.0f64), |(low, high), x| (low.min(x), high.max(x)));
-    let full = cells.iter().find(|cell| cell.budget == "full").and_then(|cell| cell.estimate(measure));
+    let full = cells.iter().find(|cell| cell.budget == "full").and_then(|cell| cell.mean_of_tasks(measure));
     if let Some(full) = full.filter(|_| low <= high) {
-        series.push(Series { name: "full".into(), points: vec![(low, full.mean), (high, full.mean)], band: None });
+        series.push(Series { name: "full".into(), points: vec![(low, full), (high, full)], band: None });
     }
     series
 }

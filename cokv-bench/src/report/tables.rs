@@ -101,7 +101,7 @@ fn rows(cells: &[Cell<'_>], columns: Vec<Vec<TableCell>>) -> Vec<Vec<TableCell>>
 /// The mean over the tasks of a category.
 fn of_category(cell: &Cell<'_>, name: &str) -> Option<f64> {
     let tasks = cell.tasks.iter().filter(|(task, _)| category(task) == name);
-    let means: Vec<f64> = tasks.filter_map(|(task, _)| Some(cell.of_task(task, Measure::Score)?.mean)).collect();
+    let means: Vec<f64> = tasks.filter_map(|(task, _)| cell.mean_of_task(task, Measure::Score)).collect();
     (!means.is_empty()).then(|| means.iter().sum::<f64>() / means.len() as f64)
 }
 
@@ -121,7 +121,7 @@ fn scores(cells: &[Cell<'_>]) -> Table {
     if several {
         columns.extend(categories.iter().map(|name| column(cells, true, write, |cell| of_category(cell, name))));
     }
-    columns.push(column(cells, true, write, |cell| Some(cell.estimate(Measure::Score)?.mean)));
+    columns.push(column(cells, true, write, |cell| cell.mean_of_tasks(Measure::Score)));
     columns.push(cells.iter().map(|cell| Measure::Score.interval(cell.estimate(Measure::Score)).into()).collect());
     if several {
         columns.push(column(cells, true, write, |cell| {
@@ -156,7 +156,7 @@ fn scores(cells: &[Cell<'_>]) -> Table {
 fn by_task(cells: &[Cell<'_>]) -> Table {
     let tasks: Vec<&str> = cells.first().map_or(&[][..], |cell| &cell.tasks).iter().map(|(task, _)| *task).collect();
     let of = |task: &&str| {
-        column(cells, true, |value| Measure::Score.write(value), |cell| Some(cell.of_task(task, Measure::Score)?.mean))
+        column(cells, true, |value| Measure::Score.write(value), |cell| cell.mean_of_task(task, Measure::Score))
     };
     Table {
         id: "tasks".into(),
@@ -174,12 +174,7 @@ fn damage(cells: &[Cell<'_>]) -> Table {
     let mut columns = Vec::new();
     for measure in measures {
         titles.extend([measure.name().to_owned(), "95 %".to_owned()]);
-        columns.push(column(
-            cells,
-            measure.rises(),
-            |value| measure.write(value),
-            |cell| Some(cell.estimate(measure)?.mean),
-        ));
+        columns.push(column(cells, measure.rises(), |value| measure.write(value), |cell| cell.mean_of_tasks(measure)));
         columns.push(cells.iter().map(|cell| measure.interval(cell.estimate(measure)).into()).collect());
     }
     if let Some(above_full) = above_full(cells, Measure::LogLikelihood) {

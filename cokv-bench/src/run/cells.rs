@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 
 use super::store::Row;
-use crate::statistics::Estimate;
+use crate::statistics::{Estimate, mean_of_groups};
 
 /// What is measured of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -135,44 +135,73 @@ impl<'a> Cell<'a> {
         self.rows().map(of).sum::<f64>() / count as f64
     }
 
-    /// The mean of the tasks' means.
+    /// The mean of the tasks' means, with its interval.
     pub fn estimate(&self, measure: Measure) -> Option<Estimate> {
-        let of_task = |(_, rows): &(_, Vec<&Row>)| rows.iter().filter_map(|row| measure.of(row)).collect();
-        Estimate::of_groups(&self.tasks.iter().map(of_task).collect::<Vec<_>>())
+        Estimate::of_groups(&self.groups(measure))
+    }
+
+    /// The mean of [`estimate`](Self::estimate), for where no interval is shown: the interval takes thousands of resamples.
+    pub fn mean_of_tasks(&self, measure: Measure) -> Option<f64> {
+        mean_of_groups(&self.groups(measure))
     }
 
     /// The mean of a task.
-    pub fn of_task(&self, task: &str, measure: Measure) -> Option<Estimate> {
+    pub fn mean_of_task(&self, task: &str, measure: Measure) -> Option<f64> {
         let (_, rows) = self.tasks.iter().find(|(name, _)| *name == task)?;
-        Estimate::of_groups(&[rows.iter().filter_map(|row| measure.of(row)).collect()])
+        mean_of_groups(&[measured(rows, measure)])
+    }
+
+    fn groups(&self, measure: Measure) -> Vec<Vec<f64>> {
+        self.tasks.iter().map(|(_, rows)| measured(rows, measure)).collect()
     }
 
     /// How far this cell is above another on the records that both have, with the paired bootstrap's interval.
     pub fn difference(&self, other: &Cell<'_>, measure: Measure) -> Option<Estimate> {
-        Estimate::of_groups(&differences(&[(other, self)], measure))
+        Estimate::of_groups(&Pairs::of(&[(other, self)]).differences(measure))
     }
 }
 
-/// For every task, how far the second cells of pairs are above the first, one number a record: its mean over the pairs,
-/// because a record that was asked at several budgets is not several records.
-pub fn differences(pairs: &[(&Cell<'_>, &Cell<'_>)], measure: Measure) -> Vec<Vec<f64>> {
-    let mut sums: BTreeMap<(&str, &str), (f64, f64)> = BTreeMap::new();
-    for (first, second) in pairs {
-        let firsts: HashMap<_, _> = first.rows().map(|row| ((row.task.as_str(), row.record.as_str()), row)).collect();
-        for row in second.rows() {
-            let record = (row.task.as_str(), row.record.as_str());
-            let difference = |first: &&Row| Some(measure.of(row)? - measure.of(first)?);
-            if let Some(difference) = firsts.get(&record).and_then(difference) {
-                let sum = sums.entry(record).or_default();
-                *sum = (sum.0 + difference, sum.1 + 1.0);
+fn measured(rows: &[&Row], measure: Measure) -> Vec<f64> {
+    rows.iter().filter_map(|row| measure.of(row)).collect()
+}
+
+/// Rows of pairs of cells that are of the same record, by task and record.
+pub struct Pairs<'a>(BTreeMap<(&'a str, &'a str), Vec<[&'a Row; 2]>>);
+
+impl<'a> Pairs<'a> {
+    /// Pairs the rows of the first cells with those of the second.
+    pub fn of(cells: &[(&Cell<'a>, &Cell<'a>)]) -> Self {
+        let mut pairs: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let record = |row: &'a Row| (row.task.as_str(), row.record.as_str());
+        for (first, second) in cells {
+            let firsts: HashMap<_, _> = first.rows().map(|row| (record(row), row)).collect();
+            for row in second.rows() {
+                if let Some(&first) = firsts.get(&record(row)) {
+                    pairs.entry(record(row)).or_default().push([first, row]);
+                }
             }
         }
+        Self(pairs)
     }
-    let mut tasks: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    for ((task, _), (sum, count)) in sums {
-        tasks.entry(task).or_default().push(sum / count);
+
+    /// Records that are in a pair.
+    pub fn records(&self) -> usize {
+        self.0.len()
     }
-    tasks.into_values().collect()
+
+    /// For every task, how far the second rows are above the first, one number a record: its mean over the pairs, because a
+    /// record that was asked at several budgets is not several records.
+    pub fn differences(&self, measure: Measure) -> Vec<Vec<f64>> {
+        let mut tasks: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for ((task, _), pairs) in &self.0 {
+            let differences = pairs.iter().filter_map(|[first, second]| Some(measure.of(second)? - measure.of(first)?));
+            let (sum, count) = differences.fold((0.0, 0.0), |(sum, count), difference| (sum + difference, count + 1.0));
+            if count > 0.0 {
+                tasks.entry(task).or_default().push(sum / count);
+            }
+        }
+        tasks.into_values().collect()
+    }
 }
 
 #[cfg(test)]
@@ -190,9 +219,11 @@ mod tests {
         let cells = cells(&rows);
         assert_eq!(cells.len(), 2);
         assert_eq!(cells[0].estimate(Measure::Score).unwrap().mean, 50.0);
-        assert_eq!(cells[0].of_task("t", Measure::Score).unwrap().mean, 100.0);
-        assert_eq!(cells[1].of_task("t", Measure::Score), None);
+        assert_eq!(cells[0].mean_of_tasks(Measure::Score), Some(50.0));
+        assert_eq!(cells[0].mean_of_task("t", Measure::Score), Some(100.0));
+        assert_eq!(cells[1].mean_of_task("t", Measure::Score), None);
         assert_eq!(cells[0].estimate(Measure::Divergence), None);
+        assert_eq!(cells[0].mean_of_tasks(Measure::Divergence), None);
     }
 
     #[test]

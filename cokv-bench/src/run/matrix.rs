@@ -162,7 +162,8 @@ pub trait Observer {
 
 /// The records of a run, generated where they do not come from files.
 pub fn tasks(run: &RunConfig, suite: Suite, model: &LanguageModel) -> Result<Vec<TaskRecords>, DataError> {
-    suite.tasks(&run.data, |protocol| prompt_limit(run, model, protocol), &prompt::token_counter(model))
+    let tokens_of = prompt::token_counter(model, run.data.chat_template);
+    suite.tasks(&run.data, |protocol| prompt_limit(run, model, protocol), &tokens_of)
 }
 
 /// Tokens that a prompt of a task may have.

@@ -9,7 +9,7 @@ pub mod memory;
 mod store;
 mod table;
 
-pub use cells::{Cell, Measure, cells, differences};
+pub use cells::{Cell, Measure, Pairs, cells};
 pub use kept::{Kept, KeptCell, STRETCHES};
 pub use manifest::{MODELS, Manifest, ManifestMethod};
 pub use matrix::{Ended, Matrix, Observer, Plan, RunError, tasks};

@@ -4,7 +4,6 @@ use super::cells::{Cell, Measure, cells};
 use super::memory::mebibytes;
 use super::store::Row;
 use crate::markdown;
-use crate::statistics::Estimate;
 
 /// Two Markdown tables: damage and memory of every cell with the score's 95 % interval, and its score on every task.
 pub fn tables(rows: &[Row]) -> String {
@@ -23,8 +22,7 @@ pub fn tables(rows: &[Row]) -> String {
             .map(str::to_owned)
             .collect()
     };
-    let number =
-        |measure: Measure, value: Option<Estimate>| value.map_or("–".into(), |value| measure.write(value.mean));
+    let number = |measure: Measure, value: Option<f64>| value.map_or("–".into(), |value| measure.write(value));
 
     let measures = [Measure::LogLikelihood, Measure::Divergence, Measure::Agreement];
     let mut main = markdown::table(
@@ -32,14 +30,13 @@ pub fn tables(rows: &[Row]) -> String {
         1 + usize::from(several),
     );
     for cell in &cells {
-        let score = cell.estimate(Measure::Score);
         let memory = [
             format!("{:.1} %", 100.0 * cell.mean(|row| row.kept_share)),
             mebibytes(cell.mean(|row| row.cache_bytes as f64) as u64),
-            number(Measure::Score, score),
-            Measure::Score.interval(score),
+            number(Measure::Score, cell.mean_of_tasks(Measure::Score)),
+            Measure::Score.interval(cell.estimate(Measure::Score)),
         ];
-        let damage = measures.map(|measure| number(measure, cell.estimate(measure)));
+        let damage = measures.map(|measure| number(measure, cell.mean_of_tasks(measure)));
         main.add_row(names(cell).into_iter().chain(memory).chain(damage));
     }
 
@@ -47,7 +44,7 @@ pub fn tables(rows: &[Row]) -> String {
         cells.first().map(|cell| cell.tasks.iter().map(|(task, _)| *task).collect()).unwrap_or_default();
     let mut by_task = markdown::table(header(&tasks), 1 + usize::from(several));
     for cell in &cells {
-        let scores = tasks.iter().map(|task| number(Measure::Score, cell.of_task(task, Measure::Score)));
+        let scores = tasks.iter().map(|task| number(Measure::Score, cell.mean_of_task(task, Measure::Score)));
         by_task.add_row(names(cell).into_iter().chain(scores));
     }
     format!("{}\n\nScore by task (0 to 100)\n\n{}\n", markdown::text(&main), markdown::text(&by_task))

@@ -9,7 +9,7 @@ use rand::RngExt;
 use rand_pcg::Pcg64;
 
 use super::Definition;
-use super::draft::{Depth, Draft, Planted};
+use super::draft::{Depth, Draft, Planted, endless};
 use super::words::{self, pick};
 use crate::metrics::Metric;
 
@@ -21,7 +21,7 @@ pub(super) const DEFINITION: Definition = Definition {
     chat: false,
     stops_at_newline: true,
     language: "python",
-    draft,
+    draft: Some(draft),
 };
 
 const VERBS: [&str; 16] = [
@@ -79,10 +79,10 @@ fn draft(mut random: Pcg64, depth: Depth) -> Draft {
     Draft {
         planted: planted.collect(),
         input: format!("{} {}\n\n\n{}", shown.factory(), shown.construction(), wanted.factory()),
-        answer: wanted.construction(),
+        answers: vec![wanted.construction()],
         classes: Vec::new(),
         arrange: None,
-        filler: Box::new(move || match random.random_range(0..3_u32) {
+        filler: endless(move || match random.random_range(0..3_u32) {
             0 => other_class(&mut random, &wanted).definition(),
             1 => function(&mut random),
             _ => constant(&mut random),

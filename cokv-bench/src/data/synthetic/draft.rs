@@ -1,5 +1,7 @@
 //! A record that does not have its length yet, and how it gets it.
 
+use std::collections::VecDeque;
+
 use rand::RngExt;
 use rand_pcg::Pcg64;
 
@@ -52,19 +54,27 @@ pub(super) struct Piece {
     tokens: usize,
 }
 
+/// Draws the next piece of filler; none where there is no more.
+pub(super) type Filler = Box<dyn FnMut() -> Option<String>>;
+
+/// Filler that never ends.
+pub(super) fn endless(mut draw: impl FnMut() -> String + 'static) -> Filler {
+    Box::new(move || Some(draw()))
+}
+
 /// A record whose context can still be of any length.
 ///
 /// All texts bring the white space that separates them from what follows.
 pub(super) struct Draft {
     pub(super) input: String,
-    pub(super) answer: String,
+    /// Accepted answers; the first is the reference.
+    pub(super) answers: Vec<String>,
     pub(super) classes: Vec<String>,
     /// In the order in which those at the same place are to appear.
     pub(super) planted: Vec<Planted>,
-    /// Draws the next piece of filler.
-    pub(super) filler: Box<dyn FnMut() -> String>,
-    /// What becomes of the context once all of it is there, of about the same size.
-    pub(super) arrange: Option<fn(&str) -> String>,
+    pub(super) filler: Filler,
+    /// What becomes of the planted texts and the filler once all of them are there, of about the same size.
+    pub(super) arrange: Option<fn(&[&str]) -> String>,
 }
 
 /// A context of the length asked for.
@@ -84,28 +94,12 @@ const TRIES: usize = 32;
 const MISSES: usize = 4;
 
 impl Draft {
-    /// The context with this filler.
-    pub(super) fn context(&self, filler: &[Piece]) -> String {
-        let mut planted: Vec<&Planted> = self.planted.iter().collect();
-        planted.sort_by_key(|planted| planted.depth);
-        let mut planted = planted.into_iter().peekable();
-
-        let mut context = String::new();
-        for (before, piece) in filler.iter().enumerate() {
-            while let Some(next) = planted.next_if(|next| next.depth.pieces_before(filler.len()) <= before) {
-                context.push_str(&next.text);
-            }
-            context.push_str(&piece.text);
-        }
-        context.extend(planted.map(|rest| rest.text.as_str()));
-        context.truncate(context.trim_end().len());
-        match self.arrange {
-            Some(arrange) => arrange(&context),
-            None => context,
-        }
+    /// The context without filler.
+    pub(super) fn bare(&self) -> String {
+        context(&self.planted, &[], self.arrange)
     }
 
-    /// Adds filler until the whole prompt has nearly, and at most, `limit` tokens.
+    /// Adds filler until the whole prompt has nearly, and at most, `limit` tokens, or until there is no more.
     ///
     /// `prompt_tokens` counts the whole prompt of a context and is called a few times only;
     /// `piece_tokens` counts one piece of filler. The prompt without filler must fit.
@@ -116,13 +110,14 @@ impl Draft {
         piece_tokens: &dyn Fn(&str) -> usize,
     ) -> Fitted {
         let slack = limit / 100;
-        let bare = self.context(&[]);
+        let bare = self.bare();
         let mut best = Fitted { tokens: prompt_tokens(&bare), context: bare };
         let mut room = limit.saturating_sub(best.tokens);
         let mut pieces = Vec::new();
+        let mut supply = Supply { filler: &mut self.filler, spare: VecDeque::new(), piece_tokens };
         for _ in 0..ROUNDS {
-            self.fill(&mut pieces, room, slack / 2, piece_tokens);
-            let context = self.context(&pieces);
+            supply.fill(&mut pieces, room, slack / 2);
+            let context = context(&self.planted, &pieces, self.arrange);
             let tokens = prompt_tokens(&context);
             if (best.tokens..=limit).contains(&tokens) {
                 best = Fitted { context, tokens };
@@ -136,34 +131,62 @@ impl Draft {
         }
         best
     }
+}
 
+/// Planted texts at their depths among pieces of filler.
+fn context(planted: &[Planted], filler: &[Piece], arrange: Option<fn(&[&str]) -> String>) -> String {
+    let mut planted: Vec<&Planted> = planted.iter().collect();
+    planted.sort_by_key(|planted| planted.depth);
+    let mut planted = planted.into_iter().peekable();
+
+    let mut parts: Vec<&str> = Vec::with_capacity(planted.len() + filler.len());
+    for (before, piece) in filler.iter().enumerate() {
+        while let Some(next) = planted.next_if(|next| next.depth.pieces_before(filler.len()) <= before) {
+            parts.push(&next.text);
+        }
+        parts.push(&piece.text);
+    }
+    parts.extend(planted.map(|rest| rest.text.as_str()));
+    let mut context = match arrange {
+        Some(arrange) => arrange(&parts),
+        None => parts.concat(),
+    };
+    context.truncate(context.trim_end().len());
+    context
+}
+
+/// Where pieces come from.
+struct Supply<'a> {
+    filler: &'a mut Filler,
+    /// Drawn and not used: what there is once the filler has ended.
+    spare: VecDeque<Piece>,
+    piece_tokens: &'a dyn Fn(&str) -> usize,
+}
+
+impl Supply<'_> {
     /// Brings the pieces' estimated sizes as close to `room` as it can without exceeding it.
-    fn fill(&mut self, pieces: &mut Vec<Piece>, room: usize, slack: usize, piece_tokens: &dyn Fn(&str) -> usize) {
+    fn fill(&mut self, pieces: &mut Vec<Piece>, room: usize, slack: usize) {
         let mut total: usize = pieces.iter().map(|piece| piece.tokens).sum();
-        loop {
-            let piece = self.draw(piece_tokens);
+        while let Some(piece) = self.draw() {
             if total + piece.tokens > room {
+                self.spare.push_back(piece);
                 break;
             }
             total += piece.tokens;
             pieces.push(piece);
         }
         while total > room {
-            total -= pieces.pop().map_or(total, |piece| piece.tokens);
+            let Some(piece) = pieces.pop() else { break };
+            total -= piece.tokens;
+            self.spare.push_back(piece);
         }
         let tail = pieces.split_off(pieces.len().saturating_sub(TAIL));
         let tail_room = room - total + tail.iter().map(|piece| piece.tokens).sum::<usize>();
-        pieces.extend(self.fullest_tail(tail, tail_room, slack, piece_tokens));
+        pieces.extend(self.fullest_tail(tail, tail_room, slack));
     }
 
     /// The fullest of some random runs of pieces, and of `tail`, none of them larger than `room`.
-    fn fullest_tail(
-        &mut self,
-        tail: Vec<Piece>,
-        room: usize,
-        slack: usize,
-        piece_tokens: &dyn Fn(&str) -> usize,
-    ) -> Vec<Piece> {
+    fn fullest_tail(&mut self, tail: Vec<Piece>, room: usize, slack: usize) -> Vec<Piece> {
         let mut best_left = room - tail.iter().map(|piece| piece.tokens).sum::<usize>();
         let mut best = tail;
         for _ in 0..TRIES {
@@ -174,43 +197,45 @@ impl Draft {
             let mut left = room;
             let mut misses = 0;
             while misses < MISSES {
-                let piece = self.draw(piece_tokens);
+                let Some(piece) = self.draw() else { break };
                 if piece.tokens <= left {
                     left -= piece.tokens;
                     run.push(piece);
                     misses = 0;
                 } else {
+                    self.spare.push_back(piece);
                     misses += 1;
                 }
             }
             if left < best_left {
                 best_left = left;
-                best = run;
+                std::mem::swap(&mut best, &mut run);
             }
+            self.spare.extend(run);
         }
         best
     }
 
-    fn draw(&mut self, piece_tokens: &dyn Fn(&str) -> usize) -> Piece {
-        let text = (self.filler)();
+    fn draw(&mut self) -> Option<Piece> {
+        let Some(text) = (self.filler)() else { return self.spare.pop_front() };
         // At least one, so that filling ends whatever the counter says.
-        let tokens = piece_tokens(&text).max(1);
-        Piece { text, tokens }
+        let tokens = (self.piece_tokens)(&text).max(1);
+        Some(Piece { text, tokens })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Depth, Draft, Planted};
+    use super::{Depth, Draft, Fitted, Planted, endless};
 
     fn draft(planted: &[(Depth, &str)]) -> Draft {
         Draft {
             input: String::new(),
-            answer: String::new(),
+            answers: Vec::new(),
             classes: Vec::new(),
             arrange: None,
             planted: planted.iter().map(|&(depth, text)| Planted { depth, text: text.to_owned() }).collect(),
-            filler: Box::new(|| "filler ".to_owned()),
+            filler: endless(|| "filler ".to_owned()),
         }
     }
 
@@ -254,6 +279,23 @@ mod tests {
         }
         let fitted = draft(&[]).fit(1000, &|text| words(text) * 3 / 2, &words);
         assert!((970..=1000).contains(&fitted.tokens), "{}", fitted.tokens);
+    }
+
+    #[test]
+    fn filler_that_ends_is_there_once() {
+        let numbers = |limit| {
+            let mut left = (0..40).map(|number| format!("{} {number} ", "filler ".repeat(number % 7)));
+            let mut draft = Draft { filler: Box::new(move || left.next()), ..draft(&[]) };
+            let Fitted { context, tokens } = draft.fit(limit, &words, &words);
+            let mut numbers: Vec<usize> = context.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            numbers.sort_unstable();
+            assert!(numbers.is_sorted_by(|a, b| a < b), "none twice: {numbers:?}");
+            (tokens, numbers.len())
+        };
+        assert_eq!(numbers(100).0, 100, "what was tried and left out is not lost");
+        let all = 40 + (0..40).map(|number| number % 7).sum::<usize>();
+        assert_eq!(numbers(all), (all, 40));
+        assert_eq!(numbers(1000), (all, 40), "no more than there is");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use rand::seq::SliceRandom;
 use rand_pcg::Pcg64;
 
 use super::Definition;
-use super::draft::{Depth, Draft, Planted};
+use super::draft::{Depth, Draft, Planted, endless};
 use super::words::pick;
 use crate::metrics::Metric;
 
@@ -19,7 +19,7 @@ pub(super) const DEFINITION: Definition = Definition {
     chat: false,
     stops_at_newline: true,
     language: "en",
-    draft,
+    draft: Some(draft),
 };
 
 /// Classes of one record.
@@ -258,10 +258,10 @@ fn draft(mut random: Pcg64, depth: Depth) -> Draft {
     Draft {
         planted: planted.collect(),
         input: format!("Text: {query}\nLabel:"),
-        answer: wanted.label.to_owned(),
+        answers: vec![wanted.label.to_owned()],
         classes: topics.iter().map(|topic| topic.label.to_owned()).collect(),
         arrange: None,
-        filler: Box::new(move || {
+        filler: endless(move || {
             let topic = pick(&mut random, &topics);
             example(&mut random, topic, &query)
         }),

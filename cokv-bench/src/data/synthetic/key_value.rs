@@ -6,7 +6,7 @@ use rand::RngExt;
 use rand_pcg::Pcg64;
 
 use super::Definition;
-use super::draft::{Depth, Draft, Planted};
+use super::draft::{Depth, Draft, Planted, endless};
 use super::words;
 use crate::metrics::Metric;
 
@@ -19,7 +19,7 @@ pub(super) const DEFINITION: Definition = Definition {
     chat: false,
     stops_at_newline: true,
     language: "en",
-    draft,
+    draft: Some(draft),
 };
 
 fn draft(mut random: Pcg64, depth: Depth) -> Draft {
@@ -27,11 +27,11 @@ fn draft(mut random: Pcg64, depth: Depth) -> Draft {
     let value = words::number(&mut random, 8);
     Draft {
         input: format!("What is the value of {wanted}?\n{wanted}:"),
-        answer: value.to_string(),
+        answers: vec![value.to_string()],
         classes: Vec::new(),
         arrange: None,
         planted: vec![Planted { depth, text: line(&wanted, value) }],
-        filler: Box::new(move || {
+        filler: endless(move || {
             let mut other = key(&mut random);
             while other == wanted {
                 other = key(&mut random);

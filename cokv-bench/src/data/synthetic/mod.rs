@@ -2,12 +2,14 @@
 //!
 //! Every record is a function of its seed, task and index alone: the record at index `i` is the same
 //! however many are asked for. A longer context only adds filler; what the record asks, and the
-//! answer, stay.
+//! answer, stay. One task, [`Task::RulerQuestionAnswering`], makes nothing up: it hides supplied
+//! paragraphs among one another.
 //!
 //! Answers have several tokens. The first token of an answer comes from the prefill, which no
-//! eviction policy changes, so an answer of one token would measure nothing.
+//! eviction policy changes, so an answer of one token would measure nothing. Of supplied questions,
+//! those whose answer is one word are not asked for that reason.
 //!
-//! Every prompt ends in the beginning of its answer, and the model continues it. Behind a chat template
+//! Every prompt that is made up ends in the beginning of its answer, and the model continues it. Behind a chat template
 //! small instruct models first repeat the question as a sentence, whatever they are told: F1 then gives
 //! 0.4 to a passkey that is right, and the repetition shares the cache with what is measured. What is
 //! hidden is followed by a line break, so that a model that copies it ends its answer there.
@@ -34,7 +36,7 @@ use self::draft::{Depth, Draft, Fitted};
 pub use self::needle::MOST_DEPTHS;
 use self::task::Definition;
 pub use self::task::Task;
-use super::{Place, Record, fill};
+use super::{Place, Questions, Record, fill};
 use crate::fingerprint::fingerprint;
 
 /// What can go wrong when a generated suite is asked for.
@@ -50,6 +52,25 @@ pub enum SyntheticError {
         /// The smallest context that holds every record asked for, in tokens.
         minimum: usize,
     },
+    /// The task asks what nobody has supplied.
+    #[error(
+        "{0} asks questions that are supplied: name a file of LongBench's record layout (`input`, `context`, `answers`), or \
+         SQuAD's, beside `tasks`, such as questions = \"squad.jsonl\""
+    )]
+    NoQuestions(Task),
+    /// All supplied paragraphs together do not fill a context.
+    #[error(
+        "{task}: the paragraphs supplied fill {tokens} of {context_tokens} tokens; supply more records, or ask for a shorter \
+         context"
+    )]
+    NotFilled {
+        /// The task asked for.
+        task: Task,
+        /// What the shortest record has, in tokens.
+        tokens: usize,
+        /// The context asked for, in tokens.
+        context_tokens: usize,
+    },
     /// No task and no group of tasks has this name.
     #[error("{}", unknown_name("synthetic task", .0, task::known_names()))]
     UnknownTask(String),
@@ -64,7 +85,8 @@ pub enum SyntheticError {
 ///
 /// # Errors
 ///
-/// [`SyntheticError::ContextTooSmall`] when a record does not fit even without filler.
+/// [`SyntheticError::ContextTooSmall`] when a record does not fit even without filler, [`SyntheticError::NoQuestions`] for a
+/// task whose questions are supplied.
 pub fn generate(
     task: Task,
     context_tokens: usize,
@@ -72,13 +94,51 @@ pub fn generate(
     seed: u64,
     tokens_of: &dyn Fn(&str) -> usize,
 ) -> Result<Vec<Record>, SyntheticError> {
+    let draft = task.definition().draft.ok_or(SyntheticError::NoQuestions(task))?;
     let sketches = (0..count as u64).map(|index| Sketch {
         name: index.to_string(),
-        index,
+        fingerprint: made_up(task, seed, index),
         place: None,
-        draft: (task.definition().draft)(random_of(task, seed, index), Depth::of_record(index)),
+        draft: draft(random_of(task, seed, index), Depth::of_record(index)),
     });
     fit(task, context_tokens, seed, sketches.collect(), tokens_of)
+}
+
+/// Makes `count` records of a task that asks supplied questions, as [`generate`] does: which of them a record asks follows
+/// from the seed and its index, and so does the order of the paragraphs of others around it. No more records than questions
+/// have one each.
+///
+/// # Errors
+///
+/// [`SyntheticError::ContextTooSmall`] when a record does not fit even without paragraphs of others, and
+/// [`SyntheticError::NotFilled`] when all of them, or as many as fit, leave a tenth of the context empty.
+pub fn generate_asked(
+    task: Task,
+    questions: &Questions,
+    context_tokens: usize,
+    count: usize,
+    seed: u64,
+    tokens_of: &dyn Fn(&str) -> usize,
+) -> Result<Vec<Record>, SyntheticError> {
+    let asked = (0..count as u64).filter_map(|index| Some((index, questions.of_record(seed, index)?)));
+    let sketches = asked.map(|(index, question)| Sketch {
+        name: index.to_string(),
+        fingerprint: questions.fingerprint(task.name(), question),
+        place: None,
+        draft: ruler::question_answering::draft(
+            questions,
+            question,
+            random_of(task, seed, index),
+            Depth::of_record(index),
+        ),
+    });
+    let records = fit(task, context_tokens, seed, sketches.collect(), tokens_of)?;
+    match records.iter().map(|record| record.length as usize).min() {
+        Some(tokens) if tokens * 10 < context_tokens * 9 => {
+            Err(SyntheticError::NotFilled { task, tokens, context_tokens })
+        }
+        _ => Ok(records),
+    }
 }
 
 /// Makes the first `count` records of a task and seed at each of `depths` evenly spaced depths, as [`generate`] does.
@@ -88,7 +148,7 @@ pub fn generate(
 ///
 /// # Errors
 ///
-/// [`SyntheticError::ContextTooSmall`] when a record does not fit even without filler.
+/// As those of [`generate`].
 pub fn generate_grid(
     task: Task,
     context_tokens: usize,
@@ -99,11 +159,12 @@ pub fn generate_grid(
 ) -> Result<Vec<Record>, SyntheticError> {
     let places =
         needle::depths(depths).into_iter().flat_map(|depth| (0..count as u64).map(move |index| (depth, index)));
+    let draft = task.definition().draft.ok_or(SyntheticError::NoQuestions(task))?;
     let sketches = places.map(|(depth_percent, index)| Sketch {
         name: format!("d{depth_percent}-{index}"),
-        index,
+        fingerprint: made_up(task, seed, index),
         place: Some(Place { context_tokens, depth_percent }),
-        draft: (task.definition().draft)(random_of(task, seed, index), Depth::percent(depth_percent)),
+        draft: draft(random_of(task, seed, index), Depth::percent(depth_percent)),
     });
     fit(task, context_tokens, seed, sketches.collect(), tokens_of)
 }
@@ -112,7 +173,7 @@ pub fn generate_grid(
 struct Sketch {
     /// The end of its id.
     name: String,
-    index: u64,
+    fingerprint: String,
     place: Option<Place>,
     draft: Draft,
 }
@@ -128,7 +189,7 @@ fn fit(
     // All drafts are looked at first, so that the minimum reported is enough for every record.
     let minimum = sketches
         .iter()
-        .map(|Sketch { draft, .. }| tokens_of(&fill(definition.template, &draft.context(&[]), &draft.input)))
+        .map(|Sketch { draft, .. }| tokens_of(&fill(definition.template, &draft.bare(), &draft.input)))
         .max()
         .unwrap_or(0);
     if minimum > context_tokens {
@@ -136,7 +197,7 @@ fn fit(
     }
 
     let overhead = tokens_of("");
-    let records = sketches.into_iter().map(|Sketch { name, index, place, mut draft }| {
+    let records = sketches.into_iter().map(|Sketch { name, fingerprint, place, mut draft }| {
         let input = draft.input.clone();
         let Fitted { context, tokens } =
             draft.fit(context_tokens, &|context| tokens_of(&fill(definition.template, context, &input)), &|piece| {
@@ -147,15 +208,20 @@ fn fit(
             task: task.to_string(),
             input,
             context,
-            answers: vec![draft.answer],
+            answers: draft.answers,
             all_classes: draft.classes,
             length: tokens as u64,
             language: definition.language.to_owned(),
-            fingerprint: fingerprint([format!("synthetic {task} {seed} {index}")]),
+            fingerprint,
             place,
         }
     });
     Ok(records.collect())
+}
+
+/// What tells a record that is made up from all others, whatever its length.
+fn made_up(task: Task, seed: u64, index: u64) -> String {
+    fingerprint([format!("synthetic {task} {seed} {index}")])
 }
 
 /// The random numbers of one record, independent of those of every other.

@@ -5,7 +5,7 @@
 use rand_pcg::Pcg64;
 
 use super::Definition;
-use super::draft::{Depth, Draft, Planted};
+use super::draft::{Depth, Draft, Planted, endless};
 use super::{filler, words};
 use crate::metrics::Metric;
 
@@ -18,7 +18,7 @@ pub(super) const DEFINITION: Definition = Definition {
     chat: false,
     stops_at_newline: true,
     language: "en",
-    draft,
+    draft: Some(draft),
 };
 
 const NEEDLES: u32 = 8;
@@ -33,11 +33,11 @@ fn draft(mut random: Pcg64, depth: Depth) -> Draft {
         .map(|(depth, (key, code))| Planted { depth, text: format!("The secret code for the {key} is {code}.\n\n") });
     Draft {
         input: format!("What is the secret code for the {key}? The secret code for the {key} is", key = keys[0]),
-        answer: codes[0].clone(),
+        answers: vec![codes[0].clone()],
         classes: Vec::new(),
         arrange: None,
         planted: planted.collect(),
-        filler: Box::new(move || filler::prose(&mut random)),
+        filler: endless(move || filler::prose(&mut random)),
     }
 }
 

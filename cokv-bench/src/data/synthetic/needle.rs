@@ -6,7 +6,7 @@
 use rand_pcg::Pcg64;
 
 use super::Definition;
-use super::draft::{Depth, Draft, Planted};
+use super::draft::{Depth, Draft, Planted, endless};
 use super::{filler, words};
 use crate::metrics::Metric;
 
@@ -18,7 +18,7 @@ pub(super) const DEFINITION: Definition = Definition {
     chat: false,
     stops_at_newline: true,
     language: "en",
-    draft,
+    draft: Some(draft),
 };
 
 /// Depths beyond one of each percent would have the same names.
@@ -29,11 +29,11 @@ fn draft(mut random: Pcg64, depth: Depth) -> Draft {
     let number = words::number(&mut random, 7);
     Draft {
         input: format!("What is the magic number of the {key}? The magic number of the {key} is"),
-        answer: number.to_string(),
+        answers: vec![number.to_string()],
         classes: Vec::new(),
         arrange: None,
         planted: vec![Planted { depth, text: format!("The magic number of the {key} is {number}.\n\n") }],
-        filler: Box::new(move || filler::prose(&mut random)),
+        filler: endless(move || filler::prose(&mut random)),
     }
 }
 

@@ -3,7 +3,7 @@
 use rand_pcg::Pcg64;
 
 use super::Definition;
-use super::draft::{Depth, Draft, Planted};
+use super::draft::{Depth, Draft, Planted, endless};
 use super::{filler, words};
 use crate::metrics::Metric;
 
@@ -15,18 +15,18 @@ pub(super) const DEFINITION: Definition = Definition {
     chat: false,
     stops_at_newline: true,
     language: "en",
-    draft,
+    draft: Some(draft),
 };
 
 fn draft(mut random: Pcg64, depth: Depth) -> Draft {
     let passkey = words::number(&mut random, 7);
     Draft {
         input: "What is the pass key? The pass key is".to_owned(),
-        answer: passkey.to_string(),
+        answers: vec![passkey.to_string()],
         classes: Vec::new(),
         arrange: None,
         planted: vec![Planted { depth, text: format!("The pass key is {passkey}.\n\n") }],
-        filler: Box::new(move || filler::prose(&mut random)),
+        filler: endless(move || filler::prose(&mut random)),
     }
 }
 

@@ -41,10 +41,15 @@ pub enum Task {
     RulerCommonWords,
     /// RULER: the most frequent words of a coded text.
     RulerFrequentWords,
+    /// RULER: a question whose paragraph is hidden among those of others; questions are supplied.
+    RulerQuestionAnswering,
 }
 
 /// Names that stand for several tasks.
-const GROUPS: [(&str, &[Task]); 2] = [("all", &Task::ALL), ("ruler", &Task::RULER)];
+const GROUPS: [(&str, &[Task]); 2] = [("all", &Task::ALL), (RULER, &Task::RULER)];
+
+/// The group that supplied questions join.
+const RULER: &str = "ruler";
 
 /// Names of groups and of tasks.
 pub(super) fn known_names() -> impl Iterator<Item = &'static str> {
@@ -60,7 +65,8 @@ pub(super) struct Definition {
     pub(super) chat: bool,
     pub(super) stops_at_newline: bool,
     pub(super) language: &'static str,
-    pub(super) draft: fn(Pcg64, Depth) -> Draft,
+    /// None where what is asked is supplied and not made up.
+    pub(super) draft: Option<fn(Pcg64, Depth) -> Draft>,
 }
 
 impl Task {
@@ -75,7 +81,7 @@ impl Task {
         Task::CodeCompletion,
     ];
 
-    /// What `ruler` stands for.
+    /// What `ruler` stands for where no questions are supplied.
     pub const RULER: [Task; 7] = [
         Task::RulerSingle,
         Task::RulerMultiKey,
@@ -87,7 +93,7 @@ impl Task {
     ];
 
     /// Every task there is.
-    pub const EVERY: [Task; 13] = [
+    pub const EVERY: [Task; 14] = [
         Task::Passkey,
         Task::MultiKeyNeedle,
         Task::KeyValue,
@@ -101,14 +107,31 @@ impl Task {
         Task::RulerMultiQuery,
         Task::RulerCommonWords,
         Task::RulerFrequentWords,
+        Task::RulerQuestionAnswering,
     ];
 
-    /// The tasks that a name in a configuration stands for: that of a task, `all` or `ruler`.
-    pub fn named(name: &str) -> Result<Vec<Task>, SyntheticError> {
-        match GROUPS.iter().find(|(group, _)| *group == name) {
-            Some((_, tasks)) => Ok(tasks.to_vec()),
-            None => Ok(vec![name.parse()?]),
+    /// The tasks that a name in a configuration stands for: that of a task, `all` or `ruler`, which has one more where
+    /// questions are supplied.
+    pub fn named(name: &str, supplied: bool) -> Result<Vec<Task>, SyntheticError> {
+        let tasks = match GROUPS.iter().find(|(group, _)| *group == name) {
+            Some((RULER, tasks)) if supplied => [tasks, &[Task::RulerQuestionAnswering][..]].concat(),
+            Some((_, tasks)) => tasks.to_vec(),
+            None => vec![name.parse()?],
+        };
+        match tasks.iter().find(|task| task.asks_supplied() && !supplied) {
+            Some(&task) => Err(SyntheticError::NoQuestions(task)),
+            None => Ok(tasks),
         }
+    }
+
+    /// Whether any of these names stands for a task that asks supplied questions.
+    pub fn any_asks_supplied(names: &[String]) -> bool {
+        names.iter().any(|name| name == RULER || name.parse().is_ok_and(Task::asks_supplied))
+    }
+
+    /// Whether its questions are supplied, and its records made by `generate_asked`.
+    pub fn asks_supplied(self) -> bool {
+        self.definition().draft.is_none()
     }
 
     /// Whether its records are a grid of lengths and depths, as `generate_grid` makes it.
@@ -131,6 +154,7 @@ impl Task {
             Task::RulerMultiQuery => ruler::needles::MULTI_QUERY,
             Task::RulerCommonWords => ruler::common_words::DEFINITION,
             Task::RulerFrequentWords => ruler::frequent_words::DEFINITION,
+            Task::RulerQuestionAnswering => ruler::question_answering::DEFINITION,
         }
     }
 

@@ -30,6 +30,11 @@ pub(super) fn tokens(text: &str) -> usize {
     total
 }
 
+/// Tasks that need nothing but a seed.
+fn made_up() -> Vec<Task> {
+    Task::EVERY.into_iter().filter(|task| !task.asks_supplied()).collect()
+}
+
 /// A length, in tokens as [`tokens`] counts them, that every record of the task fits into.
 fn shortest(task: Task) -> usize {
     if task == Task::RulerCommonWords { 400 } else { 300 }
@@ -44,7 +49,7 @@ fn names_lead_back_to_their_tasks() {
     for task in Task::EVERY {
         assert_eq!(task.to_string().parse(), Ok(task));
     }
-    let error = |name: &str| Task::named(name).unwrap_err().to_string();
+    let error = |name: &str| Task::named(name, false).unwrap_err().to_string();
     assert!(error("key-needle").contains("multi-key-needle"), "{}", error("key-needle"));
     assert!(error("ruller").contains("did you mean `ruler`?"), "{}", error("ruller"));
     assert!(error("needels").contains("did you mean `needle`?"), "{}", error("needels"));
@@ -52,9 +57,15 @@ fn names_lead_back_to_their_tasks() {
 
 #[test]
 fn groups_stand_for_their_tasks() {
-    assert_eq!(Task::named("all"), Ok(Task::ALL.to_vec()));
-    assert_eq!(Task::named("ruler"), Ok(Task::RULER.to_vec()));
-    assert_eq!(Task::named("needle"), Ok(vec![Task::Needle]));
+    for supplied in [false, true] {
+        assert_eq!(Task::named("all", supplied), Ok(Task::ALL.to_vec()));
+        assert_eq!(Task::named("needle", supplied), Ok(vec![Task::Needle]));
+    }
+    let asked = Task::RulerQuestionAnswering;
+    assert_eq!(Task::named("ruler", false), Ok(Task::RULER.to_vec()));
+    assert_eq!(Task::named("ruler", true), Ok([&Task::RULER[..], &[asked]].concat()));
+    assert_eq!(Task::named("ruler-qa", true), Ok(vec![asked]));
+    assert_eq!(Task::named("ruler-qa", false), Err(SyntheticError::NoQuestions(asked)));
     let names: BTreeSet<&str> = task::known_names().collect();
     assert_eq!(names.len(), Task::EVERY.len() + 2, "no two share a name");
 }
@@ -70,7 +81,7 @@ fn templates_hold_each_field_once() {
 
 #[test]
 fn prompts_have_nearly_the_length_asked_for() {
-    for task in Task::EVERY {
+    for task in made_up() {
         for context_tokens in [shortest(task), 1000, 4000] {
             for record in generate(task, context_tokens, 20, 1, &tokens).unwrap() {
                 let length = tokens(&prompt(task, &record));
@@ -88,7 +99,7 @@ fn prompts_have_nearly_the_length_asked_for() {
 #[test]
 fn room_is_left_for_a_chat_template() {
     let with_chat = |text: &str| tokens(text) + 40;
-    for task in Task::EVERY {
+    for task in made_up() {
         for record in generate(task, 500, 10, 1, &with_chat).unwrap() {
             let length = tokens(&prompt(task, &record));
             assert!((445..=460).contains(&length), "{}: {length} tokens", record.id);
@@ -98,7 +109,7 @@ fn room_is_left_for_a_chat_template() {
 
 #[test]
 fn records_differ() {
-    for task in Task::EVERY {
+    for task in made_up() {
         let of_seed = |seed| generate(task, shortest(task) + 100, 20, seed, &tokens).unwrap();
         let prompts: BTreeSet<String> =
             of_seed(1).iter().chain(&of_seed(2)).map(|record| prompt(task, record)).collect();
@@ -108,7 +119,7 @@ fn records_differ() {
 
 #[test]
 fn a_longer_context_keeps_the_question_and_the_answer() {
-    for task in Task::EVERY {
+    for task in made_up() {
         let short = generate(task, shortest(task) + 100, 5, 3, &tokens).unwrap();
         let long = generate(task, 2000, 5, 3, &tokens).unwrap();
         for (short, long) in short.iter().zip(&long) {
@@ -141,14 +152,14 @@ fn records_are_the_same_on_every_platform() {
 #[test]
 fn later_tasks_are_the_same_on_every_platform() {
     // As above; RULER's variable tracking is one of the tasks there.
-    let later = Task::EVERY.into_iter().filter(|task| !Task::ALL.contains(task));
+    let later = made_up().into_iter().filter(|task| !Task::ALL.contains(task));
     let prompts: String = later.map(|task| prompt(task, &generate(task, 600, 1, 42, &tokens).unwrap()[0])).collect();
     assert_eq!(prompts.bytes().fold(0, |state, byte| mix(state ^ u64::from(byte))), 0xbcd3_203e_cde4_57a8);
 }
 
 #[test]
 fn a_context_too_small_is_refused_with_the_smallest_that_is_not() {
-    for task in Task::EVERY {
+    for task in made_up() {
         let Err(SyntheticError::ContextTooSmall { minimum, .. }) = generate(task, 10, 20, 1, &tokens) else {
             panic!("{task} fits into 10 tokens");
         };
@@ -164,7 +175,7 @@ fn no_records_need_no_room() {
 
 #[test]
 fn generating_takes_no_time_to_speak_of() {
-    for task in Task::EVERY {
+    for task in made_up() {
         let start = Instant::now();
         generate(task, 8000, 20, 1, &tokens).unwrap();
         assert!(start.elapsed() < Duration::from_secs(5), "{task}: {:?}", start.elapsed());
@@ -176,7 +187,7 @@ proptest! {
 
     #[test]
     fn every_seed_and_length_gives_good_records(
-        task in prop::sample::select(&Task::EVERY[..]),
+        task in prop::sample::select(made_up()),
         more_tokens in 20_usize..1200,
         seed in any::<u64>(),
         shorter in 0_usize..6,

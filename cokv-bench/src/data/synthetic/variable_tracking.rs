@@ -8,7 +8,7 @@ use rand::RngExt;
 use rand_pcg::Pcg64;
 
 use super::Definition;
-use super::draft::{Depth, Draft, Planted};
+use super::draft::{Depth, Draft, Planted, endless};
 use super::{filler, words};
 use crate::metrics::Metric;
 
@@ -22,7 +22,7 @@ pub(super) const DEFINITION: Definition = Definition {
     chat: false,
     stops_at_newline: true,
     language: "en",
-    draft,
+    draft: Some(draft),
 };
 
 const CHAINS: u32 = 2;
@@ -37,11 +37,11 @@ fn draft(mut random: Pcg64, depth: Depth) -> Draft {
     let value = values[0];
     Draft {
         input: format!("Variables with the value {value}:"),
-        answer: names[..LENGTH].join(", "),
+        answers: vec![names[..LENGTH].join(", ")],
         classes: Vec::new(),
         arrange: None,
         planted,
-        filler: Box::new(move || filler::prose(&mut random)),
+        filler: endless(move || filler::prose(&mut random)),
     }
 }
 

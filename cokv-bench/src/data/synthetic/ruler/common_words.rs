@@ -20,7 +20,7 @@ pub(in crate::data::synthetic) const DEFINITION: Definition = Definition {
     chat: false,
     stops_at_newline: true,
     language: "en",
-    draft,
+    draft: Some(draft),
 };
 
 /// Words asked for.
@@ -49,14 +49,14 @@ fn draft(mut random: Pcg64, _: Depth) -> Draft {
             "What are the {COMMON} words that appear most often in the list? \
              The {COMMON} words that appear most often in the list are:"
         ),
-        answer: common.join(SEPARATOR),
+        answers: vec![common.join(SEPARATOR)],
         classes: Vec::new(),
         planted: depths
             .into_iter()
             .zip(&occurrences)
             .map(|(depth, word)| Planted { depth, text: item(word) })
             .collect(),
-        filler: Box::new(move || coded.next().as_deref().map(item).unwrap_or_default()),
+        filler: Box::new(move || coded.next().as_deref().map(item)),
         arrange: Some(numbered),
     }
 }
@@ -67,10 +67,9 @@ fn item(word: &str) -> String {
 }
 
 /// The same items, numbered from 1.
-fn numbered(list: &str) -> String {
-    let words = list.split(' ').filter(|word| !word.ends_with('.'));
-    let items: Vec<String> = words.zip(1..).map(|(word, number)| format!("{number}. {word}")).collect();
-    items.join(" ")
+fn numbered(items: &[&str]) -> String {
+    let words = items.iter().filter_map(|item| item.split_once(". "));
+    words.zip(1..).map(|((_, word), number)| format!("{number}. {word}")).collect()
 }
 
 #[cfg(test)]

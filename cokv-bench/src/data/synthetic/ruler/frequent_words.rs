@@ -8,7 +8,7 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 use rand_pcg::Pcg64;
 
-use crate::data::synthetic::draft::{Depth, Draft, Planted};
+use crate::data::synthetic::draft::{Depth, Draft, Planted, endless};
 use crate::data::synthetic::{Definition, words};
 use crate::metrics::{Metric, SEPARATOR};
 
@@ -21,7 +21,7 @@ pub(in crate::data::synthetic) const DEFINITION: Definition = Definition {
     chat: false,
     stops_at_newline: true,
     language: "en",
-    draft,
+    draft: Some(draft),
 };
 
 /// Words asked for.
@@ -45,11 +45,11 @@ fn draft(mut random: Pcg64, _: Depth) -> Draft {
         input: format!(
             "What are the {ASKED} coded words that appear most often? The {ASKED} coded words that appear most often are:"
         ),
-        answer: asked.join(SEPARATOR),
+        answers: vec![asked.join(SEPARATOR)],
         classes: Vec::new(),
         arrange: None,
         planted,
-        filler: Box::new(move || block(&mut random, &ranked)),
+        filler: endless(move || block(&mut random, &ranked)),
     }
 }
 

@@ -6,7 +6,7 @@
 use rand::RngExt;
 use rand_pcg::Pcg64;
 
-use crate::data::synthetic::draft::{Depth, Draft, Planted};
+use crate::data::synthetic::draft::{Depth, Draft, Planted, endless};
 use crate::data::synthetic::{Definition, filler, words};
 use crate::metrics::{Metric, SEPARATOR};
 
@@ -20,19 +20,19 @@ const COMMON: Definition = Definition {
     chat: false,
     stops_at_newline: true,
     language: "en",
-    draft: single,
+    draft: Some(single),
 };
 
 pub(in crate::data::synthetic) const SINGLE: Definition = Definition { name: "ruler-single", ..COMMON };
 
 pub(in crate::data::synthetic) const MULTI_KEY: Definition =
-    Definition { name: "ruler-multi-key", draft: multi_key, ..COMMON };
+    Definition { name: "ruler-multi-key", draft: Some(multi_key), ..COMMON };
 
 pub(in crate::data::synthetic) const MULTI_VALUE: Definition =
-    Definition { name: "ruler-multi-value", draft: multi_value, ..COMMON };
+    Definition { name: "ruler-multi-value", draft: Some(multi_value), ..COMMON };
 
 pub(in crate::data::synthetic) const MULTI_QUERY: Definition =
-    Definition { name: "ruler-multi-query", draft: multi_query, ..COMMON };
+    Definition { name: "ruler-multi-query", draft: Some(multi_query), ..COMMON };
 
 /// Values that are asked for at once.
 const SEVERAL: u32 = 4;
@@ -91,10 +91,10 @@ fn single(mut random: Pcg64, depth: Depth) -> Draft {
     Draft {
         input: question_for_one(kind, &key),
         planted: vec![Planted { depth, text: needle(kind, &key, &value) }],
-        answer: value,
+        answers: vec![value],
         classes: Vec::new(),
         arrange: None,
-        filler: Box::new(move || filler::prose(&mut random)),
+        filler: endless(move || filler::prose(&mut random)),
     }
 }
 
@@ -106,10 +106,10 @@ fn multi_key(mut random: Pcg64, depth: Depth) -> Draft {
     Draft {
         input: question_for_one(Kind::Number, &wanted),
         planted: vec![Planted { depth, text: needle(Kind::Number, &wanted, &value) }],
-        answer: value,
+        answers: vec![value],
         classes: Vec::new(),
         arrange: None,
-        filler: Box::new(move || {
+        filler: endless(move || {
             if random.random_range(0..4_u32) == 0 {
                 return filler::sentence(&mut random) + "\n\n";
             }
@@ -131,10 +131,10 @@ fn multi_value(mut random: Pcg64, depth: Depth) -> Draft {
     Draft {
         input: format!("What are all t{asked}? T{asked} are:"),
         planted,
-        answer: values.join(SEPARATOR),
+        answers: vec![values.join(SEPARATOR)],
         classes: Vec::new(),
         arrange: None,
-        filler: Box::new(move || filler::prose(&mut random)),
+        filler: endless(move || filler::prose(&mut random)),
     }
 }
 
@@ -149,10 +149,10 @@ fn multi_query(mut random: Pcg64, depth: Depth) -> Draft {
     Draft {
         input: format!("What are t{asked}? In this order, t{asked} are:"),
         planted: planted.collect(),
-        answer: values.join(SEPARATOR),
+        answers: vec![values.join(SEPARATOR)],
         classes: Vec::new(),
         arrange: None,
-        filler: Box::new(move || filler::prose(&mut random)),
+        filler: endless(move || filler::prose(&mut random)),
     }
 }
 

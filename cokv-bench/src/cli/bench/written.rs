@@ -1,0 +1,108 @@
+//! What a run writes down beside its rows.
+
+use anyhow::Result;
+use cokv_core::{HeadLayout, Method};
+use serde_json::{Value as Json, json};
+
+use crate::config::Config;
+use crate::fingerprint::build;
+use crate::run::memory::processor;
+use crate::run::{Manifest, ManifestMethod, Matrix, Measure, Row, cells};
+
+/// What a report will need to know of a model.
+pub fn manifest(config: &Config, fingerprint: &str, layout: HeadLayout, matrix: &Matrix<'_>) -> Manifest {
+    let method = |name: String, method: &Method| ManifestMethod {
+        name,
+        definition: method.settings(),
+        head_scores: method.head_scores().map(|scores| scores.values().to_vec()),
+    };
+    let mut methods = Vec::new();
+    for variant in config.columns.iter().flat_map(|column| &column.variants) {
+        let name = variant.method.name();
+        if variant.of_task.is_empty() {
+            methods.push(method(name.into(), &variant.method));
+        }
+        methods.extend(variant.of_task.iter().map(|(task, own)| method(format!("{name} on {task}"), own)));
+    }
+    Manifest {
+        model: config.run.model.source.clone(),
+        fingerprint: fingerprint.into(),
+        layers: layout.layers,
+        kv_heads: layout.kv_heads,
+        methods,
+        rows: matrix.fingerprints().map(str::to_owned).collect(),
+    }
+}
+
+/// The configuration with every default of `[model]`, `[data]` and `[run]` written out. Those of policies stand in a
+/// comment, because policies of other crates cannot be written back.
+pub fn resolved(config: &Config, text: &str) -> Result<String> {
+    let mut table = toml::Table::try_from(&config.run)?;
+    let written: toml::Table = text.parse()?;
+    for key in ["method", "importance"] {
+        if let Some(value) = written.get(key) {
+            table.insert(key.into(), value.clone());
+        }
+    }
+    table.insert("model".into(), toml::Value::try_from(&config.models)?);
+    let policies: Vec<String> =
+        config.methods().map(|method| format!("# {} = {}\n", method.name(), method.settings())).collect();
+    Ok(format!("# Policies with all their settings:\n{}\n{}", policies.concat(), toml::to_string(&table)?))
+}
+
+/// What a run was made with: versions, settings with all models, and the machine.
+pub fn environment(config: &Config) -> Result<String> {
+    let mut settings = serde_json::to_value(&config.run)?;
+    settings["model"] = serde_json::to_value(&config.models)?;
+    let environment = json!({
+        "cokv": env!("CARGO_PKG_VERSION"),
+        "build": build(),
+        // Set by cargo xtask.
+        "commit": option_env!("COKV_COMMIT"),
+        "settings": settings,
+        "system": std::env::consts::OS,
+        "architecture": std::env::consts::ARCH,
+        "processor": processor(),
+        "threads": std::thread::available_parallelism().map_or(0, usize::from),
+    });
+    Ok(serde_json::to_string_pretty(&environment)? + "\n")
+}
+
+/// Every cell's numbers, for a program.
+pub fn summary(rows: &[Row], missing: usize) -> Json {
+    let cells: Vec<Json> = cells(rows)
+        .iter()
+        .map(|cell| {
+            let measures: serde_json::Map<_, _> = Measure::ALL
+                .map(|measure| (measure.name().to_owned(), json!(cell.estimate(measure))))
+                .into_iter()
+                .collect();
+            json!({
+                "model": cell.model,
+                "method": cell.method,
+                "budget": cell.budget,
+                "kept_share": cell.mean(|row| row.kept_share),
+                "cache_bytes": cell.mean(|row| row.cache_bytes as f64),
+                "measures": measures,
+            })
+        })
+        .collect();
+    json!({ "event": "done", "missing_rows": missing, "cells": cells })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_models_are_written_down_whichever_runs() {
+        let text = "budgets = [64]\n[[model]]\nsource = 'a'\n[[model]]\nsource = 'b'\n[[method]]\ncompressor = 'full'";
+        let mut config = Config::parse("cokv.toml", text, &cokv_policies::registry()).unwrap();
+        let of_first = (environment(&config).unwrap(), resolved(&config, text).unwrap());
+        config.run.model = config.models[1].clone();
+        assert_eq!((environment(&config).unwrap(), resolved(&config, text).unwrap()), of_first);
+        let environment: Json = serde_json::from_str(&of_first.0).unwrap();
+        let models = environment["settings"]["model"].as_array().unwrap();
+        assert_eq!(models.iter().map(|model| model["source"].as_str().unwrap()).collect::<Vec<_>>(), ["a", "b"]);
+    }
+}
