@@ -168,8 +168,10 @@ pub fn measure(
             for &sequences in &settings.sequences {
                 let kept = budget.map_or("full cache".into(), |budget| format!("{budget} kept"));
                 said(&format!("decoding {sequences} after {context} tokens, {kept}"));
-                let first = together[0].clone();
-                together.resize(sequences, first);
+                together.truncate(sequences);
+                while together.len() < sequences {
+                    together.push(together[0].clone());
+                }
                 let cache_bytes = together.iter().map(RaggedCache::bytes).sum();
                 forget_peak_resident_bytes();
                 let step = median(|| decode(model, &mut together, &logits, settings.decode_tokens))?;

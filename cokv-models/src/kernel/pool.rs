@@ -2,6 +2,8 @@
 //!
 //! The loops must not be nested: a candle operation inside one would wait for the pool that runs it.
 
+use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Mutex;
 
 use candle_core::utils::barrier_pool;
@@ -30,12 +32,42 @@ pub fn map<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
 
 /// Runs `work` on consecutive pieces of `data`, `length` elements each (the last may be shorter).
 pub fn for_each_chunk<T: Send>(data: &mut [T], length: usize, work: impl Fn(usize, &mut [T]) + Sync) {
-    let chunks: Vec<Mutex<&mut [T]>> = data.chunks_mut(length).map(Mutex::new).collect();
-    for_each(chunks.len(), |index| {
-        if let Ok(mut chunk) = chunks[index].lock() {
-            work(index, &mut chunk);
-        }
+    let whole = data.len();
+    let parts = Parts::of(data);
+    for_each(whole.div_ceil(length), |index| {
+        // SAFETY: every index is run once, and pieces do not overlap.
+        let piece = unsafe { parts.part(index * length..whole.min((index + 1) * length)) };
+        work(index, piece);
     });
+}
+
+/// A slice whose parts are written by the pieces of one loop.
+pub struct Parts<'a, T> {
+    data: *mut T,
+    length: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: it lends parts of a slice that it borrows exclusively, of which whoever asks for them promises that no two overlap.
+unsafe impl<T: Send> Sync for Parts<'_, T> {}
+
+impl<'a, T> Parts<'a, T> {
+    /// Takes the slice apart.
+    pub fn of(slice: &'a mut [T]) -> Self {
+        Self { data: slice.as_mut_ptr(), length: slice.len(), slice: PhantomData }
+    }
+
+    /// Lends one part.
+    ///
+    /// # Safety
+    ///
+    /// No two parts that are lent at the same time may overlap.
+    #[expect(clippy::mut_from_ref, reason = "the caller promises that parts do not overlap")]
+    pub unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.length, "a part of a slice");
+        // SAFETY: the range lies within the slice, and nobody else has any of it by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.len()) }
+    }
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub fn environment(config: &Config) -> Result<String> {
         "system": std::env::consts::OS,
         "architecture": std::env::consts::ARCH,
         "processor": processor(),
-        "threads": std::thread::available_parallelism().map_or(0, usize::from),
+        "threads": candle_core::utils::get_num_threads(),
     });
     Ok(serde_json::to_string_pretty(&environment)? + "\n")
 }

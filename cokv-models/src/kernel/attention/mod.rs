@@ -6,20 +6,20 @@
 //! prompt and a copy of it give the same bits.
 
 mod few;
+mod piece;
+mod segments;
 mod summaries;
 mod work;
 
 use std::cell::RefCell;
-use std::ops::Range;
 
 use cokv_core::HeadLayout;
 
+use self::piece::{Partial, attend_piece};
 pub use self::summaries::{column_sums, window_attention};
-use self::work::{Block, Piece, Work, cut};
-use super::matmul::{FEW_ROWS, multiply_add, multiply_transposed};
-use super::pool;
-use super::simd::{LANES, dispatch, exp_row};
-use crate::cache::{Elements, HeadRows, HeadView, RaggedCache};
+use self::work::Work;
+use super::pool::{self, Parts};
+use crate::cache::RaggedCache;
 
 /// Query positions that are stacked into one matrix.
 const QUERIES: usize = 32;
@@ -44,17 +44,8 @@ impl Row<'_> {
     }
 }
 
-/// Softmax over some of the keys, to be merged with the others'.
-struct Partial {
-    /// `[queries, group]`
-    max: Vec<f32>,
-    /// `[queries, group]`
-    sum: Vec<f32>,
-    /// Weighted values, not yet divided by the sum: `[queries, group, head_dim]`.
-    values: Vec<f32>,
-}
-
 /// What attention of some rows gives.
+#[derive(Default)]
 pub struct Attention {
     /// `[all tokens of all rows, query_heads, head_dim]`
     pub output: Vec<f32>,
@@ -64,216 +55,71 @@ pub struct Attention {
 
 /// Attention of every new token to its own cache, scaled by `1 / sqrt(head_dim)`.
 pub fn attend(layout: HeadLayout, layer: usize, rows: &[Row<'_>]) -> Attention {
-    let HeadLayout { query_heads, head_dim, .. } = layout;
-    let group = layout.group();
-    let width = query_heads * head_dim;
-    let mut starts = Vec::with_capacity(rows.len());
-    let mut tokens = 0;
-    for row in rows {
-        starts.push(tokens);
-        tokens += row.tokens(layout);
-    }
-
-    let Work { blocks, pieces } = cut(layout, layer, rows);
-    let partials = pool::map(pieces.len(), |index| attend_piece(layout, layer, rows, &blocks, &pieces[index]));
-
-    // Where each block's queries stand in the stacks of the pieces that hold them.
-    let mut parts: Vec<Vec<(usize, usize)>> = vec![Vec::new(); blocks.len()];
-    for (index, piece) in pieces.iter().enumerate() {
-        let mut at = 0;
-        for &block in &piece.blocks {
-            parts[block].push((index, at));
-            at += blocks[block].queries.len() * group;
-        }
-    }
-    let mut attention =
-        Attention { output: vec![0.0; tokens * width], log_sum_exp: vec![f32::NEG_INFINITY; tokens * query_heads] };
-    for (block, parts) in blocks.iter().zip(&parts) {
-        for (index, query) in block.queries.clone().enumerate() {
-            let token = starts[block.row] + query;
-            for member in 0..group {
-                let head = block.kv_head * group + member;
-                let output = &mut attention.output[token * width + head * head_dim..][..head_dim];
-                let stacked = parts.iter().map(|&(piece, at)| (&partials[piece], at + index * group + member));
-                attention.log_sum_exp[token * query_heads + head] = merge(stacked, head_dim, output);
-            }
-        }
-    }
+    let mut attention = Attention::default();
+    attend_into(layout, layer, rows, &mut attention);
     attention
 }
 
-/// Writes the softmax average over all partials and returns the logarithm of the sum of exponentials.
-fn merge<'a>(parts: impl Iterator<Item = (&'a Partial, usize)> + Clone, head_dim: usize, output: &mut [f32]) -> f32 {
-    let max = parts.clone().map(|(partial, row)| partial.max[row]).fold(f32::NEG_INFINITY, f32::max);
-    let mut total = 0.0;
-    for (partial, row) in parts.filter(|(partial, row)| partial.sum[*row] > 0.0) {
-        let scale = (partial.max[row] - max).exp();
-        total += scale * partial.sum[row];
-        let values = &partial.values[row * head_dim..(row + 1) * head_dim];
-        output.iter_mut().zip(values).for_each(|(out, value)| *out += scale * value);
-    }
-    output.iter_mut().for_each(|out| *out /= total);
-    max + total.ln()
+/// The same into buffers that are there already. A step like the one before allocates nothing.
+pub fn attend_into(layout: HeadLayout, layer: usize, rows: &[Row<'_>], attention: &mut Attention) {
+    let HeadLayout { query_heads, head_dim, .. } = layout;
+    let tokens: usize = rows.iter().map(|row| row.tokens(layout)).sum();
+    attention.output.clear();
+    attention.output.resize(tokens * query_heads * head_dim, 0.0);
+    attention.log_sum_exp.clear();
+    attention.log_sum_exp.resize(tokens * query_heads, f32::NEG_INFINITY);
+    WORKSPACE.with_borrow_mut(|Workspace { work, partials, sums }| {
+        work.cut(layout, layer, rows);
+        partials.resize(partials.len().max(work.partials_len), 0.0);
+        let parts = Parts::of(partials);
+        pool::for_each(work.pieces.len(), |index| {
+            let piece = &work.pieces[index];
+            // SAFETY: every piece is run once, and their partial results do not overlap.
+            let numbers = unsafe { parts.part(piece.partial.clone()) };
+            attend_piece(layout, layer, rows, &work.blocks, piece, Partial::of(numbers, head_dim));
+        });
+        merge(layout, work, partials, sums, attention);
+    });
 }
 
+/// What is kept from call to call.
 #[derive(Default)]
-struct Scratch {
-    queries: Vec<f32>,
-    scores: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
+struct Workspace {
+    work: Work,
+    /// What each piece found, where it says.
+    partials: Vec<f32>,
+    /// Sums of exponentials so far: `[all tokens of all rows, query_heads]`.
+    sums: Vec<f32>,
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
 }
 
-fn attend_piece(layout: HeadLayout, layer: usize, rows: &[Row<'_>], blocks: &[Block], piece: &Piece) -> Partial {
-    SCRATCH.with_borrow_mut(|scratch| {
-        let HeadLayout { head_dim, .. } = layout;
-        let group = layout.group();
-        // Keys that every stacked query may see, for each of them.
-        let mut visible = Vec::new();
-        scratch.queries.clear();
-        for block in piece.blocks.iter().map(|&block| &blocks[block]) {
-            let row = &rows[block.row];
-            let before = row.cache.len(layer, block.kv_head) - row.tokens(layout);
-            visible.extend(block.queries.clone().flat_map(|query| std::iter::repeat_n(before + query + 1, group)));
-            stack_queries(layout, row.queries, block.queries.clone(), block.kv_head, &mut scratch.queries);
-        }
-        let count = visible.len();
-        // All blocks of a piece see the same keys there; the first block's cache has them.
-        let first = &blocks[piece.blocks[0]];
-        let head = rows[first.row].cache.view(layer, first.kv_head);
-
-        let mut partial =
-            Partial { max: vec![f32::NEG_INFINITY; count], sum: vec![0.0; count], values: vec![0.0; count * head_dim] };
-        for start in piece.keys.clone().step_by(KEYS) {
-            let range = start..piece.keys.end.min(start + KEYS);
-            let width = range.len();
-            scratch.scores.resize(count * width, 0.0);
-            if count <= FEW_ROWS {
-                let mut done = 0;
-                for (keys, elements) in head.segments(HeadRows::keys, range.clone(), head_dim) {
-                    let tokens = elements.len() / head_dim;
-                    few::score(&scratch.queries, keys, elements, head_dim, &mut scratch.scores[done..], width);
-                    done += tokens;
+/// Joins the pieces, each of which saw some of the keys, in the order of their keys.
+fn merge(layout: HeadLayout, work: &Work, partials: &mut [f32], sums: &mut Vec<f32>, attention: &mut Attention) {
+    let HeadLayout { query_heads, head_dim, .. } = layout;
+    let group = layout.group();
+    sums.clear();
+    sums.resize(attention.log_sum_exp.len(), 0.0);
+    for piece in &work.pieces {
+        let partial = Partial::of(&mut partials[piece.partial.clone()], head_dim);
+        let mut stacked = 0;
+        for block in &work.blocks[piece.blocks.clone()] {
+            for query in block.queries.clone() {
+                for member in 0..group {
+                    let at = (block.start + query) * query_heads + block.kv_head * group + member;
+                    let output = &mut attention.output[at * head_dim..(at + 1) * head_dim];
+                    let max = &mut attention.log_sum_exp[at];
+                    partial.merge_into(stacked, max, &mut sums[at], output);
+                    stacked += 1;
                 }
-            } else {
-                let keys = head.load(HeadRows::keys, range.clone(), head_dim, &mut scratch.keys);
-                multiply_transposed(&scratch.queries, keys, head_dim, &mut scratch.scores);
-            }
-            for (index, scores) in scratch.scores.chunks_exact_mut(width).enumerate() {
-                softmax_step(scores, visible[index].saturating_sub(start), index, head_dim, &mut partial);
-            }
-            if count <= FEW_ROWS {
-                let mut done = 0;
-                for (values, elements) in head.segments(HeadRows::values, range, head_dim) {
-                    let tokens = elements.len() / head_dim;
-                    few::add_weighted(&scratch.scores[done..], width, values, elements, head_dim, &mut partial.values);
-                    done += tokens;
-                }
-            } else {
-                let values = head.load(HeadRows::values, range, head_dim, &mut scratch.values);
-                multiply_add(&scratch.scores, values, width, head_dim, &mut partial.values);
             }
         }
-        partial
-    })
-}
-
-/// Turns the scores of one tile into weights relative to the largest score so far, and rescales what was summed before.
-fn softmax_step(scores: &mut [f32], visible: usize, row: usize, head_dim: usize, partial: &mut Partial) {
-    let visible = visible.min(scores.len());
-    scores[visible..].fill(0.0);
-    if visible == 0 {
-        return;
     }
-    let scores = &mut scores[..visible];
-    let max = max_row(scores).max(partial.max[row]);
-    let sum = exp_row(scores, max);
-    if max > partial.max[row] {
-        let scale = (partial.max[row] - max).exp();
-        partial.sum[row] *= scale;
-        partial.values[row * head_dim..(row + 1) * head_dim].iter_mut().for_each(|value| *value *= scale);
-        partial.max[row] = max;
-    }
-    partial.sum[row] += sum;
-}
-
-dispatch! {
-    /// The largest element; minus infinity for none.
-    pub fn max_row(row: &[f32]) -> f32 = max_row_body
-}
-
-#[inline(always)]
-fn max_row_body<const FMA: bool>(row: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let blocks = row.chunks_exact(LANES);
-    let rest = blocks.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    for block in blocks {
-        for lane in 0..LANES {
-            lanes[lane] = if block[lane] > lanes[lane] { block[lane] } else { lanes[lane] };
-        }
-    }
-    lanes.into_iter().fold(rest, f32::max)
-}
-
-/// Appends the queries of some positions that share a KV head, as `[positions, group, head_dim]`, scaled.
-fn stack_queries(layout: HeadLayout, queries: &[f32], positions: Range<usize>, kv_head: usize, out: &mut Vec<f32>) {
-    let scale = (layout.head_dim as f32).sqrt().recip();
-    let width = layout.query_heads * layout.head_dim;
-    let group_width = layout.group() * layout.head_dim;
-    for position in positions {
-        let start = position * width + kv_head * group_width;
-        out.extend(queries[start..start + group_width].iter().map(|q| q * scale));
-    }
-}
-
-impl<'a> HeadView<'a> {
-    /// Where keys or values of a range of the head's tokens lie: the first of them in the shared prompt, the others in the
-    /// head's own rows. Ranges are of elements and are not empty.
-    fn segments(
-        &self,
-        part: impl Fn(&'a HeadRows) -> &'a Elements,
-        range: Range<usize>,
-        head_dim: usize,
-    ) -> impl Iterator<Item = (&'a Elements, Range<usize>)> {
-        let shared = range.start.min(self.shared_len)..range.end.min(self.shared_len);
-        let own = range.start.max(self.shared_len) - self.shared_len..range.end.max(self.shared_len) - self.shared_len;
-        let elements =
-            |start: usize, rows: &Range<usize>| (start + rows.start) * head_dim..(start + rows.end) * head_dim;
-        let shared = self.prompt.map(|prompt| (part(prompt), elements(self.shared_start, &shared)));
-        let own = (part(self.own), elements(0, &own));
-        shared.into_iter().chain([own]).filter(|(_, elements)| !elements.is_empty())
-    }
-
-    /// Keys or values of a range of the head's tokens as f32, in place where they are stored so and in one piece.
-    fn load<'s>(
-        &self,
-        part: impl Fn(&'a HeadRows) -> &'a Elements,
-        range: Range<usize>,
-        head_dim: usize,
-        scratch: &'s mut Vec<f32>,
-    ) -> &'s [f32]
-    where
-        'a: 's,
-    {
-        let mut segments = self.segments(part, range.clone(), head_dim);
-        let (first, second) = (segments.next(), segments.next());
-        if let (Some((elements, range)), None) = (&first, &second)
-            && let Some(whole) = elements.as_f32()
-        {
-            return &whole[range.clone()];
-        }
-        scratch.resize(range.len() * head_dim, 0.0);
-        let mut done = 0;
-        for (elements, range) in first.into_iter().chain(second) {
-            let out = &mut scratch[done..done + range.len()];
-            done += range.len();
-            elements.widen(range, out);
-        }
-        scratch
+    for (at, output) in attention.output.chunks_exact_mut(head_dim).enumerate() {
+        output.iter_mut().for_each(|out| *out /= sums[at]);
+        attention.log_sum_exp[at] += sums[at].ln();
     }
 }
 

@@ -2,7 +2,8 @@
 
 use cokv_core::HeadLayout;
 
-use super::{KEYS, QUERIES, Row, SCRATCH, max_row, stack_queries};
+use super::piece::{SCRATCH, max_row, stack_queries};
+use super::{KEYS, QUERIES, Row};
 use crate::cache::{HeadRows, RaggedCache};
 use crate::kernel::matmul::multiply_transposed;
 use crate::kernel::pool;

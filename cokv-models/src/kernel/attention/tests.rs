@@ -4,7 +4,7 @@ use cokv_core::{Coalition, HeadSelection, Selection};
 use proptest::prelude::*;
 
 use super::*;
-use crate::cache::CacheType;
+use crate::cache::{CacheType, HeadRows};
 
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     (0..count as u64).map(|i| ((i * 48_271 + seed * 7919) % 4001) as f32 / 2000.5 - 1.0).collect()

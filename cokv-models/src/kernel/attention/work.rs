@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use cokv_core::HeadLayout;
 
+use super::piece::Partial;
 use super::{KEYS, KEYS_PER_PIECE, QUERIES, Row, STACKED_QUERIES};
 use crate::kernel::matmul::FEW_ROWS;
 
@@ -11,90 +12,109 @@ use crate::kernel::matmul::FEW_ROWS;
 pub(super) struct Block {
     pub row: usize,
     pub kv_head: usize,
+    /// Tokens of the rows before.
+    pub start: usize,
     /// Counted within the row's new tokens.
     pub queries: Range<usize>,
 }
 
 /// Stacked queries against a range of one KV head's keys.
 pub(super) struct Piece {
-    /// Indices of blocks of the same KV head. Where there are several, their rows share the slice of the prompt that
-    /// `keys` lies in.
-    pub blocks: Vec<usize>,
+    /// Of one KV head. Where there are several, their rows share the slice of the prompt that `keys` lies in.
+    pub blocks: Range<usize>,
     /// Counted from the start of the cache.
     pub keys: Range<usize>,
+    /// Where the result goes.
+    pub partial: Range<usize>,
 }
 
+/// Buffers that are filled anew for every call.
+#[derive(Default)]
 pub(super) struct Work {
     pub blocks: Vec<Block>,
     /// Of every block, in the order of their keys.
     pub pieces: Vec<Piece>,
-}
-
-/// Rows that attend to the same slice of a prompt see it as one matrix product; what follows in each cache is the row's
-/// own. A row whose slice few share is one range from its first key to its last.
-pub(super) fn cut(layout: HeadLayout, layer: usize, rows: &[Row<'_>]) -> Work {
-    let mut work = Work { blocks: Vec::new(), pieces: Vec::new() };
-    for kv_head in 0..layout.kv_heads {
-        for sharing in sharing(layer, kv_head, rows) {
-            let first = work.blocks.len();
-            for &row in &sharing.rows {
-                let tokens = rows[row].tokens(layout);
-                for start in (0..tokens).step_by(QUERIES) {
-                    work.blocks.push(Block { row, kv_head, queries: start..tokens.min(start + QUERIES) });
-                }
-            }
-            work.cut_shared(layout, first, sharing.keys);
-            for block in first..work.blocks.len() {
-                let Block { row, queries, .. } = &work.blocks[block];
-                let before = rows[*row].cache.len(layer, kv_head) - rows[*row].tokens(layout);
-                work.cut_keys(layout, vec![block], sharing.keys..before + queries.end);
-            }
-        }
-    }
-    work
-}
-
-impl Work {
-    /// The keys below `shared`, for all blocks from `first` on, as many of them together as one matrix takes.
-    fn cut_shared(&mut self, layout: HeadLayout, first: usize, shared: usize) {
-        if shared == 0 {
-            return;
-        }
-        let mut together: Vec<usize> = Vec::new();
-        let mut queries = 0;
-        for block in first..self.blocks.len() {
-            let count = self.blocks[block].queries.len();
-            if queries + count > STACKED_QUERIES && queries > 0 {
-                self.cut_keys(layout, std::mem::take(&mut together), 0..shared);
-                queries = 0;
-            }
-            together.push(block);
-            queries += count;
-        }
-        self.cut_keys(layout, together, 0..shared);
-    }
-
-    /// One piece, or several where few queries face many keys: a long head must not hold up the rest.
-    fn cut_keys(&mut self, layout: HeadLayout, blocks: Vec<usize>, keys: Range<usize>) {
-        let queries: usize = blocks.iter().map(|&block| self.blocks[block].queries.len()).sum();
-        let step = if queries * layout.group() <= FEW_ROWS { KEYS_PER_PIECE } else { keys.len().max(1) };
-        for start in keys.clone().step_by(step) {
-            self.pieces.push(Piece { blocks: blocks.clone(), keys: start..keys.end.min(start + step) });
-        }
-    }
-}
-
-/// Rows whose caches begin with the same slice of the same prompt.
-struct Sharing {
-    slice: Option<Slice>,
-    rows: Vec<usize>,
-    /// Keys that are worth a product of their own: whole tiles of the slice, none for few rows.
-    keys: usize,
+    /// Numbers of all partial results.
+    pub partials_len: usize,
+    /// Of each row, the slice of a prompt that its cache begins with.
+    slices: Vec<Option<Slice>>,
 }
 
 /// Rows that must share a slice to be one product. Fewer gain little, and left alone they have the bits of a row that
 /// shares with nobody.
 const ROWS_TOGETHER: usize = 4;
+
+impl Work {
+    /// Rows that attend to the same slice of a prompt see it as one matrix product; what follows in each cache is the
+    /// row's own. A row whose slice few share is one range from its first key to its last.
+    pub fn cut(&mut self, layout: HeadLayout, layer: usize, rows: &[Row<'_>]) {
+        self.blocks.clear();
+        self.pieces.clear();
+        self.partials_len = 0;
+        for kv_head in 0..layout.kv_heads {
+            self.slices.clear();
+            self.slices.extend(rows.iter().map(|row| slice(layer, kv_head, row)));
+            for leader in 0..rows.len() {
+                let shared = self.slices[leader];
+                let alike =
+                    |slices: &[Option<Slice>], row: usize| row == leader || shared.is_some() && slices[row] == shared;
+                if (0..leader).any(|row| alike(&self.slices, row)) {
+                    continue;
+                }
+                let first = self.blocks.len();
+                let (mut start, mut together) = (0, 0);
+                for (row, of_row) in rows.iter().enumerate() {
+                    let tokens = of_row.tokens(layout);
+                    if alike(&self.slices, row) {
+                        together += 1;
+                        for query in (0..tokens).step_by(QUERIES) {
+                            let queries = query..tokens.min(query + QUERIES);
+                            self.blocks.push(Block { row, kv_head, start, queries });
+                        }
+                    }
+                    start += tokens;
+                }
+                // Whole tiles of the slice.
+                let keys = shared.filter(|_| together >= ROWS_TOGETHER).map_or(0, |slice| slice.len / KEYS * KEYS);
+                self.cut_shared(layout, first, keys);
+                for block in first..self.blocks.len() {
+                    let Block { row, queries, .. } = &self.blocks[block];
+                    let before = rows[*row].cache.len(layer, kv_head) - rows[*row].tokens(layout);
+                    self.cut_keys(layout, block..block + 1, keys..before + queries.end);
+                }
+            }
+        }
+    }
+
+    /// The keys below `shared`, for all blocks from `first` on, as many of them together as one matrix takes.
+    fn cut_shared(&mut self, layout: HeadLayout, first: usize, shared: usize) {
+        if shared == 0 {
+            return;
+        }
+        let (mut together, mut queries) = (first, 0);
+        for block in first..self.blocks.len() {
+            let count = self.blocks[block].queries.len();
+            if queries + count > STACKED_QUERIES && queries > 0 {
+                self.cut_keys(layout, together..block, 0..shared);
+                (together, queries) = (block, 0);
+            }
+            queries += count;
+        }
+        self.cut_keys(layout, together..self.blocks.len(), 0..shared);
+    }
+
+    /// One piece, or several where few queries face many keys: a long head must not hold up the rest.
+    fn cut_keys(&mut self, layout: HeadLayout, blocks: Range<usize>, keys: Range<usize>) {
+        let queries: usize = self.blocks[blocks.clone()].iter().map(|block| block.queries.len()).sum();
+        let rows = queries * layout.group();
+        let step = if rows <= FEW_ROWS { KEYS_PER_PIECE } else { keys.len().max(1) };
+        for start in keys.clone().step_by(step) {
+            let partial = self.partials_len..self.partials_len + rows * Partial::len_of_one(layout.head_dim);
+            self.partials_len = partial.end;
+            self.pieces.push(Piece { blocks: blocks.clone(), keys: start..keys.end.min(start + step), partial });
+        }
+    }
+}
 
 /// Where a shared slice lies in memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -104,21 +124,9 @@ struct Slice {
     len: usize,
 }
 
-fn sharing(layer: usize, kv_head: usize, rows: &[Row<'_>]) -> Vec<Sharing> {
-    let mut groups: Vec<Sharing> = Vec::new();
-    for (index, row) in rows.iter().enumerate() {
-        let view = row.cache.view(layer, kv_head);
-        let head = view.prompt.filter(|_| view.shared_len >= KEYS).map(|head| std::ptr::from_ref(head).addr());
-        let slice = head.map(|head| Slice { head, start: view.shared_start, len: view.shared_len });
-        match groups.iter_mut().find(|group| slice.is_some() && group.slice == slice) {
-            Some(group) => {
-                group.rows.push(index);
-                if group.rows.len() >= ROWS_TOGETHER {
-                    group.keys = view.shared_len / KEYS * KEYS;
-                }
-            }
-            None => groups.push(Sharing { slice, rows: vec![index], keys: 0 }),
-        }
-    }
-    groups
+/// The slice of a prompt that a cache begins with, where it is long enough for a product of its own.
+fn slice(layer: usize, kv_head: usize, row: &Row<'_>) -> Option<Slice> {
+    let view = row.cache.view(layer, kv_head);
+    let head = view.prompt.filter(|_| view.shared_len >= KEYS).map(|head| std::ptr::from_ref(head).addr())?;
+    Some(Slice { head, start: view.shared_start, len: view.shared_len })
 }

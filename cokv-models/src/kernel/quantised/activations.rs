@@ -1,7 +1,7 @@
 //! The left operand of a product, rounded to 8 bits as it comes.
 
 use super::BLOCK;
-use crate::kernel::pool;
+use crate::kernel::pool::{self, Parts};
 use crate::kernel::simd::{LANES, dispatch, fused};
 
 /// Rows that one piece of parallel work rounds.
@@ -28,17 +28,19 @@ impl Activations {
         let mut scales = vec![0.0; rows * blocks];
         let mut offsets = vec![0; rows * blocks];
         if inner == blocks * BLOCK && rows > 1 {
-            let pieces: Vec<_> = numbers
-                .chunks(ROWS_PER_PIECE * inner)
-                .zip(quants.chunks_mut(ROWS_PER_PIECE * inner))
-                .zip(scales.chunks_mut(ROWS_PER_PIECE * blocks))
-                .zip(offsets.chunks_mut(ROWS_PER_PIECE * blocks))
-                .map(|(((numbers, quants), scales), offsets)| std::sync::Mutex::new((numbers, quants, scales, offsets)))
-                .collect();
-            pool::for_each(pieces.len(), |piece| {
-                if let Ok(mut piece) = pieces[piece].lock() {
-                    let (numbers, quants, scales, offsets) = &mut *piece;
-                    round(numbers, quants, scales, offsets);
+            let (of_quants, of_scales, of_offsets) =
+                (Parts::of(&mut quants), Parts::of(&mut scales), Parts::of(&mut offsets));
+            pool::for_each(rows.div_ceil(ROWS_PER_PIECE), |piece| {
+                let rows = piece * ROWS_PER_PIECE..rows.min((piece + 1) * ROWS_PER_PIECE);
+                let of = |width: usize| rows.start * width..rows.end * width;
+                // SAFETY: every piece is run once, and their rows do not overlap.
+                unsafe {
+                    round(
+                        &numbers[of(inner)],
+                        of_quants.part(of(inner)),
+                        of_scales.part(of(blocks)),
+                        of_offsets.part(of(blocks)),
+                    );
                 }
             });
         } else {

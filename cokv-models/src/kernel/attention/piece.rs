@@ -1,0 +1,188 @@
+//! One piece of work: stacked queries against a range of one KV head's keys, tile by tile through an online softmax.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use cokv_core::HeadLayout;
+
+use super::work::{Block, Piece};
+use super::{KEYS, Row, few};
+use crate::cache::HeadRows;
+use crate::kernel::matmul::{FEW_ROWS, multiply_add, multiply_transposed};
+use crate::kernel::simd::{LANES, dispatch, exp_row};
+
+/// Softmax over some of the keys, to be merged with the others'.
+pub(super) struct Partial<'a> {
+    /// `[queries, group]`
+    max: &'a mut [f32],
+    /// `[queries, group]`
+    sum: &'a mut [f32],
+    /// Weighted values, not yet divided by the sum: `[queries, group, head_dim]`.
+    values: &'a mut [f32],
+}
+
+impl<'a> Partial<'a> {
+    /// Numbers for one query of one query head.
+    pub fn len_of_one(head_dim: usize) -> usize {
+        2 + head_dim
+    }
+
+    /// Lays a partial result out in as many numbers as its queries need.
+    pub fn of(numbers: &'a mut [f32], head_dim: usize) -> Self {
+        let count = numbers.len() / Self::len_of_one(head_dim);
+        let (max, rest) = numbers.split_at_mut(count);
+        let (sum, values) = rest.split_at_mut(count);
+        Self { max, sum, values }
+    }
+
+    fn clear(&mut self) {
+        self.max.fill(f32::NEG_INFINITY);
+        self.sum.fill(0.0);
+        self.values.fill(0.0);
+    }
+
+    /// Adds what one query found to what earlier pieces did: their largest score, their sum of exponentials and their
+    /// weighted values, both relative to that score.
+    pub fn merge_into(&self, query: usize, max: &mut f32, sum: &mut f32, values: &mut [f32]) {
+        if self.sum[query] == 0.0 {
+            return;
+        }
+        let found = &self.values[query * values.len()..(query + 1) * values.len()];
+        let largest = max.max(self.max[query]);
+        let (before, here) = ((*max - largest).exp(), (self.max[query] - largest).exp());
+        *max = largest;
+        *sum = *sum * before + self.sum[query] * here;
+        values.iter_mut().zip(found).for_each(|(value, found)| *value = *value * before + found * here);
+    }
+}
+
+/// Buffers of one thread.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub queries: Vec<f32>,
+    /// Keys that each stacked query may see.
+    pub visible: Vec<usize>,
+    pub scores: Vec<f32>,
+    pub keys: Vec<f32>,
+    pub values: Vec<f32>,
+}
+
+thread_local! {
+    pub(super) static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Attends to the piece's keys.
+pub(super) fn attend_piece(
+    layout: HeadLayout,
+    layer: usize,
+    rows: &[Row<'_>],
+    blocks: &[Block],
+    piece: &Piece,
+    mut partial: Partial<'_>,
+) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        partial.clear();
+        let HeadLayout { head_dim, .. } = layout;
+        let group = layout.group();
+        // Keys that every stacked query may see, for each of them.
+        scratch.visible.clear();
+        scratch.queries.clear();
+        let blocks = &blocks[piece.blocks.clone()];
+        for block in blocks {
+            let row = &rows[block.row];
+            let before = row.cache.len(layer, block.kv_head) - row.tokens(layout);
+            scratch
+                .visible
+                .extend(block.queries.clone().flat_map(|query| std::iter::repeat_n(before + query + 1, group)));
+            stack_queries(layout, row.queries, block.queries.clone(), block.kv_head, &mut scratch.queries);
+        }
+        let count = scratch.visible.len();
+        // All blocks of a piece see the same keys there; the first block's cache has them.
+        let Some(first) = blocks.first() else { return };
+        let head = rows[first.row].cache.view(layer, first.kv_head);
+        for start in piece.keys.clone().step_by(KEYS) {
+            let range = start..piece.keys.end.min(start + KEYS);
+            let width = range.len();
+            scratch.scores.resize(count * width, 0.0);
+            if count <= FEW_ROWS {
+                let mut done = 0;
+                for (keys, elements) in head.segments(HeadRows::keys, range.clone(), head_dim) {
+                    let tokens = elements.len() / head_dim;
+                    few::score(&scratch.queries, keys, elements, head_dim, &mut scratch.scores[done..], width);
+                    done += tokens;
+                }
+            } else {
+                let keys = head.load(HeadRows::keys, range.clone(), head_dim, &mut scratch.keys);
+                multiply_transposed(&scratch.queries, keys, head_dim, &mut scratch.scores);
+            }
+            for (index, scores) in scratch.scores.chunks_exact_mut(width).enumerate() {
+                softmax_step(scores, scratch.visible[index].saturating_sub(start), index, head_dim, &mut partial);
+            }
+            if count <= FEW_ROWS {
+                let mut done = 0;
+                for (values, elements) in head.segments(HeadRows::values, range, head_dim) {
+                    let tokens = elements.len() / head_dim;
+                    few::add_weighted(&scratch.scores[done..], width, values, elements, head_dim, partial.values);
+                    done += tokens;
+                }
+            } else {
+                let values = head.load(HeadRows::values, range, head_dim, &mut scratch.values);
+                multiply_add(&scratch.scores, values, width, head_dim, partial.values);
+            }
+        }
+    });
+}
+
+/// Turns the scores of one tile into weights relative to the largest score so far, and rescales what was summed before.
+fn softmax_step(scores: &mut [f32], visible: usize, row: usize, head_dim: usize, partial: &mut Partial<'_>) {
+    let visible = visible.min(scores.len());
+    scores[visible..].fill(0.0);
+    if visible == 0 {
+        return;
+    }
+    let scores = &mut scores[..visible];
+    let max = max_row(scores).max(partial.max[row]);
+    let sum = exp_row(scores, max);
+    if max > partial.max[row] {
+        let scale = (partial.max[row] - max).exp();
+        partial.sum[row] *= scale;
+        partial.values[row * head_dim..(row + 1) * head_dim].iter_mut().for_each(|value| *value *= scale);
+        partial.max[row] = max;
+    }
+    partial.sum[row] += sum;
+}
+
+dispatch! {
+    /// The largest element; minus infinity for none.
+    pub fn max_row(row: &[f32]) -> f32 = max_row_body
+}
+
+#[inline(always)]
+fn max_row_body<const FMA: bool>(row: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let blocks = row.chunks_exact(LANES);
+    let rest = blocks.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    for block in blocks {
+        for lane in 0..LANES {
+            lanes[lane] = if block[lane] > lanes[lane] { block[lane] } else { lanes[lane] };
+        }
+    }
+    lanes.into_iter().fold(rest, f32::max)
+}
+
+/// Appends the queries of some positions that share a KV head, as `[positions, group, head_dim]`, scaled.
+pub(super) fn stack_queries(
+    layout: HeadLayout,
+    queries: &[f32],
+    positions: Range<usize>,
+    kv_head: usize,
+    out: &mut Vec<f32>,
+) {
+    let scale = (layout.head_dim as f32).sqrt().recip();
+    let width = layout.query_heads * layout.head_dim;
+    let group_width = layout.group() * layout.head_dim;
+    for position in positions {
+        let start = position * width + kv_head * group_width;
+        out.extend(queries[start..start + group_width].iter().map(|q| q * scale));
+    }
+}
