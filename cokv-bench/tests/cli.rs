@@ -199,6 +199,27 @@ fn generate_streams_an_answer_and_says_what_it_took() {
 }
 
 #[test]
+fn answers_do_not_depend_on_the_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("prompt.txt"), "The sky is blue, and the grass is green. ".repeat(40)).unwrap();
+    let source = wheel_source();
+    let generate = |threads: &str| {
+        let prompt = ["generate", "--model", &source, "--prompt-file", "prompt.txt", "--max-new-tokens", "24"];
+        let method = ["--raw", "--method", "snapkv", "--budget", "64", "--threads", threads];
+        cokv(folder.path(), &[&prompt[..], &method[..]].concat())
+    };
+    let one = generate("1");
+    assert!(stdout(&one).trim().len() > 10, "{}", stdout(&one));
+    assert_eq!(stdout(&generate("2")), stdout(&one));
+    // More threads than cores work too, and are not taken without a word.
+    let many = std::thread::available_parallelism().unwrap().get() + 1;
+    let crowded = generate(&many.to_string());
+    assert_eq!(stdout(&crowded), stdout(&one));
+    assert!(stderr(&crowded).contains("wait for each other"), "{}", stderr(&crowded));
+    assert!(stderr(&generate("0")).contains("--threads"));
+}
+
+#[test]
 fn mistakes_are_clear_errors_before_any_work() {
     let folder = tempfile::tempdir().unwrap();
     let fails = |text: &str, expected: &str| {
@@ -364,16 +385,26 @@ fn speeds_come_as_tables_and_as_json() {
     let folder = tempfile::tempdir().unwrap();
     let source = wheel_source();
     let perf = |rest: &[&str]| {
-        let fixed = ["perf", "--model", &source, "--contexts", "64", "--budgets", "16", "--batches", "1,2"];
-        cokv(folder.path(), &[&fixed[..], &["--decode-tokens", "2", "--answer-tokens", "3"], rest].concat())
+        let fixed = ["perf", "--model", &source, "--budgets", "16", "--decode-tokens", "2", "--answer-tokens", "3"];
+        let defaults: [[&str; 2]; 2] = [["--contexts", "64"], ["--batches", "1,2"]];
+        let defaults = defaults.iter().filter(|default| !rest.contains(&default[0])).flatten().copied();
+        cokv(folder.path(), &fixed.into_iter().chain(defaults).chain(rest.iter().copied()).collect::<Vec<_>>())
     };
     let table = stdout(&perf(&[]));
     assert!(table.contains("| coalitions a pass |") && table.contains("GB/s"), "{table}");
-    let json: Json = serde_json::from_str(&stdout(&perf(&["--json"]))).unwrap();
-    let measured = &json["measured"];
-    assert_eq!(measured["coalitions"].as_array().unwrap().len(), 2);
-    let decode = measured["decode"].as_array().unwrap();
-    assert_eq!(decode[0]["cache_bytes"].as_f64().unwrap(), 4.0 * decode[1]["cache_bytes"].as_f64().unwrap());
+    let all = ["--json", "--cache", "f16,f32", "--sequences", "1,3"];
+    let json: Json = serde_json::from_str(&stdout(&perf(&all))).unwrap();
+    let measured = json["measured"].as_array().unwrap();
+    assert_eq!((measured[0]["cache"].as_str(), measured[1]["cache"].as_str()), (Some("f16"), Some("f32")));
+    assert_eq!(measured[1]["coalitions"].as_array().unwrap().len(), 2);
+    let bytes = |held: usize, row: usize| measured[held]["decode"][row]["cache_bytes"].as_u64().unwrap();
+    // The full cache, three of it, 16 of its 64 tokens, three times those.
+    assert_eq!([bytes(0, 1), 4 * bytes(0, 2), 4 * bytes(0, 3)], [3 * bytes(0, 0), bytes(0, 0), 3 * bytes(0, 0)]);
+    assert_eq!(bytes(1, 0), 2 * bytes(0, 0));
+    let weights = measured[0]["weight_bytes"].as_u64().unwrap();
+    assert!(measured[0]["decode"][0]["peak_resident_bytes"].as_u64().is_none_or(|peak| peak > weights));
+    assert!(measured[0]["decode"][2]["compression_share_of_prefill"].as_f64().unwrap() > 0.0);
+    assert!(!stdout(&perf(&["--batches", "none"])).contains("coalition"));
     assert!(stderr(&perf(&["--contexts", "100000"])).contains("8192"));
     assert!(stderr(&perf(&["--batches", "0"])).contains("give numbers of at least 1"));
 }
