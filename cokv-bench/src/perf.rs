@@ -3,11 +3,12 @@
 mod machine;
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use cokv_core::random::mix;
 use cokv_core::{Coalition, Game, GameError, HeadSelection, Method, PolicyError, Query, Selection};
-use cokv_models::cache::RaggedCache;
+use cokv_models::cache::{PromptCache, RaggedCache};
 use cokv_models::game::{GameRecord, GameRules, HeadMaskError, HeadMaskGame, Utility};
 use cokv_models::{LanguageModel, ModelError, StopRule};
 use serde::Serialize;
@@ -150,10 +151,7 @@ pub fn measure(
 
         said(&format!("compression of {context} tokens"));
         let heads = model.config().layout.heads();
-        // A copy, as sequences of different prompts would have it; slices of one prompt would be read once for all.
-        let everything = HeadSelection::Tokens((0..context as u32).collect());
-        let whole = RaggedCache::compressed(prefill.cache(), &Selection { heads: vec![everything; heads] });
-        let mut caches = vec![(None, whole, None)];
+        let mut caches = vec![(None, RaggedCache::full(prefill.cache()), None)];
         for budget in settings.budgets.iter().copied().filter(|&budget| budget < context) {
             let compress = || -> Result<RaggedCache, PerfError> {
                 Ok(RaggedCache::compressed(prefill.cache(), &prefill.select(method, budget * heads)?))
@@ -161,16 +159,18 @@ pub fn measure(
             let seconds = median(|| timed(compress).map(|(_, seconds)| seconds))?;
             caches.push((Some(budget), compress()?, Some(seconds)));
         }
-        let logits = prefill.logits().to_vec();
+        let (logits, mut whole) = (prefill.logits().to_vec(), Some(Arc::clone(prefill.cache())));
         drop(prefill);
         for (budget, cache, compression_seconds) in caches {
+            // The first, which is the full cache, is the last that needs the prompt.
+            let prompt = whole.take();
             let mut together = vec![cache];
             for &sequences in &settings.sequences {
                 let kept = budget.map_or("full cache".into(), |budget| format!("{budget} kept"));
                 said(&format!("decoding {sequences} after {context} tokens, {kept}"));
                 together.truncate(sequences);
                 while together.len() < sequences {
-                    together.push(together[0].clone());
+                    together.push(prompt.as_ref().map_or_else(|| together[0].clone(), copied));
                 }
                 let cache_bytes = together.iter().map(RaggedCache::bytes).sum();
                 forget_peak_resident_bytes();
@@ -195,6 +195,12 @@ pub fn measure(
         }
     }
     Ok(report)
+}
+
+/// All of a prompt, as a sequence of its own has it: slices of one prompt would be read once for all sequences.
+fn copied(prompt: &Arc<PromptCache>) -> RaggedCache {
+    let everything = HeadSelection::Tokens((0..prompt.len() as u32).collect());
+    RaggedCache::compressed(prompt, &Selection { heads: vec![everything; prompt.layout().heads()] })
 }
 
 fn timed<T>(work: impl FnOnce() -> Result<T, PerfError>) -> Result<(T, f64), PerfError> {
