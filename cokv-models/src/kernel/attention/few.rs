@@ -82,6 +82,18 @@ macro_rules! widest {
 widest!(score_numbers(queries: &[f32], keys: &[T], head_dim: usize, scores: &mut [f32], stride: usize) = score_with);
 widest!(add_weighted_numbers(weights: &[f32], stride: usize, values: &[T], head_dim: usize, sums: &mut [f32]) = add_weighted_with);
 
+/// Calls a function that knows its number of rows, at most four, when it is compiled.
+macro_rules! of_rows {
+    ($rows:expr, $function:ident::<$vector:ident, $number:ident>($($argument:expr),*)) => {
+        match $rows {
+            1 => $function::<$vector, $number, 1>($($argument),*),
+            2 => $function::<$vector, $number, 2>($($argument),*),
+            3 => $function::<$vector, $number, 3>($($argument),*),
+            _ => $function::<$vector, $number, 4>($($argument),*),
+        }
+    };
+}
+
 /// Keys whose products are summed over lanes at once.
 const TOGETHER: usize = 4;
 
@@ -103,14 +115,7 @@ unsafe fn score_with<V: Vector, T: Number>(
         let queries = &queries[first * head_dim..(first + rows) * head_dim];
         let scores = &mut scores[first * stride..];
         // SAFETY: the caller's promise; there are as many queries as rows.
-        unsafe {
-            match rows {
-                1 => score_rows::<V, T, 1>(queries, keys, head_dim, scores, stride),
-                2 => score_rows::<V, T, 2>(queries, keys, head_dim, scores, stride),
-                3 => score_rows::<V, T, 3>(queries, keys, head_dim, scores, stride),
-                _ => score_rows::<V, T, 4>(queries, keys, head_dim, scores, stride),
-            }
-        }
+        unsafe { of_rows!(rows, score_rows::<V, T>(queries, keys, head_dim, scores, stride)) };
         first += rows;
     }
 }
@@ -178,14 +183,7 @@ unsafe fn add_weighted_with<V: Vector, T: Number>(
         let weights = &weights[first * stride..];
         let sums = &mut sums[first * head_dim..(first + rows) * head_dim];
         // SAFETY: the caller's promise; there are as many sums as rows.
-        unsafe {
-            match rows {
-                1 => add_weighted_rows::<V, T, 1>(weights, stride, values, head_dim, sums),
-                2 => add_weighted_rows::<V, T, 2>(weights, stride, values, head_dim, sums),
-                3 => add_weighted_rows::<V, T, 3>(weights, stride, values, head_dim, sums),
-                _ => add_weighted_rows::<V, T, 4>(weights, stride, values, head_dim, sums),
-            }
-        }
+        unsafe { of_rows!(rows, add_weighted_rows::<V, T>(weights, stride, values, head_dim, sums)) };
         first += rows;
     }
 }

@@ -12,11 +12,22 @@ pub struct Activations {
     rows: usize,
     inner: usize,
     /// From -127 to 127, `[rows, blocks, BLOCK]`.
-    pub(super) quants: Vec<i8>,
+    quants: Vec<i8>,
     /// `[rows, blocks]`; NaN where a number was not finite, so that it shows in the result.
-    pub(super) scales: Vec<f32>,
+    scales: Vec<f32>,
     /// What the weights' offset adds to a block's dot product, to be taken away: -128 times the sum of the block.
-    pub(super) offsets: Vec<i32>,
+    offsets: Vec<i32>,
+}
+
+/// One row of [`Activations`].
+#[derive(Clone, Copy)]
+pub(super) struct RoundedRow<'a> {
+    /// `[blocks, BLOCK]`
+    pub quants: &'a [i8],
+    /// `[blocks]`
+    pub scales: &'a [f32],
+    /// `[blocks]`
+    pub offsets: &'a [i32],
 }
 
 impl Activations {
@@ -53,6 +64,17 @@ impl Activations {
             }
         }
         Self { rows, inner, quants, scales, offsets }
+    }
+
+    /// One row, to be multiplied.
+    pub(super) fn row(&self, row: usize) -> RoundedRow<'_> {
+        let blocks = self.inner.div_ceil(BLOCK);
+        let of_row = row * blocks..(row + 1) * blocks;
+        RoundedRow {
+            quants: &self.quants[of_row.start * BLOCK..of_row.end * BLOCK],
+            scales: &self.scales[of_row.clone()],
+            offsets: &self.offsets[of_row],
+        }
     }
 
     /// Rows of the result.

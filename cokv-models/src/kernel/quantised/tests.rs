@@ -10,14 +10,11 @@ fn numbers(count: usize, seed: u64) -> Vec<f32> {
 fn reference(weight: &Weight, x: &Activations) -> Vec<f64> {
     let mut column = vec![0.0; weight.inner()];
     let mut exact = vec![0.0; x.rows() * weight.columns()];
-    let blocks = weight.blocks();
     for at in 0..weight.columns() {
         weight.column(at, &mut column);
         for row in 0..x.rows() {
-            let rounded = |i: usize| {
-                let block = row * blocks + i / BLOCK;
-                f64::from(x.scales[block]) * f64::from(x.quants[block * BLOCK + i % BLOCK])
-            };
+            let of_row = x.row(row);
+            let rounded = |i: usize| f64::from(of_row.scales[i / BLOCK]) * f64::from(of_row.quants[i]);
             exact[row * weight.columns() + at] =
                 column.iter().enumerate().map(|(i, &w)| f64::from(w) * rounded(i)).sum();
         }
@@ -56,8 +53,8 @@ proptest! {
             for (i, exact) in exact.iter().enumerate() {
                 // The scale of weights is rounded to 11 bits, which moves the largest number by 127 / 2048 of a step.
                 prop_assert!((column[i] - exact).abs() <= 0.57 / 127.0);
-                let block = row * weight.blocks() + i / BLOCK;
-                prop_assert!((x.scales[block] * f32::from(x.quants[block * BLOCK + i % BLOCK]) - exact).abs() <= 0.501 / 127.0);
+                let rounded = x.row(row).scales[i / BLOCK] * f32::from(x.row(row).quants[i]);
+                prop_assert!((rounded - exact).abs() <= 0.501 / 127.0);
             }
         }
     }

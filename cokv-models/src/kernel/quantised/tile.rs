@@ -83,14 +83,12 @@ mod avx512 {
         let blocks = w.blocks();
         let lines: [_; PANELS] = std::array::from_fn(|p| &w.quants[(panel + p) * blocks * QUADS..][..blocks * QUADS]);
         let scales: [_; PANELS] = std::array::from_fn(|p| &w.scales[(panel + p) * blocks..][..blocks]);
-        let quants: [_; ROWS] = std::array::from_fn(|r| &x.quants[(row + r) * blocks * BLOCK..][..blocks * BLOCK]);
-        let row_scales: [_; ROWS] = std::array::from_fn(|r| &x.scales[(row + r) * blocks..][..blocks]);
-        let offsets: [_; ROWS] = std::array::from_fn(|r| &x.offsets[(row + r) * blocks..][..blocks]);
+        let rows: [_; ROWS] = std::array::from_fn(|r| x.row(row + r));
         let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
         for block in 0..blocks {
             let mut dots = [[_mm512_setzero_si512(); PANELS]; ROWS];
             for r in 0..ROWS {
-                dots[r] = [_mm512_set1_epi32(offsets[r][block]); PANELS];
+                dots[r] = [_mm512_set1_epi32(rows[r].offsets[block]); PANELS];
             }
             for quad in 0..QUADS {
                 // SAFETY: a line has 64 bytes and is aligned to as many; `block * BLOCK + quad * QUAD` and the three
@@ -99,7 +97,7 @@ mod avx512 {
                     let lines: [__m512i; PANELS] =
                         std::array::from_fn(|p| _mm512_load_si512(lines[p].as_ptr().add(block * QUADS + quad).cast()));
                     for r in 0..ROWS {
-                        let numbers = quants[r].as_ptr().add(block * BLOCK + quad * QUAD);
+                        let numbers = rows[r].quants.as_ptr().add(block * BLOCK + quad * QUAD);
                         let numbers = _mm512_set1_epi32(numbers.cast::<i32>().read_unaligned());
                         for p in 0..PANELS {
                             dots[r][p] = _mm512_dpbusd_epi32(dots[r][p], lines[p], numbers);
@@ -111,7 +109,7 @@ mod avx512 {
                 // SAFETY: sixteen halves are 256 bits.
                 let scale = unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(scales[p][block].as_ptr().cast())) };
                 for r in 0..ROWS {
-                    let scale = _mm512_mul_ps(scale, _mm512_set1_ps(row_scales[r][block]));
+                    let scale = _mm512_mul_ps(scale, _mm512_set1_ps(rows[r].scales[block]));
                     sums[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][p]), scale, sums[r][p]);
                 }
             }
@@ -166,8 +164,7 @@ pub(super) mod avx2 {
         let blocks = w.blocks();
         let lines = &w.quants[panel * blocks * QUADS..][..blocks * QUADS];
         let scales = &w.scales[panel * blocks..][..blocks];
-        let quants: [_; ROWS] = std::array::from_fn(|r| &x.quants[(row + r) * blocks * BLOCK..][..blocks * BLOCK]);
-        let row_scales: [_; ROWS] = std::array::from_fn(|r| &x.scales[(row + r) * blocks..][..blocks]);
+        let rows: [_; ROWS] = std::array::from_fn(|r| x.row(row + r));
         let offset = _mm256_set1_epi8(-128);
         let ones = _mm256_set1_epi16(1);
         let mut sums = [[_mm256_setzero_ps(); HALVES]; ROWS];
@@ -181,7 +178,7 @@ pub(super) mod avx2 {
                         let signed = _mm256_xor_si256(_mm256_load_si256(line.add(32 * half).cast()), offset);
                         let magnitude = _mm256_abs_epi8(signed);
                         for r in 0..ROWS {
-                            let numbers = quants[r].as_ptr().add(block * BLOCK + quad * QUAD);
+                            let numbers = rows[r].quants.as_ptr().add(block * BLOCK + quad * QUAD);
                             let numbers = _mm256_set1_epi32(numbers.cast::<i32>().read_unaligned());
                             let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(numbers, signed));
                             dots[r][half] = _mm256_add_epi32(dots[r][half], _mm256_madd_epi16(pairs, ones));
@@ -193,7 +190,7 @@ pub(super) mod avx2 {
                 // SAFETY: eight halves of 16 bits are 128 bits.
                 let scale = unsafe { _mm256_cvtph_ps(_mm_loadu_si128(scales[block].as_ptr().add(8 * half).cast())) };
                 for r in 0..ROWS {
-                    let scale = _mm256_mul_ps(scale, _mm256_set1_ps(row_scales[r][block]));
+                    let scale = _mm256_mul_ps(scale, _mm256_set1_ps(rows[r].scales[block]));
                     sums[r][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[r][half]), scale, sums[r][half]);
                 }
             }
@@ -229,17 +226,17 @@ pub(super) mod plain {
 
     fn tile(w: &Weight, panel: usize, x: &Activations, row: usize) -> [f32; PANEL] {
         let blocks = w.blocks();
+        let row = x.row(row);
         let mut sums = [0.0; PANEL];
-        for block in 0..blocks {
-            let mut dots = [x.offsets[row * blocks + block]; PANEL];
-            let numbers = &x.quants[(row * blocks + block) * BLOCK..][..BLOCK];
+        for (block, numbers) in row.quants.as_chunks::<BLOCK>().0.iter().enumerate() {
+            let mut dots = [row.offsets[block]; PANEL];
             let lines = &w.quants[(panel * blocks + block) * QUADS..][..QUADS];
             for (line, numbers) in lines.iter().zip(numbers.as_chunks::<QUAD>().0) {
                 for (dot, quad) in dots.iter_mut().zip(line.0.as_chunks::<QUAD>().0) {
                     *dot += quad.iter().zip(numbers).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum::<i32>();
                 }
             }
-            let scale = x.scales[row * blocks + block];
+            let scale = row.scales[block];
             for ((sum, dot), weight_scale) in sums.iter_mut().zip(dots).zip(w.scales[panel * blocks + block]) {
                 *sum += dot as f32 * (weight_scale.to_f32() * scale);
             }
