@@ -32,7 +32,7 @@ fn curves(cells: &[Cell<'_>]) -> Result<Vec<Figure>, ReportError> {
     let mut draw =
         |id: &str, measure: Measure, x_label: &str, x: &dyn Fn(&Cell<'_>) -> f64| -> Result<(), ReportError> {
             let series = lines(cells, measure, x);
-            if series.iter().all(|line| line.name == "full") {
+            if series.iter().all(|line| line.level) {
                 return Ok(());
             }
             let svg = line_chart("", x_label, measure.title(), &series, Scale::Logarithmic)?;
@@ -47,7 +47,7 @@ fn curves(cells: &[Cell<'_>]) -> Result<Vec<Figure>, ReportError> {
     Ok(figures)
 }
 
-/// A line for every method, and a level one for the full cache.
+/// A line for every method, and a level for the full cache, which has no budget to stand at.
 fn lines(cells: &[Cell<'_>], measure: Measure, x: &dyn Fn(&Cell<'_>) -> f64) -> Vec<Series> {
     let mut series: Vec<Series> = Vec::new();
     for cell in cells.iter().filter(|cell| cell.budget != "full") {
@@ -55,7 +55,7 @@ fn lines(cells: &[Cell<'_>], measure: Measure, x: &dyn Fn(&Cell<'_>) -> f64) -> 
         let point = (three_digits(x(cell)), mean);
         match series.iter_mut().find(|line| line.name == cell.method) {
             Some(line) => line.points.push(point),
-            None => series.push(Series { name: cell.method.into(), points: vec![point], band: None }),
+            None => series.push(Series { name: cell.method.into(), points: vec![point], ..Series::default() }),
         }
     }
     series.retain_mut(|line| {
@@ -67,7 +67,7 @@ fn lines(cells: &[Cell<'_>], measure: Measure, x: &dyn Fn(&Cell<'_>) -> f64) -> 
     let (low, high) = ends.fold((f64::INFINITY, 0.0f64), |(low, high), x| (low.min(x), high.max(x)));
     let full = cells.iter().find(|cell| cell.budget == "full").and_then(|cell| cell.mean_of_tasks(measure));
     if let Some(full) = full.filter(|_| low <= high) {
-        series.push(Series { name: "full".into(), points: vec![(low, full), (high, full)], band: None });
+        series.push(Series { name: "full cache".into(), points: vec![(low, full)], band: None, level: true });
     }
     series
 }
