@@ -19,6 +19,8 @@ pub struct LoadedRun {
     pub environment: Json,
     /// One for each model.
     pub models: Vec<ModelRun>,
+    /// Lines of its results that are no rows, each `file:line: what is wrong`.
+    pub damaged: Vec<String>,
 }
 
 /// What a run did with one model.
@@ -67,7 +69,18 @@ impl LoadedRun {
             config: text("config.toml"),
             environment: serde_json::from_str(&text("environment.json")).unwrap_or_default(),
             models,
+            damaged: results.damaged().to_vec(),
         })
+    }
+}
+
+impl ModelRun {
+    /// Records that each of some cells, which are all of its rows, has when it is whole: as many as the configuration asks
+    /// for, as far as that is known, else as many as there are.
+    pub fn records(&self, cells: usize) -> usize {
+        let seen = self.rows.iter().map(|row| (&row.task, &row.record)).collect::<HashSet<_>>().len();
+        let asked = self.manifest.as_ref().map_or(0, |manifest| manifest.rows.len() / cells.max(1));
+        asked.max(seen)
     }
 }
 

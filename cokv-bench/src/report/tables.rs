@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use super::run::{LoadedRun, ModelRun};
 use super::{Table, TableCell};
 use crate::data::longbench;
-use crate::metrics::{BUCKETS, Bucket, by_length};
+use crate::data::synthetic::Task;
+use crate::metrics::{self, BUCKETS, Bucket, Metric, by_length};
 use crate::run::memory::mebibytes;
 use crate::run::{Cell, Measure, Row, cells};
 
@@ -40,8 +41,20 @@ pub fn of_model(model: &ModelRun) -> Vec<Table> {
     let cells = cells(&model.rows);
     let mut tables = vec![scores(&cells), by_task(&cells), damage(&cells)];
     tables.extend(lengths(&cells));
+    let whole = model.records(cells.len());
+    tables.iter_mut().for_each(|table| mark_incomplete(table, &cells, whole));
     tables.push(cost(&model.rows));
     tables
+}
+
+/// Says of the cells that lack records, whose rows a table has in the same order, how many they have.
+fn mark_incomplete(table: &mut Table, cells: &[Cell<'_>], whole: usize) {
+    for (row, cell) in table.rows.iter_mut().zip(cells) {
+        let records = cell.rows().count();
+        if let Some(budget) = row.get_mut(1).filter(|_| records < whole) {
+            budget.text += &format!(" ({records} of {whole} records)");
+        }
+    }
 }
 
 /// Category of a task in LongBench's tables; others are of their own.
@@ -143,9 +156,10 @@ fn scores(cells: &[Cell<'_>]) -> Table {
     Table {
         id: "scores".into(),
         title: "Scores".into(),
-        caption: "Each task's metric from 0 to 100, and means in which tasks (or categories) weigh the same. The best of a \
-                  budget is bold. Intervals are bootstrap percentiles over records; ▲ and ▼ mark differences to the full \
-                  cache, pair by pair, whose interval excludes zero."
+        caption: "Each task's metric from 0 to 100, and means in which tasks (or categories) weigh the same. The \
+                  highest mean of a budget is bold, whether or not it is higher by more than chance. Intervals are bootstrap \
+                  percentiles over records (places of one needle count as one), left out where all are equal; ▲ and ▼ mark \
+                  differences to the full cache, pair by pair, whose interval excludes zero."
             .into(),
         header: header(titles.concat().into_iter().map(str::to_owned)),
         names: 2,
@@ -161,11 +175,36 @@ fn by_task(cells: &[Cell<'_>]) -> Table {
     Table {
         id: "tasks".into(),
         title: "Score by task".into(),
-        caption: "Each task's own metric, from 0 to 100.".into(),
-        header: header(tasks.iter().map(|task| (*task).to_owned())),
+        caption: format!("Each task's own metric, from 0 to 100{}.", metrics_of(&tasks)),
+        header: header(tasks.iter().map(|task| with_size(cells, task))),
         names: 2,
         rows: rows(cells, tasks.iter().map(of).collect()),
     }
+}
+
+/// A task's name and how many records were asked: the questions, and where a grid asks them at many places, the records.
+fn with_size(cells: &[Cell<'_>], task: &str) -> String {
+    let [records, questions] = cells.iter().map(|cell| cell.size_of_task(task)).max().unwrap_or_default();
+    match records == questions {
+        true => format!("{task} (n = {records})"),
+        false => format!("{task} (n = {questions}, {records} records)"),
+    }
+}
+
+/// Which metric each of the tasks has that are known, behind a colon.
+fn metrics_of(tasks: &[&str]) -> String {
+    let mut of_metrics: Vec<(&str, Vec<&str>)> = Vec::new();
+    for &task in tasks {
+        let generated = || task.parse().ok().map(Task::metric);
+        let Some(metric) = metrics::of_task(task).or_else(generated).map(Metric::name) else { continue };
+        match of_metrics.iter_mut().find(|(name, _)| *name == metric) {
+            Some((_, tasks)) => tasks.push(task),
+            None => of_metrics.push((metric, vec![task])),
+        }
+    }
+    let texts: Vec<String> =
+        of_metrics.into_iter().map(|(metric, tasks)| format!("{metric} of {}", tasks.join(", "))).collect();
+    if texts.is_empty() { String::new() } else { format!(": {}", texts.join("; ")) }
 }
 
 fn damage(cells: &[Cell<'_>]) -> Table {

@@ -37,6 +37,16 @@ impl Measure {
         }
     }
 
+    /// Name for programs.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Score => "score",
+            Self::LogLikelihood => "log-likelihood",
+            Self::Divergence => "divergence",
+            Self::Agreement => "agreement",
+        }
+    }
+
     /// Name and unit, for an axis.
     pub fn title(self) -> &'static str {
         match self {
@@ -70,9 +80,9 @@ impl Measure {
         }
     }
 
-    /// The ends of a 95 % interval.
+    /// The ends of a 95 % interval; none where all members are equal, whose interval says nothing.
     pub fn interval(self, estimate: Option<Estimate>) -> String {
-        let known = estimate.filter(|estimate| !estimate.low.is_nan());
+        let known = estimate.filter(|estimate| estimate.high > estimate.low);
         known.map_or("–".into(), |known| format!("{} … {}", self.write(known.low), self.write(known.high)))
     }
 
@@ -151,6 +161,18 @@ impl<'a> Cell<'a> {
     pub fn mean_of_task(&self, task: &str, measure: Measure) -> Option<f64> {
         let (_, rows) = self.tasks.iter().find(|(name, _)| *name == task)?;
         mean_of_groups(&[measured(rows, measure)])
+    }
+
+    /// The mean of a task, with its interval.
+    pub fn estimate_of_task(&self, task: &str, measure: Measure) -> Option<Estimate> {
+        let (_, rows) = self.tasks.iter().find(|(name, _)| *name == task)?;
+        Estimate::of_groups(&[measured(rows, measure)])
+    }
+
+    /// Records of a task, and the questions that they ask, which are fewer in a grid.
+    pub fn size_of_task(&self, task: &str) -> [usize; 2] {
+        let rows = self.tasks.iter().find(|(name, _)| *name == task).map_or(&[][..], |(_, rows)| rows);
+        [rows.len(), measured(rows, Measure::Score).len()]
     }
 
     fn groups(&self, measure: Measure) -> Vec<Vec<Cluster>> {
