@@ -44,7 +44,11 @@ pub struct Ready {
 /// A configuration, as it was written and as it is meant.
 pub fn read(path: &Path, registry: &Registry) -> Result<(String, Config)> {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).with_context(|| file.clone())?;
+    let hint = match path.exists() {
+        true => "",
+        false => ": give --config FILE; cokv bench --help shows one",
+    };
+    let text = std::fs::read_to_string(path).with_context(|| format!("{file}{hint}"))?;
     let config = Config::parse(&file, &text, registry)?;
     Ok((text, config))
 }
