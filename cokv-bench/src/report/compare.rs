@@ -99,6 +99,7 @@ mod tests {
             config: String::new(),
             environment: Json::Null,
             models: vec![model],
+            date: None,
             damaged: Vec::new(),
         }
     }

@@ -8,9 +8,10 @@ use crate::run::{Measure, Row, cells};
 pub fn markdown(report: &Report) -> String {
     let mut text = format!("# {}\n\n{}\n", report.title, of_table(&report.overview));
     for section in &report.sections {
-        text += &format!("\n## {}\n", section.title);
+        text += &format!("\n## {}\n\n{}\n", section.title, section.facts);
         for table in &section.tables {
             text += &format!("\n### {}\n\n{}\n\n{}\n", table.title, table.caption, of_table(table));
+            table.notes.iter().for_each(|note| text += &format!("\n{note}\n"));
         }
         for figure in &section.figures {
             text += &format!("\n![{}]({}.svg)\n", figure.caption, figure.id);
@@ -98,6 +99,7 @@ mod tests {
             config: String::new(),
             environment: serde_json::Value::Null,
             models: vec![model],
+            date: None,
             damaged: Vec::new(),
         };
         let text = cells_csv(&[run]).unwrap();

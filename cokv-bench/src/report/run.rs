@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use serde_json::Value as Json;
 
@@ -19,6 +20,8 @@ pub struct LoadedRun {
     pub environment: Json,
     /// One for each model.
     pub models: Vec<ModelRun>,
+    /// Day of the last row, as in 2026-11-26 (UTC); none where the system does not tell.
+    pub date: Option<String>,
     /// Lines of its results that are no rows, each `file:line: what is wrong`.
     pub damaged: Vec<String>,
 }
@@ -69,9 +72,72 @@ impl LoadedRun {
             config: text("config.toml"),
             environment: serde_json::from_str(&text("environment.json")).unwrap_or_default(),
             models,
+            date: last_change(folder),
             damaged: results.damaged().to_vec(),
         })
     }
+
+    /// What was run on a model, as far as the environment says: how it is held, on which records, and when.
+    pub fn facts(&self, model: &ModelRun) -> String {
+        let settings = &self.environment["settings"];
+        let models = settings["model"].as_array().map_or(&[][..], Vec::as_slice);
+        let held = models.iter().find(|held| held["source"] == model.model.as_str()).unwrap_or(&Json::Null);
+        let data = &settings["data"];
+        let fact = |name: &str, value: &Json| match value {
+            Json::Null => None,
+            Json::String(text) => Some(format!("{name}{text}")),
+            Json::Array(values) => {
+                let text = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                Some(format!("{name}{}", values.iter().map(text).collect::<Vec<_>>().join(", ")))
+            }
+            other => Some(format!("{name}{other}")),
+        };
+        let lengths =
+            if data["context_lengths"].is_null() { &data["context_tokens"] } else { &data["context_lengths"] };
+        let date = self.date.as_ref().map(|date| format!("last row of {date}"));
+        let facts = [
+            Some(model.model.clone()),
+            fact("weights ", &held["weights"]),
+            fact("cache ", &held["cache"]),
+            fact("data ", &data["source"]),
+            fact("tasks ", &data["tasks"]),
+            fact("context tokens ", lengths),
+            fact("records of each task ", &data["records"]),
+            fact("seed ", &data["seed"]),
+            date,
+        ];
+        facts.into_iter().flatten().collect::<Vec<_>>().join(" · ")
+    }
+}
+
+/// Day on which the results of a run were last written.
+fn last_change(folder: &Path) -> Option<String> {
+    let files = fs::read_dir(folder).ok()?.flatten();
+    let results = files.filter(|file| {
+        let name = file.file_name().to_string_lossy().into_owned();
+        name.starts_with("results") && name.ends_with(".jsonl")
+    });
+    let last = results.filter_map(|file| file.metadata().ok()?.modified().ok()).max()?;
+    Some(day_of(last.duration_since(UNIX_EPOCH).ok()?.as_secs() / 86400))
+}
+
+/// A day of the Gregorian calendar, counted from 1970-01-01, year by year and month by month.
+fn day_of(mut days: u64) -> String {
+    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let mut month = 1;
+    for length in [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    format!("{year}-{month:02}-{:02}", days + 1)
 }
 
 impl ModelRun {
@@ -130,4 +196,39 @@ fn without_manifest(results: &Results) -> Vec<ModelRun> {
         kept: Vec::new(),
     };
     names.into_iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        let days = [0, 59, 11_016, 11_017, 19_782, 20_783];
+        let texts = ["1970-01-01", "1970-03-01", "2000-02-29", "2000-03-01", "2024-02-29", "2026-11-26"];
+        assert_eq!(days.map(day_of), texts);
+    }
+
+    #[test]
+    fn what_the_files_do_not_say_is_left_out() {
+        let model = ModelRun { model: "m".into(), rows: Vec::new(), missing: 0, manifest: None, kept: Vec::new() };
+        let mut run = LoadedRun {
+            name: "r".into(),
+            config: String::new(),
+            environment: Json::Null,
+            models: Vec::new(),
+            date: None,
+            damaged: Vec::new(),
+        };
+        assert_eq!(run.facts(&model), "m");
+        run.environment = serde_json::json!({ "settings": {
+            "model": [{ "source": "n", "cache": "f32" }, { "source": "m", "cache": "f16", "weights": "stored" }],
+            "data": { "source": "synthetic", "tasks": ["passkey", "needle"], "context_lengths": null, "context_tokens": 600 },
+        } });
+        let facts = run.facts(&model);
+        assert_eq!(
+            facts,
+            "m · weights stored · cache f16 · data synthetic · tasks passkey, needle · context tokens 600"
+        );
+    }
 }

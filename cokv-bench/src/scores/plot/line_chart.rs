@@ -37,12 +37,24 @@ pub fn line_chart(
     series: &[Series],
     scale: Scale,
 ) -> Result<String, PlotError> {
+    line_chart_with_ticks(title, x_label, y_label, series, scale, &[])
+}
+
+/// A [`line_chart`] whose x axis has its numbers at these places, where any are named.
+pub fn line_chart_with_ticks(
+    title: &str,
+    x_label: &str,
+    y_label: &str,
+    series: &[Series],
+    scale: Scale,
+    ticks: &[f64],
+) -> Result<String, PlotError> {
     check(title, series, scale)?;
     let all = || series.iter().flat_map(|series| &series.points);
     let bands = series.iter().flat_map(|series| series.band.iter().flatten()).flat_map(|&(low, high)| [low, high]);
     let frame = Frame {
         scale,
-        x: widened(all().map(|point| scale.place(point.0))),
+        x: widened(all().map(|point| point.0).chain(ticks.iter().copied()).map(|x| scale.place(x))),
         y: widened(all().map(|point| point.1).chain(bands)),
     };
     let legend = series.iter().map(|series| text_width(&series.name, TEXT)).max().unwrap_or(0);
@@ -52,10 +64,15 @@ pub fn line_chart(
         let middle = text_style(TEXT, HPos::Center, VPos::Top);
         let title_style = text_style(TITLE, HPos::Left, VPos::Top);
         canvas.draw(&Text::new(title, (SPACE, SPACE), title_style)).map_err(drawing)?;
+        let x_label = match scale {
+            Scale::Linear => x_label.to_owned(),
+            Scale::Logarithmic => format!("{x_label} (logarithmic axis)"),
+        };
         canvas.draw(&Text::new(x_label, ((LEFT + RIGHT) / 2, BOTTOM + 32), middle)).map_err(drawing)?;
         let above = text_style(TEXT, HPos::Left, VPos::Bottom);
         canvas.draw(&Text::new(y_label, (SPACE, TOP - SPACE), above)).map_err(drawing)?;
-        frame.draw_axes(canvas, all().map(|point| point.0).collect())?;
+        let own = if ticks.is_empty() { all().map(|point| point.0).collect() } else { ticks.to_vec() };
+        frame.draw_axes(canvas, own)?;
         // Bands first: no line is to lie behind the band of another.
         for (series, (colour, _)) in series.iter().zip(styles()) {
             if let Some(band) = &series.band {
