@@ -42,7 +42,7 @@ fn curves(cells: &[Cell<'_>]) -> Result<Vec<Figure>, ReportError> {
             let svg = line_chart_with_ticks("", x_label, measure.title(), &series, Scale::Logarithmic, ticks)?;
             let named = if ticks.is_empty() { "" } else { " with the budgets named as configured" };
             let caption =
-                format!("Means over tasks: {}, against {x_label} on a logarithmic axis{named}.", measure.title());
+                format!("Means over tasks: {}, against {x_label}, on a logarithmic axis{named}.", measure.title());
             figures.push(Figure { id: id.into(), caption, svg });
             Ok(())
         };

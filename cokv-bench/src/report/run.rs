@@ -1,6 +1,6 @@
 //! A run's folder, read.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -141,13 +141,31 @@ fn day_of(mut days: u64) -> String {
 }
 
 impl ModelRun {
-    /// Records that each of some cells, which are all of its rows, has when it is whole: as many as the configuration asks
-    /// for, as far as that is known, else as many as there are.
-    pub fn records(&self, cells: usize) -> usize {
+    /// Records that a cell has when it is whole: as many as the configuration asks for, as far as that is known, else as
+    /// many as there are.
+    pub fn records(&self) -> usize {
         let seen = self.rows.iter().map(|row| (&row.task, &row.record)).collect::<HashSet<_>>().len();
-        let asked = self.manifest.as_ref().map_or(0, |manifest| manifest.rows.len() / cells.max(1));
-        asked.max(seen)
+        let Some(manifest) = &self.manifest else { return seen };
+        let cell = |row: &Row| (row.method.clone(), row.budget.clone());
+        let cells = self.rows.iter().map(cell).collect::<HashSet<_>>().len().max(1);
+        // A record's cells follow one another, so that rows of a cell are whole records apart, also where damage has left a
+        // cell no row.
+        let places: HashMap<&str, usize> = manifest.rows.iter().map(String::as_str).zip(0..).collect();
+        let mut last = HashMap::new();
+        let mut apart = 0;
+        for row in &self.rows {
+            let Some(&place) = places.get(row.fingerprint.as_str()) else { continue };
+            if let Some(before) = last.insert(cell(row), place) {
+                apart = greatest_common_divisor(apart, place.abs_diff(before));
+            }
+        }
+        let cells = if apart % cells == 0 { cells } else { apart };
+        seen.max(manifest.rows.len() / cells)
     }
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 /// What was kept by cells of the configuration; of prompts that were run again, the last.
@@ -201,12 +219,36 @@ fn without_manifest(results: &Results) -> Vec<ModelRun> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::tests::row;
 
     #[test]
     fn days_are_those_of_the_calendar() {
         let days = [0, 59, 11_016, 11_017, 19_782, 20_783];
         let texts = ["1970-01-01", "1970-03-01", "2000-02-29", "2000-03-01", "2024-02-29", "2026-11-26"];
         assert_eq!(days.map(day_of), texts);
+    }
+
+    #[test]
+    fn a_whole_cell_has_what_the_configuration_asks_for() {
+        let all: Vec<Row> = (0..12)
+            .map(|place| Row {
+                method: ["a", "b", "c"][place % 3].into(),
+                record: (place / 3).to_string(),
+                ..row(&place.to_string())
+            })
+            .collect();
+        let manifest =
+            Manifest { rows: all.iter().map(|row| row.fingerprint.clone()).collect(), ..Manifest::default() };
+        let records = |keep: &dyn Fn(usize) -> bool| {
+            let rows: Vec<Row> =
+                all.iter().zip(0..).filter(|(_, place)| keep(*place)).map(|(row, _)| row.clone()).collect();
+            let (missing, manifest) = (12 - rows.len(), Some(manifest.clone()));
+            ModelRun { model: "m".into(), rows, missing, manifest, kept: Vec::new() }.records()
+        };
+        assert_eq!(records(&|_| true), 4);
+        assert_eq!(records(&|place| place < 3), 4, "one prompt");
+        assert_eq!(records(&|place| place / 3 % 2 == 0), 4, "a shard");
+        assert_eq!(records(&|place| place % 3 > 0), 4, "a cell without rows");
     }
 
     #[test]

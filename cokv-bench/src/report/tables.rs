@@ -43,7 +43,7 @@ pub fn of_model(model: &ModelRun) -> Vec<Table> {
     let cells = cells(&model.rows);
     let mut tables = vec![scores(&cells, model.manifest.as_ref()), by_task(&cells), damage(&cells)];
     tables.extend(lengths(&cells));
-    let whole = model.records(cells.len());
+    let whole = model.records();
     tables.iter_mut().for_each(|table| mark_incomplete(table, &cells, whole));
     tables.push(cost(&model.rows));
     tables
