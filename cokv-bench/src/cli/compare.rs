@@ -81,7 +81,8 @@ fn named(text: &str) -> Result<(LoadedRun, Option<&str>)> {
 /// What the signs under a table mean.
 fn legend() -> String {
     format!(
-        "Second − first (95 %); ▲ more and ▼ less by more than chance, of {FEWEST} records or more; of KL, more is worse."
+        "Second − first (95 %); ▲ more and ▼ less by more than chance, of {FEWEST} records or more (places of one needle \
+         count as one); of KL, more is worse."
     )
 }
 
