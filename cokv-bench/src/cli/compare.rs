@@ -7,10 +7,12 @@ use anyhow::{Result, bail};
 use cokv_core::config::unknown_name;
 
 use super::output::print;
+use super::report::note_damage;
 use crate::markdown;
 use crate::report::LoadedRun;
 use crate::report::compare::{Compared, Side, compare};
 use crate::run::Measure;
+use crate::statistics::FEWEST;
 
 /// Say which cells differ between two runs, or two methods, and whether by more than chance
 ///
@@ -21,7 +23,7 @@ use crate::run::Measure;
 #[command(after_help = "\
 Examples:
   cokv compare runs/before runs/after --significant
-  cokv compare runs/default:snapkv runs/default:ada-snapkv")]
+  cokv compare runs/default:snapkv runs/default:streaming-llm")]
 pub struct Arguments {
     /// Folder of the first run, or RUN:METHOD
     first: String,
@@ -38,6 +40,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let [first, second] = [&arguments.first, &arguments.second].map(|text| named(text));
     let [(first, first_method), (second, second_method)] = [first?, second?];
+    note_damage(&[&first, &second]);
     let first = Side { run: &first, method: first_method };
     let second = Side { run: &second, method: second_method };
     let mut compared = compare(&first, &second);
@@ -54,7 +57,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.json {
         return print(&serde_json::to_string_pretty(&compared)?);
     }
-    print(&table(&compared))
+    if compared.is_empty() {
+        return print("no difference is marked");
+    }
+    print(&format!("{}\n\n{}", table(&compared), legend()))
 }
 
 /// A run, and the method that is named behind it.
@@ -70,6 +76,14 @@ fn named(text: &str) -> Result<(LoadedRun, Option<&str>)> {
         bail!("{folder}: {}", unknown_name("method", method, methods));
     }
     Ok((run, method))
+}
+
+/// What the signs under a table mean.
+fn legend() -> String {
+    format!(
+        "Second − first (95 %); ▲ more and ▼ less by more than chance, of {FEWEST} records or more (places of one needle \
+         count as one); of KL, more is worse."
+    )
 }
 
 fn table(compared: &[Compared]) -> String {

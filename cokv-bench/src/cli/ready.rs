@@ -1,9 +1,10 @@
 //! From a configuration file to methods that can run: the model loaded, records read, head scores measured.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use cokv_core::{HeadScores, Registry};
 use cokv_models::LanguageModel;
 
@@ -44,7 +45,13 @@ pub struct Ready {
 /// A configuration, as it was written and as it is meant.
 pub fn read(path: &Path, registry: &Registry) -> Result<(String, Config)> {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).with_context(|| file.clone())?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let hint = match error.kind() {
+            ErrorKind::NotFound => "; give --config FILE; cokv bench --help shows one",
+            _ => "",
+        };
+        anyhow!("{file}: {error}{hint}")
+    })?;
     let config = Config::parse(&file, &text, registry)?;
     Ok((text, config))
 }
@@ -118,4 +125,21 @@ fn wanted(config: &Config, tasks: &[String]) -> Vec<Wanted> {
         }
     }
     wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_configuration_says_where_to_name_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = |path: &Path| read(path, &cokv_policies::registry()).err().unwrap().to_string();
+        let missing = error(&folder.path().join("cokv.toml"));
+        assert!(
+            missing.contains("cokv.toml: ") && missing.contains("; give --config FILE; cokv bench --help"),
+            "{missing}"
+        );
+        assert!(!error(folder.path()).contains("--config"), "a folder is there");
+    }
 }

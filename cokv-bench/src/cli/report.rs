@@ -1,17 +1,18 @@
 //! `cokv report`
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
 use super::output::print;
-use crate::report::{LoadedRun, Report, csv, markdown, page};
+use crate::report::{LoadedRun, Report, cells_csv, csv, markdown, page};
 
 /// Make a page of runs: tables with intervals, curves, heat maps
 ///
-/// The folder gets index.html, which opens without a network, report.md, a CSV file of every table of numbers and an SVG
-/// file of every figure. Runs that are not at their end yet can be reported too.
+/// The folder gets index.html, which opens without a network, report.md, a CSV file of every table of numbers, an SVG file of
+/// every figure, and cells.csv, which has all numbers of all cells for programs. Runs that are not at their end yet can be reported too.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:
@@ -31,6 +32,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let runs: Vec<LoadedRun> = arguments.runs.iter().map(|run| LoadedRun::read(run)).collect::<Result<_, _>>()?;
+    note_damage(&runs.iter().collect::<Vec<_>>());
     if let Some(task) = &arguments.record {
         let tasks: Vec<&str> = runs
             .iter()
@@ -54,9 +56,18 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     write("index.html", &page(&report)?)?;
     write("report.md", &markdown(&report))?;
+    write("cells.csv", &cells_csv(&runs)?)?;
     for section in &report.sections {
         section.tables.iter().try_for_each(|table| write(&format!("{}.csv", table.id), &csv(table)?))?;
         section.figures.iter().try_for_each(|figure| write(&format!("{}.svg", figure.id), &figure.svg))?;
     }
     print(&format!("{}", out.join("index.html").display()))
+}
+
+/// Says which lines of some runs are no rows, each once.
+pub(super) fn note_damage(runs: &[&LoadedRun]) {
+    let damaged: BTreeSet<&String> = runs.iter().flat_map(|run| &run.damaged).collect();
+    for line in damaged {
+        eprintln!("note: {line}; it is skipped, and cokv bench runs its cell again");
+    }
 }

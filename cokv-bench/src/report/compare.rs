@@ -94,7 +94,14 @@ mod tests {
 
     fn run(rows: Vec<Row>) -> LoadedRun {
         let model = ModelRun { model: "m".into(), rows, missing: 0, manifest: None, kept: Vec::new() };
-        LoadedRun { name: "r".into(), config: String::new(), environment: Json::Null, models: vec![model] }
+        LoadedRun {
+            name: "r".into(),
+            config: String::new(),
+            environment: Json::Null,
+            models: vec![model],
+            date: None,
+            damaged: Vec::new(),
+        }
     }
 
     fn of(method: &str, budget: &str, record: usize, score: f64) -> Row {

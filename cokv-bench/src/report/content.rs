@@ -30,6 +30,8 @@ pub struct Section {
     pub title: String,
     /// The run that it is from.
     pub run: String,
+    /// What was run, as far as its files say.
+    pub facts: String,
     /// Tables, the main one first.
     pub tables: Vec<Table>,
     /// Figures.
@@ -51,6 +53,8 @@ pub struct Table {
     pub names: usize,
     /// The rows.
     pub rows: Vec<Vec<TableCell>>,
+    /// What has to be known of some rows, under the table.
+    pub notes: Vec<String>,
 }
 
 /// One cell of a table.
@@ -121,5 +125,6 @@ fn section(run: &LoadedRun, model: &ModelRun, record: Option<&str>) -> Result<Se
     for name in tables.iter_mut().map(|table| &mut table.id).chain(figures.iter_mut().map(|figure| &mut figure.id)) {
         *name = file_name(&format!("{id}-{name}"));
     }
-    Ok(Section { title: format!("{} · {}", run.name, model.model), run: run.name.clone(), id, tables, figures })
+    let (title, facts) = (format!("{} · {}", run.name, model.model), run.facts(model));
+    Ok(Section { title, run: run.name.clone(), facts, id, tables, figures })
 }

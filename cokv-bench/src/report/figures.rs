@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use cokv_core::Budget;
+
 use super::run::ModelRun;
 use super::{Figure, ReportError};
 use crate::run::{Cell, Kept, KeptCell, Manifest, Measure, STRETCHES, cells, mean};
-use crate::scores::plot::{Scale, Series, heat_map, kept_map, line_chart, needle_map};
+use crate::scores::plot::{Scale, Series, heat_map, kept_map, line_chart_with_ticks, needle_map};
 
 /// All pictures of a run on one model.
 pub fn of_model(model: &ModelRun, record: Option<&str>) -> Result<Vec<Figure>, ReportError> {
@@ -28,15 +30,19 @@ pub fn of_model(model: &ModelRun, record: Option<&str>) -> Result<Vec<Figure>, R
 fn curves(cells: &[Cell<'_>]) -> Result<Vec<Figure>, ReportError> {
     let tokens = |cell: &Cell<'_>| cell.mean(|row| row.kept_share * row.prompt_tokens as f64);
     let mebibytes = |cell: &Cell<'_>| cell.mean(|row| row.cache_bytes as f64) / f64::from(1 << 20);
+    let nominal = nominal_tokens(cells);
     let mut figures = Vec::new();
     let mut draw =
         |id: &str, measure: Measure, x_label: &str, x: &dyn Fn(&Cell<'_>) -> f64| -> Result<(), ReportError> {
             let series = lines(cells, measure, x);
-            if series.iter().all(|line| line.name == "full") {
+            if series.iter().all(|line| line.level) {
                 return Ok(());
             }
-            let svg = line_chart("", x_label, measure.title(), &series, Scale::Logarithmic)?;
-            let caption = format!("Means over tasks: {}, against {x_label}.", measure.title());
+            let ticks = if id.ends_with("-by-budget") { &nominal[..] } else { &[] };
+            let svg = line_chart_with_ticks("", x_label, measure.title(), &series, Scale::Logarithmic, ticks)?;
+            let named = if ticks.is_empty() { "" } else { " with the budgets named as configured" };
+            let caption =
+                format!("Means over tasks: {}, against {x_label}, on a logarithmic axis{named}.", measure.title());
             figures.push(Figure { id: id.into(), caption, svg });
             Ok(())
         };
@@ -47,7 +53,17 @@ fn curves(cells: &[Cell<'_>]) -> Result<Vec<Figure>, ReportError> {
     Ok(figures)
 }
 
-/// A line for every method, and a level one for the full cache.
+/// The budgets as they were configured, where all are tokens; none otherwise.
+fn nominal_tokens(cells: &[Cell<'_>]) -> Vec<f64> {
+    let tokens = |cell: &Cell<'_>| match cell.budget.parse() {
+        Ok(Budget::Tokens(tokens)) => Some(tokens as f64),
+        _ => None,
+    };
+    let budgets: Option<Vec<f64>> = cells.iter().filter(|cell| cell.budget != "full").map(tokens).collect();
+    budgets.unwrap_or_default()
+}
+
+/// A line for every method, and a level for the full cache, which has no budget to stand at.
 fn lines(cells: &[Cell<'_>], measure: Measure, x: &dyn Fn(&Cell<'_>) -> f64) -> Vec<Series> {
     let mut series: Vec<Series> = Vec::new();
     for cell in cells.iter().filter(|cell| cell.budget != "full") {
@@ -55,7 +71,7 @@ fn lines(cells: &[Cell<'_>], measure: Measure, x: &dyn Fn(&Cell<'_>) -> f64) -> 
         let point = (three_digits(x(cell)), mean);
         match series.iter_mut().find(|line| line.name == cell.method) {
             Some(line) => line.points.push(point),
-            None => series.push(Series { name: cell.method.into(), points: vec![point], band: None }),
+            None => series.push(Series { name: cell.method.into(), points: vec![point], ..Series::default() }),
         }
     }
     series.retain_mut(|line| {
@@ -67,7 +83,7 @@ fn lines(cells: &[Cell<'_>], measure: Measure, x: &dyn Fn(&Cell<'_>) -> f64) -> 
     let (low, high) = ends.fold((f64::INFINITY, 0.0f64), |(low, high), x| (low.min(x), high.max(x)));
     let full = cells.iter().find(|cell| cell.budget == "full").and_then(|cell| cell.mean_of_tasks(measure));
     if let Some(full) = full.filter(|_| low <= high) {
-        series.push(Series { name: "full".into(), points: vec![(low, full), (high, full)], band: None });
+        series.push(Series { name: "full cache".into(), points: vec![(low, full)], band: None, level: true });
     }
     series
 }

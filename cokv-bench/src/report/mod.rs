@@ -13,7 +13,7 @@ mod tables;
 use thiserror::Error;
 
 pub use content::{Figure, Report, Section, Table, TableCell};
-pub use forms::{csv, markdown};
+pub use forms::{cells_csv, csv, markdown};
 pub use page::page;
 pub use run::{LoadedRun, ModelRun};
 

@@ -1,8 +1,9 @@
 //! A run's folder, read.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use serde_json::Value as Json;
 
@@ -19,6 +20,10 @@ pub struct LoadedRun {
     pub environment: Json,
     /// One for each model.
     pub models: Vec<ModelRun>,
+    /// Day of the last row, as in 2026-11-26 (UTC); none where the system does not tell.
+    pub date: Option<String>,
+    /// Lines of its results that are no rows, each `file:line: what is wrong`.
+    pub damaged: Vec<String>,
 }
 
 /// What a run did with one model.
@@ -67,8 +72,100 @@ impl LoadedRun {
             config: text("config.toml"),
             environment: serde_json::from_str(&text("environment.json")).unwrap_or_default(),
             models,
+            date: last_change(folder),
+            damaged: results.damaged().to_vec(),
         })
     }
+
+    /// What was run on a model, as far as the environment says: how it is held, on which records, and when.
+    pub fn facts(&self, model: &ModelRun) -> String {
+        let settings = &self.environment["settings"];
+        let models = settings["model"].as_array().map_or(&[][..], Vec::as_slice);
+        let held = models.iter().find(|held| held["source"] == model.model.as_str()).unwrap_or(&Json::Null);
+        let data = &settings["data"];
+        let fact = |name: &str, value: &Json| match value {
+            Json::Null => None,
+            Json::String(text) => Some(format!("{name}{text}")),
+            Json::Array(values) => {
+                let text = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                Some(format!("{name}{}", values.iter().map(text).collect::<Vec<_>>().join(", ")))
+            }
+            other => Some(format!("{name}{other}")),
+        };
+        let lengths =
+            if data["context_lengths"].is_null() { &data["context_tokens"] } else { &data["context_lengths"] };
+        let date = self.date.as_ref().map(|date| format!("last row of {date}"));
+        let facts = [
+            Some(model.model.clone()),
+            fact("weights ", &held["weights"]),
+            fact("cache ", &held["cache"]),
+            fact("data ", &data["source"]),
+            fact("tasks ", &data["tasks"]),
+            fact("context tokens ", lengths),
+            fact("records of each task ", &data["records"]),
+            fact("seed ", &data["seed"]),
+            date,
+        ];
+        facts.into_iter().flatten().collect::<Vec<_>>().join(" · ")
+    }
+}
+
+/// Day on which the results of a run were last written.
+fn last_change(folder: &Path) -> Option<String> {
+    let files = fs::read_dir(folder).ok()?.flatten();
+    let results = files.filter(|file| {
+        let name = file.file_name().to_string_lossy().into_owned();
+        name.starts_with("results") && name.ends_with(".jsonl")
+    });
+    let last = results.filter_map(|file| file.metadata().ok()?.modified().ok()).max()?;
+    Some(day_of(last.duration_since(UNIX_EPOCH).ok()?.as_secs() / 86400))
+}
+
+/// A day of the Gregorian calendar, counted from 1970-01-01, year by year and month by month.
+fn day_of(mut days: u64) -> String {
+    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let mut month = 1;
+    for length in [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    format!("{year}-{month:02}-{:02}", days + 1)
+}
+
+impl ModelRun {
+    /// Records that a cell has when it is whole: as many as the configuration asks for, as far as that is known, else as
+    /// many as there are.
+    pub fn records(&self) -> usize {
+        let seen = self.rows.iter().map(|row| (&row.task, &row.record)).collect::<HashSet<_>>().len();
+        let Some(manifest) = &self.manifest else { return seen };
+        let cell = |row: &Row| (row.method.clone(), row.budget.clone());
+        let cells = self.rows.iter().map(cell).collect::<HashSet<_>>().len().max(1);
+        // A record's cells follow one another, so that rows of a cell are whole records apart, also where damage has left a
+        // cell no row.
+        let places: HashMap<&str, usize> = manifest.rows.iter().map(String::as_str).zip(0..).collect();
+        let mut last = HashMap::new();
+        let mut apart = 0;
+        for row in &self.rows {
+            let Some(&place) = places.get(row.fingerprint.as_str()) else { continue };
+            if let Some(before) = last.insert(cell(row), place) {
+                apart = greatest_common_divisor(apart, place.abs_diff(before));
+            }
+        }
+        let cells = if apart % cells == 0 { cells } else { apart };
+        seen.max(manifest.rows.len() / cells)
+    }
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 /// What was kept by cells of the configuration; of prompts that were run again, the last.
@@ -117,4 +214,63 @@ fn without_manifest(results: &Results) -> Vec<ModelRun> {
         kept: Vec::new(),
     };
     names.into_iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::tests::row;
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        let days = [0, 59, 11_016, 11_017, 19_782, 20_783];
+        let texts = ["1970-01-01", "1970-03-01", "2000-02-29", "2000-03-01", "2024-02-29", "2026-11-26"];
+        assert_eq!(days.map(day_of), texts);
+    }
+
+    #[test]
+    fn a_whole_cell_has_what_the_configuration_asks_for() {
+        let all: Vec<Row> = (0..12)
+            .map(|place| Row {
+                method: ["a", "b", "c"][place % 3].into(),
+                record: (place / 3).to_string(),
+                ..row(&place.to_string())
+            })
+            .collect();
+        let manifest =
+            Manifest { rows: all.iter().map(|row| row.fingerprint.clone()).collect(), ..Manifest::default() };
+        let records = |keep: &dyn Fn(usize) -> bool| {
+            let rows: Vec<Row> =
+                all.iter().zip(0..).filter(|(_, place)| keep(*place)).map(|(row, _)| row.clone()).collect();
+            let (missing, manifest) = (12 - rows.len(), Some(manifest.clone()));
+            ModelRun { model: "m".into(), rows, missing, manifest, kept: Vec::new() }.records()
+        };
+        assert_eq!(records(&|_| true), 4);
+        assert_eq!(records(&|place| place < 3), 4, "one prompt");
+        assert_eq!(records(&|place| place / 3 % 2 == 0), 4, "a shard");
+        assert_eq!(records(&|place| place % 3 > 0), 4, "a cell without rows");
+    }
+
+    #[test]
+    fn what_the_files_do_not_say_is_left_out() {
+        let model = ModelRun { model: "m".into(), rows: Vec::new(), missing: 0, manifest: None, kept: Vec::new() };
+        let mut run = LoadedRun {
+            name: "r".into(),
+            config: String::new(),
+            environment: Json::Null,
+            models: Vec::new(),
+            date: None,
+            damaged: Vec::new(),
+        };
+        assert_eq!(run.facts(&model), "m");
+        run.environment = serde_json::json!({ "settings": {
+            "model": [{ "source": "n", "cache": "f32" }, { "source": "m", "cache": "f16", "weights": "stored" }],
+            "data": { "source": "synthetic", "tasks": ["passkey", "needle"], "context_lengths": null, "context_tokens": 600 },
+        } });
+        let facts = run.facts(&model);
+        assert_eq!(
+            facts,
+            "m · weights stored · cache f16 · data synthetic · tasks passkey, needle · context tokens 600"
+        );
+    }
 }

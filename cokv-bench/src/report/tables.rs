@@ -2,12 +2,15 @@
 
 use std::collections::HashSet;
 
+use cokv_core::Budget;
+
 use super::run::{LoadedRun, ModelRun};
 use super::{Table, TableCell};
 use crate::data::longbench;
-use crate::metrics::{BUCKETS, Bucket, by_length};
+use crate::data::synthetic::Task;
+use crate::metrics::{self, BUCKETS, Bucket, Metric, by_length};
 use crate::run::memory::mebibytes;
-use crate::run::{Cell, Measure, Row, cells};
+use crate::run::{Cell, Manifest, Measure, Row, cells};
 
 /// Which runs there are, and how far they are.
 pub fn overview(runs: &[LoadedRun]) -> Table {
@@ -38,10 +41,22 @@ pub fn overview(runs: &[LoadedRun]) -> Table {
 /// All tables of a run on one model.
 pub fn of_model(model: &ModelRun) -> Vec<Table> {
     let cells = cells(&model.rows);
-    let mut tables = vec![scores(&cells), by_task(&cells), damage(&cells)];
+    let mut tables = vec![scores(&cells, model.manifest.as_ref()), by_task(&cells), damage(&cells)];
     tables.extend(lengths(&cells));
+    let whole = model.records();
+    tables.iter_mut().for_each(|table| mark_incomplete(table, &cells, whole));
     tables.push(cost(&model.rows));
     tables
+}
+
+/// Says of the cells that lack records, whose rows a table has in the same order, how many they have.
+fn mark_incomplete(table: &mut Table, cells: &[Cell<'_>], whole: usize) {
+    for (row, cell) in table.rows.iter_mut().zip(cells) {
+        let records = cell.rows().count();
+        if let Some(budget) = row.get_mut(1).filter(|_| records < whole) {
+            budget.text += &format!(" ({records} of {whole} records)");
+        }
+    }
 }
 
 /// Category of a task in LongBench's tables; others are of their own.
@@ -105,7 +120,7 @@ fn of_category(cell: &Cell<'_>, name: &str) -> Option<f64> {
     (!means.is_empty()).then(|| means.iter().sum::<f64>() / means.len() as f64)
 }
 
-fn scores(cells: &[Cell<'_>]) -> Table {
+fn scores(cells: &[Cell<'_>], manifest: Option<&Manifest>) -> Table {
     let mut categories: Vec<&'static str> = Vec::new();
     for (task, _) in cells.first().map_or(&[][..], |cell| &cell.tasks) {
         if !categories.contains(&category(task)) {
@@ -143,14 +158,46 @@ fn scores(cells: &[Cell<'_>]) -> Table {
     Table {
         id: "scores".into(),
         title: "Scores".into(),
-        caption: "Each task's metric from 0 to 100, and means in which tasks (or categories) weigh the same. The best of a \
-                  budget is bold. Intervals are bootstrap percentiles over records; ▲ and ▼ mark differences to the full \
-                  cache, pair by pair, whose interval excludes zero."
+        caption: "Each task's metric from 0 to 100, and means in which tasks (or categories) weigh the same. The \
+                  highest mean of a budget is bold, whether or not it is higher by more than chance. Intervals are bootstrap \
+                  percentiles over records (places of one needle count as one), left out where all are equal; ▲ and ▼ mark \
+                  differences to the full cache, pair by pair, whose interval excludes zero."
             .into(),
         header: header(titles.concat().into_iter().map(str::to_owned)),
         names: 2,
         rows: rows(cells, columns),
+        notes: cells.iter().filter_map(|cell| off_budget(cell, manifest)).collect(),
     }
+}
+
+/// Why a cell keeps another share than its budget, by more than a hundredth of it; none where it does not.
+fn off_budget(cell: &Cell<'_>, manifest: Option<&Manifest>) -> Option<String> {
+    let budget: Budget = cell.budget.parse().ok()?;
+    let asked = cell.mean(|row| asked_share(budget, row));
+    let kept = cell.mean(|row| row.kept_share);
+    if (kept / asked - 1.0).abs() <= 0.01 {
+        return None;
+    }
+    let methods = manifest.map_or(&[][..], |manifest| &manifest.methods);
+    let mut of_cell = methods.iter().filter(|method| method.name == cell.method);
+    let reason = match of_cell.any(|method| method.definition.contains("rounding: Paper")) {
+        true => ": its allocator rounds as its paper does; rounding = \"exact\" spends all",
+        false => "",
+    };
+    let (name, budget) = (cell.method, cell.budget);
+    Some(format!("{name} keeps {:.1} % at {budget}, which allows {:.1} %{reason}.", 100.0 * kept, 100.0 * asked))
+}
+
+/// The share of a row's prompt that a budget allows, in whole tokens.
+fn asked_share(budget: Budget, row: &Row) -> f64 {
+    let prompt = row.prompt_tokens as f64;
+    let share = match budget {
+        Budget::Tokens(tokens) => tokens as f64 / prompt,
+        // As `Budget::total_tokens` rounds it.
+        Budget::Share(share) => (share * prompt + 1e-9).floor() / prompt,
+        Budget::Bytes(bytes) => bytes as f64 * row.kept_share / row.cache_bytes as f64,
+    };
+    share.min(1.0)
 }
 
 fn by_task(cells: &[Cell<'_>]) -> Table {
@@ -161,11 +208,37 @@ fn by_task(cells: &[Cell<'_>]) -> Table {
     Table {
         id: "tasks".into(),
         title: "Score by task".into(),
-        caption: "Each task's own metric, from 0 to 100.".into(),
-        header: header(tasks.iter().map(|task| (*task).to_owned())),
+        caption: format!("Each task's own metric, from 0 to 100{}.", metrics_of(&tasks)),
+        header: header(tasks.iter().map(|task| with_size(cells, task))),
         names: 2,
         rows: rows(cells, tasks.iter().map(of).collect()),
+        ..Table::default()
     }
+}
+
+/// A task's name and how many records were asked: the questions, and where a grid asks them at many places, the records.
+fn with_size(cells: &[Cell<'_>], task: &str) -> String {
+    let [records, questions] = cells.iter().map(|cell| cell.size_of_task(task)).max().unwrap_or_default();
+    match records == questions {
+        true => format!("{task} (n = {records})"),
+        false => format!("{task} (n = {questions}, {records} records)"),
+    }
+}
+
+/// Which metric each of the tasks has that are known, behind a colon.
+fn metrics_of(tasks: &[&str]) -> String {
+    let mut of_metrics: Vec<(&str, Vec<&str>)> = Vec::new();
+    for &task in tasks {
+        let generated = || task.parse().ok().map(Task::metric);
+        let Some(metric) = metrics::of_task(task).or_else(generated).map(Metric::name) else { continue };
+        match of_metrics.iter_mut().find(|(name, _)| *name == metric) {
+            Some((_, tasks)) => tasks.push(task),
+            None => of_metrics.push((metric, vec![task])),
+        }
+    }
+    let texts: Vec<String> =
+        of_metrics.into_iter().map(|(metric, tasks)| format!("{metric} of {}", tasks.join(", "))).collect();
+    if texts.is_empty() { String::new() } else { format!(": {}", texts.join("; ")) }
 }
 
 fn damage(cells: &[Cell<'_>]) -> Table {
@@ -191,6 +264,7 @@ fn damage(cells: &[Cell<'_>]) -> Table {
         header: header(titles),
         names: 2,
         rows: rows(cells, columns),
+        ..Table::default()
     }
 }
 
@@ -214,6 +288,7 @@ fn lengths(cells: &[Cell<'_>]) -> Option<Table> {
         header: header(BUCKETS.map(str::to_owned)),
         names: 2,
         rows: cells.iter().map(|cell| names(cell).into_iter().chain(means(cell)).collect()).collect(),
+        ..Table::default()
     })
 }
 
@@ -246,5 +321,45 @@ fn cost(rows: &[Row]) -> Table {
         header: vec!["what".into(), "how much".into()],
         names: 1,
         rows: facts.into_iter().map(|(what, value)| vec![what.into(), value.into()]).collect(),
+        ..Table::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::ManifestMethod;
+    use crate::run::tests::row;
+
+    #[test]
+    fn a_cell_that_does_not_spend_its_budget_is_explained() {
+        let of = |budget: &str, kept_share: f64| Row { budget: budget.into(), kept_share, ..row("x") };
+        let method = |definition: &str| ManifestMethod {
+            name: "snapkv".into(),
+            definition: definition.into(),
+            head_scores: None,
+        };
+        let manifest = |definition: &str| Manifest { methods: vec![method(definition)], ..Manifest::default() };
+        let note = |row: Row, definition: &str| off_budget(&cells(&[row])[0], Some(&manifest(definition)));
+        // Of 100 tokens of the prompt.
+        assert_eq!(note(of("64", 0.64), "Uniform"), None);
+        assert_eq!(note(of("12.5%", 0.12), "Uniform"), None, "whole tokens");
+        assert_eq!(note(of("200", 1.0), "Uniform"), None, "a whole prompt");
+        let paper = note(of("64", 0.6), "AdaKv { rounding: Paper }").unwrap();
+        assert!(paper.starts_with("snapkv keeps 60.0 % at 64, which allows 64.0 %: its allocator rounds"), "{paper}");
+        assert_eq!(note(of("64", 0.6), "Uniform").unwrap(), "snapkv keeps 60.0 % at 64, which allows 64.0 %.");
+    }
+
+    #[test]
+    fn incomplete_cells_and_sizes_of_samples_are_said() {
+        let of = |method: &str, record: u32| Row { method: method.into(), record: record.to_string(), ..row("x") };
+        let rows = vec![of("a", 1), of("a", 2), of("b", 1)];
+        let model = ModelRun { model: "m".into(), rows, missing: 0, manifest: None, kept: Vec::new() };
+        let tables = of_model(&model);
+        let budgets: Vec<&str> = tables[0].rows.iter().map(|row| row[1].text.as_str()).collect();
+        assert_eq!(budgets, ["64", "64 (1 of 2 records)"]);
+        assert_eq!(tables[1].header[2], "t (n = 2)");
+        let metrics = metrics_of(&["passkey", "t", "needle", "qasper"]);
+        assert_eq!(metrics, ": qa_f1_score of passkey, qasper; string_match_all of needle");
     }
 }

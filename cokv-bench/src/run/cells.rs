@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
+use super::measure::mean;
 use super::store::Row;
-use crate::statistics::{Estimate, mean_of_groups};
+use crate::data::Place;
+use crate::statistics::{Cluster, Estimate, mean_of_groups};
 
 /// What is measured of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -32,6 +34,16 @@ impl Measure {
             Self::LogLikelihood => "log-lik.",
             Self::Divergence => "KL to full",
             Self::Agreement => "same tokens",
+        }
+    }
+
+    /// Name for programs.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Score => "score",
+            Self::LogLikelihood => "log-likelihood",
+            Self::Divergence => "divergence",
+            Self::Agreement => "agreement",
         }
     }
 
@@ -68,9 +80,9 @@ impl Measure {
         }
     }
 
-    /// The ends of a 95 % interval.
+    /// The ends of a 95 % interval; none where all members are equal, whose interval says nothing.
     pub fn interval(self, estimate: Option<Estimate>) -> String {
-        let known = estimate.filter(|estimate| !estimate.low.is_nan());
+        let known = estimate.filter(|estimate| estimate.high > estimate.low);
         known.map_or("–".into(), |known| format!("{} … {}", self.write(known.low), self.write(known.high)))
     }
 
@@ -151,7 +163,19 @@ impl<'a> Cell<'a> {
         mean_of_groups(&[measured(rows, measure)])
     }
 
-    fn groups(&self, measure: Measure) -> Vec<Vec<f64>> {
+    /// The mean of a task, with its interval.
+    pub fn estimate_of_task(&self, task: &str, measure: Measure) -> Option<Estimate> {
+        let (_, rows) = self.tasks.iter().find(|(name, _)| *name == task)?;
+        Estimate::of_groups(&[measured(rows, measure)])
+    }
+
+    /// Records of a task, and the questions that they ask, which are fewer in a grid.
+    pub fn size_of_task(&self, task: &str) -> [usize; 2] {
+        let rows = self.tasks.iter().find(|(name, _)| *name == task).map_or(&[][..], |(_, rows)| rows);
+        [rows.len(), measured(rows, Measure::Score).len()]
+    }
+
+    fn groups(&self, measure: Measure) -> Vec<Vec<Cluster>> {
         self.tasks.iter().map(|(_, rows)| measured(rows, measure)).collect()
     }
 
@@ -161,8 +185,31 @@ impl<'a> Cell<'a> {
     }
 }
 
-fn measured(rows: &[&Row], measure: Measure) -> Vec<f64> {
-    rows.iter().filter_map(|row| measure.of(row)).collect()
+fn measured(rows: &[&Row], measure: Measure) -> Vec<Cluster> {
+    clusters(rows.iter().filter_map(|row| Some((*row, measure.of(row)?))))
+}
+
+/// What is drawn together: the rows of a grid that ask the same question, whatever their place; all others are alone.
+fn clusters<'a>(values: impl Iterator<Item = (&'a Row, f64)>) -> Vec<Cluster> {
+    let mut clusters: Vec<Cluster> = Vec::new();
+    let mut place_of_question: HashMap<String, usize> = HashMap::new();
+    for (row, value) in values {
+        let place = question(row).map(|question| *place_of_question.entry(question).or_insert(clusters.len()));
+        match place.and_then(|place| clusters.get_mut(place)) {
+            Some(cluster) => cluster.add(value),
+            None => clusters.push(Cluster::alone(value)),
+        }
+    }
+    clusters
+}
+
+/// What tells the question of a grid's row from the others of its task: the record's id, TASK-TOKENS-SEED-dPERCENT-INDEX,
+/// without its place. Rows have no fingerprint of their record, of which this says the same. None outside of a grid.
+fn question(row: &Row) -> Option<String> {
+    let Place { context_tokens, depth_percent } = row.place?;
+    let rest = row.record.strip_prefix(&format!("{}-{context_tokens}-", row.task))?;
+    let (seed, index) = rest.split_once(&format!("-d{depth_percent}-"))?;
+    Some(format!("{seed}-{index}"))
 }
 
 /// Rows of pairs of cells that are of the same record, by task and record.
@@ -190,17 +237,16 @@ impl<'a> Pairs<'a> {
     }
 
     /// For every task, how far the second rows are above the first, one number a record: its mean over the pairs, because a
-    /// record that was asked at several budgets is not several records.
-    pub fn differences(&self, measure: Measure) -> Vec<Vec<f64>> {
-        let mut tasks: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    /// record that was asked at several budgets is not several records. Records of a grid that ask the same are one cluster.
+    pub fn differences(&self, measure: Measure) -> Vec<Vec<Cluster>> {
+        let mut tasks: BTreeMap<&str, Vec<(&Row, f64)>> = BTreeMap::new();
         for ((task, _), pairs) in &self.0 {
             let differences = pairs.iter().filter_map(|[first, second]| Some(measure.of(second)? - measure.of(first)?));
-            let (sum, count) = differences.fold((0.0, 0.0), |(sum, count), difference| (sum + difference, count + 1.0));
-            if count > 0.0 {
-                tasks.entry(task).or_default().push(sum / count);
+            if let Some(difference) = mean(differences) {
+                tasks.entry(task).or_default().push((pairs[0][1], difference));
             }
         }
-        tasks.into_values().collect()
+        tasks.into_values().map(|values| clusters(values.into_iter())).collect()
     }
 }
 
@@ -235,5 +281,39 @@ mod tests {
         let difference = cells[0].difference(&cells[1], Measure::Score).unwrap();
         // Records that differ among themselves by 50 say nothing against a difference that they all share.
         assert_eq!(difference, Estimate { mean: 25.0, low: 25.0, high: 25.0, members: 10 });
+    }
+
+    /// Records as a grid has them: three needles at each length and depth.
+    fn grid(method: &str, score: impl Fn(usize) -> f64) -> Vec<Row> {
+        let places = [500, 1000].into_iter().flat_map(|tokens| [0, 25, 50, 75, 100].map(|depth| (tokens, depth)));
+        let all = places.flat_map(|place| (0..3).map(move |index| (place, index)));
+        all.map(|((context_tokens, depth_percent), index)| Row {
+            place: Some(Place { context_tokens, depth_percent }),
+            record: format!("needle-{context_tokens}-0-d{depth_percent}-{index}"),
+            ..of(method, "needle", index, score(index))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn places_of_one_needle_are_not_several_records() {
+        let scores = [1.0, 0.0, 0.5];
+        let places = grid("a", |index| scores[index]);
+        let needles: Vec<Row> = (0..3).map(|index| of("a", "needle", index, scores[index])).collect();
+        let estimate = |rows: &[Row]| cells(rows)[0].estimate(Measure::Score).unwrap();
+        assert_eq!(places.len(), 30);
+        assert_eq!(estimate(&places), estimate(&needles), "as wide as three needles allow");
+        // Thirty draws of their own would be surer than that.
+        let apart: Vec<Row> = places.iter().map(|row| Row { place: None, ..row.clone() }).collect();
+        let width = |estimate: Estimate| estimate.high - estimate.low;
+        assert!(width(estimate(&places)) > 2.0 * width(estimate(&apart)));
+    }
+
+    #[test]
+    fn few_needles_at_many_places_say_nothing_sure() {
+        let rows = [grid("a", |_| 1.0), grid("b", |index| index as f64 / 4.0)].concat();
+        let cells = cells(&rows);
+        let difference = cells[0].difference(&cells[1], Measure::Score).unwrap();
+        assert!(difference.low > 0.0 && difference.members == 3 && !difference.excludes_zero(), "{difference:?}");
     }
 }

@@ -60,7 +60,12 @@ mod tests {
         let first = Row { score: 0.625, divergence: Some(0.5), ..row("x") };
         let second = Row { record: "2".into(), ..first.clone() };
         let text = tables(&[first.clone(), second]);
-        assert!(text.starts_with("| method ") && text.contains(" 62.5 |") && text.contains("62.5 … 62.5"), "{text}");
+        assert!(
+            text.starts_with("| method ") && text.contains(" 62.5 |") && !text.contains("…"),
+            "equal records have no interval: {text}"
+        );
+        let text = tables(&[first.clone(), Row { record: "2".into(), score: 0.5, ..first.clone() }]);
+        assert!(text.contains("50.0 … 62.5"), "{text}");
         let text = tables(std::slice::from_ref(&first));
         assert!(!text.contains("…"), "one record has no interval: {text}");
         let text = tables(&[first, Row { model: "n".into(), ..row("y") }]);

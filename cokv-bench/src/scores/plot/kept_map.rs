@@ -13,6 +13,8 @@ const ROW: i32 = 7;
 const COLUMN: i32 = 4;
 /// Shares are told apart in this many steps.
 const STEPS: f64 = 8.0;
+/// Opacity that every stretch has of which anything is kept: less of it would not be seen on black.
+const FAINTEST: f64 = 0.2;
 /// Blue of ColorBrewer, seen on white and on black.
 const KEPT: RGBColor = RGBColor(33, 102, 172);
 
@@ -58,7 +60,7 @@ fn draw_row(canvas: &Canvas, (left, y): (i32, i32), shares: &[f64]) -> Result<()
     for run in shares.chunk_by(|a, b| step(a) == step(b)) {
         let width = run.len() as i32 * COLUMN;
         if step(&run[0]) > 0 {
-            let colour = KEPT.mix(f64::from(step(&run[0])) / STEPS).filled();
+            let colour = KEPT.mix(FAINTEST + (1.0 - FAINTEST) * f64::from(step(&run[0])) / STEPS).filled();
             canvas.draw(&Rectangle::new([(x, y), (x + width, y + ROW - 1)], colour)).map_err(drawing)?;
         }
         x += width;

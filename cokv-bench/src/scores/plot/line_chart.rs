@@ -16,6 +16,8 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
     /// Lowest and highest y at each point, shaded; none for a line without a band.
     pub band: Option<Vec<(f64, f64)>>,
+    /// Whether it is a level to compare with, that of its first point: dashed, across the whole chart, without markers.
+    pub level: bool,
 }
 
 /// How x is laid out.
@@ -35,12 +37,24 @@ pub fn line_chart(
     series: &[Series],
     scale: Scale,
 ) -> Result<String, PlotError> {
+    line_chart_with_ticks(title, x_label, y_label, series, scale, &[])
+}
+
+/// A [`line_chart`] whose x axis has its numbers at these places, where any are named.
+pub fn line_chart_with_ticks(
+    title: &str,
+    x_label: &str,
+    y_label: &str,
+    series: &[Series],
+    scale: Scale,
+    ticks: &[f64],
+) -> Result<String, PlotError> {
     check(title, series, scale)?;
     let all = || series.iter().flat_map(|series| &series.points);
     let bands = series.iter().flat_map(|series| series.band.iter().flatten()).flat_map(|&(low, high)| [low, high]);
     let frame = Frame {
         scale,
-        x: widened(all().map(|point| scale.place(point.0))),
+        x: widened(all().map(|point| point.0).chain(ticks.iter().copied()).map(|x| scale.place(x))),
         y: widened(all().map(|point| point.1).chain(bands)),
     };
     let legend = series.iter().map(|series| text_width(&series.name, TEXT)).max().unwrap_or(0);
@@ -50,10 +64,15 @@ pub fn line_chart(
         let middle = text_style(TEXT, HPos::Center, VPos::Top);
         let title_style = text_style(TITLE, HPos::Left, VPos::Top);
         canvas.draw(&Text::new(title, (SPACE, SPACE), title_style)).map_err(drawing)?;
+        let x_label = match scale {
+            Scale::Linear => x_label.to_owned(),
+            Scale::Logarithmic => format!("{x_label} (logarithmic axis)"),
+        };
         canvas.draw(&Text::new(x_label, ((LEFT + RIGHT) / 2, BOTTOM + 32), middle)).map_err(drawing)?;
         let above = text_style(TEXT, HPos::Left, VPos::Bottom);
         canvas.draw(&Text::new(y_label, (SPACE, TOP - SPACE), above)).map_err(drawing)?;
-        frame.draw_axes(canvas, all().map(|point| point.0).collect())?;
+        let own = if ticks.is_empty() { all().map(|point| point.0).collect() } else { ticks.to_vec() };
+        frame.draw_axes(canvas, own)?;
         // Bands first: no line is to lie behind the band of another.
         for (series, (colour, _)) in series.iter().zip(styles()) {
             if let Some(band) = &series.band {
@@ -67,11 +86,16 @@ pub fn line_chart(
         }
         for (row, (series, (colour, marker))) in (0..).zip(series.iter().zip(styles())) {
             let pixels: Vec<Pixel> = series.points.iter().map(|&point| frame.pixel(point)).collect();
-            draw_line(canvas, &pixels, colour)?;
-            pixels.iter().try_for_each(|&pixel| marker.draw(canvas, pixel, colour))?;
             let (x, y) = (RIGHT + 2 * SPACE, TOP + SPACE + row * (TEXT as i32 + 9));
-            draw_line(canvas, &[(x, y), (x + SWATCH, y)], colour)?;
-            marker.draw(canvas, (x + SWATCH / 2, y), colour)?;
+            if series.level {
+                draw_dashes(canvas, (LEFT, RIGHT), pixels[0].1, colour)?;
+                draw_dashes(canvas, (x, x + SWATCH), y, colour)?;
+            } else {
+                draw_line(canvas, &pixels, colour)?;
+                pixels.iter().try_for_each(|&pixel| marker.draw(canvas, pixel, colour))?;
+                draw_line(canvas, &[(x, y), (x + SWATCH, y)], colour)?;
+                marker.draw(canvas, (x + SWATCH / 2, y), colour)?;
+            }
             let text = text_style(TEXT, HPos::Left, VPos::Center);
             canvas.draw(&Text::new(series.name.as_str(), (x + SWATCH + SPACE, y), text)).map_err(drawing)?;
         }
@@ -83,7 +107,7 @@ fn check(title: &str, series: &[Series], scale: Scale) -> Result<(), PlotError> 
     if series.is_empty() || series.iter().any(|series| series.points.is_empty()) {
         return Err(PlotError::Empty(title.into()));
     }
-    for (row, Series { name, points, band }) in series.iter().enumerate() {
+    for (row, Series { name, points, band, .. }) in series.iter().enumerate() {
         if let Some(band) = band.as_ref().filter(|band| band.len() != points.len()) {
             return Err(PlotError::Shape { title: title.into(), row, found: band.len(), expected: points.len() });
         }
@@ -163,6 +187,13 @@ impl Marker {
 fn draw_line(canvas: &Canvas, pixels: &[Pixel], colour: RGBColor) -> Result<(), PlotError> {
     let style = ShapeStyle::from(colour).stroke_width(2);
     canvas.draw(&PathElement::new(pixels, style)).map_err(drawing)
+}
+
+/// Dashes from one end to the other at a height.
+fn draw_dashes(canvas: &Canvas, (from, to): (i32, i32), y: i32, colour: RGBColor) -> Result<(), PlotError> {
+    let (dash, step) = (6, 11);
+    let mut starts = (from..to).step_by(step);
+    starts.try_for_each(|x| draw_line(canvas, &[(x, y), ((x + dash).min(to), y)], colour))
 }
 
 impl Scale {
@@ -265,7 +296,7 @@ mod tests {
     use super::*;
 
     fn series(name: &str, points: &[(f64, f64)]) -> Series {
-        Series { name: name.into(), points: points.into(), band: None }
+        Series { name: name.into(), points: points.into(), ..Series::default() }
     }
 
     #[test]
@@ -279,6 +310,18 @@ mod tests {
         for tick in ["64", "128", "1024"] {
             assert!(chart.contains(&format!("\n{tick}\n")), "{tick}: {chart}");
         }
+    }
+
+    #[test]
+    fn a_level_is_dashed_and_has_no_marker() {
+        let chart = |level| {
+            let series = Series { level, ..series("full cache", &[(64.0, 0.5)]) };
+            line_chart("t", "x", "y", &[series], Scale::Logarithmic).unwrap()
+        };
+        let count = |chart: String, what: &str| chart.matches(what).count();
+        assert_eq!((count(chart(true), "<circle"), count(chart(false), "<circle")), (0, 2));
+        // Of one point too there is a line to compare with: dashes of the chart's whole width.
+        assert!(count(chart(true), "<polyline") > count(chart(false), "<polyline") + 40);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use thiserror::Error;
 
 pub use heat_map::{correlation_matrix, heat_map, needle_map};
 pub use kept_map::kept_map;
-pub use line_chart::{Scale, Series, line_chart};
+pub use line_chart::{Scale, Series, line_chart, line_chart_with_ticks};
 
 /// Why a chart cannot be drawn.
 #[derive(Debug, Error)]
