@@ -12,6 +12,7 @@ use crate::chat::ChatTemplate;
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
 use crate::error::ModelError;
+use crate::kernel::memory;
 use crate::linear::WeightType;
 use crate::prefill::Prefill;
 use crate::source::ModelFiles;
@@ -77,6 +78,9 @@ impl LanguageModel {
         stop_tokens.sort_unstable();
         stop_tokens.dedup();
         let decoder = Decoder::load(&weights, config, options.weight_type, &options.device, progress)?;
+        // Every tensor was dense for a moment.
+        drop(weights);
+        memory::give_back();
         Ok(Self { decoder, tokenizer, chat_template, cache_type: options.cache_type, stop_tokens })
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cokv_core::{Coalition, HeadLayout, HeadSelection, Selection};
 
 use super::rows::{CacheType, HeadRows};
+use crate::kernel::memory;
 
 /// Keys and values of a whole prompt, in every KV head: computed once, shared by all methods, budgets and coalitions.
 #[derive(Debug)]
@@ -45,6 +46,19 @@ impl PromptCache {
     /// Bytes of all buffers.
     pub fn bytes(&self) -> usize {
         self.heads.iter().map(HeadRows::allocated_bytes).sum()
+    }
+}
+
+/// Bytes from which on it is worth the time to give a prompt's memory back to the system.
+const LARGE: usize = 8 << 20;
+
+impl Drop for PromptCache {
+    fn drop(&mut self) {
+        let large = self.bytes() >= LARGE;
+        self.heads = Vec::new();
+        if large {
+            memory::give_back();
+        }
     }
 }
 

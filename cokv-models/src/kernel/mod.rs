@@ -6,6 +6,7 @@
 pub mod attention;
 pub mod elementwise;
 pub mod matmul;
+pub mod memory;
 pub mod pool;
 pub mod quantised;
 pub mod simd;
