@@ -120,9 +120,6 @@ pub enum PerfError {
     /// A coalition could not be evaluated.
     #[error(transparent)]
     Evaluation(GameError),
-    /// The machine's speed could not be measured.
-    #[error(transparent)]
-    Candle(#[from] candle_core::Error),
 }
 
 /// Measures everything, one after the other; `said` hears what is measured next. `method` keeps what a budget allows.
