@@ -138,13 +138,9 @@ pub fn multiply_transposed(a: &[f32], b: &[f32], inner: usize, c: &mut [f32]) {
 pub fn multiply_add(a: &[f32], b: &[f32], inner: usize, columns: usize, c: &mut [f32]) {
     let rows = c.len() / columns;
     assert_eq!((rows * inner, inner * columns, rows * columns), (a.len(), b.len(), c.len()), "operands of a product");
-    if rows <= FEW_ROWS {
-        weighted_sums(a, b, inner, columns, c);
-    } else {
-        let right = Right { data: b, row_stride: columns, column_stride: 1, inner };
-        // SAFETY: as in `multiply_transposed`.
-        unsafe { gemm_into(a, right, rows, columns, c.as_mut_ptr(), columns, true) };
-    }
+    let right = Right { data: b, row_stride: columns, column_stride: 1, inner };
+    // SAFETY: as in `multiply_transposed`.
+    unsafe { gemm_into(a, right, rows, columns, c.as_mut_ptr(), columns, true) };
 }
 
 thread_local! {
@@ -207,39 +203,6 @@ fn dot_block<const FMA: bool, const N: usize>(vector: &[f32], rows: [&[f32]; N])
         }
     }
     out
-}
-
-dispatch! {
-    /// Adds to every row of `c` the rows of `b` weighted by that row of `a`.
-    pub fn weighted_sums(a: &[f32], b: &[f32], inner: usize, columns: usize, c: &mut [f32]) = weighted_sums_body
-}
-
-#[inline(always)]
-fn weighted_sums_body<const FMA: bool>(a: &[f32], b: &[f32], inner: usize, columns: usize, c: &mut [f32]) {
-    // Four registers of sums per row of `c` stay put while all of `b` streams by.
-    const BLOCK: usize = 4 * LANES;
-    for (weights, sums) in a.chunks_exact(inner.max(1)).zip(c.chunks_exact_mut(columns)) {
-        let mut start = 0;
-        while start + BLOCK <= columns {
-            let mut block = [0.0f32; BLOCK];
-            block.copy_from_slice(&sums[start..start + BLOCK]);
-            for (&weight, row) in weights.iter().zip(b.chunks_exact(columns)) {
-                let row: &[f32] = &row[start..start + BLOCK];
-                for lane in 0..BLOCK {
-                    block[lane] = fused::<FMA>(weight, row[lane], block[lane]);
-                }
-            }
-            sums[start..start + BLOCK].copy_from_slice(&block);
-            start += BLOCK;
-        }
-        if start < columns {
-            for (&weight, row) in weights.iter().zip(b.chunks_exact(columns)) {
-                for at in start..columns {
-                    sums[at] = fused::<FMA>(weight, row[at], sums[at]);
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]
