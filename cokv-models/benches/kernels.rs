@@ -20,6 +20,13 @@ fn products(criterion: &mut Criterion) {
     let (inner, columns) = (576, 1536);
     let w = numbers(columns * inner);
     let eight_bits = quantised::Weight::quantise(&w, inner);
+    let blocks = |format, dtype| -> candle_core::Result<quantised::Weight> {
+        let blocks = QTensor::quantize(&Tensor::from_slice(&w, (columns, inner), &Device::Cpu)?, dtype)?;
+        let weight = quantised::Weight::from_blocks(format, &blocks.data()?, columns, inner);
+        Ok(weight.expect("as many blocks as there are"))
+    };
+    let four_bits = blocks(quantised::Format::Q4_1, GgmlDType::Q4_1).expect("a product of Q4_1");
+    let five_bits = blocks(quantised::Format::Q5_0, GgmlDType::Q5_0).expect("a product of Q5_0");
     let candle = || -> candle_core::Result<QMatMul> {
         // Candle's tuned kernel takes an inner dimension that is a multiple of 256.
         let w = Tensor::from_slice(&w, (columns, inner), &Device::Cpu)?.pad_with_zeros(1, 0, 768 - inner)?;
@@ -33,9 +40,11 @@ fn products(criterion: &mut Criterion) {
             Tensor::from_slice(&x, (rows, inner), &Device::Cpu).and_then(|x| x.pad_with_zeros(1, 0, 768 - inner));
         let padded = padded.expect("rows of the operand");
         group.throughput(Throughput::Elements((2 * rows * inner * columns) as u64));
-        group.bench_with_input(BenchmarkId::new("8 bits", rows), &x, |bench, x| {
-            bench.iter(|| eight_bits.product(&quantised::Activations::quantise(x, inner)));
-        });
+        for (name, weight) in [("Q4_1", &four_bits), ("Q5_0", &five_bits), ("Q8_0", &eight_bits)] {
+            group.bench_with_input(BenchmarkId::new(name, rows), &x, |bench, x| {
+                bench.iter(|| weight.product(&quantised::Activations::quantise(x, inner)));
+            });
+        }
         group.bench_with_input(BenchmarkId::new("candle's padded Q8_0", rows), &padded, |bench, x| {
             bench.iter(|| candle.forward(x));
         });

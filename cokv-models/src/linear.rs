@@ -1,10 +1,10 @@
 //! Linear layers, each computed where it is fastest.
 //!
-//! On the CPU weights of 8 bits run our own kernels (`kernel/quantised`), and Q4_K and Q6_K candle's, which are tuned for
-//! them. Candle computes the other quantisations in scalar code (20 times slower than f32), so those weights are rounded to
-//! 8 bits at load, which is finer than what they come from.
+//! On the CPU weights of 4, 5 and 8 bits run our own kernels (`kernel/quantised`) in the blocks that a file has. Those of other
+//! sizes are rounded to 8 bits at load, which is finer than what they come from: candle computes most of them in scalar code,
+//! 20 times slower than f32, and holds a second copy of the others.
 
-use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
+use candle_core::quantized::{QMatMul, QStorage, QTensor};
 use candle_core::{DType, Device, Module, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -32,10 +32,10 @@ pub struct Linear {
 enum Weight {
     /// `[out_features, in_features]` in f32.
     Dense(Tensor),
-    /// Blocks of 8 bits on the CPU.
-    EightBits(quantised::Weight),
-    /// Candle's blocks.
-    Quantised(QMatMul),
+    /// Blocks on the CPU.
+    Blocks(quantised::Weight),
+    /// Blocks elsewhere.
+    Candle(QMatMul),
 }
 
 impl Linear {
@@ -64,7 +64,7 @@ impl Linear {
     pub fn rows(&self, indices: &Tensor) -> Result<Tensor, ModelError> {
         match &self.weight {
             Weight::Dense(weight) => Ok(weight.index_select(indices, 0)?),
-            Weight::EightBits(weight) => {
+            Weight::Blocks(weight) => {
                 let indices: Vec<u32> = indices.to_vec1()?;
                 let mut rows = vec![0.0; indices.len() * weight.inner()];
                 for (&index, row) in indices.iter().zip(rows.chunks_exact_mut(weight.inner())) {
@@ -72,7 +72,7 @@ impl Linear {
                 }
                 Ok(Tensor::from_vec(rows, (indices.len(), weight.inner()), &Device::Cpu)?)
             }
-            Weight::Quantised(weight) => Ok(weight.embedding(indices)?.to_dtype(DType::F32)?),
+            Weight::Candle(weight) => Ok(weight.embedding(indices)?.to_dtype(DType::F32)?),
         }
     }
 
@@ -80,9 +80,9 @@ impl Linear {
     pub fn bytes(&self) -> usize {
         match &self.weight {
             Weight::Dense(weight) => weight.elem_count() * weight.dtype().size_in_bytes(),
-            Weight::EightBits(weight) => weight.bytes(),
-            Weight::Quantised(QMatMul::QTensor(weight)) => weight.storage_size_in_bytes(),
-            Weight::Quantised(QMatMul::Tensor(weight) | QMatMul::TensorF16(weight)) => {
+            Weight::Blocks(weight) => weight.bytes(),
+            Weight::Candle(QMatMul::QTensor(weight)) => weight.storage_size_in_bytes(),
+            Weight::Candle(QMatMul::Tensor(weight) | QMatMul::TensorF16(weight)) => {
                 weight.elem_count() * weight.dtype().size_in_bytes()
             }
         }
@@ -94,13 +94,13 @@ impl Linear {
         Ok(y)
     }
 
-    /// What several layers make of the same `x`, `[rows, in_features]`, which is rounded once where they are of 8 bits.
+    /// What several layers make of the same `x`, `[rows, in_features]`, which is rounded once where they have blocks.
     pub fn forward_all<const N: usize>(layers: [&Self; N], x: &Tensor) -> Result<[Tensor; N], ModelError> {
         let mut rounded = None;
         let mut forward = |layer: &Self| -> Result<Tensor, ModelError> {
             let y = match &layer.weight {
                 Weight::Dense(weight) => dense(x, weight)?,
-                Weight::EightBits(weight) => {
+                Weight::Blocks(weight) => {
                     let x = match &rounded {
                         Some(x) => x,
                         None => {
@@ -110,7 +110,7 @@ impl Linear {
                     };
                     Tensor::from_vec(weight.product(x), (x.rows(), weight.columns()), &Device::Cpu)?
                 }
-                Weight::Quantised(weight) => weight.forward(x)?,
+                Weight::Candle(weight) => weight.forward(x)?,
             };
             match &layer.bias {
                 Some(bias) => Ok(y.broadcast_add(bias)?),
@@ -122,26 +122,20 @@ impl Linear {
     }
 }
 
-/// Keeps blocks that have a tuned kernel, and rounds the dense values to 8 bits elsewhere.
+/// On the CPU, keeps blocks of a format that has kernels and rounds the dense values to 8 bits otherwise; elsewhere, leaves
+/// blocks to candle.
 fn quantised(blocks: QTensor, dense: &Tensor, device: &Device) -> Result<Weight, ModelError> {
-    let (out_features, in_features) = dense.dims2()?;
-    match (blocks.dtype(), device) {
-        (GgmlDType::Q8_0, Device::Cpu) => {
-            let weight = quantised::Weight::from_blocks(&blocks.data()?, out_features, in_features);
-            weight
-                .map(Weight::EightBits)
-                .ok_or_else(|| candle_core::Error::Msg("blocks and shape disagree".into()).into())
-        }
-        (GgmlDType::Q4K | GgmlDType::Q6K, Device::Cpu) => Ok(Weight::Quantised(QMatMul::from_qtensor(blocks)?)),
-        (_, Device::Cpu) => {
-            let weight = with_slice(&dense.contiguous()?, |dense| quantised::Weight::quantise(dense, in_features))?;
-            Ok(Weight::EightBits(weight))
-        }
-        (dtype, _) => {
-            let tensor = QTensor::new(QStorage::from_data(blocks.data()?, device, dtype)?, blocks.shape())?;
-            Ok(Weight::Quantised(QMatMul::from_qtensor(tensor)?))
-        }
+    if !device.is_cpu() {
+        let storage = QStorage::from_data(blocks.data()?, device, blocks.dtype())?;
+        return Ok(Weight::Candle(QMatMul::from_qtensor(QTensor::new(storage, blocks.shape())?)?));
     }
+    let (out_features, in_features) = dense.dims2()?;
+    let weight = match quantised::Format::of(blocks.dtype()) {
+        Some(format) => quantised::Weight::from_blocks(format, &blocks.data()?, out_features, in_features)
+            .ok_or_else(|| candle_core::Error::Msg("blocks and shape disagree".into()))?,
+        None => with_slice(&dense.contiguous()?, |dense| quantised::Weight::quantise(dense, in_features))?,
+    };
+    Ok(Weight::Blocks(weight))
 }
 
 /// On the CPU our own products; elsewhere, and where a vendor's library was asked for, candle's.

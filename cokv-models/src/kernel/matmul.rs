@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-use super::pool;
+use super::pool::{self, Columns};
 use super::simd::{LANES, dispatch, fused, reduce};
 
 /// Rows up to which a loop over dot products beats `gemm`, measured on Zen 4 with 576 to 2,048 columns.
@@ -32,13 +32,13 @@ pub fn linear(x: &[f32], w: &[f32], rows: usize, inner: usize, columns: usize) -
             }
         }
     } else {
-        let out = Columns(y.as_mut_ptr());
+        let out = Columns::of(&mut y, columns);
         pool::for_each(columns.div_ceil(COLUMNS_PER_PIECE), |piece| {
             let start = piece * COLUMNS_PER_PIECE;
             let count = COLUMNS_PER_PIECE.min(columns - start);
             let right = Right::transposed(&w[start * inner..(start + count) * inner], inner);
             // SAFETY: columns start..start + count of `y` lie within it and are written by this piece alone.
-            unsafe { gemm_into(x, right, rows, count, out.at(start), columns, false) };
+            unsafe { gemm_into(x, right, rows, count, out.start(start), columns, false) };
         });
     }
     y
@@ -99,19 +99,6 @@ unsafe fn gemm_into(
             false,
             gemm::Parallelism::None,
         );
-    }
-}
-
-/// Lets the pieces of one product share the result that each writes a part of.
-struct Columns(*mut f32);
-// SAFETY: every piece writes its own columns only.
-unsafe impl Sync for Columns {}
-
-impl Columns {
-    /// SAFETY: `start` must lie within the result.
-    unsafe fn at(&self, start: usize) -> *mut f32 {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.add(start) }
     }
 }
 

@@ -70,6 +70,43 @@ impl<'a, T> Parts<'a, T> {
     }
 }
 
+/// A matrix, row-major, whose columns are written by the pieces of one loop.
+pub struct Columns<'a> {
+    data: *mut f32,
+    rows: usize,
+    columns: usize,
+    matrix: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: it borrows the matrix exclusively, and whoever writes promises that no two write the same columns.
+unsafe impl Sync for Columns<'_> {}
+
+impl<'a> Columns<'a> {
+    /// Takes `[rows, columns]` apart.
+    pub fn of(matrix: &'a mut [f32], columns: usize) -> Self {
+        Self { data: matrix.as_mut_ptr(), rows: matrix.len() / columns, columns, matrix: PhantomData }
+    }
+
+    /// The first row's number in a column; the others' lie as far apart as there are columns.
+    pub fn start(&self, column: usize) -> *mut f32 {
+        assert!(column < self.columns, "a column of a matrix");
+        // SAFETY: the column lies within the first row, if there are rows.
+        unsafe { self.data.add(column) }
+    }
+
+    /// Writes the part of `values` that lies within the row.
+    ///
+    /// # Safety
+    ///
+    /// Nothing else may look at these columns meanwhile.
+    pub unsafe fn write(&self, row: usize, column: usize, values: &[f32]) {
+        assert!(row < self.rows && column < self.columns, "a place in a matrix");
+        let count = values.len().min(self.columns - column);
+        // SAFETY: `count` numbers from the column on lie within the row, and are the caller's alone.
+        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.data.add(row * self.columns + column), count) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

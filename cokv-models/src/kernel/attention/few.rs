@@ -7,40 +7,42 @@
 
 use std::ops::Range;
 
-use crate::cache::Elements;
+use crate::cache::{Elements, HeadRows, HeadView};
 use crate::kernel::vector::{Number, Plain, Vector};
 
-/// Products of queries `[queries, head_dim]` with the keys of `elements[range]`, `[tokens, head_dim]`: that of a query and
-/// a token goes to `scores[query * stride + token]`.
-pub(super) fn score(
-    queries: &[f32],
-    keys: &Elements,
-    range: Range<usize>,
-    head_dim: usize,
-    scores: &mut [f32],
-    stride: usize,
-) {
-    match keys {
-        Elements::F32(keys) => score_numbers(queries, &keys[range], head_dim, scores, stride),
-        Elements::F16(keys) => score_numbers(queries, &keys[range], head_dim, scores, stride),
-        Elements::Bf16(keys) => score_numbers(queries, &keys[range], head_dim, scores, stride),
+/// Products of queries `[queries, head_dim]` with some of the head's keys: `scores` are `[queries, keys]`.
+pub(super) fn score(queries: &[f32], head: &HeadView<'_>, keys: Range<usize>, head_dim: usize, scores: &mut [f32]) {
+    let (stride, mut done) = (keys.len(), 0);
+    for (elements, range) in head.segments(HeadRows::keys, keys, head_dim) {
+        let tokens = range.len() / head_dim;
+        let scores = &mut scores[done..];
+        match elements {
+            Elements::F32(keys) => score_numbers(queries, &keys[range], head_dim, scores, stride),
+            Elements::F16(keys) => score_numbers(queries, &keys[range], head_dim, scores, stride),
+            Elements::Bf16(keys) => score_numbers(queries, &keys[range], head_dim, scores, stride),
+        }
+        done += tokens;
     }
 }
 
-/// Adds to each of `sums`, `[queries, head_dim]`, the values of `elements[range]`, `[tokens, head_dim]`, that of a token
-/// times `weights[query * stride + token]`.
+/// Adds to each of `sums`, `[queries, head_dim]`, some of the head's values times their `weights`, `[queries, values]`.
 pub(super) fn add_weighted(
     weights: &[f32],
-    stride: usize,
-    values: &Elements,
-    range: Range<usize>,
+    head: &HeadView<'_>,
+    values: Range<usize>,
     head_dim: usize,
     sums: &mut [f32],
 ) {
-    match values {
-        Elements::F32(values) => add_weighted_numbers(weights, stride, &values[range], head_dim, sums),
-        Elements::F16(values) => add_weighted_numbers(weights, stride, &values[range], head_dim, sums),
-        Elements::Bf16(values) => add_weighted_numbers(weights, stride, &values[range], head_dim, sums),
+    let (stride, mut done) = (values.len(), 0);
+    for (elements, range) in head.segments(HeadRows::values, values, head_dim) {
+        let tokens = range.len() / head_dim;
+        let weights = &weights[done..];
+        match elements {
+            Elements::F32(values) => add_weighted_numbers(weights, stride, &values[range], head_dim, sums),
+            Elements::F16(values) => add_weighted_numbers(weights, stride, &values[range], head_dim, sums),
+            Elements::Bf16(values) => add_weighted_numbers(weights, stride, &values[range], head_dim, sums),
+        }
+        done += tokens;
     }
 }
 

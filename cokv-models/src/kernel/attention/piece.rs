@@ -105,12 +105,7 @@ pub(super) fn attend_piece(
             let width = range.len();
             scratch.scores.resize(count * width, 0.0);
             if count <= FEW_ROWS {
-                let mut done = 0;
-                for (keys, elements) in head.segments(HeadRows::keys, range.clone(), head_dim) {
-                    let tokens = elements.len() / head_dim;
-                    few::score(&scratch.queries, keys, elements, head_dim, &mut scratch.scores[done..], width);
-                    done += tokens;
-                }
+                few::score(&scratch.queries, &head, range.clone(), head_dim, &mut scratch.scores);
             } else {
                 let keys = head.load(HeadRows::keys, range.clone(), head_dim, &mut scratch.keys);
                 multiply_transposed(&scratch.queries, keys, head_dim, &mut scratch.scores);
@@ -119,12 +114,7 @@ pub(super) fn attend_piece(
                 softmax_step(scores, scratch.visible[index].saturating_sub(start), index, head_dim, &mut partial);
             }
             if count <= FEW_ROWS {
-                let mut done = 0;
-                for (values, elements) in head.segments(HeadRows::values, range, head_dim) {
-                    let tokens = elements.len() / head_dim;
-                    few::add_weighted(&scratch.scores[done..], width, values, elements, head_dim, partial.values);
-                    done += tokens;
-                }
+                few::add_weighted(&scratch.scores, &head, range, head_dim, partial.values);
             } else {
                 let values = head.load(HeadRows::values, range, head_dim, &mut scratch.values);
                 multiply_add(&scratch.scores, values, width, head_dim, partial.values);

@@ -15,8 +15,8 @@ pub struct Activations {
     quants: Vec<i8>,
     /// `[rows, blocks]`; NaN where a number was not finite, so that it shows in the result.
     scales: Vec<f32>,
-    /// What the weights' offset adds to a block's dot product, to be taken away: -128 times the sum of the block.
-    offsets: Vec<i32>,
+    /// Of the quants, `[rows, blocks]`: what weights with an offset or a minimum are multiplied with besides.
+    sums: Vec<i32>,
 }
 
 /// One row of [`Activations`].
@@ -27,7 +27,7 @@ pub(super) struct RoundedRow<'a> {
     /// `[blocks]`
     pub scales: &'a [f32],
     /// `[blocks]`
-    pub offsets: &'a [i32],
+    pub sums: &'a [i32],
 }
 
 impl Activations {
@@ -37,10 +37,10 @@ impl Activations {
         let blocks = inner.div_ceil(BLOCK);
         let mut quants = vec![0; rows * blocks * BLOCK];
         let mut scales = vec![0.0; rows * blocks];
-        let mut offsets = vec![0; rows * blocks];
+        let mut sums = vec![0; rows * blocks];
         if inner == blocks * BLOCK && rows > 1 {
-            let (of_quants, of_scales, of_offsets) =
-                (Parts::of(&mut quants), Parts::of(&mut scales), Parts::of(&mut offsets));
+            let (of_quants, of_scales, of_sums) =
+                (Parts::of(&mut quants), Parts::of(&mut scales), Parts::of(&mut sums));
             pool::for_each(rows.div_ceil(ROWS_PER_PIECE), |piece| {
                 let rows = piece * ROWS_PER_PIECE..rows.min((piece + 1) * ROWS_PER_PIECE);
                 let of = |width: usize| rows.start * width..rows.end * width;
@@ -50,7 +50,7 @@ impl Activations {
                         &numbers[of(inner)],
                         of_quants.part(of(inner)),
                         of_scales.part(of(blocks)),
-                        of_offsets.part(of(blocks)),
+                        of_sums.part(of(blocks)),
                     );
                 }
             });
@@ -60,10 +60,10 @@ impl Activations {
                 padded[..inner].copy_from_slice(numbers);
                 let (blocks, numbers) =
                     (row * blocks..(row + 1) * blocks, row * padded.len()..(row + 1) * padded.len());
-                round(&padded, &mut quants[numbers], &mut scales[blocks.clone()], &mut offsets[blocks]);
+                round(&padded, &mut quants[numbers], &mut scales[blocks.clone()], &mut sums[blocks]);
             }
         }
-        Self { rows, inner, quants, scales, offsets }
+        Self { rows, inner, quants, scales, sums }
     }
 
     /// One row, to be multiplied.
@@ -73,7 +73,7 @@ impl Activations {
         RoundedRow {
             quants: &self.quants[of_row.start * BLOCK..of_row.end * BLOCK],
             scales: &self.scales[of_row.clone()],
-            offsets: &self.offsets[of_row],
+            sums: &self.sums[of_row],
         }
     }
 
@@ -90,15 +90,15 @@ impl Activations {
 
 dispatch! {
     /// Rounds whole blocks.
-    pub fn round(numbers: &[f32], quants: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) = round_body
+    pub fn round(numbers: &[f32], quants: &mut [i8], scales: &mut [f32], sums: &mut [i32]) = round_body
 }
 
 #[inline(always)]
-fn round_body<const FMA: bool>(numbers: &[f32], quants: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
+fn round_body<const FMA: bool>(numbers: &[f32], quants: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
     /// Adding 1.5 * 2^23 leaves the nearest integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
     let blocks = numbers.as_chunks::<BLOCK>().0.iter().zip(quants.as_chunks_mut::<BLOCK>().0);
-    for ((numbers, quants), (scale, offset)) in blocks.zip(scales.iter_mut().zip(offsets)) {
+    for ((numbers, quants), (scale, block_sum)) in blocks.zip(scales.iter_mut().zip(sums)) {
         let mut largest = [0.0f32; LANES];
         // Stays zero for finite numbers, and becomes NaN otherwise: the largest of numbers would hide that.
         let mut finite = [0.0f32; LANES];
@@ -123,6 +123,6 @@ fn round_body<const FMA: bool>(numbers: &[f32], quants: &mut [i8], scales: &mut 
                 sum[lane] += rounded;
             }
         }
-        *offset = -128 * sum.into_iter().sum::<i32>();
+        *block_sum = sum.into_iter().sum();
     }
 }

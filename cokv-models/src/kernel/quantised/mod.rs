@@ -1,16 +1,20 @@
-//! Products with weights of 8 bits: integers in blocks of 32 with a scale each, as GGUF's Q8_0 has them.
+//! Products with weights of 4, 5 and 8 bits: integers in blocks of 32 with a scale each, as GGUF's files have them.
 //!
-//! The other operand is rounded to the same form first, so that a block's dot product is one of integers, exact however
-//! it is computed. Sums over blocks are made in the same order for any number of rows and threads: a row's result does not
-//! depend on what it is computed beside.
+//! The other operand is rounded to 8 bits first, so that a block's dot product is one of integers, exact however it is
+//! computed. Sums over blocks are made in the same order for any number of rows and threads: a row's result does not depend
+//! on what it is computed beside.
 
 mod activations;
+mod format;
+mod lines;
 mod tile;
 
 use half::f16;
 
 pub use self::activations::Activations;
-use super::pool;
+pub use self::format::Format;
+use self::lines::Lines;
+use super::pool::{self, Columns};
 
 /// Numbers that share a scale.
 pub const BLOCK: usize = 32;
@@ -25,68 +29,115 @@ const PANELS_PER_PIECE: usize = 4;
 
 /// `w` of `y = x wᵀ`, `[columns, inner]`.
 pub struct Weight {
+    format: Format,
     columns: usize,
     inner: usize,
-    /// `[panels, blocks, QUADS]`, and in each line `[PANEL, QUAD]`; 128 more than the number that is meant.
-    quants: Vec<Line>,
+    /// `[panels, blocks, lines of a block]`, see [`block_lines`].
+    quants: Lines,
     /// `[panels, blocks, PANEL]`
     scales: Vec<[f16; PANEL]>,
+    /// `[panels, blocks, PANEL]`, empty where the format has none.
+    minima: Vec<[f16; PANEL]>,
 }
 
-/// As much as the widest register holds, where it can be loaded from in one go.
+/// As much as the widest register holds, where it can be loaded from in one go: `[PANEL, QUAD]` bytes.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Line([u8; PANEL * QUAD]);
 
+/// Lines of a block. Of 8 bits, one for each quad. Of fewer, one for two quads, the second in the upper halves of its bytes;
+/// then, of 5 bits, one with all fifth bits: of pair `p`, in bits `p` and `p + 4` of each byte.
+const fn block_lines(bits: usize) -> usize {
+    match bits {
+        8 => QUADS,
+        5 => QUADS / 2 + 1,
+        _ => QUADS / 2,
+    }
+}
+
 impl Weight {
-    /// Rounds `[columns, inner]` numbers; rows are padded to whole blocks.
+    /// Rounds `[columns, inner]` numbers to 8 bits; rows are padded to whole blocks.
     pub fn quantise(numbers: &[f32], inner: usize) -> Self {
-        let mut weight = Self::zeros(numbers.len() / inner, inner);
+        let mut weight = Self::zeros(Format::Q8_0, numbers.len() / inner, inner);
         for (column, row) in numbers.chunks_exact(inner).enumerate() {
             for (block, numbers) in row.chunks(BLOCK).enumerate() {
                 let largest = numbers.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
                 let scale = largest / 127.0;
                 let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
-                let quants = numbers.iter().map(|x| (x * inverse).round() as i8);
-                weight.set_block(column, block, f16::from_f32(scale), quants);
+                let mut quants = [0x80; BLOCK];
+                for (quant, x) in quants.iter_mut().zip(numbers) {
+                    *quant = ((x * inverse).round() as i8 as u8) ^ 0x80;
+                }
+                let block_of = format::Block { scale: f16::from_f32(scale), minimum: f16::ZERO, quants };
+                weight.set_block(column, block, &block_of);
             }
         }
         weight
     }
 
-    /// Takes GGUF's blocks as they are: of each its scale, then 32 signed bytes. None where there are not as many as
-    /// `[columns, inner]` numbers have.
-    pub fn from_blocks(bytes: &[u8], columns: usize, inner: usize) -> Option<Self> {
-        const BYTES: usize = 2 + BLOCK;
-        if !inner.is_multiple_of(BLOCK) || bytes.len() != columns * inner / BLOCK * BYTES {
+    /// Takes a GGUF file's blocks. None where there are not as many as `[columns, inner]` numbers have.
+    pub fn from_blocks(format: Format, bytes: &[u8], columns: usize, inner: usize) -> Option<Self> {
+        let together = format.together();
+        if !inner.is_multiple_of(BLOCK * together)
+            || bytes.len() != columns * inner / (BLOCK * together) * format.file_bytes()
+        {
             return None;
         }
-        let mut weight = Self::zeros(columns, inner);
-        for (index, block) in bytes.chunks_exact(BYTES).enumerate() {
-            let scale = f16::from_le_bytes([block[0], block[1]]);
-            let quants = block[2..].iter().map(|&byte| byte as i8);
-            weight.set_block(index / weight.blocks(), index % weight.blocks(), scale, quants);
+        let mut weight = Self::zeros(format, columns, inner);
+        for (index, bytes) in bytes.chunks_exact(format.file_bytes()).enumerate() {
+            for block in 0..together {
+                let at = index * together + block;
+                weight.set_block(at / weight.blocks(), at % weight.blocks(), &format.unpack(bytes, block));
+            }
         }
         Some(weight)
     }
 
-    fn zeros(columns: usize, inner: usize) -> Self {
+    /// Columns beyond the last have scales of zero.
+    fn zeros(format: Format, columns: usize, inner: usize) -> Self {
         let blocks = columns.div_ceil(PANEL) * inner.div_ceil(BLOCK);
         Self {
+            format,
             columns,
             inner,
-            quants: vec![Line([128; PANEL * QUAD]); blocks * QUADS],
+            quants: Lines::zeros(blocks * block_lines(format.bits())),
             scales: vec![[f16::ZERO; PANEL]; blocks],
+            minima: vec![[f16::ZERO; PANEL]; if format.has_minima() { blocks } else { 0 }],
         }
     }
 
-    fn set_block(&mut self, column: usize, block: usize, scale: f16, quants: impl Iterator<Item = i8>) {
+    fn set_block(&mut self, column: usize, block: usize, values: &format::Block) {
         let at = column / PANEL * self.blocks() + block;
         let lane = column % PANEL;
-        self.scales[at][lane] = scale;
-        for (index, quant) in quants.enumerate() {
-            self.quants[at * QUADS + index / QUAD].0[lane * QUAD + index % QUAD] = (quant as u8) ^ 0x80;
+        self.scales[at][lane] = values.scale;
+        if let Some(minima) = self.minima.get_mut(at) {
+            minima[lane] = values.minimum;
         }
+        let bits = self.format.bits();
+        let lines = &mut self.quants[at * block_lines(bits)..][..block_lines(bits)];
+        for (index, &quant) in values.quants.iter().enumerate() {
+            let (quad, byte) = (index / QUAD, lane * QUAD + index % QUAD);
+            match bits {
+                8 => lines[quad].0[byte] = quant,
+                _ => lines[quad / 2].0[byte] |= (quant & 15) << (quad % 2 * 4),
+            }
+            if bits == 5 {
+                lines[QUADS / 2].0[byte] |= (quant >> 4) << (quad / 2 + quad % 2 * 4);
+            }
+        }
+    }
+
+    /// The quant that was set.
+    fn quant(&self, column: usize, index: usize) -> u8 {
+        let bits = self.format.bits();
+        let at = column / PANEL * self.blocks() + index / BLOCK;
+        let lines = &self.quants[at * block_lines(bits)..][..block_lines(bits)];
+        let (quad, byte) = (index % BLOCK / QUAD, column % PANEL * QUAD + index % QUAD);
+        if bits == 8 {
+            return lines[quad].0[byte];
+        }
+        let fifth = lines.get(QUADS / 2).map_or(0, |line| line.0[byte] >> (quad / 2 + quad % 2 * 4) & 1);
+        lines[quad / 2].0[byte] >> (quad % 2 * 4) & 15 | fifth << 4
     }
 
     fn blocks(&self) -> usize {
@@ -109,19 +160,17 @@ impl Weight {
 
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
-        size_of_val(&self.quants[..]) + size_of_val(&self.scales[..])
+        size_of_val(&self.quants[..]) + size_of_val(&self.scales[..]) + size_of_val(&self.minima[..])
     }
 
     /// Writes the numbers of one column, `[inner]`.
     pub fn column(&self, column: usize, out: &mut [f32]) {
         let lane = column % PANEL;
-        for (block, out) in out.chunks_mut(BLOCK).enumerate() {
-            let at = column / PANEL * self.blocks() + block;
-            let scale = self.scales[at][lane].to_f32();
-            for (index, out) in out.iter_mut().enumerate() {
-                let byte = self.quants[at * QUADS + index / QUAD].0[lane * QUAD + index % QUAD];
-                *out = scale * f32::from((byte ^ 0x80) as i8);
-            }
+        for (index, out) in out.iter_mut().enumerate() {
+            let at = column / PANEL * self.blocks() + index / BLOCK;
+            let minimum = self.minima.get(at).map_or(0.0, |minima| minima[lane].to_f32());
+            let quant = i32::from(self.quant(column, index)) - self.format.offset();
+            *out = self.scales[at][lane].to_f32() * quant as f32 + minimum;
         }
     }
 
@@ -129,35 +178,13 @@ impl Weight {
     pub fn product(&self, x: &Activations) -> Vec<f32> {
         assert_eq!(x.inner(), self.inner, "operands of a product");
         let mut y = vec![0.0f32; x.rows() * self.columns];
-        let out = Columns { data: y.as_mut_ptr(), stride: self.columns };
+        let out = Columns::of(&mut y, self.columns);
         pool::for_each(self.panels().div_ceil(PANELS_PER_PIECE), |piece| {
             let start = piece * PANELS_PER_PIECE;
-            // SAFETY: `y` has all rows and columns, and these panels are this piece's alone.
+            // SAFETY: the result has a row for each of `x`, and these panels are this piece's alone.
             unsafe { tile::panels(self, start..self.panels().min(start + PANELS_PER_PIECE), x, &out) };
         });
         y
-    }
-}
-
-/// Where the pieces of one product write, each its own columns.
-struct Columns {
-    data: *mut f32,
-    /// Elements of a row.
-    stride: usize,
-}
-// SAFETY: every piece writes its own columns only.
-unsafe impl Sync for Columns {}
-
-impl Columns {
-    /// Writes the part of `values` that lies within the row.
-    ///
-    /// # Safety
-    ///
-    /// The row must exist, and nothing else may look at these columns meanwhile.
-    unsafe fn write(&self, row: usize, column: usize, values: &[f32; PANEL]) {
-        let count = PANEL.min(self.stride - column);
-        // SAFETY: `count` elements from `column` on lie within the row, which the caller vouches for.
-        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.data.add(row * self.stride + column), count) };
     }
 }
 

@@ -1,9 +1,34 @@
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::{DType, Device};
 use proptest::prelude::*;
 
 use super::*;
 
+const FORMATS: [(Format, GgmlDType); 7] = [
+    (Format::Q4_0, GgmlDType::Q4_0),
+    (Format::Q4_1, GgmlDType::Q4_1),
+    (Format::Q4_K, GgmlDType::Q4K),
+    (Format::Q5_0, GgmlDType::Q5_0),
+    (Format::Q5_1, GgmlDType::Q5_1),
+    (Format::Q5_K, GgmlDType::Q5K),
+    (Format::Q8_0, GgmlDType::Q8_0),
+];
+
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     (0..count as u64).map(|i| (((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5) - 1.0).collect()
+}
+
+/// Blocks as a file has them, with scales (and minima) of at most 1/64 and any quants.
+fn file(format: Format, columns: usize, inner: usize, seed: u64) -> Vec<u8> {
+    let halves = if format.has_minima() { 2 } else { 1 };
+    let of_block = format.file_bytes() - halves;
+    let blocks = columns * inner / (BLOCK * format.together());
+    let mut bytes = Vec::new();
+    for (block, numbers) in numbers(blocks * of_block, seed).chunks(of_block).enumerate() {
+        bytes.extend(numbers[..halves].iter().flat_map(|x| f16::from_f32(x / 64.0).to_le_bytes()));
+        bytes.extend(numbers[halves..].iter().map(|x| (x * 1000.0) as i32 as u8 ^ block as u8));
+    }
+    bytes
 }
 
 /// `x wᵀ` of the rounded operands in f64.
@@ -26,20 +51,34 @@ fn close(ours: &[f32], exact: &[f64], inner: usize) -> bool {
     ours.iter().zip(exact).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-6 * inner as f64)
 }
 
+/// Whether all versions compute what the reference does.
+fn all_agree(weight: &Weight, x: &Activations) -> bool {
+    let exact = reference(weight, x);
+    let agrees = |y: &[f32]| y.len() == exact.len() && close(y, &exact, weight.inner());
+    agrees(&weight.product(x))
+        && versions().into_iter().all(|version| {
+            let mut y = vec![0.0; x.rows() * weight.columns()];
+            version(weight, 0..weight.panels(), x, &Columns::of(&mut y, weight.columns()));
+            agrees(&y)
+        })
+}
+
 proptest! {
     #[test]
     fn products_equal_the_reference(rows in 1usize..15, inner in 1usize..200, columns in 1usize..150, seed in 0u64..99) {
         let weight = Weight::quantise(&numbers(columns * inner, seed), inner);
+        prop_assert!(all_agree(&weight, &Activations::quantise(&numbers(rows * inner, seed + 1), inner)));
+    }
+
+    #[test]
+    fn products_of_a_files_blocks_equal_the_reference(
+        format in 0..FORMATS.len(), rows in 1usize..15, blocks in 1usize..5, columns in 1usize..150, seed in 0u64..99,
+    ) {
+        let format = FORMATS[format].0;
+        let inner = blocks * format.together() * BLOCK;
+        let weight = Weight::from_blocks(format, &file(format, columns, inner, seed), columns, inner);
         let x = Activations::quantise(&numbers(rows * inner, seed + 1), inner);
-        let exact = reference(&weight, &x);
-        let product = weight.product(&x);
-        prop_assert_eq!(product.len(), exact.len());
-        prop_assert!(close(&product, &exact, inner));
-        for version in versions() {
-            let mut y = vec![0.0; rows * columns];
-            version(&weight, 0..weight.panels(), &x, &Columns { data: y.as_mut_ptr(), stride: columns });
-            prop_assert!(close(&y, &exact, inner));
-        }
+        prop_assert!(all_agree(&weight.expect("as many blocks as there are"), &x));
     }
 
     #[test]
@@ -60,7 +99,7 @@ proptest! {
     }
 }
 
-type Panels = fn(&Weight, std::ops::Range<usize>, &Activations, &Columns);
+type Panels = fn(&Weight, std::ops::Range<usize>, &Activations, &Columns<'_>);
 
 /// Every version that this processor can run.
 fn versions() -> Vec<Panels> {
@@ -88,23 +127,38 @@ fn a_row_has_the_same_bits_beside_any_others() {
 }
 
 #[test]
-fn blocks_of_a_file_are_taken_as_they_are() {
-    let (columns, inner) = (3, 64);
-    let mut bytes = Vec::new();
-    for block in 0..columns * inner / BLOCK {
-        bytes.extend(f16::from_f32(0.5 + block as f32).to_le_bytes());
-        bytes.extend((0..BLOCK as u8).map(|i| i.wrapping_mul(37).wrapping_add(block as u8)));
+fn blocks_of_a_file_stand_for_the_numbers_that_candle_reads() -> candle_core::Result<()> {
+    let (columns, inner) = (35, 512);
+    for (format, dtype) in FORMATS {
+        let bytes = file(format, columns, inner, 3);
+        let blocks = QStorage::from_data(bytes.clone().into(), &Device::Cpu, dtype)?;
+        let exact = QTensor::new(blocks, (columns, inner))?.dequantize(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let exact = exact.to_vec2::<f32>()?;
+        let weight = Weight::from_blocks(format, &bytes, columns, inner).expect("as many blocks as there are");
+        let mut column = vec![0.0; inner];
+        for (at, exact) in exact.iter().enumerate() {
+            weight.column(at, &mut column);
+            // Scales and minima of K-quants are rounded to 11 bits, and so are their largest numbers.
+            let largest = exact.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+            let tolerance = if format.together() > 1 { largest / 1024.0 } else { 0.0 };
+            let close = |(a, b): (&f32, &f32)| (a - b).abs() <= tolerance;
+            assert!(column.iter().zip(exact).all(close), "{format:?}");
+        }
+        assert!(Weight::from_blocks(format, &bytes[1..], columns, inner).is_none());
+        assert!(Weight::from_blocks(format, &bytes, columns + 1, inner).is_none());
     }
-    let weight = Weight::from_blocks(&bytes, columns, inner).unwrap();
-    let mut column = vec![0.0; inner];
-    weight.column(2, &mut column);
-    let meant = |i: usize| {
-        (4.5 + (i / BLOCK) as f32)
-            * f32::from(((i % BLOCK) as u8).wrapping_mul(37).wrapping_add(4 + (i / BLOCK) as u8) as i8)
-    };
-    assert!(column.iter().enumerate().all(|(i, &x)| x == meant(i)));
-    assert!(Weight::from_blocks(&bytes[1..], columns, inner).is_none());
-    assert!(Weight::from_blocks(&bytes, columns + 1, inner).is_none());
+    Ok(())
+}
+
+#[test]
+fn a_weight_takes_as_much_memory_as_in_its_file() {
+    for (format, _) in FORMATS {
+        let bytes = file(format, 64, 256, 1);
+        let weight = Weight::from_blocks(format, &bytes, 64, 256).expect("as many blocks as there are");
+        let scales = 4 * 64 * 256 / BLOCK;
+        let k_quants = (4 + 12) * 64;
+        assert_eq!(weight.bytes(), if format.together() > 1 { bytes.len() + scales - k_quants } else { bytes.len() });
+    }
 }
 
 #[test]
