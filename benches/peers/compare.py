@@ -112,8 +112,8 @@ def engines(a: argparse.Namespace) -> dict[str, list[str]]:
         if path and "llama.cpp" not in a.without:
             found[f"llama.cpp {name}"] = ["llama", path, ""]
             found[f"llama.cpp {name}, flash"] = ["llama", path, "flash"]
-    if a.q8_0:
-        found["cokv Q8_0"] = ["cokv", a.q8_0, "stored", "f16"]
+        if path and name != "as stored":
+            found[f"cokv {name}"] = ["cokv", path, "stored", "f16"]
     if "transformers" not in a.without:
         found["transformers f32"] = ["transformers", a.gguf, "float32"]
         found["transformers bf16"] = ["transformers", a.gguf, "bfloat16"]

@@ -1,13 +1,13 @@
 //! Two fixed pieces of work whose instructions are counted: `cargo xtask instructions`.
 //!
-//! One layer of a model of SmolLM2's shape, with weights of 8 bits: a chunk of a prompt, and steps of decoding over a ragged
-//! cache. Counts leave out what comes before [`measured`].
+//! One layer of a model of SmolLM2's shape, its attention with weights of 8 bits, its feed-forward layer with those of 4 and
+//! 5: a chunk of a prompt, and steps of decoding over a ragged cache. Counts leave out what comes before [`measured`].
 
 use cokv_core::HeadLayout;
 use cokv_models::cache::{CacheType, RaggedCache};
 use cokv_models::kernel::attention::{Row, attend};
 use cokv_models::kernel::elementwise;
-use cokv_models::kernel::quantised::{Activations, Weight};
+use cokv_models::kernel::quantised::{Activations, BLOCK, Format, Weight};
 
 const HIDDEN: usize = 576;
 const INTERMEDIATE: usize = 1536;
@@ -36,9 +36,9 @@ impl Layer {
             keys: weight(KEYS, HIDDEN, 2),
             values: weight(KEYS, HIDDEN, 3),
             output: weight(HIDDEN, HIDDEN, 4),
-            gate: weight(INTERMEDIATE, HIDDEN, 5),
-            up: weight(INTERMEDIATE, HIDDEN, 6),
-            down: weight(HIDDEN, INTERMEDIATE, 7),
+            gate: blocks(Format::Q4_1, INTERMEDIATE, HIDDEN),
+            up: blocks(Format::Q4_1, INTERMEDIATE, HIDDEN),
+            down: blocks(Format::Q5_0, HIDDEN, INTERMEDIATE),
         }
     }
 
@@ -54,6 +54,20 @@ impl Layer {
         let gated = elementwise::silu_times(&self.gate.product(&normed), &self.up.product(&normed));
         elementwise::add(&hidden, &self.down.product(&Activations::quantise(&gated, INTERMEDIATE)))
     }
+}
+
+/// Blocks as files have them: scales (and minima) of about 1/256, and any quants.
+fn blocks(format: Format, columns: usize, inner: usize) -> Weight {
+    let (halves, bytes) = match format {
+        Format::Q4_1 => ([0x0c, 0x1c, 0x0c, 0x9c].as_slice(), 20),
+        _ => ([0x0c, 0x1c].as_slice(), 22),
+    };
+    let block = |index: usize| {
+        let quant = move |at: usize| ((index * 7919 + at * 104_729) % 251) as u8;
+        halves.iter().copied().chain((halves.len()..bytes).map(quant))
+    };
+    let file: Vec<u8> = (0..columns * inner / BLOCK).flat_map(block).collect();
+    Weight::from_blocks(format, &file, columns, inner).expect("as many blocks as there are")
 }
 
 /// Numbers of at most `largest` that are the same on every machine.

@@ -40,13 +40,25 @@ pub fn overview(runs: &[LoadedRun]) -> Table {
 
 /// All tables of a run on one model.
 pub fn of_model(model: &ModelRun) -> Vec<Table> {
-    let cells = cells(&model.rows);
+    let cells = by_budget(cells(&model.rows));
     let mut tables = vec![scores(&cells, model.manifest.as_ref()), by_task(&cells), damage(&cells)];
     tables.extend(lengths(&cells));
     let whole = model.records();
     tables.iter_mut().for_each(|table| mark_incomplete(table, &cells, whole));
     tables.push(cost(&model.rows));
     tables
+}
+
+/// Puts side by side what is to be compared: the methods at one budget, in the order in which budgets and methods first come.
+fn by_budget(mut cells: Vec<Cell<'_>>) -> Vec<Cell<'_>> {
+    let mut budgets: Vec<&str> = Vec::new();
+    for cell in &cells {
+        if !budgets.contains(&cell.budget) {
+            budgets.push(cell.budget);
+        }
+    }
+    cells.sort_by_key(|cell| budgets.iter().position(|budget| *budget == cell.budget));
+    cells
 }
 
 /// Says of the cells that lack records, whose rows a table has in the same order, how many they have.

@@ -2,7 +2,7 @@
 //!
 //! A number is `scale (quant - offset) + minimum`, with a quant of no sign, and a scale and perhaps a minimum for each block
 //! of 32. Files have blocks as they are, or (K-quants) eight together, whose scales and minima are products of two numbers:
-//! those are rounded to 16 bits, a hundredth of a step of the quants or less.
+//! those are rounded to 16 bits, by about a hundredth of a step of the quants.
 
 use candle_core::quantized::GgmlDType;
 use half::f16;

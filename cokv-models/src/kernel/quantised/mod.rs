@@ -68,8 +68,8 @@ impl Weight {
                 for (quant, x) in quants.iter_mut().zip(numbers) {
                     *quant = ((x * inverse).round() as i8 as u8) ^ 0x80;
                 }
-                let block_of = format::Block { scale: f16::from_f32(scale), minimum: f16::ZERO, quants };
-                weight.set_block(column, block, &block_of);
+                let rounded = format::Block { scale: f16::from_f32(scale), minimum: f16::ZERO, quants };
+                weight.set_block(column, block, &rounded);
             }
         }
         weight
