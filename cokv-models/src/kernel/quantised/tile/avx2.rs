@@ -1,5 +1,5 @@
-//! Half a panel to a register, without an instruction for quads: unsigned by signed pairs into 16 bits, which cannot overflow
-//! when the unsigned operand is 128 at most, then pairs of those.
+//! Half a panel to a register, without an instruction for quads: unsigned by signed pairs into 16 bits, then pairs of those.
+//! 16 bits hold one such sum where the unsigned operand is 128 at most, and [`SUMMED`] where it has 5 bits.
 #![expect(clippy::needless_range_loop, reason = "indices name registers of several arrays at once")]
 
 use std::arch::x86_64::*;
@@ -9,6 +9,8 @@ use super::super::{Activations, BLOCK, Columns, Format, Line, PANEL, QUAD, QUADS
 use super::{by_format, cover};
 
 const HALVES: usize = 2;
+/// Pairs of quads of 4 and 5 bits that are summed in 16 bits: 4 quads of 2 products of at most 31 by 127.
+const SUMMED: usize = 2;
 
 /// # Safety
 ///
@@ -30,7 +32,7 @@ unsafe fn panels_of<const BITS: usize, const MINIMA: bool>(
     out: &Columns<'_>,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { cover!(w, panels, x, out, 1, [2, 1]) }
+    unsafe { cover!(w, panels, x, out, 1, [4, 2, 1]) }
 }
 
 /// # Safety
@@ -56,34 +58,44 @@ unsafe fn tile<const BITS: usize, const MINIMA: bool, const ROWS: usize, const P
     let ones = _mm256_set1_epi16(1);
     let mut sums = [[_mm256_setzero_ps(); HALVES]; ROWS];
     for block in 0..blocks {
-        let mut dots = [[_mm256_setzero_si256(); HALVES]; ROWS];
-        // Of 8 bits the offset is taken from the quants themselves, which would be too large without a sign.
-        if BITS < 8 && !MINIMA {
-            for r in 0..ROWS {
-                dots[r] = [_mm256_set1_epi32(-offset * rows[r].sums[block]); HALVES];
-            }
-        }
         for half in 0..HALVES {
+            let mut dots = [_mm256_setzero_si256(); ROWS];
+            // Of 8 bits the offset is taken from the quants themselves, which would be too large without a sign.
+            if BITS < 8 && !MINIMA {
+                for r in 0..ROWS {
+                    dots[r] = _mm256_set1_epi32(-offset * rows[r].sums[block]);
+                }
+            }
+            let mut shorts = [_mm256_setzero_si256(); ROWS];
             // SAFETY: a block's lines lie within its panel's, and half a line is 256 bits; the quad lies within the row.
             unsafe {
                 let mut unpacked = Unpacked::<BITS>::of(quants.as_ptr().add(block * block_lines(BITS)), half);
                 for pair in 0..QUADS / 2 {
                     for (quad, line) in unpacked.pair(pair).into_iter().enumerate() {
                         let signed = _mm256_xor_si256(line, sign);
-                        let magnitude = if BITS == 8 { _mm256_abs_epi8(signed) } else { line };
+                        let magnitude = _mm256_abs_epi8(signed);
                         for r in 0..ROWS {
                             let numbers = rows[r].quants.as_ptr().add(block * BLOCK + (2 * pair + quad) * QUAD);
                             let numbers = _mm256_set1_epi32(numbers.cast::<i32>().read_unaligned());
-                            let numbers = if BITS == 8 { _mm256_sign_epi8(numbers, signed) } else { numbers };
-                            let pairs = _mm256_maddubs_epi16(magnitude, numbers);
-                            dots[r][half] = _mm256_add_epi32(dots[r][half], _mm256_madd_epi16(pairs, ones));
+                            if BITS == 8 {
+                                let products = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(numbers, signed));
+                                dots[r] = _mm256_add_epi32(dots[r], _mm256_madd_epi16(products, ones));
+                            } else {
+                                shorts[r] = _mm256_add_epi16(shorts[r], _mm256_maddubs_epi16(line, numbers));
+                            }
+                        }
+                    }
+                    if BITS < 8 && pair % SUMMED == SUMMED - 1 {
+                        for r in 0..ROWS {
+                            dots[r] = _mm256_add_epi32(dots[r], _mm256_madd_epi16(shorts[r], ones));
+                            shorts[r] = _mm256_setzero_si256();
                         }
                     }
                 }
             }
             let scale = eight(&scales[block], half);
             for r in 0..ROWS {
-                let dot = _mm256_cvtepi32_ps(dots[r][half]);
+                let dot = _mm256_cvtepi32_ps(dots[r]);
                 let row_scale = _mm256_set1_ps(rows[r].scales[block]);
                 sums[r][half] = if MINIMA {
                     let sum = _mm256_cvtepi32_ps(_mm256_set1_epi32(rows[r].sums[block]));
