@@ -59,16 +59,11 @@ fn settings(debug: &str, named: &[(&str, String)]) -> Option<String> {
         }
         let of_type = |(_, debug): &&(&str, String)| debug.split(' ').next() == Some(word);
         let name = named.iter().find(of_type).map(|(name, _)| *name);
-        match (rest.strip_prefix(" {"), name) {
-            (Some(fields), Some(name)) => {
-                toml += &format!("{{ name = {name:?},");
-                rest = fields;
-            }
-            (Some(fields), None) => {
-                toml.push('{');
-                rest = fields;
-            }
-            (None, name) => toml += &format!("{:?}", name.map_or_else(|| kebab_case(word), str::to_owned)),
+        if let Some(fields) = rest.strip_prefix(" {") {
+            toml += &name.map_or_else(|| "{".into(), |name| format!("{{ name = {name:?},"));
+            rest = fields;
+        } else {
+            toml += &format!("{:?}", name.map_or_else(|| kebab_case(word), str::to_owned));
         }
     }
     Some(toml)

@@ -51,12 +51,7 @@ pub fn of_model(model: &ModelRun) -> Vec<Table> {
 
 /// Puts side by side what is to be compared: the methods at one budget, in the order in which budgets and methods first come.
 fn by_budget(mut cells: Vec<Cell<'_>>) -> Vec<Cell<'_>> {
-    let mut budgets: Vec<&str> = Vec::new();
-    for cell in &cells {
-        if !budgets.contains(&cell.budget) {
-            budgets.push(cell.budget);
-        }
-    }
+    let budgets: Vec<&str> = cells.iter().map(|cell| cell.budget).collect();
     cells.sort_by_key(|cell| budgets.iter().position(|budget| *budget == cell.budget));
     cells
 }

@@ -127,17 +127,23 @@ impl Weight {
         }
     }
 
-    /// The quant that was set.
-    fn quant(&self, column: usize, index: usize) -> u8 {
+    /// The quants of one quad of all columns of a panel; `at` is the block's place among those of all panels.
+    fn quad(&self, at: usize, quad: usize) -> Line {
         let bits = self.format.bits();
-        let at = column / PANEL * self.blocks() + index / BLOCK;
         let lines = &self.quants[at * block_lines(bits)..][..block_lines(bits)];
-        let (quad, byte) = (index % BLOCK / QUAD, column % PANEL * QUAD + index % QUAD);
         if bits == 8 {
-            return lines[quad].0[byte];
+            return lines[quad];
         }
-        let fifth = lines.get(QUADS / 2).map_or(0, |line| line.0[byte] >> (quad / 2 + quad % 2 * 4) & 1);
-        lines[quad / 2].0[byte] >> (quad % 2 * 4) & 15 | fifth << 4
+        let mut line = lines[quad / 2];
+        for byte in &mut line.0 {
+            *byte = *byte >> (quad % 2 * 4) & 15;
+        }
+        if let Some(fifth_bits) = lines.get(QUADS / 2) {
+            for (byte, bits) in line.0.iter_mut().zip(fifth_bits.0) {
+                *byte |= (bits >> (quad / 2 + quad % 2 * 4) & 1) << 4;
+            }
+        }
+        line
     }
 
     fn blocks(&self) -> usize {
@@ -166,11 +172,14 @@ impl Weight {
     /// Writes the numbers of one column, `[inner]`.
     pub fn column(&self, column: usize, out: &mut [f32]) {
         let lane = column % PANEL;
-        for (index, out) in out.iter_mut().enumerate() {
-            let at = column / PANEL * self.blocks() + index / BLOCK;
+        for (index, out) in out.chunks_mut(QUAD).enumerate() {
+            let at = column / PANEL * self.blocks() + index / QUADS;
+            let scale = self.scales[at][lane].to_f32();
             let minimum = self.minima.get(at).map_or(0.0, |minima| minima[lane].to_f32());
-            let quant = i32::from(self.quant(column, index)) - self.format.offset();
-            *out = self.scales[at][lane].to_f32() * quant as f32 + minimum;
+            let quants = &self.quad(at, index % QUADS).0[lane * QUAD..][..QUAD];
+            for (out, &quant) in out.iter_mut().zip(quants) {
+                *out = scale * (i32::from(quant) - self.format.offset()) as f32 + minimum;
+            }
         }
     }
 

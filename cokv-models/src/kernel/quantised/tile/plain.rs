@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::super::{Activations, BLOCK, Columns, Line, PANEL, QUAD, QUADS, Weight, block_lines};
+use super::super::{Activations, BLOCK, Columns, PANEL, QUAD, Weight};
 
 /// # Safety
 ///
@@ -18,15 +18,14 @@ pub unsafe fn panels(w: &Weight, panels: Range<usize>, x: &Activations, out: &Co
 }
 
 fn tile(w: &Weight, panel: usize, x: &Activations, row: usize) -> [f32; PANEL] {
-    let (blocks, bits) = (w.blocks(), w.format.bits());
+    let blocks = w.blocks();
     let row = x.row(row);
     let mut sums = [0.0; PANEL];
     for (block, numbers) in row.quants.as_chunks::<BLOCK>().0.iter().enumerate() {
         let at = panel * blocks + block;
         let mut dots = [-w.format.offset() * row.sums[block]; PANEL];
-        let packed = &w.quants[at * block_lines(bits)..][..block_lines(bits)];
         for (quad, numbers) in numbers.as_chunks::<QUAD>().0.iter().enumerate() {
-            let line = unpack(packed, bits, quad);
+            let line = w.quad(at, quad);
             for (dot, quants) in dots.iter_mut().zip(line.0.as_chunks::<QUAD>().0) {
                 *dot += quants.iter().zip(numbers).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum::<i32>();
             }
@@ -38,21 +37,4 @@ fn tile(w: &Weight, panel: usize, x: &Activations, row: usize) -> [f32; PANEL] {
         }
     }
     sums
-}
-
-/// One quad of all columns.
-fn unpack(packed: &[Line], bits: usize, quad: usize) -> Line {
-    if bits == 8 {
-        return packed[quad];
-    }
-    let mut line = packed[quad / 2];
-    for byte in &mut line.0 {
-        *byte = *byte >> (quad % 2 * 4) & 15;
-    }
-    if let Some(fifth_bits) = packed.get(QUADS / 2) {
-        for (byte, bits) in line.0.iter_mut().zip(fifth_bits.0) {
-            *byte |= (bits >> (quad / 2 + quad % 2 * 4) & 1) << 4;
-        }
-    }
-    line
 }
