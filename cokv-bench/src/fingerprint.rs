@@ -1,5 +1,6 @@
 //! What could change a result, as one short text.
 
+use cokv_models::NUMERICS;
 use sha2::{Digest, Sha256};
 
 /// Hash of all parts in their order; where one part ends and the next begins counts too.
@@ -11,10 +12,6 @@ pub fn fingerprint(parts: impl IntoIterator<Item = String>) -> String {
     }
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
-/// To be raised when a change of code changes results, so that what was computed before is not taken for what would be
-/// computed now.
-const NUMERICS: u32 = 4;
-
 /// What this build computes with: its version, and the accelerators and vendors' libraries, which round differently.
 pub fn build() -> [String; 2] {
     let features =

@@ -20,6 +20,10 @@ pub mod source;
 pub mod tokenizer;
 pub mod weights;
 
+/// To be raised when a change of code changes what the CPU computes, so that what was computed before is not taken for what
+/// would be computed now. `tests/bits.rs` notices such changes.
+pub const NUMERICS: u32 = 4;
+
 pub use error::ModelError;
 pub use generate::StopRule;
 pub use model::{LanguageModel, LoadOptions, fingerprint};

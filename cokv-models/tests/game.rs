@@ -1,6 +1,5 @@
 //! The game against what it stands for: caches that hold a coalition's heads in full and the window of all others.
 
-#[allow(dead_code, reason = "shared with the decoder's tests")]
 mod tiny;
 
 use std::cell::RefCell;

@@ -2,6 +2,7 @@
 
 mod error;
 mod file;
+mod notice;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -11,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DesignError, SamplingPlan};
 pub use error::LogError;
-pub use file::{LogFile, Notice, read_log};
+pub use file::{LogFile, read_log};
+pub use notice::Notice;
+use notice::Repeats;
 
 /// Estimators sum squares of utilities.
 const LARGEST_UTILITY: f64 = 1e100;
@@ -79,12 +82,28 @@ impl LogHeader {
 }
 
 /// Whether an inserted sample was there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Inserted {
     /// It was not.
     New,
-    /// It was, with the same utilities.
-    Same,
+    /// It was, with utilities that differ by at most this: 0 where one machine evaluated both, a rounding error where
+    /// processors of different registers did. The first stay.
+    Known(f64),
+}
+
+/// Largest difference between two evaluations of one thing that passes for rounding, relative to the utilities where these
+/// are above 1. Sums in registers of other widths differ in the last bits of f32; with quantised products a bit may move a
+/// rounding, which moves utilities by up to 1e-3 (measured between AVX2 and AVX-512).
+const ROUNDING: f64 = 1e-2;
+
+/// Largest difference between utilities that are the same but for rounding; none where they are not.
+fn rounding(first: &[f64], second: &[f64]) -> Option<f64> {
+    let difference = |(first, second): (&f64, &f64)| (first - second).abs();
+    let same = |(first, second): (&f64, &f64)| {
+        difference((first, second)) <= ROUNDING * first.abs().max(second.abs()).max(1.0)
+    };
+    let mut pairs = first.iter().zip(second);
+    pairs.clone().all(same).then(|| pairs.by_ref().map(difference).fold(0.0, f64::max))
 }
 
 /// All samples of one plan that have been evaluated, in the order of k.
@@ -127,12 +146,11 @@ impl SampleLog {
                 self.ends = Some(ends);
                 Ok(Inserted::New)
             }
-            Some(known) if *known == ends => Ok(Inserted::Same),
-            Some(known) => Err(LogError::Conflict {
-                what: "U(nobody) and U(everybody)".into(),
-                first: [known.empty.clone(), known.full.clone()].concat(),
-                second: [ends.empty, ends.full].concat(),
-            }),
+            Some(known) => known_already(
+                || "U(nobody) and U(everybody)".into(),
+                &[&known.empty[..], &known.full].concat(),
+                [ends.empty, ends.full].concat(),
+            ),
         }
     }
 
@@ -144,24 +162,26 @@ impl SampleLog {
                 place.insert(sample);
                 Ok(Inserted::New)
             }
-            Entry::Occupied(known) if *known.get() == sample => Ok(Inserted::Same),
-            Entry::Occupied(known) => Err(LogError::Conflict {
-                what: format!("sample {}", sample.k),
-                first: known.get().utilities.clone(),
-                second: sample.utilities,
-            }),
+            Entry::Occupied(known) => {
+                known_already(|| format!("sample {}", sample.k), &known.get().utilities, sample.utilities)
+            }
         }
     }
 
-    /// Adds all samples of another log of the same game and plan, such as another shard's.
-    pub fn merge(&mut self, other: Self) -> Result<(), LogError> {
+    /// Adds all samples of another log of the same game and plan, such as another shard's. Every shard evaluates the ends, and
+    /// machines round differently: what is known already stays.
+    pub fn merge(&mut self, other: Self) -> Result<Option<Notice>, LogError> {
         if let Some((field, found, expected)) = other.header.difference(&self.header) {
             return Err(LogError::OtherHeader { field, found, expected });
         }
+        let mut repeats = Repeats::default();
         if let Some(ends) = other.ends {
-            self.set_ends(ends)?;
+            repeats.count(self.set_ends(ends)?);
         }
-        other.samples.into_values().try_for_each(|sample| self.insert(sample).map(|_| ()))
+        for sample in other.samples.into_values() {
+            repeats.count(self.insert(sample)?);
+        }
+        Ok(repeats.rounding())
     }
 
     /// Whether sample `k` has been evaluated.
@@ -216,6 +236,13 @@ impl SampleLog {
     }
 }
 
+fn known_already(what: impl FnOnce() -> String, first: &[f64], second: Vec<f64>) -> Result<Inserted, LogError> {
+    match rounding(first, &second) {
+        Some(difference) => Ok(Inserted::Known(difference)),
+        None => Err(LogError::Conflict { what: what(), first: first.to_vec(), second }),
+    }
+}
+
 fn check_sample(plan: &SamplingPlan, sample: &Sample) -> Result<(), LogError> {
     if let Some(samples) = plan.samples().filter(|&samples| sample.k >= samples) {
         return Err(LogError::NoSuchSample { k: sample.k, samples });
@@ -256,7 +283,7 @@ mod tests {
     fn samples_must_fit_and_agree() {
         let mut log = log(1);
         assert_eq!(log.insert(sample(3, 0.1)).unwrap(), Inserted::New);
-        assert_eq!(log.insert(sample(3, 0.1)).unwrap(), Inserted::Same);
+        assert_eq!(log.insert(sample(3, 0.1)).unwrap(), Inserted::Known(0.0));
         let conflict = log.insert(sample(3, 0.2)).unwrap_err().to_string();
         assert!(conflict.contains("sample 3 was evaluated twice with different utilities ([0.1, 0.5]"), "{conflict}");
         assert!(matches!(log.insert(sample(4, f64::NAN)), Err(LogError::NotFinite { .. })));

@@ -52,6 +52,47 @@ fn shards_are_the_whole() {
     assert_eq!(Scpr::default().fit(&merged).unwrap(), Scpr::default().fit(&whole).unwrap());
 }
 
+/// Rounds utilities as a machine with other registers does.
+struct Rounding<G>(G, f64);
+
+impl<G: Game> Game for Rounding<G> {
+    fn players(&self) -> usize {
+        self.0.players()
+    }
+    fn instances(&self) -> usize {
+        self.0.instances()
+    }
+    fn evaluate(&mut self, queries: &[Query<'_>], utilities: &mut [f64]) -> Result<(), GameError> {
+        self.0.evaluate(queries, utilities)?;
+        utilities.iter_mut().for_each(|utility| *utility += self.1);
+        Ok(())
+    }
+}
+
+/// Regression: every shard evaluates the ends, and shards of an AVX2 and an AVX-512 machine were refused as two games.
+#[test]
+fn shards_of_machines_that_round_differently_are_the_whole() {
+    let shard = |index: u64, error: f64| {
+        let mut log = fresh();
+        let settings = PlaySettings { shard: Shard { index, count: 2 }, ..evaluations(8 + 80) };
+        let proceed = &mut |_: &Progress| ControlFlow::Continue(());
+        let mut game = Rounding(game(), error);
+        play(&mut game, &mut log, &Scpr::default(), &settings, &mut |_| Ok(()), proceed).unwrap();
+        log
+    };
+    let mut merged = shard(0, 0.0);
+    let ends = merged.ends().cloned();
+    let notice = merged.merge(shard(1, 2e-7)).unwrap().unwrap().to_string();
+    assert!(notice.starts_with("1 utilities that other logs hold too differ by up to 2.0e-7"), "{notice}");
+    assert_eq!((merged.len(), merged.ends().cloned()), (40, ends), "the first ends stay");
+    // A sample that both evaluated, as well.
+    assert!(merged.merge(shard(0, 1e-7)).unwrap().is_some());
+    assert_eq!(merged.merge(shard(0, 0.0)).unwrap(), None, "what is equal is not worth a word");
+    // Another game is not rounding.
+    let message = merged.merge(shard(1, 0.1)).unwrap_err().to_string();
+    assert!(message.contains("was evaluated twice with different utilities"), "{message}");
+}
+
 #[test]
 fn batches_and_rounds_change_nothing() {
     let mut first = fresh();

@@ -144,7 +144,8 @@ pub fn merge(arguments: &Merge) -> Result<()> {
     let first = logs.next().context("no file to merge")?;
     let mut whole = read(first)?;
     for path in logs {
-        whole.merge(read(path)?).with_context(|| path.display().to_string())?;
+        let notice = whole.merge(read(path)?).with_context(|| path.display().to_string())?;
+        notice.iter().for_each(|notice| eprintln!("{}: {notice}", path.display()));
     }
     if arguments.out.exists() {
         bail!("{} exists; merge into a new file", arguments.out.display());

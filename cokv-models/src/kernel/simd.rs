@@ -2,6 +2,8 @@
 //!
 //! Bodies are written over blocks of [`LANES`] so that the compiler vectorises them in each version.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use half::{bf16, f16};
 
 /// Independent sums of a dot product: one AVX-512 register, two of AVX2, four of NEON.
@@ -41,16 +43,68 @@ macro_rules! dispatch {
 }
 pub(crate) use dispatch;
 
+/// Registers that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Registers {
+    /// What the target always has: SSE2 on x86-64, NEON on aarch64.
+    Plain = 1,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+    /// AVX-512 with BW, VL and DQ.
+    Avx512,
+}
+
+/// The widest registers that kernels use; 0 until somebody asks.
+static WIDEST: AtomicU8 = AtomicU8::new(0);
+
+impl Registers {
+    /// From the narrowest to the widest.
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Avx2, Self::Avx512];
+
+    /// The widest that the processor has.
+    pub fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            let avx2 = has!("avx2") && has!("fma") && has!("f16c");
+            if avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") {
+                return Self::Avx512;
+            }
+            if avx2 {
+                return Self::Avx2;
+            }
+        }
+        Self::Plain
+    }
+
+    /// The widest that kernels use.
+    pub fn widest() -> Self {
+        match WIDEST.load(Ordering::Relaxed) {
+            1 => Self::Plain,
+            2 => Self::Avx2,
+            3 => Self::Avx512,
+            _ => Self::limit(Self::Avx512),
+        }
+    }
+
+    /// Lets all kernels of the process use no wider registers than these and those of the processor; returns what they use
+    /// now. For tests, which compare what machines compute.
+    pub fn limit(most: Self) -> Self {
+        let widest = Self::detect().min(most);
+        WIDEST.store(widest as u8, Ordering::Relaxed);
+        widest
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx512() -> bool {
-    use std::arch::is_x86_feature_detected as has;
-    has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") && has_avx2()
+    Registers::widest() == Registers::Avx512
 }
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx2() -> bool {
-    use std::arch::is_x86_feature_detected as has;
-    has!("avx2") && has!("fma") && has!("f16c")
+    Registers::widest() >= Registers::Avx2
 }
 
 dispatch! {

@@ -1,4 +1,5 @@
 //! Checkpoints of two layers with random weights, written as users' files are.
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -33,8 +34,20 @@ impl Tiny {
         head_dim: usize,
         change: impl Fn(&str, &mut [f32]),
     ) -> Self {
+        Self::of_size([HIDDEN, INTERMEDIATE], family, settings, tied, head_dim, change)
+    }
+
+    /// With `[hidden_size, intermediate_size]` of one's own: blocks of K-quants hold 256 numbers.
+    pub fn of_size(
+        [hidden, intermediate]: [usize; 2],
+        family: &str,
+        settings: Json,
+        tied: bool,
+        head_dim: usize,
+        change: impl Fn(&str, &mut [f32]),
+    ) -> Self {
         let mut config = json!({
-            "model_type": family, "hidden_act": "silu", "hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE,
+            "model_type": family, "hidden_act": "silu", "hidden_size": hidden, "intermediate_size": intermediate,
             "num_hidden_layers": LAYERS, "num_attention_heads": QUERY_HEADS, "num_key_value_heads": 2,
             "vocab_size": VOCABULARY, "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
             "tie_word_embeddings": tied, "max_window_layers": 2,
@@ -45,32 +58,32 @@ impl Tiny {
             config[key] = value.clone();
         }
         let mut shapes: Vec<(String, Vec<usize>)> = vec![
-            ("model.embed_tokens.weight".into(), vec![VOCABULARY, HIDDEN]),
-            ("model.norm.weight".into(), vec![HIDDEN]),
+            ("model.embed_tokens.weight".into(), vec![VOCABULARY, hidden]),
+            ("model.norm.weight".into(), vec![hidden]),
         ];
         if !tied {
-            shapes.push(("lm_head.weight".into(), vec![VOCABULARY, HIDDEN]));
+            shapes.push(("lm_head.weight".into(), vec![VOCABULARY, hidden]));
         }
         for layer in 0..LAYERS {
             let mut add =
                 |name: &str, shape: &[usize]| shapes.push((format!("model.layers.{layer}.{name}"), shape.to_vec()));
             let (queries, keys) = (QUERY_HEADS * head_dim, kv_heads * head_dim);
-            add("input_layernorm.weight", &[HIDDEN]);
-            add("post_attention_layernorm.weight", &[HIDDEN]);
+            add("input_layernorm.weight", &[hidden]);
+            add("post_attention_layernorm.weight", &[hidden]);
             for (name, rows) in [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)] {
-                add(&format!("self_attn.{name}.weight"), &[rows, HIDDEN]);
+                add(&format!("self_attn.{name}.weight"), &[rows, hidden]);
                 if family == "qwen2" {
                     add(&format!("self_attn.{name}.bias"), &[rows]);
                 }
             }
-            add("self_attn.o_proj.weight", &[HIDDEN, queries]);
+            add("self_attn.o_proj.weight", &[hidden, queries]);
             if family == "qwen3" {
                 add("self_attn.q_norm.weight", &[head_dim]);
                 add("self_attn.k_norm.weight", &[head_dim]);
             }
-            add("mlp.gate_proj.weight", &[INTERMEDIATE, HIDDEN]);
-            add("mlp.up_proj.weight", &[INTERMEDIATE, HIDDEN]);
-            add("mlp.down_proj.weight", &[HIDDEN, INTERMEDIATE]);
+            add("mlp.gate_proj.weight", &[intermediate, hidden]);
+            add("mlp.up_proj.weight", &[intermediate, hidden]);
+            add("mlp.down_proj.weight", &[hidden, intermediate]);
         }
         let tensors: HashMap<String, Tensor> = shapes
             .into_iter()
@@ -107,6 +120,11 @@ impl Tiny {
 
     /// The same weights under llama.cpp's names.
     pub fn write_gguf(&self, architecture: &str) -> PathBuf {
+        self.write_gguf_of(architecture, GgmlDType::F32)
+    }
+
+    /// The same with matrices quantised. The tokenizer is the one beside the file.
+    pub fn write_gguf_of(&self, architecture: &str, kind: GgmlDType) -> PathBuf {
         let path = self.folder().join("tiny.gguf");
         let number = |key: &str| Value::U32(self.config[key].as_u64().unwrap() as u32);
         let float = |key: &str| Value::F32(self.config[key].as_f64().unwrap() as f32);
@@ -120,12 +138,16 @@ impl Tiny {
             (format!("{architecture}.attention.head_count_kv"), number("num_key_value_heads")),
             (format!("{architecture}.attention.layer_norm_rms_epsilon"), float("rms_norm_eps")),
             (format!("{architecture}.rope.freq_base"), float("rope_theta")),
+            ("tokenizer.ggml.model".to_owned(), Value::String("llama".into())),
         ];
         let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
         let tensors: Vec<(String, QTensor)> = self
             .tensors
             .iter()
-            .map(|(name, tensor)| (llama_cpp_name(name), QTensor::quantize(tensor, GgmlDType::F32).unwrap()))
+            .map(|(name, tensor)| {
+                let kind = if tensor.rank() == 2 { kind } else { GgmlDType::F32 };
+                (llama_cpp_name(name), QTensor::quantize(tensor, kind).unwrap())
+            })
             .collect();
         let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         gguf_file::write(&mut File::create(&path).unwrap(), &metadata, &tensors).unwrap();

@@ -9,42 +9,17 @@
 //! Coalitions follow from the plan and k; they are written so that the log can be audited without this crate, and are
 //! checked when it is read. Of a pair only S is written: the utilities of its complement come behind those of S.
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ends, Inserted, LogError, LogHeader, Sample, SampleLog, check_ends, check_sample};
+use super::{Ends, Inserted, LogError, LogHeader, Notice, Repeats, Sample, SampleLog, check_ends, check_sample};
 use crate::SamplingPlan;
 
 const FORMAT: &str = "cokv-samples";
 const VERSION: u32 = 1;
-
-/// Something about a log that its reader should know, and that is no error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// The writer was stopped in the middle of the last line; what it had written of it does not count.
-    TornLine {
-        /// Line, counted from 1.
-        line: usize,
-    },
-    /// Samples that are there more than once, with equal utilities.
-    Duplicates {
-        /// Lines too many.
-        count: usize,
-    },
-}
-
-impl fmt::Display for Notice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TornLine { line } => write!(f, "line {line} was never finished and does not count"),
-            Self::Duplicates { count } => write!(f, "{count} lines repeat earlier ones with equal utilities"),
-        }
-    }
-}
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -189,16 +164,11 @@ fn read(path: &Path, file: &File) -> Result<Reading, LogError> {
         line: 1,
         source: Box::new(error.into()),
     })?;
-    let mut duplicates = 0;
+    let mut repeats = Repeats::default();
     while lines.advance()? {
-        if lines.insert(&mut log)? == Inserted::Same {
-            duplicates += 1;
-        }
+        repeats.count(lines.insert(&mut log)?);
     }
-    let mut notices = Vec::new();
-    if duplicates > 0 {
-        notices.push(Notice::Duplicates { count: duplicates });
-    }
+    let mut notices: Vec<Notice> = repeats.duplicates().into_iter().collect();
     if !lines.text.is_empty() {
         notices.push(Notice::TornLine { line: lines.line });
     }

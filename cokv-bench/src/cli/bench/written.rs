@@ -74,7 +74,7 @@ pub fn summary(rows: &[Row], missing: usize) -> Json {
         .iter()
         .map(|cell| {
             let measures: serde_json::Map<_, _> = Measure::ALL
-                .map(|measure| (measure.name().to_owned(), json!(cell.estimate(measure))))
+                .map(|measure| (measure.key().to_owned(), json!(cell.estimate(measure))))
                 .into_iter()
                 .collect();
             json!({
@@ -93,6 +93,15 @@ pub fn summary(rows: &[Row], missing: usize) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::tests::row;
+
+    /// Regression: `--json` had the headings of tables ("log-lik.") where the CSV has keys.
+    #[test]
+    fn programs_read_keys_and_not_headings() {
+        let done = summary(&[row("x")], 0);
+        let names: Vec<&String> = done["cells"][0]["measures"].as_object().unwrap().keys().collect();
+        assert_eq!(names, ["agreement", "divergence", "log-likelihood", "score"]);
+    }
 
     #[test]
     fn all_models_are_written_down_whichever_runs() {
