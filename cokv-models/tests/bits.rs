@@ -24,12 +24,11 @@ use sha2::{Digest, Sha256};
 use tiny::Tiny;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bits.txt");
-/// Longer than a chunk of prefill and than a piece of a head's keys.
-const PROMPT: usize = 1100;
-
-/// A checkpoint and how its weights are held.
+/// A checkpoint, how its weights are held, and how much of it is looked at.
 struct Checkpoint {
     name: String,
+    prompt_len: usize,
+    formats: &'static [CacheType],
     /// Holds the files' folder.
     _tiny: Tiny,
     files: ModelFiles,
@@ -41,7 +40,15 @@ fn checkpoints() -> Vec<Checkpoint> {
     for (family, tied) in [("llama", false), ("qwen2", true), ("qwen3", false)] {
         let tiny = Tiny::new(family, json!({ "max_position_embeddings": 2048 }), tied, 8);
         let files = ModelFiles::Folder(tiny.folder().to_path_buf());
-        all.push(Checkpoint { name: format!("{family} dense"), _tiny: tiny, files, weights: WeightType::Stored });
+        all.push(Checkpoint {
+            name: format!("{family} dense"),
+            // Longer than a chunk of prefill and than a piece of a head's keys.
+            prompt_len: 1100,
+            formats: &[CacheType::F32, CacheType::F16, CacheType::Bf16],
+            _tiny: tiny,
+            files,
+            weights: WeightType::Stored,
+        });
     }
     let quantised = [
         GgmlDType::Q4_0,
@@ -63,7 +70,14 @@ fn checkpoints() -> Vec<Checkpoint> {
         });
         let files = ModelFiles::Gguf(tiny.write_gguf_of("llama", kind));
         let held = if weights == WeightType::F32 { " in f32" } else { "" };
-        all.push(Checkpoint { name: format!("llama {kind:?}{held}"), _tiny: tiny, files, weights });
+        all.push(Checkpoint {
+            name: format!("llama {kind:?}{held}"),
+            prompt_len: 300,
+            formats: &[CacheType::F16],
+            _tiny: tiny,
+            files,
+            weights,
+        });
     }
     all
 }
@@ -89,9 +103,16 @@ impl Hash {
 }
 
 /// Hashes of everything that a user's results are made of: `logits … cache … utilities …`.
-fn bits(model: &LanguageModel) -> String {
-    let prompt = tokens(PROMPT, 3);
-    let observed = ObservationRequest { window: 8, column_sums: true, query_statistics: true, ..Default::default() };
+fn bits(model: &LanguageModel, prompt_len: usize) -> String {
+    let prompt = tokens(prompt_len, 3);
+    let observed = ObservationRequest {
+        window: 8,
+        column_sums: true,
+        query_statistics: true,
+        keys: true,
+        values: true,
+        value_output_norms: true,
+    };
     let prefill = model.prefill(&prompt, observed, |_| {}).unwrap();
     let layout = model.config().layout;
 
@@ -109,6 +130,7 @@ fn bits(model: &LanguageModel) -> String {
             cache.add(view.window_attention);
             cache.add(view.column_sums.unwrap());
             cache.add(&view.query_statistics.unwrap().covariance);
+            cache.add(view.value_output_norms.unwrap());
         });
     }
 
@@ -151,12 +173,12 @@ fn computed() -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     for registers in Registers::ALL.into_iter().filter(|&registers| registers <= Registers::detect()) {
         Registers::limit(registers);
-        for Checkpoint { name, files, weights, .. } in &checkpoints {
-            for cache_type in [CacheType::F32, CacheType::F16, CacheType::Bf16] {
+        for Checkpoint { name, prompt_len, formats, files, weights, .. } in &checkpoints {
+            for &cache_type in *formats {
                 let options = LoadOptions { weight_type: *weights, cache_type, ..LoadOptions::default() };
                 let model = LanguageModel::load(files, &options, |_, _| {}).unwrap();
                 let key = format!("{} {registers:?}, {name}, {cache_type:?}", std::env::consts::ARCH);
-                all.insert(key, bits(&model));
+                all.insert(key, bits(&model, *prompt_len));
             }
         }
     }
