@@ -79,14 +79,14 @@ pub enum ModelError {
     /// The chat template failed.
     #[error("chat template: {0}")]
     ChatTemplate(String),
-    /// The tensor library failed.
+    /// What computes failed.
     #[error("{0}")]
-    Tensor(candle_core::Error),
+    Backend(String),
 }
 
 impl From<candle_core::Error> for ModelError {
     fn from(error: candle_core::Error) -> Self {
-        ModelError::Tensor(without_backtrace(error))
+        ModelError::Backend(without_backtrace(error).to_string())
     }
 }
 
