@@ -72,7 +72,7 @@ pub enum Answer {
 }
 
 /// The likeliest next tokens.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Top {
     /// With their logits, best first; the lowest id first among equals.
     pub tokens: Vec<(u32, f32)>,

@@ -79,6 +79,17 @@ pub enum ModelError {
     /// The chat template failed.
     #[error("chat template: {0}")]
     ChatTemplate(String),
+    /// A sequence that will never fit.
+    #[error(
+        "this sequence needs {} MiB of cache and there are {} MiB for all of them together: shorten the prompt or the \
+         answer, or lower the budget", needed >> 20, limit >> 20
+    )]
+    OutOfMemory {
+        /// Bytes that it needs.
+        needed: u64,
+        /// Bytes that there are.
+        limit: u64,
+    },
     /// What computes failed.
     #[error("{0}")]
     Backend(String),

@@ -1,9 +1,11 @@
 //! Decoding and teacher forcing: many caches at once, each row with its own.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use crate::LanguageModel;
 use crate::ask::{Against, Along, Ask, Distributions, Top};
+use crate::batch::{Batch, BatchSettings, Event, Ledger, Request, SequenceId, Start};
 use crate::cache::RaggedCache;
 use crate::engine::Row;
 use crate::error::ModelError;
@@ -77,7 +79,8 @@ impl LanguageModel {
     /// [`StopRule::ask`] for all rows, which share a prefill, or one for each. `heard` is told every token, with its row, as it
     /// comes, and may end it all.
     ///
-    /// The caches have then seen all tokens of their answers but the last.
+    /// The caches have then seen all tokens of their answers but the last; those of answers that did not come to their end hold
+    /// nothing.
     pub fn greedy(
         &self,
         caches: &mut [RaggedCache],
@@ -85,38 +88,33 @@ impl LanguageModel {
         stop: &StopRule,
         mut heard: impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
+        let settings = BatchSettings { format: self.format(), ..BatchSettings::default() };
+        // Whoever calls has counted the caches already.
+        let mut batch = Batch::new(Arc::clone(self.engine()), settings, Ledger::new(None));
         let mut answers: Vec<Vec<u32>> = vec![Vec::new(); caches.len()];
-        let mut given_up = false;
-        let mut take = |answer: &mut Vec<u32>, row: usize, top: &Top| {
-            let token = stop.choose(top, answer.len());
-            if answer.len() >= stop.max_new_tokens || stop.tokens.contains(&token) {
-                return false;
-            }
-            answer.push(token);
-            given_up |= heard(row, token).is_break();
-            answer.len() < stop.max_new_tokens && !given_up
-        };
-        let mut active: Vec<usize> = Vec::new();
-        for ((row, answer), top) in answers.iter_mut().enumerate().zip(first.iter().cycle()) {
-            if take(answer, row, top) {
-                active.push(row);
+        for (cache, first) in caches.iter_mut().zip(first.iter().cycle()) {
+            let start = Start::Cache { cache: cache.take(), first: first.clone() };
+            batch.submit(Request { start, stop: stop.clone() })?;
+        }
+        let (mut given_up, mut failed) = (false, None);
+        while !given_up && failed.is_none() {
+            let goes_on = batch.step(&mut |SequenceId(row), event| {
+                let row = row as usize;
+                match event {
+                    Event::Token(token) => {
+                        answers[row].push(token);
+                        given_up |= heard(row, token).is_break();
+                    }
+                    Event::Ended { cache, .. } => caches[row] = cache,
+                    Event::Failed(error) => failed = Some(error),
+                    Event::Prefilled { .. } | Event::Compressed { .. } => {}
+                }
+            })?;
+            if !goes_on {
+                break;
             }
         }
-        while !active.is_empty() {
-            let tokens: Vec<u32> = active.iter().filter_map(|&row| answers[row].last().copied()).collect();
-            let of_active = caches.iter_mut().enumerate().filter(|(row, _)| active.contains(row));
-            let mut rows: Vec<Row<'_>> = of_active
-                .zip(&tokens)
-                .map(|((row, cache), token)| Row::new(std::slice::from_ref(token), cache, stop.ask(answers[row].len())))
-                .collect();
-            let mut tops = Vec::with_capacity(active.len());
-            for answer in self.engine().step(&mut rows)? {
-                tops.push(answer.top(|| "while decoding".into())?);
-            }
-            let mut tops = tops.iter();
-            active.retain(|&row| tops.next().is_some_and(|top| take(&mut answers[row], row, top)));
-        }
-        Ok(answers)
+        failed.map_or(Ok(answers), Err)
     }
 
     /// Feeds the same tokens to every cache and says how they fit each row's distributions. The caches are as before

@@ -3,6 +3,7 @@
 
 pub mod ask;
 pub mod backend;
+pub mod batch;
 pub mod cache;
 pub mod chat;
 pub mod config;

@@ -9,6 +9,7 @@ mod request;
 mod sequence;
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 
 use cokv_core::Format;
@@ -96,7 +97,7 @@ impl Batch {
         Ok(id)
     }
 
-    /// Lets a sequence go, wherever it is. Its bytes are free when this returns; its last event comes with the next step.
+    /// Lets a sequence go, wherever it is: its bytes are free when this returns, and there are no more events of it.
     pub fn cancel(&mut self, id: SequenceId) {
         if let Some(place) = self.waiting.iter().position(|waiting| waiting.id == id) {
             self.waiting.remove(place);
@@ -113,7 +114,7 @@ impl Batch {
     /// # Errors
     /// Where the backend fails: what was in the pass is lost, and its bytes are free.
     pub fn step(&mut self, heard: &mut dyn FnMut(SequenceId, Event)) -> Result<bool, ModelError> {
-        self.admit(heard)?;
+        self.admit(heard);
         if self.running.is_empty() {
             return Ok(!self.waiting.is_empty());
         }
@@ -121,40 +122,39 @@ impl Batch {
         let chunk = if decoding { self.settings.chunk_beside_rows } else { self.settings.chunk };
         let mut rows: Vec<Row<'_>> = Vec::with_capacity(self.running.len());
         let mut places = Vec::with_capacity(self.running.len());
-        let mut prefilling = false;
+        let mut reading = false;
         for (place, sequence) in self.running.iter_mut().enumerate() {
             // One prompt at a time: only one whole cache exists beside those of the answers.
-            if !sequence.is_decoding() && std::mem::replace(&mut prefilling, true) {
+            if !sequence.is_decoding() && mem::replace(&mut reading, true) {
                 continue;
             }
-            places.push(place);
-            rows.push(sequence.row(chunk));
+            if let Some(row) = sequence.row(chunk) {
+                places.push(place);
+                rows.push(row);
+            }
         }
-        let answers = match self.engine.step(&mut rows) {
+        let answers = self.engine.step(&mut rows);
+        drop(rows);
+        let answers = match answers {
             Ok(answers) => answers,
             Err(error) => {
-                drop(rows);
-                places.iter().rev().for_each(|&place| {
-                    let promise = self.running.remove(place).abandon();
-                    self.ledger.release(promise);
-                });
+                places.into_iter().rev().for_each(|place| self.ledger.release(self.running.remove(place).abandon()));
                 return Err(error);
             }
         };
-        drop(rows);
         let mut over = Vec::new();
         for (place, answer) in places.into_iter().zip(answers) {
             let sequence = &mut self.running[place];
             let id = sequence.id();
             let taken = sequence.take(answer, &mut |event| heard(id, event));
-            sequence.account(&mut self.ledger);
             match taken {
-                Taken::GoesOn => {}
+                Taken::GoesOn => sequence.account(&mut self.ledger),
                 Taken::Over(why) => over.push((place, why)),
             }
         }
-        for (place, why) in over.into_iter().rev() {
-            let (id, event, promise) = self.running.remove(place).end(why);
+        // Ends are told in the order of the rows, and rows keep their places until all are known.
+        let ended: Vec<_> = over.into_iter().rev().map(|(place, why)| self.running.remove(place).end(why)).collect();
+        for (id, event, promise) in ended.into_iter().rev() {
             self.ledger.release(promise);
             heard(id, event);
         }
@@ -162,23 +162,28 @@ impl Batch {
     }
 
     /// Lets in whoever's whole need can be promised.
-    fn admit(&mut self, heard: &mut dyn FnMut(SequenceId, Event)) -> Result<(), ModelError> {
+    fn admit(&mut self, heard: &mut dyn FnMut(SequenceId, Event)) {
         let mut place = 0;
         while place < self.waiting.len() && self.running.len() < self.settings.rows {
-            // Whoever was overtaken often enough is waited for.
-            let blocked = self.waiting.iter().take(place).any(|waiting| waiting.overtaken >= self.settings.overtakes);
-            let promise = if blocked { return Ok(()) } else { self.ledger.promise(self.waiting[place].bytes) };
-            let Some(promise) = promise else {
+            let Some(promise) = self.ledger.promise(self.waiting[place].bytes) else {
+                // Whoever was overtaken often enough is waited for.
+                if self.waiting[place].overtaken >= self.settings.overtakes {
+                    return;
+                }
                 place += 1;
                 continue;
             };
-            let Some(Waiting { id, request, .. }) = self.waiting.remove(place) else { return Ok(()) };
+            let Some(Waiting { id, mut request, .. }) = self.waiting.remove(place) else { return };
             self.waiting.iter_mut().take(place).for_each(|waiting| waiting.overtaken += 1);
-            match Sequence::start(&self.engine, id, request, self.settings.format) {
-                Ok((mut sequence, taken)) => {
-                    sequence.promise(promise);
+            let first = request.take_first();
+            match Sequence::new(&self.engine, id, request, self.settings.format, promise) {
+                Err((error, promise)) => {
+                    self.ledger.release(promise);
+                    heard(id, Event::Failed(error));
+                }
+                Ok(mut sequence) => {
                     sequence.account(&mut self.ledger);
-                    match taken {
+                    match first.map_or(Taken::GoesOn, |first| sequence.choose(&first, &mut |event| heard(id, event))) {
                         Taken::GoesOn => self.running.push(sequence),
                         Taken::Over(why) => {
                             let (id, event, promise) = sequence.end(why);
@@ -187,12 +192,10 @@ impl Batch {
                         }
                     }
                 }
-                Err(error) => {
-                    self.ledger.release(promise);
-                    heard(id, Event::Failed(error));
-                }
             }
         }
-        Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,6 +89,14 @@ pub enum Why {
 }
 
 impl Request {
+    /// What the first token is chosen from, where that is known before anything is run.
+    pub(super) fn take_first(&mut self) -> Option<Top> {
+        match &mut self.start {
+            Start::Cache { first, .. } => Some(std::mem::take(first)),
+            _ => None,
+        }
+    }
+
     /// Refuses what can never be run.
     pub(super) fn check(&self, config: &ModelConfig) -> Result<(), ModelError> {
         let before = match &self.start {

@@ -132,6 +132,12 @@ impl RaggedCache {
         Ok(Self { slices: self.slices.clone(), own, kept: Arc::clone(&self.kept), ..*self })
     }
 
+    /// The cache itself, leaving one in its place that has seen nothing.
+    pub fn take(&mut self) -> Self {
+        let nothing = Self::new(self.layout, self.format, self.own.empty());
+        std::mem::replace(self, nothing)
+    }
+
     /// Heads of the model.
     pub fn layout(&self) -> HeadLayout {
         self.layout
