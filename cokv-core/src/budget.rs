@@ -7,7 +7,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-use crate::HeadLayout;
+use crate::{Format, HeadLayout};
 
 /// Cache allowed for the prompt, over all KV heads together. The protected window counts as part of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,12 +38,12 @@ pub enum BudgetError {
 
 impl Budget {
     /// Tokens that all heads may keep together: `tokens of a head × heads`, or the bytes divided by what a token takes.
-    pub fn total_tokens(&self, layout: HeadLayout, prompt_len: usize, bytes_per_element: usize) -> usize {
+    pub fn total_tokens(&self, layout: HeadLayout, prompt_len: usize, format: Format) -> usize {
         match *self {
             Budget::Tokens(tokens) => tokens.saturating_mul(layout.heads()),
             // 0.29 * 100 is a hair below 29 in binary.
             Budget::Share(share) => (share * prompt_len as f64 + 1e-9) as usize * layout.heads(),
-            Budget::Bytes(bytes) => (bytes / layout.bytes_per_token(bytes_per_element) as u64) as usize,
+            Budget::Bytes(bytes) => (bytes / format.token_bytes(layout.head_dim) as u64) as usize,
         }
     }
 
@@ -202,10 +202,10 @@ mod tests {
     #[test]
     fn totals_count_all_heads() {
         let layout = HeadLayout::new(30, 9, 3, 64).unwrap();
-        assert_eq!(Budget::Tokens(128).total_tokens(layout, 1000, 2), 128 * 90);
-        assert_eq!(Budget::Share(0.2).total_tokens(layout, 618, 2), 123 * 90);
-        assert_eq!("29%".parse::<Budget>().unwrap().total_tokens(layout, 100, 2), 29 * 90);
-        assert_eq!(Budget::Bytes(2560).total_tokens(layout, 618, 2), 10);
-        assert_eq!(Budget::Tokens(usize::MAX).total_tokens(layout, 618, 2), usize::MAX);
+        assert_eq!(Budget::Tokens(128).total_tokens(layout, 1000, Format::F16), 128 * 90);
+        assert_eq!(Budget::Share(0.2).total_tokens(layout, 618, Format::F16), 123 * 90);
+        assert_eq!("29%".parse::<Budget>().unwrap().total_tokens(layout, 100, Format::F16), 29 * 90);
+        assert_eq!(Budget::Bytes(2560).total_tokens(layout, 618, Format::F16), 10);
+        assert_eq!(Budget::Tokens(usize::MAX).total_tokens(layout, 618, Format::F16), usize::MAX);
     }
 }

@@ -58,11 +58,6 @@ impl HeadLayout {
     pub fn flat(&self, layer: usize, kv_head: usize) -> usize {
         layer * self.kv_heads + kv_head
     }
-
-    /// Cache bytes of one token in one KV head: a key and a value.
-    pub fn bytes_per_token(&self, bytes_per_element: usize) -> usize {
-        2 * self.head_dim * bytes_per_element
-    }
 }
 
 #[cfg(test)]
@@ -75,7 +70,6 @@ mod tests {
         assert_eq!(layout.group(), 3);
         assert_eq!(layout.heads(), 90);
         assert_eq!(layout.flat(2, 1), 7);
-        assert_eq!(layout.bytes_per_token(2), 256);
     }
 
     #[test]

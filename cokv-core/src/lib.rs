@@ -14,6 +14,7 @@
 mod budget;
 mod coalition;
 pub mod config;
+mod format;
 mod game;
 mod layout;
 mod method;
@@ -29,6 +30,7 @@ mod view;
 pub use budget::{Budget, BudgetError, BudgetPlan};
 pub use coalition::{Coalition, CoalitionError};
 pub use config::{ConfigError, ConfigTable};
+pub use format::Format;
 pub use game::{Game, GameError, ImportanceEstimator, Query};
 pub use layout::{HeadLayout, LayoutError};
 pub use method::Method;

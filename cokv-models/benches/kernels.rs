@@ -5,7 +5,7 @@
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor};
 use cokv_core::HeadLayout;
-use cokv_models::cache::{CacheType, RaggedCache};
+use cokv_models::backend::host::HostStore;
 use cokv_models::kernel::attention::{Row, attend};
 use cokv_models::kernel::{matmul, quantised};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -56,11 +56,10 @@ fn products(criterion: &mut Criterion) {
 }
 
 /// A cache of one layer that has seen `tokens` tokens.
-fn seen(layout: HeadLayout, cache_type: CacheType, tokens: usize) -> RaggedCache {
+fn seen(layout: HeadLayout, format: cokv_core::Format, tokens: usize) -> HostStore {
     let width = layout.kv_heads * layout.head_dim;
-    let mut cache = RaggedCache::with_capacity(layout, cache_type, tokens);
-    cache.append(0, &numbers(tokens * width), &numbers(tokens * width));
-    cache.advance(tokens);
+    let mut cache = HostStore::with_capacity(layout, format, tokens);
+    cache.push(0, &numbers(tokens * width), &numbers(tokens * width));
     cache
 }
 
@@ -69,12 +68,14 @@ fn decode_attention(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode attention");
     for (name, query_heads, kv_heads, head_dim) in [("9 heads of 64", 9, 3, 64), ("32 heads of 128", 32, 8, 128)] {
         let layout = HeadLayout::new(1, query_heads, kv_heads, head_dim).expect("a layout");
-        for (cache_type, tokens) in [(CacheType::F16, 4096), (CacheType::F16, 128), (CacheType::F32, 4096)] {
-            let cache = seen(layout, cache_type, tokens);
+        for (format, tokens) in
+            [(cokv_core::Format::F16, 4096), (cokv_core::Format::F16, 128), (cokv_core::Format::F32, 4096)]
+        {
+            let cache = seen(layout, format, tokens);
             let queries = numbers(query_heads * head_dim);
-            group.throughput(Throughput::Bytes(cache.bytes() as u64));
-            group.bench_function(format!("{name}, {tokens} tokens in {cache_type:?}"), |bench| {
-                bench.iter(|| attend(layout, 0, &[Row { queries: &queries, cache: &cache }]));
+            group.throughput(Throughput::Bytes(cache.allocated_bytes() as u64));
+            group.bench_function(format!("{name}, {tokens} tokens in {format:?}"), |bench| {
+                bench.iter(|| attend(layout, 0, &[Row { queries: &queries, cache: cache.view() }]));
             });
         }
     }
@@ -86,12 +87,12 @@ fn prefill_attention(criterion: &mut Criterion) {
     let layout = HeadLayout::new(1, 9, 3, 64).expect("a layout");
     let mut group = criterion.benchmark_group("prefill attention");
     for (before, tokens) in [(0, 512), (3584, 512)] {
-        let cache = seen(layout, CacheType::F16, before + tokens);
+        let cache = seen(layout, cokv_core::Format::F16, before + tokens);
         let queries = numbers(tokens * 9 * 64);
         let attended = tokens * before + tokens * (tokens + 1) / 2;
         group.throughput(Throughput::Elements((4 * 9 * 64 * attended) as u64));
         group.bench_function(format!("{tokens} tokens after {before}"), |bench| {
-            bench.iter(|| attend(layout, 0, &[Row { queries: &queries, cache: &cache }]));
+            bench.iter(|| attend(layout, 0, &[Row { queries: &queries, cache: cache.view() }]));
         });
     }
     group.finish();

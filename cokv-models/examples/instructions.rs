@@ -4,7 +4,7 @@
 //! 5: a chunk of a prompt, and steps of decoding over a ragged cache. Counts leave out what comes before [`measured`].
 
 use cokv_core::HeadLayout;
-use cokv_models::cache::{CacheType, RaggedCache};
+use cokv_models::backend::host::HostStore;
 use cokv_models::kernel::attention::{Row, attend};
 use cokv_models::kernel::elementwise;
 use cokv_models::kernel::quantised::{Activations, BLOCK, Format, Weight};
@@ -43,12 +43,11 @@ impl Layer {
     }
 
     /// Runs new tokens, `[tokens, HIDDEN]`, without turning queries and keys by their positions.
-    fn forward(&self, hidden: &[f32], cache: &mut RaggedCache) -> Vec<f32> {
+    fn forward(&self, hidden: &[f32], cache: &mut HostStore) -> Vec<f32> {
         let normed = Activations::quantise(&elementwise::rms_norm(hidden, &self.norm, 1e-5), HIDDEN);
         let queries = self.queries.product(&normed);
-        cache.append(0, &self.keys.product(&normed), &self.values.product(&normed));
-        cache.advance(hidden.len() / HIDDEN);
-        let attention = attend(self.layout, 0, &[Row { queries: &queries, cache }]);
+        cache.push(0, &self.keys.product(&normed), &self.values.product(&normed));
+        let attention = attend(self.layout, 0, &[Row { queries: &queries, cache: cache.view() }]);
         let hidden = elementwise::add(hidden, &self.output.product(&Activations::quantise(&attention.output, HIDDEN)));
         let normed = Activations::quantise(&elementwise::rms_norm(&hidden, &self.norm, 1e-5), HIDDEN);
         let gated = elementwise::silu_times(&self.gate.product(&normed), &self.up.product(&normed));
@@ -84,7 +83,7 @@ fn measured(work: impl FnOnce() -> Vec<f32>) -> Vec<f32> {
 fn main() {
     let layout = HeadLayout::new(1, 9, 3, 64).expect("the layout of SmolLM2");
     let layer = Layer::new(layout);
-    let mut cache = RaggedCache::with_capacity(layout, CacheType::F16, 1024);
+    let mut cache = HostStore::with_capacity(layout, cokv_core::Format::F16, 1024);
     let result = match std::env::args().nth(1).as_deref() {
         Some("prefill") => measured(|| layer.forward(&numbers(128 * HIDDEN, 8, 1.0), &mut cache)),
         Some("decode") => {

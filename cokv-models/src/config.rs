@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cokv_core::HeadLayout;
+use cokv_core::{HeadLayout, RotaryPairs};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
@@ -20,15 +20,6 @@ pub enum Architecture {
     Qwen2,
     /// Qwen3: queries and keys are normalised.
     Qwen3,
-}
-
-/// How far apart the two halves of a rotated pair lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RopePairs {
-    /// `(i, i + head_dim / 2)`: Hugging Face checkpoints, and Qwen in GGUF.
-    Halves,
-    /// `(2i, 2i + 1)`: Llama in GGUF, whose query and key rows are permuted to fit.
-    Neighbours,
 }
 
 /// How rotary frequencies are stretched for long contexts.
@@ -81,7 +72,7 @@ pub struct ModelConfig {
     /// Stretch of the rotary frequencies.
     pub rope_scaling: RopeScaling,
     /// Order of rotated pairs.
-    pub rope_pairs: RopePairs,
+    pub rope_pairs: RotaryPairs,
     /// Whether queries, keys and values have biases, so that a checkpoint without them is incomplete.
     pub attention_bias: bool,
     /// Whether the output layer is the embedding table; where the configuration does not say, the checkpoint decides.
@@ -161,7 +152,7 @@ impl ModelConfig {
             norm_epsilon: raw.rms_norm_eps,
             rope_theta: rope.rope_theta.or(raw.rope_theta).unwrap_or(10_000.0),
             rope_scaling: rope.scaling(&path)?,
-            rope_pairs: RopePairs::Halves,
+            rope_pairs: RotaryPairs::Halves,
             attention_bias: raw.attention_bias.unwrap_or(architecture == Architecture::Qwen2),
             tied_embeddings: raw.tie_word_embeddings,
             stop_tokens,
@@ -174,9 +165,9 @@ impl ModelConfig {
         let name = gguf.string("general.architecture")?;
         let (architecture, rope_pairs) = match name.as_str() {
             // Mistral files call themselves llama too.
-            "llama" => (Architecture::Llama, RopePairs::Neighbours),
-            "qwen2" => (Architecture::Qwen2, RopePairs::Halves),
-            "qwen3" => (Architecture::Qwen3, RopePairs::Halves),
+            "llama" => (Architecture::Llama, RotaryPairs::Neighbours),
+            "qwen2" => (Architecture::Qwen2, RotaryPairs::Halves),
+            "qwen3" => (Architecture::Qwen3, RotaryPairs::Halves),
             other => return Err(unknown_architecture(path, other)),
         };
         let key = |key: &str| format!("{name}.{key}");
@@ -193,7 +184,7 @@ impl ModelConfig {
             return Err(ModelError::unsupported(path, message));
         }
         let rope_scaling = if gguf.contains("rope_freqs.weight") {
-            RopeScaling::Divisors(gguf.dense("rope_freqs.weight")?.to_vec1()?)
+            RopeScaling::Divisors(gguf.dense("rope_freqs.weight")?)
         } else {
             match gguf.optional_string(&key("rope.scaling.type"))?.as_deref() {
                 None | Some("none") => RopeScaling::None,

@@ -79,14 +79,25 @@ pub enum ModelError {
     /// The chat template failed.
     #[error("chat template: {0}")]
     ChatTemplate(String),
-    /// The tensor library failed.
+    /// A sequence that will never fit.
+    #[error(
+        "this sequence needs {} MiB of cache and there are {} MiB for all of them together: shorten the prompt or the \
+         answer, or lower the budget", needed >> 20, limit >> 20
+    )]
+    OutOfMemory {
+        /// Bytes that it needs.
+        needed: u64,
+        /// Bytes that there are.
+        limit: u64,
+    },
+    /// What computes failed.
     #[error("{0}")]
-    Tensor(candle_core::Error),
+    Backend(String),
 }
 
 impl From<candle_core::Error> for ModelError {
     fn from(error: candle_core::Error) -> Self {
-        ModelError::Tensor(without_backtrace(error))
+        ModelError::Backend(without_backtrace(error).to_string())
     }
 }
 

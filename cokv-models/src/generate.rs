@@ -1,18 +1,17 @@
-//! Decoding: many caches at once, each row with its own.
+//! Decoding and teacher forcing: many caches at once, each row with its own.
 
 use std::ops::ControlFlow;
-
-use candle_core::Tensor;
+use std::sync::Arc;
 
 use crate::LanguageModel;
+use crate::ask::{Against, Along, Ask, Distributions, Top};
+use crate::batch::{Batch, BatchSettings, Event, Ledger, Request, SequenceId, Start};
 use crate::cache::RaggedCache;
-use crate::decoder::Row;
+use crate::engine::Row;
 use crate::error::ModelError;
 
 /// Tokens of one forward pass of teacher forcing, over all rows.
 const TOKENS_PER_PASS: usize = 1024;
-/// Logits that are held at once: logits of all rows together would outgrow the caches.
-const LOGITS_AT_ONCE: usize = 1 << 23;
 
 /// When an answer ends.
 #[derive(Clone, Debug)]
@@ -26,119 +25,146 @@ pub struct StopRule {
 }
 
 impl StopRule {
+    fn bars(&self, generated: usize) -> bool {
+        generated < self.min_new_tokens
+    }
+
+    /// Of how many of the likeliest tokens one may come next, whichever of them are barred.
+    fn candidates(&self, generated: usize) -> usize {
+        1 + if self.bars(generated) { self.tokens.len() } else { 0 }
+    }
+
+    /// What has to be known to choose the next token.
+    pub(crate) fn ask(&self, generated: usize) -> Ask<'static> {
+        Ask::Top { count: self.candidates(generated), log_sum_exp: false }
+    }
+
+    /// What has to be known to choose the first token, of logits `[vocabulary]`.
+    pub(crate) fn top_of(&self, logits: &[f32]) -> Top {
+        Top::of(logits, self.candidates(0))
+    }
+
     /// The likeliest token that may come next; the lowest id among equals.
-    fn choose(&self, logits: &[f32], generated: usize) -> u32 {
-        let barred = |token: usize| generated < self.min_new_tokens && self.tokens.contains(&(token as u32));
-        let mut best = (0, f32::NEG_INFINITY);
-        for (token, &logit) in logits.iter().enumerate() {
-            if logit > best.1 && !barred(token) {
-                best = (token, logit);
-            }
-        }
-        best.0 as u32
+    pub(crate) fn choose(&self, top: &Top, generated: usize) -> u32 {
+        let barred = |token: u32| self.bars(generated) && self.tokens.contains(&token);
+        // A vocabulary of stop tokens alone leaves the first id.
+        top.tokens.iter().map(|&(token, _)| token).find(|&token| !barred(token)).unwrap_or(0)
     }
 }
 
+/// The same tokens fed to several caches, and what is scored along them.
+#[derive(Clone, Copy, Debug)]
+pub struct Forced<'a> {
+    /// What is fed.
+    pub tokens: &'a [u32],
+    /// First tokens after which nobody looks.
+    pub skip: usize,
+    /// What follows each of the others; the last may be followed by nothing.
+    pub targets: &'a [u32],
+}
+
+/// Whose distributions those of the rows are compared with.
+#[derive(Clone, Copy)]
+pub enum ComparedWith<'a> {
+    /// Nobody's.
+    Nobody,
+    /// The first row's.
+    First,
+    /// Those that were kept before.
+    Kept(&'a Distributions),
+}
+
 impl LanguageModel {
-    /// Greedy answers of all rows, decoded as one batch that finished rows leave. `first_logits` are those of the first
-    /// token: `[vocabulary]` from a prefill that all rows share, or `[rows, vocabulary]`. `heard` is told every token,
-    /// with its row, as it comes, and may end it all.
+    /// Greedy answers of all rows, decoded as one batch that finished rows leave. `first` says what comes first: one answer to
+    /// [`StopRule::ask`] for all rows, which share a prefill, or one for each. `heard` is told every token, with its row, as it
+    /// comes, and may end it all.
     ///
-    /// The caches have then seen all tokens of their answers but the last.
+    /// The caches have then seen all tokens of their answers but the last; those of answers that did not come to their end hold
+    /// nothing.
     pub fn greedy(
         &self,
         caches: &mut [RaggedCache],
-        first_logits: &[f32],
+        first: &[Top],
         stop: &StopRule,
         mut heard: impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
+        let settings = BatchSettings { format: self.format(), ..BatchSettings::default() };
+        // Whoever calls has counted the caches already.
+        let mut batch = Batch::new(Arc::clone(self.engine()), settings, Ledger::new(None));
         let mut answers: Vec<Vec<u32>> = vec![Vec::new(); caches.len()];
-        let mut given_up = false;
-        let mut take = |answer: &mut Vec<u32>, row: usize, logits: &[f32]| {
-            let token = stop.choose(logits, answer.len());
-            if answer.len() >= stop.max_new_tokens || stop.tokens.contains(&token) {
-                return false;
-            }
-            answer.push(token);
-            given_up |= heard(row, token).is_break();
-            answer.len() < stop.max_new_tokens && !given_up
-        };
-        let mut active: Vec<usize> = Vec::new();
-        let first_logits = first_logits.chunks_exact(self.config().vocabulary).cycle();
-        for ((row, answer), first_logits) in answers.iter_mut().enumerate().zip(first_logits) {
-            if take(answer, row, first_logits) {
-                active.push(row);
+        for (cache, first) in caches.iter_mut().zip(first.iter().cycle()) {
+            let start = Start::Cache { cache: cache.take(), first: first.clone() };
+            batch.submit(Request { start, stop: stop.clone() })?;
+        }
+        let (mut given_up, mut failed) = (false, None);
+        while !given_up && failed.is_none() {
+            let goes_on = batch.step(&mut |SequenceId(row), event| {
+                let row = row as usize;
+                match event {
+                    Event::Token(token) => {
+                        answers[row].push(token);
+                        given_up |= heard(row, token).is_break();
+                    }
+                    Event::Ended { cache, .. } => caches[row] = cache,
+                    Event::Failed(error) => failed = Some(error),
+                    Event::Prefilled { .. } | Event::Compressed { .. } => {}
+                }
+            })?;
+            if !goes_on {
+                break;
             }
         }
-        while !active.is_empty() {
-            let tokens: Vec<u32> = active.iter().filter_map(|&row| answers[row].last().copied()).collect();
-            let mut rows: Vec<Row<'_>> = caches
-                .iter_mut()
-                .enumerate()
-                .filter(|(row, _)| active.contains(row))
-                .zip(&tokens)
-                .map(|((_, cache), token)| Row { tokens: std::slice::from_ref(token), cache })
-                .collect();
-            let hidden = self.decoder().forward(&mut rows, None)?;
-            let logits = self.decoder().finite_logits(&hidden, || "while decoding".into())?;
-            let vocabulary = logits.len() / active.len();
-            let mut index = 0;
-            active.retain(|&row| {
-                let logits = &logits[index * vocabulary..(index + 1) * vocabulary];
-                index += 1;
-                take(&mut answers[row], row, logits)
-            });
-        }
-        Ok(answers)
+        failed.map_or(Ok(answers), Err)
     }
 
-    /// Feeds the same tokens to every cache and lends `work` each row's logits after each of them but the first `skip`,
-    /// `[tokens - skip, vocabulary]`. The caches are as before afterwards.
-    pub fn continue_with(
+    /// Feeds the same tokens to every cache and says how they fit each row's distributions. The caches are as before
+    /// afterwards. With `keep`, the first row's distributions are kept.
+    pub fn along(
         &self,
         caches: &mut [RaggedCache],
-        tokens: &[u32],
-        skip: usize,
-        mut work: impl FnMut(usize, &[f32]),
-    ) -> Result<(), ModelError> {
+        forced: Forced<'_>,
+        compared_with: ComparedWith<'_>,
+        keep: bool,
+    ) -> Result<Vec<Along>, ModelError> {
+        let Forced { tokens, skip, targets } = forced;
         if tokens.len() <= skip {
-            return Ok(());
+            return Ok(caches.iter().map(|_| Along::default()).collect());
         }
-        let (hidden_size, vocabulary) = (self.config().hidden_size, self.config().vocabulary);
-        let wanted = tokens.len() - skip;
-        let rows_of_logits = (LOGITS_AT_ONCE / (wanted * vocabulary)).max(1);
+        let mut all: Vec<Along> = Vec::with_capacity(caches.len());
         for (pass, caches) in caches.chunks_mut(rows_per_pass(tokens)).enumerate() {
-            let hidden = self.feed(caches, tokens)?.reshape((caches.len(), tokens.len(), hidden_size))?;
+            let first_of = |row: usize| pass == 0 && row == 0;
+            let kept = all.first().and_then(|first| first.kept.as_ref());
+            let against = |row: usize| match compared_with {
+                ComparedWith::First if first_of(row) => Against::Nobody,
+                ComparedWith::First => kept.map_or(Against::Row(0), Against::Kept),
+                ComparedWith::Nobody => Against::Nobody,
+                ComparedWith::Kept(distributions) => Against::Kept(distributions),
+            };
+            let is_kept = |row: usize| first_of(row) && (keep || matches!(compared_with, ComparedWith::First));
+            caches.iter_mut().try_for_each(|cache| cache.reserve(tokens.len()))?;
+            let row = |(row, cache)| {
+                Row::new(tokens, cache, Ask::Along { skip, targets, against: against(row), keep: is_kept(row) })
+            };
+            let answers = self.engine().step(&mut caches.iter_mut().enumerate().map(row).collect::<Vec<_>>())?;
             caches.iter_mut().for_each(|cache| cache.rewind(tokens.len()));
-            let hidden = hidden.narrow(1, skip, wanted)?;
-            for first in (0..caches.len()).step_by(rows_of_logits) {
-                let count = rows_of_logits.min(caches.len() - first);
-                let hidden = hidden.narrow(0, first, count)?.contiguous()?.reshape((count * wanted, hidden_size))?;
-                let logits = self.decoder().finite_logits(&hidden, || "along the reference answer".into())?;
-                for (row, logits) in logits.chunks_exact(wanted * vocabulary).enumerate() {
-                    work(pass * rows_per_pass(tokens) + first + row, logits);
-                }
+            for answer in answers {
+                all.push(answer.along(|| "along the reference answer".into())?);
             }
         }
-        Ok(())
+        Ok(all)
     }
 
-    /// Feeds the same tokens to every cache, for good, and returns the logits after the last: `[rows, vocabulary]`.
-    pub fn extend(&self, caches: &mut [RaggedCache], tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        let mut logits = Vec::with_capacity(caches.len() * self.config().vocabulary);
+    /// Feeds the same tokens to every cache, for good, and answers the same question after the last for each row.
+    pub fn extend(&self, caches: &mut [RaggedCache], tokens: &[u32], stop: &StopRule) -> Result<Vec<Top>, ModelError> {
+        let mut tops = Vec::with_capacity(caches.len());
         for caches in caches.chunks_mut(rows_per_pass(tokens)) {
-            let hidden = self.feed(caches, tokens)?;
-            let last: Vec<u32> = (1..=caches.len()).map(|row| (row * tokens.len() - 1) as u32).collect();
-            let last = hidden.index_select(&Tensor::new(last, hidden.device())?, 0)?;
-            logits.extend(self.decoder().finite_logits(&last, || "after the end of the prompt".into())?);
+            caches.iter_mut().try_for_each(|cache| cache.reserve(tokens.len()))?;
+            let mut rows: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row::new(tokens, cache, stop.ask(0))).collect();
+            for answer in self.engine().step(&mut rows)? {
+                tops.push(answer.top(|| "after the end of the prompt".into())?);
+            }
         }
-        Ok(logits)
-    }
-
-    fn feed(&self, caches: &mut [RaggedCache], tokens: &[u32]) -> Result<Tensor, ModelError> {
-        caches.iter_mut().for_each(|cache| cache.reserve(tokens.len()));
-        let mut rows: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row { tokens, cache }).collect();
-        self.decoder().forward(&mut rows, None)
+        Ok(tops)
     }
 }
 
@@ -151,9 +177,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ties_go_to_the_lowest_id_and_early_stops_are_barred() {
+    fn early_stops_are_barred() {
         let stop = StopRule { tokens: vec![1], max_new_tokens: 9, min_new_tokens: 1 };
-        assert_eq!(stop.choose(&[0.0, 5.0, 3.0, 3.0], 0), 2);
-        assert_eq!(stop.choose(&[0.0, 5.0, 3.0, 3.0], 1), 1);
+        let top = Top { tokens: vec![(1, 5.0), (2, 3.0)], log_sum_exp: None };
+        assert_eq!((stop.choose(&top, 0), stop.choose(&top, 1)), (2, 1));
+        assert!(matches!((stop.ask(0), stop.ask(1)), (Ask::Top { count: 2, .. }, Ask::Top { count: 1, .. })));
     }
 }

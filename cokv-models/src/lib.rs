@@ -1,19 +1,20 @@
 //! Language models for cokv.
 #![warn(missing_docs)]
 
+pub mod ask;
+pub mod backend;
+pub mod batch;
 pub mod cache;
 pub mod chat;
 pub mod config;
 pub mod decoder;
-pub mod distribution;
+pub mod engine;
 mod error;
 pub mod game;
 mod generate;
 pub mod kernel;
-pub mod linear;
+pub mod memory;
 mod model;
-mod observe;
-mod ops;
 mod prefill;
 mod rope;
 pub mod source;
@@ -25,6 +26,7 @@ pub mod weights;
 pub const NUMERICS: u32 = 4;
 
 pub use error::ModelError;
-pub use generate::StopRule;
-pub use model::{LanguageModel, LoadOptions, fingerprint};
-pub use prefill::Prefill;
+pub use generate::{ComparedWith, Forced, StopRule};
+pub use model::{Device, LanguageModel, LoadOptions, fingerprint, load_engine};
+pub use prefill::{Compressed, Prefill, Prefilling};
+pub use weights::WeightType;

@@ -2,46 +2,67 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::sync::Arc;
 
-use candle_core::Device;
-use cokv_core::ObservationRequest;
+use cokv_core::{Format, ObservationRequest};
 use sha2::{Digest, Sha256};
 
-use crate::cache::CacheType;
+use crate::backend::{Backend, Candle, Cpu, Reference};
 use crate::chat::ChatTemplate;
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
+use crate::engine::Engine;
 use crate::error::ModelError;
 use crate::kernel::memory;
-use crate::linear::WeightType;
 use crate::prefill::Prefill;
 use crate::source::ModelFiles;
 use crate::tokenizer::Tokenizer;
-use crate::weights::{Gguf, Safetensors, Weights};
+use crate::weights::{Gguf, Safetensors, WeightType, Weights};
+
+/// Where a model computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The processor, with our own kernels.
+    #[default]
+    Cpu,
+    /// Linear layers on a CUDA device, by candle.
+    Cuda(usize),
+    /// Linear layers on a Metal device, by candle.
+    Metal(usize),
+    /// Candle's arithmetic on the processor: to compare with.
+    Candle,
+    /// Plain f64: to compare with.
+    Reference,
+}
+
+impl Device {
+    /// The accelerator that this build knows, else the processor.
+    pub fn of_this_build() -> Self {
+        match (cfg!(feature = "cuda"), cfg!(feature = "metal")) {
+            (true, _) => Self::Cuda(0),
+            (_, true) => Self::Metal(0),
+            _ => Self::Cpu,
+        }
+    }
+}
 
 /// How a model is held in memory.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct LoadOptions {
     /// Weights as stored, or in f32.
     pub weight_type: WeightType,
-    /// Elements of the KV cache.
-    pub cache_type: CacheType,
-    /// Where linear layers run.
+    /// How rows of the KV cache are stored.
+    pub format: Format,
+    /// Where it computes.
     pub device: Device,
-}
-
-impl Default for LoadOptions {
-    fn default() -> Self {
-        Self { weight_type: WeightType::default(), cache_type: CacheType::default(), device: Device::Cpu }
-    }
 }
 
 /// A language model with all that belongs to it.
 pub struct LanguageModel {
-    decoder: Decoder,
+    engine: Arc<dyn Engine>,
     tokenizer: Tokenizer,
     chat_template: Option<ChatTemplate>,
-    cache_type: CacheType,
+    format: Format,
     stop_tokens: Vec<u32>,
 }
 
@@ -77,21 +98,21 @@ impl LanguageModel {
         stop_tokens.extend(STOP_TEXTS.iter().filter_map(|text| tokenizer.special_token(text)));
         stop_tokens.sort_unstable();
         stop_tokens.dedup();
-        let decoder = Decoder::load(&weights, config, options.weight_type, &options.device, progress)?;
-        // Every tensor was dense for a moment.
+        let engine = load_engine(&weights, config, options, progress)?;
+        // Every tensor was there twice for a moment.
         drop(weights);
         memory::give_back();
-        Ok(Self { decoder, tokenizer, chat_template, cache_type: options.cache_type, stop_tokens })
+        Ok(Self { engine, tokenizer, chat_template, format: options.format, stop_tokens })
     }
 
-    /// The transformer.
-    pub fn decoder(&self) -> &Decoder {
-        &self.decoder
+    /// What runs rows of tokens through the model.
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
     }
 
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
-        self.decoder.config()
+        self.engine.config()
     }
 
     /// Text to tokens and back.
@@ -104,9 +125,9 @@ impl LanguageModel {
         self.chat_template.as_ref()
     }
 
-    /// How the KV cache stores its elements.
-    pub fn cache_type(&self) -> CacheType {
-        self.cache_type
+    /// How rows of the KV cache are stored.
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// All tokens that end generation, ascending.
@@ -121,7 +142,32 @@ impl LanguageModel {
         request: ObservationRequest,
         progress: impl FnMut(usize),
     ) -> Result<Prefill, ModelError> {
-        Prefill::run(&self.decoder, prompt, self.cache_type, request, progress)
+        Prefill::run(&self.engine, prompt, self.format, request, progress)
+    }
+}
+
+/// Loads the weights where they will compute. `progress` hears (layers loaded, layers).
+pub fn load_engine(
+    weights: &Weights,
+    config: ModelConfig,
+    options: &LoadOptions,
+    progress: impl FnMut(usize, usize),
+) -> Result<Arc<dyn Engine>, ModelError> {
+    fn on<B: Backend>(
+        backend: B,
+        weights: &Weights,
+        config: ModelConfig,
+        options: &LoadOptions,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<Arc<dyn Engine>, ModelError> {
+        Ok(Arc::new(Decoder::load(backend, weights, config, options.weight_type, progress)?))
+    }
+    match options.device {
+        Device::Cpu => on(Cpu, weights, config, options, progress),
+        Device::Cuda(index) => on(Candle::cuda(index)?, weights, config, options, progress),
+        Device::Metal(index) => on(Candle::metal(index)?, weights, config, options, progress),
+        Device::Candle => on(Candle::cpu(), weights, config, options, progress),
+        Device::Reference => on(Reference, weights, config, options, progress),
     }
 }
 

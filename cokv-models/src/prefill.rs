@@ -2,74 +2,144 @@
 
 use std::sync::Arc;
 
-use cokv_core::{HeadLayout, LayerView, Method, ObservationRequest, RotaryEmbedding, Selection, TokenScores};
+use cokv_core::{Budget, Format, LayerView, Method, ObservationRequest, Selection, TokenScores};
 
-use crate::cache::{CacheType, HeadRows, PromptCache, RaggedCache};
-use crate::decoder::{Decoder, Row};
+use crate::ask::{Ask, Top};
+use crate::backend::{LayerSummaries, Watch};
+use crate::cache::{RaggedCache, Segment};
+use crate::engine::{Engine, Row};
 use crate::error::ModelError;
-use crate::kernel::attention::window_attention;
-use crate::observe::{LayerObservations, Recorder};
+use crate::generate::StopRule;
 
 /// Prompt tokens of one forward pass: enough rows for matrix products to reach their peak, few enough that activations
 /// stay small.
 const CHUNK: usize = 512;
 
+/// A prompt on its way: it can be put down between chunks, which may share a pass with rows of other kinds.
+pub struct Prefilling {
+    engine: Arc<dyn Engine>,
+    prompt: Vec<u32>,
+    cache: RaggedCache,
+    watch: Box<dyn Watch>,
+    logits: Option<Vec<f32>>,
+}
+
 /// A prefilled prompt: its keys and values, what the methods asked to be recorded, and the logits of the first token.
 pub struct Prefill {
-    cache: Arc<PromptCache>,
-    request: ObservationRequest,
-    observations: Vec<LayerObservations>,
+    engine: Arc<dyn Engine>,
+    prompt: Arc<Segment>,
+    watch: Box<dyn Watch>,
     logits: Vec<f32>,
-    rotary: RotaryEmbedding,
+}
+
+/// What a method makes of a prompt at a budget.
+pub struct Compressed {
+    /// What is kept.
+    pub cache: RaggedCache,
+    /// The same, as positions.
+    pub selection: Selection,
+    /// Tokens that all heads together were allowed to keep.
+    pub allowed: usize,
+}
+
+impl Prefilling {
+    /// Nothing done yet; makes room for the prompt.
+    ///
+    /// # Errors
+    /// Where the prompt is empty or longer than the model can attend to, or the backend has no memory for it.
+    pub fn new(
+        engine: &Arc<dyn Engine>,
+        prompt: Vec<u32>,
+        format: Format,
+        request: ObservationRequest,
+    ) -> Result<Self, ModelError> {
+        if prompt.is_empty() {
+            return Err(ModelError::EmptyPrompt);
+        }
+        engine.config().check_length(prompt.len())?;
+        let cache = engine.cache(format, prompt.len())?;
+        let watch = engine.watch(request, prompt.len());
+        Ok(Self { engine: Arc::clone(engine), prompt, cache, watch, logits: None })
+    }
+
+    /// Tokens done.
+    pub fn done(&self) -> usize {
+        self.cache.next_position()
+    }
+
+    /// Tokens still to do.
+    pub fn left(&self) -> usize {
+        self.prompt.len() - self.done()
+    }
+
+    /// Bytes of its buffers.
+    pub fn bytes(&self) -> usize {
+        self.cache.own_bytes()
+    }
+
+    /// The next tokens, at most `tokens` of them, as a row of a pass. Its answer goes to [`take`](Self::take).
+    pub fn row(&mut self, tokens: usize) -> Row<'_> {
+        let done = self.cache.next_position();
+        let tokens = &self.prompt[done..self.prompt.len().min(done + tokens)];
+        let ask = if done + tokens.len() == self.prompt.len() { Ask::Logits } else { Ask::Nothing };
+        Row { tokens, cache: &mut self.cache, watch: Some(self.watch.as_mut()), ask }
+    }
+
+    /// Takes the answer to the row of a pass.
+    pub fn take(&mut self, answer: crate::ask::Answer) -> Result<(), ModelError> {
+        if self.left() == 0 {
+            let tokens = self.prompt.len();
+            self.logits = Some(answer.logits(|| format!("after the {tokens} tokens of the prompt"))?);
+        }
+        Ok(())
+    }
+
+    /// The prefilled prompt, once nothing is left.
+    pub fn finish(self) -> Result<Prefill, ModelError> {
+        let unfinished = || ModelError::Backend("a prompt was taken for prefilled before its end".into());
+        let logits = self.logits.ok_or_else(unfinished)?;
+        let prompt = self.cache.into_segment()?.ok_or_else(unfinished)?;
+        Ok(Prefill { engine: self.engine, prompt, watch: self.watch, logits })
+    }
 }
 
 impl Prefill {
     /// Runs the prompt in chunks with full attention. `progress` hears the number of tokens done.
     pub fn run(
-        decoder: &Decoder,
+        engine: &Arc<dyn Engine>,
         prompt: &[u32],
-        cache_type: CacheType,
+        format: Format,
         request: ObservationRequest,
         mut progress: impl FnMut(usize),
     ) -> Result<Self, ModelError> {
-        if prompt.is_empty() {
-            return Err(ModelError::EmptyPrompt);
+        let mut prefilling = Prefilling::new(engine, prompt.to_vec(), format, request)?;
+        while prefilling.left() > 0 {
+            for answer in engine.step(&mut [prefilling.row(CHUNK)])? {
+                prefilling.take(answer)?;
+            }
+            progress(prefilling.done());
         }
-        decoder.config().check_length(prompt.len())?;
-        let layout = decoder.config().layout;
-        let mut cache = RaggedCache::with_capacity(layout, cache_type, prompt.len());
-        let mut recorder = Recorder::new(request, layout, prompt.len());
-        let mut last = None;
-        for tokens in prompt.chunks(CHUNK) {
-            recorder.begin_chunk(cache.next_position());
-            let hidden = decoder.forward(&mut [Row { tokens, cache: &mut cache }], Some(&mut recorder))?;
-            last = Some(hidden.narrow(0, tokens.len() - 1, 1)?);
-            progress(cache.next_position());
-        }
-        let last = last.ok_or(ModelError::EmptyPrompt)?;
-        let logits = decoder.finite_logits(&last, || format!("after the {} tokens of the prompt", prompt.len()))?;
-        Ok(Self {
-            cache: Arc::new(cache.into_prompt()),
-            request,
-            observations: recorder.into_layers(),
-            logits,
-            rotary: decoder.rotary(),
-        })
+        prefilling.finish()
     }
 
     /// Keys and values of the whole prompt.
-    pub fn cache(&self) -> &Arc<PromptCache> {
-        &self.cache
+    pub fn prompt(&self) -> &Arc<Segment> {
+        &self.prompt
     }
 
     /// Prompt tokens.
     pub fn prompt_len(&self) -> usize {
-        self.cache.len()
+        self.prompt.seen()
     }
 
     /// Logits of the first token after the prompt, which no compression can change: `[vocabulary]`.
     pub fn logits(&self) -> &[f32] {
         &self.logits
+    }
+
+    /// What has to be known to choose the first token, for [`greedy`](crate::LanguageModel::greedy).
+    pub fn first(&self, stop: &StopRule) -> Top {
+        stop.top_of(&self.logits)
     }
 
     /// Scores of a method for every token, KV head and layer.
@@ -79,7 +149,7 @@ impl Prefill {
 
     /// Scores of several methods, in their order; what they look at is made once per layer for all of them.
     pub fn score_all(&self, methods: &[&Method]) -> Result<Vec<TokenScores>, ModelError> {
-        let layout = self.cache.layout();
+        let layout = self.prompt.layout();
         let mut scored = vec![TokenScores::with_capacity(layout, self.prompt_len()); methods.len()];
         for layer in 0..layout.layers {
             self.view(layer, |view| -> Result<(), ModelError> {
@@ -87,52 +157,58 @@ impl Prefill {
                     scores.push_layer(&method.score(view)?);
                 }
                 Ok(())
-            })?;
+            })??;
         }
         Ok(scored)
     }
 
     /// What a method keeps of this prompt when all heads together may keep `total` tokens.
     pub fn select(&self, method: &Method, total: usize) -> Result<Selection, ModelError> {
-        Ok(method.select(self.cache.layout(), &self.score(method)?, total)?)
+        Ok(method.select(self.prompt.layout(), &self.score(method)?, total)?)
+    }
+
+    /// Score, allocate, select, cut: the way from a prompt to a small cache.
+    pub fn compress(&self, method: &Method, budget: Budget) -> Result<Compressed, ModelError> {
+        self.compress_scored(method, &self.score(method)?, budget)
+    }
+
+    /// The same from scores that are known already.
+    pub fn compress_scored(
+        &self,
+        method: &Method,
+        scores: &TokenScores,
+        budget: Budget,
+    ) -> Result<Compressed, ModelError> {
+        let layout = self.prompt.layout();
+        let allowed = budget.total_tokens(layout, self.prompt_len(), self.prompt.format());
+        let selection = method.select(layout, scores, allowed)?;
+        Ok(Compressed { cache: RaggedCache::compressed(&self.prompt, &selection)?, selection, allowed })
+    }
+
+    /// What was recorded of a layer.
+    pub fn summaries(&self, layer: usize) -> Result<LayerSummaries, ModelError> {
+        self.engine.summaries(self.watch.as_ref(), &self.prompt, layer)
     }
 
     /// Lends one layer as compressors see it. What was not asked for at prefill is absent.
-    pub fn view<T>(&self, layer: usize, work: impl FnOnce(&LayerView<'_>) -> T) -> T {
-        let layout = self.cache.layout();
-        let prompt_len = self.prompt_len();
-        let observed = &self.observations[layer];
-        let window = observed.window_queries.len() / (layout.query_heads * layout.head_dim);
-        let attention = match window {
-            0 => Vec::new(),
-            _ => window_attention(layout, layer, &observed.window_queries, &RaggedCache::full(&self.cache)),
-        };
-        let keys = self.request.keys.then(|| self.gather(layer, HeadRows::keys));
-        let values = self.request.values.then(|| self.gather(layer, HeadRows::values));
-        let statistics = observed.query_statistics(layout);
-        work(&LayerView {
-            layer,
-            layout,
-            prompt_len,
-            window,
-            window_attention: &attention,
-            column_sums: Some(observed.column_sums.as_slice()).filter(|sums| !sums.is_empty()),
-            query_statistics: statistics.as_ref(),
-            keys: keys.as_deref(),
-            values: values.as_deref(),
-            value_output_norms: Some(observed.value_output_norms.as_slice()).filter(|norms| !norms.is_empty()),
-            rotary: Some(&self.rotary),
-        })
-    }
-
-    /// `[kv_heads, prompt_len, head_dim]` in f32.
-    fn gather(&self, layer: usize, part: impl Fn(&HeadRows) -> &crate::cache::Elements) -> Vec<f32> {
-        let HeadLayout { kv_heads, head_dim, .. } = self.cache.layout();
-        let width = self.prompt_len() * head_dim;
-        let mut all = vec![0.0; kv_heads * width];
-        for (kv_head, out) in all.chunks_exact_mut(width).enumerate() {
-            part(self.cache.head(layer, kv_head)).widen(0..width, out);
+    pub fn view<T>(&self, layer: usize, work: impl FnOnce(&LayerView<'_>) -> T) -> Result<T, ModelError> {
+        let summaries = self.summaries(layer)?;
+        let rotary = self.engine.rotary();
+        fn recorded(numbers: &[f32]) -> Option<&[f32]> {
+            Some(numbers).filter(|numbers| !numbers.is_empty())
         }
-        all
+        Ok(work(&LayerView {
+            layer,
+            layout: self.prompt.layout(),
+            prompt_len: self.prompt_len(),
+            window: summaries.window,
+            window_attention: &summaries.window_attention,
+            column_sums: recorded(&summaries.column_sums),
+            query_statistics: summaries.query_statistics.as_ref(),
+            keys: recorded(&summaries.keys),
+            values: recorded(&summaries.values),
+            value_output_norms: recorded(&summaries.value_output_norms),
+            rotary: Some(&rotary),
+        }))
     }
 }

@@ -2,13 +2,13 @@
 
 use cokv_core::{HeadLayout, RotaryEmbedding, RotaryPairs};
 
-use crate::config::{ModelConfig, RopePairs, RopeScaling};
+use crate::config::{ModelConfig, RopeScaling};
 
 /// Rotates queries and keys by their positions.
 pub struct Rope {
     /// Angle per position of each pair: `[head_dim / 2]`.
     frequencies: Vec<f32>,
-    pairs: RopePairs,
+    pairs: RotaryPairs,
 }
 
 impl Rope {
@@ -34,11 +34,7 @@ impl Rope {
 
     /// What policies see of it.
     pub fn embedding(&self) -> RotaryEmbedding {
-        let pairs = match self.pairs {
-            RopePairs::Halves => RotaryPairs::Halves,
-            RopePairs::Neighbours => RotaryPairs::Neighbours,
-        };
-        RotaryEmbedding { frequencies: self.frequencies.clone(), pairs }
+        RotaryEmbedding { frequencies: self.frequencies.clone(), pairs: self.pairs }
     }
 
     /// Cosines and sines of some positions.
@@ -55,24 +51,37 @@ pub struct Angles {
     cos: Vec<f32>,
     /// `[tokens, head_dim / 2]`
     sin: Vec<f32>,
-    pairs: RopePairs,
+    pairs: RotaryPairs,
     half: usize,
 }
 
 impl Angles {
+    /// Cosine and sine of a token's pair.
+    pub(crate) fn of(&self, token: usize, pair: usize) -> (f32, f32) {
+        (self.cos[token * self.half + pair], self.sin[token * self.half + pair])
+    }
+
+    /// The two elements of a head that make a pair.
+    pub(crate) fn elements(&self, pair: usize) -> (usize, usize) {
+        match self.pairs {
+            RotaryPairs::Halves => (pair, pair + self.half),
+            RotaryPairs::Neighbours => (2 * pair, 2 * pair + 1),
+        }
+    }
+
     /// Rotates `[tokens, heads, head_dim]` in place.
     pub fn rotate(&self, vectors: &mut [f32], layout: HeadLayout, heads: usize) {
         let tokens = vectors.chunks_exact_mut(heads * layout.head_dim);
         for ((token, cos), sin) in tokens.zip(self.cos.chunks_exact(self.half)).zip(self.sin.chunks_exact(self.half)) {
             for head in token.chunks_exact_mut(layout.head_dim) {
                 match self.pairs {
-                    RopePairs::Halves => {
+                    RotaryPairs::Halves => {
                         let (first, second) = head.split_at_mut(self.half);
                         for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
                             (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
                         }
                     }
-                    RopePairs::Neighbours => {
+                    RotaryPairs::Neighbours => {
                         for ((pair, cos), sin) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
                             (pair[0], pair[1]) = (pair[0] * cos - pair[1] * sin, pair[1] * cos + pair[0] * sin);
                         }

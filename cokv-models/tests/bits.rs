@@ -12,13 +12,14 @@ use std::fmt::Write;
 use std::ops::ControlFlow;
 
 use candle_core::quantized::GgmlDType;
-use cokv_core::{Coalition, Game, HeadSelection, ObservationRequest, Query, Selection};
-use cokv_models::cache::{CacheType, RaggedCache};
+use cokv_core::{Coalition, Format, Game, HeadSelection, ObservationRequest, Query, Selection};
+use cokv_models::ask::{Against, Ask};
+use cokv_models::cache::RaggedCache;
+use cokv_models::engine::Row;
 use cokv_models::game::{GameRecord, GameRules, HeadMaskGame, Utility};
 use cokv_models::kernel::simd::Registers;
-use cokv_models::linear::WeightType;
 use cokv_models::source::ModelFiles;
-use cokv_models::{LanguageModel, LoadOptions, NUMERICS, StopRule};
+use cokv_models::{LanguageModel, LoadOptions, NUMERICS, StopRule, WeightType};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tiny::Tiny;
@@ -28,7 +29,7 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bits.txt");
 struct Checkpoint {
     name: String,
     prompt_len: usize,
-    formats: &'static [CacheType],
+    formats: &'static [Format],
     /// Holds the files' folder.
     _tiny: Tiny,
     files: ModelFiles,
@@ -44,7 +45,7 @@ fn checkpoints() -> Vec<Checkpoint> {
             name: format!("{family} dense"),
             // Longer than a chunk of prefill and than a piece of a head's keys.
             prompt_len: 1100,
-            formats: &[CacheType::F32, CacheType::F16, CacheType::Bf16],
+            formats: &[Format::F32, Format::F16, Format::Bf16],
             _tiny: tiny,
             files,
             weights: WeightType::Stored,
@@ -73,7 +74,7 @@ fn checkpoints() -> Vec<Checkpoint> {
         all.push(Checkpoint {
             name: format!("llama {kind:?}{held}"),
             prompt_len: 300,
-            formats: &[CacheType::F16],
+            formats: &[Format::F16],
             _tiny: tiny,
             files,
             weights,
@@ -119,19 +120,18 @@ fn bits(model: &LanguageModel, prompt_len: usize) -> String {
     let mut cache = Hash::default();
     for layer in 0..layout.layers {
         for kv_head in 0..layout.kv_heads {
-            let rows = prefill.cache().head(layer, kv_head);
-            for elements in [rows.keys(), rows.values()] {
-                let mut numbers = vec![0.0; elements.len()];
-                elements.widen(0..elements.len(), &mut numbers);
-                cache.add(&numbers);
-            }
+            let [keys, values] = prefill.prompt().read(layout.flat(layer, kv_head)).unwrap();
+            cache.add(&keys);
+            cache.add(&values);
         }
-        prefill.view(layer, |view| {
-            cache.add(view.window_attention);
-            cache.add(view.column_sums.unwrap());
-            cache.add(&view.query_statistics.unwrap().covariance);
-            cache.add(view.value_output_norms.unwrap());
-        });
+        prefill
+            .view(layer, |view| {
+                cache.add(view.window_attention);
+                cache.add(view.column_sums.unwrap());
+                cache.add(&view.query_statistics.unwrap().covariance);
+                cache.add(view.value_output_norms.unwrap());
+            })
+            .unwrap();
     }
 
     let mut logits = Hash::default();
@@ -140,14 +140,20 @@ fn bits(model: &LanguageModel, prompt_len: usize) -> String {
         .map(|head| HeadSelection::Tokens((0..prompt.len() as u32).step_by(head as usize * 7).collect()))
         .collect();
     heads[1] = HeadSelection::Everything;
-    let compressed = RaggedCache::compressed(prefill.cache(), &Selection { heads });
-    let caches = || vec![RaggedCache::full(prefill.cache()), compressed.clone(), compressed.clone()];
+    let compressed = RaggedCache::compressed(prefill.prompt(), &Selection { heads }).unwrap();
+    let caches = || vec![RaggedCache::full(prefill.prompt()), compressed.fork().unwrap(), compressed.fork().unwrap()];
     // Few rows and many: they take other kernels.
     for answer in [tokens(2, 1), tokens(20, 1)] {
-        model.continue_with(&mut caches(), &answer, 0, |_, row| logits.add(row)).unwrap();
+        let ask = Ask::Along { skip: 0, targets: &answer[1..], against: Against::Nobody, keep: true };
+        let mut caches = caches();
+        let mut rows: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row::new(&answer, cache, ask)).collect();
+        for answer in model.engine().step(&mut rows).unwrap() {
+            logits.add(&answer.along(String::new).unwrap().kept.unwrap().read().unwrap());
+        }
     }
     let stop = StopRule { tokens: vec![], max_new_tokens: 12, min_new_tokens: 0 };
-    let answers = model.greedy(&mut caches(), prefill.logits(), &stop, |_, _| ControlFlow::Continue(())).unwrap();
+    let answers =
+        model.greedy(&mut caches(), &[prefill.first(&stop)], &stop, |_, _| ControlFlow::Continue(())).unwrap();
     answers.iter().flatten().for_each(|&token| logits.0.update(token.to_le_bytes()));
 
     let mut utilities = Sha256::new();
@@ -174,10 +180,10 @@ fn computed() -> BTreeMap<String, String> {
     for registers in Registers::ALL.into_iter().filter(|&registers| registers <= Registers::detect()) {
         Registers::limit(registers);
         for Checkpoint { name, prompt_len, formats, files, weights, .. } in &checkpoints {
-            for &cache_type in *formats {
-                let options = LoadOptions { weight_type: *weights, cache_type, ..LoadOptions::default() };
+            for &format in *formats {
+                let options = LoadOptions { weight_type: *weights, format, ..LoadOptions::default() };
                 let model = LanguageModel::load(files, &options, |_, _| {}).unwrap();
-                let key = format!("{} {registers:?}, {name}, {cache_type:?}", std::env::consts::ARCH);
+                let key = format!("{} {registers:?}, {name}, {format:?}", std::env::consts::ARCH);
                 all.insert(key, bits(&model, *prompt_len));
             }
         }
@@ -193,8 +199,11 @@ fn the_cpu_computes_what_it_did() {
     let of = lines.next().and_then(|line| line.strip_prefix("NUMERICS ")?.parse().ok()).unwrap_or(0u32);
     let mut known: BTreeMap<String, String> =
         lines.filter_map(|line| line.split_once(": ")).map(|(key, bits)| (key.to_owned(), bits.to_owned())).collect();
-    let changed: Vec<&String> =
-        computed.keys().filter(|key| known.get(*key).is_some_and(|bits| *bits != computed[*key])).collect();
+    let changed: Vec<String> = computed
+        .iter()
+        .filter_map(|(key, now)| Some((key, now, known.get(key).filter(|before| *before != now)?)))
+        .map(|(key, now, before)| format!("{key}: {before}, now {now}"))
+        .collect();
     if std::env::var_os("COKV_BITS").is_some_and(|value| value == "write") {
         assert!(
             changed.is_empty() || of < NUMERICS,

@@ -2,26 +2,31 @@
 
 mod tiny;
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, mistral, qwen2, qwen3};
-use cokv_core::{HeadSelection, ObservationRequest, Selection};
-use cokv_models::cache::{CacheType, RaggedCache};
+use cokv_core::{Format, HeadSelection, ObservationRequest, Selection};
+use cokv_models::ask::Ask;
+use cokv_models::cache::RaggedCache;
 use cokv_models::config::ModelConfig;
-use cokv_models::decoder::{Decoder, Row};
-use cokv_models::linear::WeightType;
+use cokv_models::engine::{Engine, Row};
 use cokv_models::weights::{Gguf, Safetensors, Weights};
-use cokv_models::{ModelError, Prefill};
+use cokv_models::{LoadOptions, ModelError, Prefill, WeightType, load_engine};
 use serde_json::{Value as Json, json};
 use tiny::Tiny;
 
-fn load(tiny: &Tiny) -> Result<Decoder, ModelError> {
+const OPTIONS: LoadOptions =
+    LoadOptions { weight_type: WeightType::F32, format: Format::F32, device: cokv_models::Device::Cpu };
+
+fn load(tiny: &Tiny) -> Result<Arc<dyn Engine>, ModelError> {
     let config = ModelConfig::from_folder(tiny.folder())?;
     let weights = Weights::Safetensors(Safetensors::open(vec![tiny.weights()])?);
-    Decoder::load(&weights, config, WeightType::F32, &Device::Cpu, |_, _| {})
+    load_engine(&weights, config, &OPTIONS, |_, _| {})
 }
 
-fn decoder(tiny: &Tiny) -> Decoder {
+fn decoder(tiny: &Tiny) -> Arc<dyn Engine> {
     load(tiny).unwrap()
 }
 
@@ -29,8 +34,14 @@ fn prompt(tokens: usize) -> Vec<u32> {
     (0..tokens as u32).map(|i| (i * 31 + i / 7) % 50).collect()
 }
 
-fn prefill(decoder: &Decoder, tokens: &[u32]) -> Prefill {
-    Prefill::run(decoder, tokens, CacheType::F32, ObservationRequest::default(), |_| {}).unwrap()
+fn prefill(decoder: &Arc<dyn Engine>, tokens: &[u32]) -> Prefill {
+    Prefill::run(decoder, tokens, Format::F32, ObservationRequest::default(), |_| {}).unwrap()
+}
+
+/// Logits after some more tokens.
+fn logits(decoder: &Arc<dyn Engine>, tokens: &[u32], cache: &mut RaggedCache) -> Vec<f32> {
+    let mut answers = decoder.step(&mut [Row::new(tokens, cache, Ask::Logits)]).unwrap();
+    answers.remove(0).logits(String::new).unwrap()
 }
 
 fn assert_close(ours: &[f32], theirs: &Tensor, what: &str) {
@@ -104,12 +115,12 @@ fn chunks_and_single_steps_compute_the_same() {
     assert_close(whole.logits(), &oracle("llama", &tiny, &prompt), "700 tokens");
 
     let start = prefill(&decoder, &prompt[..690]);
-    let mut cache = RaggedCache::full(start.cache());
-    let mut hidden = None;
+    let mut cache = RaggedCache::full(start.prompt());
+    let mut last = Vec::new();
     for token in &prompt[690..] {
-        hidden = Some(decoder.forward(&mut [Row { tokens: &[*token], cache: &mut cache }], None).unwrap());
+        last = logits(&decoder, &[*token], &mut cache);
     }
-    assert_close(whole.logits(), &decoder.logits(&hidden.unwrap()).unwrap(), "single steps");
+    assert_close(&last, &oracle("llama", &tiny, &prompt), "single steps");
     assert_eq!(cache.next_position(), 700);
 }
 
@@ -120,15 +131,12 @@ fn an_evicted_token_is_as_if_it_were_masked() {
     let decoder = decoder(&tiny);
     let prompt = prompt(30);
     let prefilled = prefill(&decoder, &prompt);
-    let heads = prefilled.cache().layout().heads();
+    let heads = prefilled.prompt().layout().heads();
     let kept = |tokens: Vec<u32>| Selection { heads: vec![HeadSelection::Tokens(tokens); heads] };
     let mut caches = [kept((0..30).collect()), kept(vec![29]), kept(vec![])]
-        .map(|selection| RaggedCache::compressed(prefilled.cache(), &selection));
-    let mut full = RaggedCache::full(prefilled.cache());
-    let step = |cache: &mut RaggedCache| -> Vec<f32> {
-        let hidden = decoder.forward(&mut [Row { tokens: &[7], cache }], None).unwrap();
-        decoder.logits(&hidden).unwrap().flatten_all().unwrap().to_vec1().unwrap()
-    };
+        .map(|selection| RaggedCache::compressed(prefilled.prompt(), &selection).unwrap());
+    let mut full = RaggedCache::full(prefilled.prompt());
+    let step = |cache: &mut RaggedCache| logits(&decoder, &[7], cache);
     let all: Vec<Vec<f32>> = caches.iter_mut().map(step).collect();
     assert_eq!(all[0], step(&mut full), "keeping all tokens gives the bits of the full cache");
     assert_ne!(all[0], all[1]);
@@ -141,7 +149,7 @@ fn a_gguf_file_of_the_same_weights_gives_the_same_logits() {
     let tiny = Tiny::new("qwen2", json!({ "use_sliding_window": false, "sliding_window": 16 }), true, 8);
     let gguf = Gguf::open(&tiny.write_gguf("qwen2")).unwrap();
     let config = ModelConfig::from_gguf(&gguf).unwrap();
-    let theirs = Decoder::load(&Weights::Gguf(gguf), config, WeightType::F32, &Device::Cpu, |_, _| {}).unwrap();
+    let theirs = load_engine(&Weights::Gguf(gguf), config, &OPTIONS, |_, _| {}).unwrap();
     let prompt = prompt(40);
     assert_eq!(prefill(&theirs, &prompt).logits(), prefill(&decoder(&tiny), &prompt).logits());
 }
@@ -197,8 +205,8 @@ fn unusable_configurations_are_refused() {
 fn sequences_that_cannot_be_computed_exactly_are_refused() {
     let sliding = Tiny::new("mistral", json!({ "sliding_window": 16 }), false, 8);
     let decoder_16 = decoder(&sliding);
-    let run = |decoder: &Decoder, tokens: &[u32]| {
-        Prefill::run(decoder, tokens, CacheType::F32, ObservationRequest::default(), |_| {}).err()
+    let run = |decoder: &Arc<dyn Engine>, tokens: &[u32]| {
+        Prefill::run(decoder, tokens, Format::F32, ObservationRequest::default(), |_| {}).err()
     };
     assert!(run(&decoder_16, &prompt(16)).is_none());
     let error = run(&decoder_16, &prompt(17)).unwrap().to_string();
@@ -226,7 +234,7 @@ fn nan_weights_are_noticed() {
             numbers.iter_mut().for_each(|x| *x *= 1e30);
         }
     });
-    let error = Prefill::run(&decoder(&tiny), &prompt(5), CacheType::F32, ObservationRequest::default(), |_| {});
+    let error = Prefill::run(&decoder(&tiny), &prompt(5), Format::F32, ObservationRequest::default(), |_| {});
     assert!(matches!(error, Err(ModelError::NotFinite { .. })));
 }
 
@@ -236,23 +244,25 @@ fn norms_of_values_behind_the_output_projection_follow_their_definition() {
     // More than one chunk of prefill.
     let tokens = prompt(700);
     let request = ObservationRequest { values: true, value_output_norms: true, ..Default::default() };
-    let prefill = Prefill::run(&decoder(&tiny), &tokens, CacheType::F32, request, |_| {}).unwrap();
+    let prefill = Prefill::run(&decoder(&tiny), &tokens, Format::F32, request, |_| {}).unwrap();
     let weights = candle_core::safetensors::load(tiny.weights(), &Device::Cpu).unwrap();
     for layer in 0..2 {
         let name = format!("model.layers.{layer}.self_attn.o_proj.weight");
         let weight: Vec<Vec<f32>> = weights[&name].to_vec2().unwrap();
-        prefill.view(layer, |view| {
-            let (values, norms) = (view.values.unwrap(), view.value_output_norms.unwrap());
-            assert_eq!(norms.len(), 4 * 700);
-            for (query_head, token) in [(0, 0), (1, 5), (2, 511), (3, 512), (3, 699)] {
-                let value = &values[(query_head / 2 * 700 + token) * 8..][..8];
-                let written = weight.iter().map(|row| {
-                    let columns = &row[query_head * 8..][..8];
-                    columns.iter().zip(value).map(|(w, v)| w * v).sum::<f32>().abs()
-                });
-                let (expected, found) = (written.sum::<f32>(), norms[query_head * 700 + token]);
-                assert!((expected - found).abs() < 1e-4 * expected, "{query_head} {token}: {found} not {expected}");
-            }
-        });
+        prefill
+            .view(layer, |view| {
+                let (values, norms) = (view.values.unwrap(), view.value_output_norms.unwrap());
+                assert_eq!(norms.len(), 4 * 700);
+                for (query_head, token) in [(0, 0), (1, 5), (2, 511), (3, 512), (3, 699)] {
+                    let value = &values[(query_head / 2 * 700 + token) * 8..][..8];
+                    let written = weight.iter().map(|row| {
+                        let columns = &row[query_head * 8..][..8];
+                        columns.iter().zip(value).map(|(w, v)| w * v).sum::<f32>().abs()
+                    });
+                    let (expected, found) = (written.sum::<f32>(), norms[query_head * 700 + token]);
+                    assert!((expected - found).abs() < 1e-4 * expected, "{query_head} {token}: {found} not {expected}");
+                }
+            })
+            .unwrap();
     }
 }

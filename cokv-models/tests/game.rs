@@ -5,19 +5,21 @@ mod tiny;
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 
-use cokv_core::{Coalition, Game, HeadSelection, ObservationRequest, Query, Selection};
-use cokv_models::cache::{CacheType, RaggedCache};
+use cokv_core::{Coalition, Format, Game, HeadSelection, ObservationRequest, Query, Selection};
+use cokv_models::ask::{Against, Ask};
+use cokv_models::cache::RaggedCache;
+use cokv_models::engine::Row;
 use cokv_models::game::{GameRecord, GameRules, HeadMaskError, HeadMaskGame, Unplayable, Utility};
 use cokv_models::source::ModelFiles;
-use cokv_models::{LanguageModel, LoadOptions, StopRule};
+use cokv_models::{ComparedWith, Forced, LanguageModel, LoadOptions, StopRule};
 use serde_json::json;
 use tiny::Tiny;
 
 const WINDOW: usize = 8;
 
-fn model(cache_type: CacheType) -> LanguageModel {
+fn model(format: Format) -> LanguageModel {
     let tiny = Tiny::new("llama", json!({}), false, 8);
-    let options = LoadOptions { cache_type, ..LoadOptions::default() };
+    let options = LoadOptions { format, ..LoadOptions::default() };
     LanguageModel::load(&ModelFiles::Folder(tiny.folder().to_path_buf()), &options, |_, _| {}).unwrap()
 }
 
@@ -40,7 +42,7 @@ fn ragged(prefill: &cokv_models::Prefill, coalition: &Coalition) -> RaggedCache 
     let length = prefill.prompt_len() as u32;
     let start = |head| if coalition.contains(head) { 0 } else { length - WINDOW as u32 };
     let heads = (0..4).map(|head| HeadSelection::Tokens((start(head)..length).collect())).collect();
-    RaggedCache::compressed(prefill.cache(), &Selection { heads })
+    RaggedCache::compressed(prefill.prompt(), &Selection { heads }).unwrap()
 }
 
 fn evaluate(game: &mut HeadMaskGame<'_>, coalitions: &[Coalition], instance: usize) -> Vec<f64> {
@@ -52,18 +54,21 @@ fn evaluate(game: &mut HeadMaskGame<'_>, coalitions: &[Coalition], instance: usi
 
 #[test]
 fn masking_equals_a_ragged_cache_with_the_window_as_budget() {
-    let model = model(CacheType::F32);
+    let model = model(Format::F32);
     for length in [40, 700] {
         let prefill = model.prefill(&tokens(length, 3), ObservationRequest::default(), |_| {}).unwrap();
         let mut masked: Vec<RaggedCache> =
-            coalitions().iter().map(|coalition| RaggedCache::masked(prefill.cache(), coalition, WINDOW)).collect();
+            coalitions().iter().map(|coalition| RaggedCache::masked(prefill.prompt(), coalition, WINDOW)).collect();
         let mut copied: Vec<RaggedCache> = coalitions().iter().map(|coalition| ragged(&prefill, coalition)).collect();
-        let logits = |caches: &mut [RaggedCache]| {
-            let mut rows = vec![Vec::new(); caches.len()];
-            model.continue_with(caches, &tokens(6, 1), 0, |row, logits| rows[row] = logits.to_vec()).unwrap();
-            rows
+        let fed = tokens(6, 1);
+        let ask = Ask::Along { skip: 0, targets: &[], against: Against::Nobody, keep: true };
+        let logits = |caches: &mut [RaggedCache]| -> Vec<Vec<f32>> {
+            let mut rows: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row::new(&fed, cache, ask)).collect();
+            let answers = model.engine().step(&mut rows).unwrap().into_iter();
+            answers.map(|answer| answer.along(String::new).unwrap().kept.unwrap().read().unwrap()).collect()
         };
         for (masked, copied) in logits(&mut masked).iter().zip(&logits(&mut copied)) {
+            assert_eq!(masked.len(), 6 * 50);
             assert!(masked.iter().zip(copied).all(|(a, b)| (a - b).abs() < 1e-5));
         }
     }
@@ -71,7 +76,7 @@ fn masking_equals_a_ragged_cache_with_the_window_as_budget() {
 
 #[test]
 fn utilities_are_what_their_names_say() {
-    let model = model(CacheType::F32);
+    let model = model(Format::F32);
     let records = || vec![record(60, 4), record(300, 6)];
     let mut likelihood =
         HeadMaskGame::prepare(&model, records(), Utility::LogLikelihood, GameRules::default(), |_| {}).unwrap();
@@ -86,14 +91,13 @@ fn utilities_are_what_their_names_say() {
         for coalition in coalitions() {
             let mut cache = [ragged(&prefill, &coalition)];
             let mut total = 0.0;
-            model
-                .continue_with(&mut cache, &record.answer, 0, |_, logits| {
-                    for (logits, next) in logits.chunks_exact(50).zip(&record.answer[1..]) {
-                        let sum: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
-                        total += f64::from(logits[*next as usize]) - sum.ln();
-                    }
-                })
-                .unwrap();
+            let forced = Forced { tokens: &record.answer, skip: 0, targets: &[] };
+            let mut rows = model.along(&mut cache, forced, ComparedWith::Nobody, true).unwrap();
+            let logits = rows.remove(0).kept.unwrap().read().unwrap();
+            for (logits, next) in logits.chunks_exact(50).zip(&record.answer[1..]) {
+                let sum: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
+                total += f64::from(logits[*next as usize]) - sum.ln();
+            }
             expected.push(total / (record.answer.len() - 1) as f64);
         }
         let ours = evaluate(&mut likelihood, &coalitions(), instance);
@@ -110,12 +114,12 @@ fn utilities_are_what_their_names_say() {
 
 #[test]
 fn metrics_see_the_greedy_answers_of_a_ragged_cache() {
-    let model = model(CacheType::F32);
+    let model = model(Format::F32);
     let record = record(300, 4);
     let prefill = model.prefill(&record.prompt, ObservationRequest::default(), |_| {}).unwrap();
     let go_on = |_, _| ControlFlow::Continue(());
     let mut caches: Vec<RaggedCache> = coalitions().iter().map(|coalition| ragged(&prefill, coalition)).collect();
-    let expected = model.greedy(&mut caches, prefill.logits(), &record.stop, go_on).unwrap();
+    let expected = model.greedy(&mut caches, &[prefill.first(&record.stop)], &record.stop, go_on).unwrap();
     let heard = RefCell::new(Vec::new());
     let score = |instance: usize, answer: &[u32]| {
         assert_eq!(instance, 0);
@@ -131,7 +135,7 @@ fn metrics_see_the_greedy_answers_of_a_ragged_cache() {
 
 #[test]
 fn a_held_out_suffix_makes_one_token_answers_playable() {
-    let model = model(CacheType::F32);
+    let model = model(Format::F32);
     let rules = GameRules { holdout_suffix: 3, ..GameRules::default() };
     let one_token = record(300, 1);
     let mut game =
@@ -154,7 +158,7 @@ fn a_held_out_suffix_makes_one_token_answers_playable() {
 
 #[test]
 fn batches_and_their_order_change_nothing_but_rounding() {
-    let model = model(CacheType::F16);
+    let model = model(Format::F16);
     let records = vec![record(300, 4), record(280, 7)];
     let mut game =
         HeadMaskGame::prepare(&model, records.clone(), Utility::default(), GameRules::default(), |_| {}).unwrap();
@@ -176,7 +180,7 @@ fn batches_and_their_order_change_nothing_but_rounding() {
 
 #[test]
 fn what_cannot_be_played_is_said_before_anything_is_prefilled() {
-    let model = model(CacheType::F32);
+    let model = model(Format::F32);
     let prepare = |record: GameRecord, utility: Utility<'static>, rules: GameRules| {
         HeadMaskGame::prepare(&model, vec![record], utility, rules, |_| panic!("prefilled")).err().unwrap()
     };

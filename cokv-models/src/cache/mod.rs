@@ -1,8 +1,12 @@
-//! KV caches: the whole prompt once ([`PromptCache`]), and what a method keeps of it, head by head ([`RaggedCache`]).
+//! KV caches: what is shared, once ([`Segment`]), and what a sequence holds of it, head by head ([`RaggedCache`]).
+//!
+//! Bookkeeping only, the same everywhere: the numbers lie in a backend's [`Store`].
 
 mod ragged;
-mod rows;
+mod segment;
+mod store;
 
-pub(crate) use ragged::HeadView;
-pub use ragged::{PromptCache, RaggedCache};
-pub use rows::{CacheType, Elements, HeadRows};
+pub use ragged::RaggedCache;
+pub(crate) use segment::SLICES;
+pub use segment::Segment;
+pub use store::Store;

@@ -1,156 +1,141 @@
 //! Caches in which every KV head has its own length.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use cokv_core::{Coalition, HeadLayout, HeadSelection, Selection};
+use cokv_core::{Coalition, Format, HeadLayout, HeadSelection, Selection};
 
-use super::rows::{CacheType, HeadRows};
-use crate::kernel::memory;
+use super::segment::{Positions, SLICES, Segment, Slice};
+use super::store::Store;
+use crate::error::ModelError;
 
-/// Keys and values of a whole prompt, in every KV head: computed once, shared by all methods, budgets and coalitions.
-#[derive(Debug)]
-pub struct PromptCache {
-    layout: HeadLayout,
-    cache_type: CacheType,
-    len: usize,
-    heads: Vec<HeadRows>,
-}
-
-impl PromptCache {
-    /// Heads of the model.
-    pub fn layout(&self) -> HeadLayout {
-        self.layout
-    }
-
-    /// How elements are stored.
-    pub fn cache_type(&self) -> CacheType {
-        self.cache_type
-    }
-
-    /// Prompt tokens.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether the prompt is empty.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Keys and values of one KV head; keys carry RoPE at their positions.
-    pub fn head(&self, layer: usize, kv_head: usize) -> &HeadRows {
-        &self.heads[self.layout.flat(layer, kv_head)]
-    }
-
-    /// Bytes of all buffers.
-    pub fn bytes(&self) -> usize {
-        self.heads.iter().map(HeadRows::allocated_bytes).sum()
-    }
-}
-
-/// Bytes from which on it is worth the time to give a prompt's memory back to the system.
-const LARGE: usize = 8 << 20;
-
-impl Drop for PromptCache {
-    fn drop(&mut self) {
-        let large = self.bytes() >= LARGE;
-        self.heads = Vec::new();
-        if large {
-            memory::give_back();
-        }
-    }
-}
-
-/// A KV cache of one sequence. Each KV head holds a slice of the shared prompt (all of it, its last tokens, or nothing)
-/// followed by rows of its own: kept prompt tokens after compression, then every token since.
+/// A KV cache of one sequence. Each KV head holds slices of at most two frozen segments (of each all, the last tokens, or
+/// nothing) followed by rows of its own: kept prompt tokens after compression, then every token since.
 ///
 /// The next position is the number of tokens seen, not the number kept: keys keep the RoPE of their original positions.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RaggedCache {
     layout: HeadLayout,
-    cache_type: CacheType,
-    prompt: Option<Arc<PromptCache>>,
-    heads: Vec<HeadCache>,
+    format: Format,
+    slices: Vec<Slice>,
+    own: Box<dyn Store>,
+    /// Positions of each head's first own rows, where tokens before them were dropped; those that follow are the last seen.
+    /// None of any head where nothing was dropped. Bookkeeping, which bytes do not count.
+    kept: Arc<Vec<Vec<u32>>>,
     next_position: usize,
 }
 
-#[derive(Clone, Debug)]
-struct HeadCache {
-    shared: Range<usize>,
-    own: HeadRows,
-}
-
-impl HeadCache {
-    fn len(&self) -> usize {
-        self.shared.len() + self.own.len()
-    }
-}
-
-/// One KV head of a cache as the attention kernel reads it: rows of the shared prompt, then rows of its own.
-#[derive(Clone, Copy)]
-pub(crate) struct HeadView<'a> {
-    pub prompt: Option<&'a HeadRows>,
-    pub shared_start: usize,
-    pub shared_len: usize,
-    pub own: &'a HeadRows,
-}
-
 impl RaggedCache {
-    /// A cache that has seen nothing, with room for `tokens` in every head.
-    pub fn with_capacity(layout: HeadLayout, cache_type: CacheType, tokens: usize) -> Self {
-        let own = || HeadRows::with_capacity(layout.head_dim, cache_type, tokens);
-        let heads = (0..layout.heads()).map(|_| HeadCache { shared: 0..0, own: own() }).collect();
-        Self { layout, cache_type, prompt: None, heads, next_position: 0 }
+    /// A cache that has seen nothing, on an empty store.
+    pub(crate) fn new(layout: HeadLayout, format: Format, own: Box<dyn Store>) -> Self {
+        Self { layout, format, slices: Vec::new(), own, kept: Arc::default(), next_position: 0 }
     }
 
-    /// What a selection keeps of a prompt. Heads that keep everything share the prompt's memory; all others copy their
-    /// tokens into buffers of exactly that size. When no head shares it, the prompt's memory is free to go.
-    pub fn compressed(prompt: &Arc<PromptCache>, selection: &Selection) -> Self {
-        let (layout, cache_type) = (prompt.layout, prompt.cache_type);
-        let heads: Vec<HeadCache> = selection
-            .heads
-            .iter()
-            .zip(&prompt.heads)
-            .map(|(kept, rows)| match kept {
-                HeadSelection::Everything => {
-                    HeadCache { shared: 0..prompt.len, own: HeadRows::with_capacity(layout.head_dim, cache_type, 0) }
-                }
-                HeadSelection::Tokens(tokens) => HeadCache { shared: 0..0, own: rows.gather(tokens) },
-            })
-            .collect();
-        let shares = heads.iter().any(|head| !head.shared.is_empty());
-        Self { layout, cache_type, prompt: shares.then(|| Arc::clone(prompt)), heads, next_position: prompt.len }
+    /// What a selection keeps of a segment's rows. Heads that keep everything share the segment's memory; all others copy
+    /// their tokens into buffers of exactly that size. When no head shares it, the segment's memory is free to go.
+    ///
+    /// # Errors
+    /// Where the backend has no memory for the copies.
+    pub fn compressed(segment: &Arc<Segment>, selection: &Selection) -> Result<Self, ModelError> {
+        let rows: Vec<&[u32]> = selection.heads.iter().map(copied).collect();
+        let positions_of = |(head, rows): (usize, &&[u32])| -> Vec<u32> {
+            rows.iter().map(|&row| segment.position(head, row as usize)).collect()
+        };
+        let kept = rows.iter().enumerate().map(positions_of).collect();
+        let shared = selection.heads.iter().enumerate().map(|(head, kept)| match kept {
+            HeadSelection::Everything => 0..segment.len(head),
+            HeadSelection::Tokens(_) => 0..0,
+        });
+        let slice = Slice { segment: Arc::clone(segment), rows: shared.collect() };
+        let shares = slice.rows.iter().any(|rows| !rows.is_empty());
+        let own = match rows.iter().all(|rows| rows.is_empty()) {
+            true => segment.store().empty(),
+            false => segment.store().gather(&rows)?,
+        };
+        let slices = if shares { vec![slice] } else { Vec::new() };
+        Ok(Self { slices, own, kept: Arc::new(kept), ..Self::after(segment) })
     }
 
-    /// The whole prompt in every head.
-    pub fn full(prompt: &Arc<PromptCache>) -> Self {
-        Self::compressed(prompt, &Selection::everything(prompt.layout.heads()))
+    /// All of a segment in every head.
+    pub fn full(segment: &Arc<Segment>) -> Self {
+        Self { slices: vec![Slice::whole(Arc::clone(segment))], ..Self::after(segment) }
     }
 
-    /// What a coalition sees of a prompt: its members all of it, every other head the last `window` tokens. Nothing is
+    /// What a coalition sees of a segment: its members all of it, every other head the last `window` tokens. Nothing is
     /// copied.
-    pub fn masked(prompt: &Arc<PromptCache>, coalition: &Coalition, window: usize) -> Self {
-        let own = || HeadRows::with_capacity(prompt.layout.head_dim, prompt.cache_type, 0);
-        let start = |head| if coalition.contains(head) { 0 } else { prompt.len.saturating_sub(window) };
-        let heads = (0..prompt.layout.heads()).map(|head| HeadCache { shared: start(head)..prompt.len, own: own() });
-        Self {
-            layout: prompt.layout,
-            cache_type: prompt.cache_type,
-            prompt: Some(Arc::clone(prompt)),
-            heads: heads.collect(),
-            next_position: prompt.len,
-        }
+    pub fn masked(segment: &Arc<Segment>, coalition: &Coalition, window: usize) -> Self {
+        let start = |head, len: usize| if coalition.contains(head) { 0 } else { len.saturating_sub(window) };
+        let rows = segment.whole().into_iter().enumerate().map(|(head, rows)| start(head, rows.end)..rows.end);
+        let slice = Slice { segment: Arc::clone(segment), rows: rows.collect() };
+        Self { slices: vec![slice], ..Self::after(segment) }
     }
 
-    /// Freezes the cache of a prefill, so that many caches can share it.
-    pub(crate) fn into_prompt(self) -> PromptCache {
-        PromptCache {
-            layout: self.layout,
-            cache_type: self.cache_type,
-            len: self.next_position,
-            heads: self.heads.into_iter().map(|head| head.own).collect(),
+    /// Nothing of a segment, but its position.
+    fn after(segment: &Segment) -> Self {
+        let own = segment.store().empty();
+        Self { next_position: segment.seen(), ..Self::new(segment.layout(), segment.format(), own) }
+    }
+
+    /// Freezes the rows of its own, so that copies of this cache share them. Where it shares two segments already, the second
+    /// of them and its own rows are copied into one.
+    ///
+    /// # Errors
+    /// Where the backend has no memory for the copy.
+    pub fn freeze(&mut self) -> Result<(), ModelError> {
+        let heads = 0..self.layout.heads();
+        if heads.clone().all(|head| self.own.rows(head) == 0) {
+            return Ok(());
         }
+        let empty = self.own.empty();
+        let segment = match self.slices.get(SLICES - 1) {
+            None => {
+                let positions = match self.kept.iter().all(Vec::is_empty) {
+                    true => Positions::From(self.next_position - self.own.rows(0)),
+                    false => Positions::Listed(heads.map(|head| self.own_positions(head).collect()).collect()),
+                };
+                let store = std::mem::replace(&mut self.own, empty);
+                Segment::new(self.layout, self.format, self.next_position, positions, store)
+            }
+            Some(last) => {
+                let position_of =
+                    |head: usize| last.rows[head].clone().map(move |row| last.segment.position(head, row));
+                let positions = heads.clone().map(|head| position_of(head).chain(self.own_positions(head)).collect());
+                let positions = Positions::Listed(positions.collect());
+                let mut store = self.own.empty();
+                store.append(last.segment.store(), &last.rows)?;
+                let own: Vec<_> = heads.map(|head| 0..self.own.rows(head)).collect();
+                store.append(self.own.as_ref(), &own)?;
+                self.slices.truncate(SLICES - 1);
+                self.own = empty;
+                Segment::new(self.layout, self.format, self.next_position, positions, store)
+            }
+        };
+        self.kept = Arc::default();
+        self.slices.push(Slice::whole(Arc::new(segment)));
+        Ok(())
+    }
+
+    /// The frozen cache as one segment; none where it shares another's memory.
+    pub fn into_segment(mut self) -> Result<Option<Arc<Segment>>, ModelError> {
+        self.freeze()?;
+        let only = self.slices.pop().filter(|slice| self.slices.is_empty() && slice.rows == slice.segment.whole());
+        Ok(only.map(|slice| slice.segment))
+    }
+
+    /// A cache that goes on from here alone: what is frozen is shared, the rows of its own are copied.
+    ///
+    /// # Errors
+    /// Where the backend has no memory for the copy.
+    pub fn fork(&self) -> Result<Self, ModelError> {
+        let mut own = self.own.empty();
+        let rows: Vec<_> = (0..self.layout.heads()).map(|head| 0..self.own.rows(head)).collect();
+        own.append(self.own.as_ref(), &rows)?;
+        Ok(Self { slices: self.slices.clone(), own, kept: Arc::clone(&self.kept), ..*self })
+    }
+
+    /// The cache itself, leaving one in its place that has seen nothing.
+    pub fn take(&mut self) -> Self {
+        let nothing = Self::new(self.layout, self.format, self.own.empty());
+        std::mem::replace(self, nothing)
     }
 
     /// Heads of the model.
@@ -160,12 +145,36 @@ impl RaggedCache {
 
     /// Tokens that one KV head holds.
     pub fn len(&self, layer: usize, kv_head: usize) -> usize {
-        self.heads[self.layout.flat(layer, kv_head)].len()
+        self.tokens(self.layout.flat(layer, kv_head))
+    }
+
+    fn tokens(&self, head: usize) -> usize {
+        self.shared_tokens(head) + self.own.rows(head)
+    }
+
+    fn shared_tokens(&self, head: usize) -> usize {
+        self.slices.iter().map(|slice| slice.rows[head].len()).sum()
     }
 
     /// Tokens that all heads hold together.
     pub fn total_tokens(&self) -> usize {
-        self.heads.iter().map(HeadCache::len).sum()
+        (0..self.layout.heads()).map(|head| self.tokens(head)).sum()
+    }
+
+    /// Positions in the sequence of the tokens that one KV head holds, in the order of its rows.
+    pub fn positions(&self, layer: usize, kv_head: usize) -> Vec<u32> {
+        let head = self.layout.flat(layer, kv_head);
+        let of_slice = |slice: &Slice| -> Vec<u32> {
+            slice.rows[head].clone().map(|row| slice.segment.position(head, row)).collect()
+        };
+        let shared = self.slices.iter().flat_map(of_slice);
+        shared.chain(self.own_positions(head)).collect()
+    }
+
+    fn own_positions(&self, head: usize) -> impl Iterator<Item = u32> {
+        let kept = self.kept.get(head).map_or(&[][..], Vec::as_slice);
+        let since = self.own.rows(head) - kept.len();
+        kept.iter().copied().chain((self.next_position - since) as u32..self.next_position as u32)
     }
 
     /// Position of the next token: the number of tokens seen so far, kept or not.
@@ -175,72 +184,96 @@ impl RaggedCache {
 
     /// Bytes of the keys and values held: of the shared slices and of the head's own rows.
     pub fn bytes(&self) -> usize {
-        self.total_tokens() * self.layout.bytes_per_token(self.cache_type.bytes())
+        self.total_tokens() * self.format.token_bytes(self.layout.head_dim)
     }
 
-    /// Bytes that this cache makes the machine hold: its slices of the shared prompt and its own buffers, room for
-    /// tokens to come included.
+    /// Bytes that this cache makes the machine hold: its slices of shared segments and its own buffers, room for tokens to
+    /// come included.
     pub fn allocated_bytes(&self) -> usize {
-        let per_token = self.layout.bytes_per_token(self.cache_type.bytes());
-        self.heads.iter().map(|head| head.shared.len() * per_token + head.own.allocated_bytes()).sum()
+        let shared: usize = (0..self.layout.heads()).map(|head| self.shared_tokens(head)).sum();
+        shared * self.format.token_bytes(self.layout.head_dim) + self.own_bytes()
+    }
+
+    /// Bytes of the buffers that are this cache's alone.
+    pub fn own_bytes(&self) -> usize {
+        self.own.allocated_bytes()
     }
 
     /// Makes room for tokens to come, so that appending does not move what is there.
-    pub fn reserve(&mut self, tokens: usize) {
-        self.heads.iter_mut().for_each(|head| head.own.reserve(tokens));
+    ///
+    /// # Errors
+    /// Where the backend has no memory for them.
+    pub fn reserve(&mut self, tokens: usize) -> Result<(), ModelError> {
+        self.own.reserve(tokens)
     }
 
-    /// Appends one layer's keys and values of new tokens, `[tokens, kv_heads, head_dim]` each.
-    pub fn append(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
-        let HeadLayout { kv_heads, head_dim, .. } = self.layout;
-        let heads = &mut self.heads[layer * kv_heads..(layer + 1) * kv_heads];
-        for (kv_head, head) in heads.iter_mut().enumerate() {
-            let keys = keys.chunks_exact(head_dim).skip(kv_head).step_by(kv_heads);
-            let values = values.chunks_exact(head_dim).skip(kv_head).step_by(kv_heads);
-            keys.zip(values).for_each(|(key, value)| head.own.push(key, value));
-        }
-    }
-
-    /// Counts tokens that all layers have appended.
-    pub fn advance(&mut self, tokens: usize) {
-        self.next_position += tokens;
-    }
-
-    /// Forgets the last `tokens` tokens seen. Only tokens since the prompt can be forgotten; more than those is a bug of
-    /// the caller and panics.
+    /// Forgets the last `tokens` tokens seen. Only tokens since the last compression or freezing can be forgotten; more than
+    /// those is a bug of the caller and panics.
     pub fn rewind(&mut self, tokens: usize) {
-        for head in &mut self.heads {
-            assert!(tokens <= head.own.len(), "only tokens since the prompt can be forgotten");
-            head.own.truncate(head.own.len() - tokens);
-        }
+        let since = |head: usize| self.own.rows(head) - self.kept.get(head).map_or(0, Vec::len);
+        assert!(
+            (0..self.layout.heads()).all(|head| tokens <= since(head)),
+            "only tokens since the prompt can be forgotten"
+        );
+        self.own.forget(tokens);
         self.next_position -= tokens;
     }
 
-    pub(crate) fn view(&self, layer: usize, kv_head: usize) -> HeadView<'_> {
-        let flat = self.layout.flat(layer, kv_head);
-        let head = &self.heads[flat];
-        HeadView {
-            prompt: self.prompt.as_ref().map(|prompt| &prompt.heads[flat]),
-            shared_start: head.shared.start,
-            shared_len: head.shared.len(),
-            own: &head.own,
-        }
+    /// What a backend reads, and what it appends to.
+    pub(crate) fn parts(&mut self) -> (&[Slice], &mut dyn Store) {
+        (&self.slices, self.own.as_mut())
+    }
+
+    /// Counts tokens that all layers have appended.
+    pub(crate) fn advance(&mut self, tokens: usize) {
+        self.next_position += tokens;
+    }
+}
+
+/// Rows that a head copies.
+fn copied(head: &HeadSelection) -> &[u32] {
+    match head {
+        HeadSelection::Everything => &[],
+        HeadSelection::Tokens(tokens) => tokens,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::host::HostStore;
 
-    fn prompt(tokens: usize) -> Arc<PromptCache> {
-        let layout = HeadLayout::new(2, 4, 2, 3).unwrap();
-        let mut cache = RaggedCache::with_capacity(layout, CacheType::F16, tokens);
-        for layer in 0..layout.layers {
-            let numbers: Vec<f32> = (0..tokens * 6).map(|i| i as f32).collect();
-            cache.append(layer, &numbers, &numbers);
-        }
+    fn append(cache: &mut RaggedCache, tokens: usize, first: f32) {
+        let layout = cache.layout;
+        let numbers: Vec<f32> = (0..tokens * layout.kv_heads * layout.head_dim).map(|i| first + i as f32).collect();
+        let store = (cache.own.as_mut() as &mut dyn std::any::Any).downcast_mut::<HostStore>().unwrap();
+        (0..layout.layers).for_each(|layer| store.push(layer, &numbers, &numbers));
         cache.advance(tokens);
-        Arc::new(cache.into_prompt())
+    }
+
+    fn seen(tokens: usize) -> RaggedCache {
+        let layout = HeadLayout::new(2, 4, 2, 3).unwrap();
+        let mut cache = RaggedCache::new(layout, Format::F16, Box::new(HostStore::new(layout, Format::F16)));
+        cache.reserve(tokens).unwrap();
+        append(&mut cache, tokens, 0.0);
+        cache
+    }
+
+    fn prompt(tokens: usize) -> Arc<Segment> {
+        seen(tokens).into_segment().unwrap().unwrap()
+    }
+
+    fn tokens(tokens: &[u32]) -> HeadSelection {
+        HeadSelection::Tokens(tokens.to_vec())
+    }
+
+    fn keys(cache: &RaggedCache, head: usize) -> Vec<f32> {
+        let of_slice = |slice: &Slice| {
+            let [keys, _] = slice.segment.read(head).unwrap();
+            keys[slice.rows[head].start * 3..slice.rows[head].end * 3].to_vec()
+        };
+        let [own, _] = cache.own.read(head).unwrap();
+        cache.slices.iter().map(of_slice).chain([own]).collect::<Vec<_>>().concat()
     }
 
     #[test]
@@ -248,21 +281,23 @@ mod tests {
         let prompt = prompt(10);
         assert_eq!(prompt.bytes(), 4 * 10 * 2 * 3 * 2);
         let full = RaggedCache::full(&prompt);
-        assert_eq!((full.bytes(), full.allocated_bytes()), (prompt.bytes(), prompt.bytes()));
+        assert_eq!((full.bytes(), full.allocated_bytes(), full.own_bytes()), (prompt.bytes(), prompt.bytes(), 0));
 
-        let tokens = |tokens: &[u32]| HeadSelection::Tokens(tokens.to_vec());
         let heads = vec![tokens(&[1, 9]), HeadSelection::Everything, tokens(&[]), tokens(&[0, 3, 4])];
-        let ragged = RaggedCache::compressed(&prompt, &Selection { heads });
+        let ragged = RaggedCache::compressed(&prompt, &Selection { heads }).unwrap();
         assert_eq!([ragged.len(0, 0), ragged.len(0, 1), ragged.len(1, 0), ragged.len(1, 1)], [2, 10, 0, 3]);
-        assert_eq!((ragged.bytes(), ragged.allocated_bytes()), (15 * 12, 15 * 12));
-        assert_eq!(ragged.next_position(), 10);
+        assert_eq!((ragged.bytes(), ragged.allocated_bytes(), ragged.own_bytes()), (15 * 12, 15 * 12, 5 * 12));
+        assert_eq!(
+            (ragged.next_position(), ragged.positions(0, 0), ragged.positions(1, 1)),
+            (10, vec![1, 9], vec![0, 3, 4])
+        );
     }
 
     #[test]
-    fn a_prompt_that_no_head_shares_is_let_go() {
+    fn a_segment_that_no_head_shares_is_let_go() {
         let prompt = prompt(4);
-        let heads = vec![HeadSelection::Tokens(vec![3]); 4];
-        let small = RaggedCache::compressed(&prompt, &Selection { heads });
+        let heads = vec![tokens(&[3]); 4];
+        let small = RaggedCache::compressed(&prompt, &Selection { heads }).unwrap();
         assert_eq!(Arc::strong_count(&prompt), 1);
         drop(prompt);
         assert_eq!(small.bytes(), 4 * 12);
@@ -272,14 +307,51 @@ mod tests {
     fn appended_tokens_can_be_rewound() {
         let prompt = prompt(4);
         let mut cache = RaggedCache::full(&prompt);
-        cache.reserve(5);
-        for layer in 0..2 {
-            cache.append(layer, &[1.0; 12], &[2.0; 12]);
-        }
-        cache.advance(2);
+        cache.reserve(5).unwrap();
+        append(&mut cache, 2, 1.0);
         assert_eq!((cache.len(1, 1), cache.next_position()), (6, 6));
         assert_eq!(cache.allocated_bytes(), prompt.bytes() + 4 * 5 * 12);
         cache.rewind(2);
         assert_eq!((cache.len(0, 0), cache.next_position(), cache.bytes()), (4, 4, prompt.bytes()));
+    }
+
+    #[test]
+    #[should_panic(expected = "only tokens since the prompt can be forgotten")]
+    fn kept_tokens_cannot_be_rewound() {
+        let mut cache = RaggedCache::compressed(&prompt(4), &Selection { heads: vec![tokens(&[1, 2]); 4] }).unwrap();
+        append(&mut cache, 1, 1.0);
+        cache.rewind(2);
+    }
+
+    #[test]
+    fn frozen_caches_share_what_they_have_seen() {
+        let prompt = prompt(10);
+        let heads = vec![tokens(&[1, 9]), HeadSelection::Everything, tokens(&[]), tokens(&[0, 3, 4])];
+        let mut document = RaggedCache::compressed(&prompt, &Selection { heads }).unwrap();
+        append(&mut document, 2, 50.0);
+        let before: Vec<_> =
+            (0..4).map(|head| (keys(&document, head), document.positions(head / 2, head % 2))).collect();
+        assert_eq!(before[0].1, [1, 9, 10, 11]);
+        document.freeze().unwrap();
+        assert_eq!((document.own_bytes(), document.slices.len()), (0, 2));
+        let mut question = document.fork().unwrap();
+        append(&mut question, 1, 70.0);
+        assert_eq!(question.own_bytes(), 4 * 32 * 12, "room for some tokens in each head, and nothing of the document");
+        // A third segment is none: what follows the first becomes one.
+        question.freeze().unwrap();
+        assert_eq!((question.slices.len(), question.next_position()), (2, 13));
+        for (head, (keys_before, positions)) in before.into_iter().enumerate() {
+            assert_eq!(keys(&document, head), keys_before);
+            assert_eq!(document.positions(head / 2, head % 2), positions);
+            let (keys, positions_now) = (keys(&question, head), question.positions(head / 2, head % 2));
+            assert_eq!(keys[..keys_before.len()], keys_before);
+            assert_eq!((keys.len(), positions_now), (keys_before.len() + 3, [positions, vec![12]].concat()));
+        }
+        // What was dropped once stays dropped, wherever the rows lie now.
+        let again = seen(6).into_segment().unwrap().unwrap();
+        let once = RaggedCache::compressed(&again, &Selection { heads: vec![tokens(&[1, 3, 5]); 4] }).unwrap();
+        let once = once.into_segment().unwrap().unwrap();
+        let twice = RaggedCache::compressed(&once, &Selection { heads: vec![tokens(&[0, 2]); 4] }).unwrap();
+        assert_eq!((twice.positions(1, 0), twice.next_position()), (vec![1, 5], 6));
     }
 }

@@ -1,14 +1,16 @@
 //! What a game is played on.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use cokv_core::ObservationRequest;
 use thiserror::Error;
 
 use super::{GameRules, Utility};
-use crate::cache::{PromptCache, RaggedCache};
-use crate::{LanguageModel, ModelError, StopRule};
+use crate::ask::{Distributions, Top};
+use crate::cache::{RaggedCache, Segment};
+use crate::generate::{ComparedWith, Forced};
+use crate::{LanguageModel, ModelError, Prefill, StopRule};
 
 /// A prompt with its reference answer, tokenised.
 #[derive(Clone, Debug)]
@@ -68,20 +70,20 @@ impl GameRecord {
 /// Bytes that the caches of this many prompt tokens take.
 pub(super) fn cache_bytes(model: &LanguageModel, tokens: usize) -> u64 {
     let layout = model.config().layout;
-    (tokens * layout.heads() * layout.bytes_per_token(model.cache_type().bytes())) as u64
+    (tokens * layout.heads() * model.format().token_bytes(layout.head_dim)) as u64
 }
 
 /// A record whose prompt is in the cache.
 pub(super) struct Prepared {
-    pub prompt: Arc<PromptCache>,
+    pub prompt: Arc<Segment>,
     /// End of the prompt, processed by every coalition on its own.
     pub suffix: Vec<u32>,
-    /// Logits of the first token after what was prefilled: `[vocabulary]`.
-    pub first_logits: Vec<f32>,
+    /// The likeliest tokens after what was prefilled.
+    pub first: Top,
     /// What is teacher-forced: the reference answer, or the full cache's own.
     pub answer: Vec<u32>,
-    /// Logits of the full cache along its own answer, `[scored tokens, vocabulary]`; empty unless `agreement` is played.
-    pub full_logits: Vec<f32>,
+    /// Distributions of the full cache along its own answer; none unless `agreement` is played.
+    pub full: Option<Distributions>,
     pub stop: StopRule,
 }
 
@@ -97,26 +99,33 @@ impl Prepared {
         let suffix = prompt.split_off(prompt.len().saturating_sub(rules.holdout_suffix));
         let prefill = model.prefill(&prompt, ObservationRequest::default(), progress)?;
         let mut prepared = Self {
-            prompt: Arc::clone(prefill.cache()),
+            prompt: Arc::clone(prefill.prompt()),
             suffix,
-            first_logits: prefill.logits().to_vec(),
+            first: prefill.first(&stop),
             answer,
-            full_logits: Vec::new(),
+            full: None,
             stop,
         };
         if matches!(utility, Utility::Agreement) {
-            prepared.agree_with_itself(model, rules)?;
+            prepared.agree_with_itself(model, &prefill, rules)?;
         }
         Ok(prepared)
     }
 
     /// Tokens that every coalition processes before the first that it may influence, and those that are scored.
-    pub fn forced(&self) -> Forced {
+    pub fn along(
+        &self,
+        model: &LanguageModel,
+        rows: &mut [RaggedCache],
+        compared_with: ComparedWith<'_>,
+        keep: bool,
+    ) -> Result<Vec<crate::ask::Along>, ModelError> {
         let mut tokens = self.suffix.clone();
         tokens.extend(&self.answer[..self.answer.len().saturating_sub(1)]);
         let skip = self.suffix.len().saturating_sub(1);
         let first_scored = usize::from(self.suffix.is_empty());
-        Forced { tokens, skip, targets: first_scored..self.answer.len() }
+        let targets = self.answer.get(first_scored..).unwrap_or_default();
+        model.along(rows, Forced { tokens: &tokens, skip, targets }, compared_with, keep)
     }
 
     /// Tokens that a row appends to its cache at most.
@@ -124,7 +133,12 @@ impl Prepared {
         self.suffix.len() + self.answer.len().max(self.stop.max_new_tokens).max(rules.agreement_tokens)
     }
 
-    fn agree_with_itself(&mut self, model: &LanguageModel, rules: &GameRules) -> Result<(), ModelError> {
+    fn agree_with_itself(
+        &mut self,
+        model: &LanguageModel,
+        prefill: &Prefill,
+        rules: &GameRules,
+    ) -> Result<(), ModelError> {
         // A token beyond its end would say nothing about how the model answers, but one after the first there must be.
         let stop = StopRule {
             tokens: model.stop_tokens().to_vec(),
@@ -132,39 +146,27 @@ impl Prepared {
             min_new_tokens: 2.min(rules.agreement_tokens),
         };
         let mut full = [RaggedCache::full(&self.prompt)];
-        self.answer = generate(model, self, &stop, &mut full)?.swap_remove(0);
-        let Forced { tokens, skip, .. } = self.forced();
+        self.answer = generate(model, &self.suffix, &prefill.first(&stop), &stop, &mut full)?.swap_remove(0);
         let mut full = [RaggedCache::full(&self.prompt)];
-        let mut logits = Vec::new();
-        model.continue_with(&mut full, &tokens, skip, |_, row| logits = row.to_vec())?;
-        self.full_logits = logits;
+        self.full = self.along(model, &mut full, ComparedWith::Nobody, true)?.swap_remove(0).kept;
         Ok(())
     }
 }
 
-/// Teacher forcing of one record.
-pub(super) struct Forced {
-    /// What is fed.
-    pub tokens: Vec<u32>,
-    /// Fed tokens whose logits nobody asks for.
-    pub skip: usize,
-    /// Answer tokens that the logits after the others predict, in order.
-    pub targets: Range<usize>,
-}
-
-/// Greedy answers of all rows.
+/// Greedy answers of all rows, after the end of the prompt that is not prefilled; `first` is what follows the rest.
 pub(super) fn generate(
     model: &LanguageModel,
-    record: &Prepared,
+    suffix: &[u32],
+    first: &Top,
     stop: &StopRule,
     rows: &mut [RaggedCache],
 ) -> Result<Vec<Vec<u32>>, ModelError> {
     let go_on = |_, _| ControlFlow::Continue(());
-    match record.suffix.is_empty() {
-        true => model.greedy(rows, &record.first_logits, stop, go_on),
+    match suffix.is_empty() {
+        true => model.greedy(rows, std::slice::from_ref(first), stop, go_on),
         false => {
-            let first_logits = model.extend(rows, &record.suffix)?;
-            model.greedy(rows, &first_logits, stop, go_on)
+            let first = model.extend(rows, suffix, stop)?;
+            model.greedy(rows, &first, stop, go_on)
         }
     }
 }

@@ -4,10 +4,9 @@ use std::fmt;
 
 use cokv_core::GameError;
 
-use super::record::{Forced, Prepared, generate};
+use super::record::{Prepared, generate};
 use crate::cache::RaggedCache;
-use crate::distribution::{divergence, log_sum_exp};
-use crate::kernel::pool;
+use crate::generate::ComparedWith;
 use crate::{LanguageModel, ModelError};
 
 /// Scores the generated answer of an instance.
@@ -54,7 +53,7 @@ impl Utility<'_> {
             Utility::LogLikelihood => Ok(mean_log_likelihoods(model, record, rows)?),
             Utility::Agreement => Ok(agreements(model, record, rows)?),
             Utility::Metric(score) => {
-                let answers = generate(model, record, &record.stop, rows)?;
+                let answers = generate(model, &record.suffix, &record.first, &record.stop, rows)?;
                 answers.iter().map(|answer| score(instance, answer)).collect()
             }
         }
@@ -72,34 +71,16 @@ fn mean_log_likelihoods(
     record: &Prepared,
     rows: &mut [RaggedCache],
 ) -> Result<Vec<f64>, ModelError> {
-    mean_over_positions(model, record, rows, |_, next, logits| f64::from(logits[next as usize]) - log_sum_exp(logits))
+    let rows = record.along(model, rows, ComparedWith::Nobody, false)?;
+    Ok(rows.iter().map(|row| mean(&row.log_likelihoods)).collect())
 }
 
 fn agreements(model: &LanguageModel, record: &Prepared, rows: &mut [RaggedCache]) -> Result<Vec<f64>, ModelError> {
-    let vocabulary = model.config().vocabulary;
-    mean_over_positions(model, record, rows, |position, _, logits| {
-        let full = &record.full_logits[position * vocabulary..(position + 1) * vocabulary];
-        -divergence(full, logits, log_sum_exp(logits))
-    })
+    let full = record.full.as_ref().map_or(ComparedWith::Nobody, ComparedWith::Kept);
+    let rows = record.along(model, rows, full, false)?;
+    Ok(rows.iter().map(|row| -mean(&row.divergences)).collect())
 }
 
-/// Mean over the scored positions of what `value` makes of the place, the answer's token there and the logits before it,
-/// for every row.
-fn mean_over_positions(
-    model: &LanguageModel,
-    record: &Prepared,
-    rows: &mut [RaggedCache],
-    value: impl Fn(usize, u32, &[f32]) -> f64 + Sync,
-) -> Result<Vec<f64>, ModelError> {
-    let Forced { tokens, skip, targets } = record.forced();
-    let answer = &record.answer[targets];
-    let vocabulary = model.config().vocabulary;
-    let mut means = vec![0.0; rows.len()];
-    model.continue_with(rows, &tokens, skip, |row, logits| {
-        let values = pool::map(answer.len(), |position| {
-            value(position, answer[position], &logits[position * vocabulary..(position + 1) * vocabulary])
-        });
-        means[row] = values.iter().sum::<f64>() / answer.len() as f64;
-    })?;
-    Ok(means)
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
 }

@@ -9,5 +9,6 @@ pub mod matmul;
 pub mod memory;
 pub mod pool;
 pub mod quantised;
+pub mod rows;
 pub mod simd;
 mod vector;

@@ -1,12 +1,11 @@
 //! GGUF: one file with metadata, tokenizer and tensors.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use candle_core::quantized::{GgmlDType, gguf_file};
-use candle_core::{Device, Tensor};
+use candle_core::quantized::gguf_file;
 use gguf_file::Value;
 
 use super::Stored;
@@ -27,7 +26,10 @@ impl Gguf {
         let mut reader = BufReader::new(file);
         let content = gguf_file::Content::read(&mut reader).map_err(|error| {
             let error = without_backtrace(error);
-            ModelError::malformed(path, format!("not a readable GGUF file ({error}); fetch it again, or check that its quantisation is one that candle reads (F32, F16, BF16, Q4_0 to Q8_1, K-quants)"))
+            let known = "F32, F16, BF16, Q4_0 to Q8_1, K-quants";
+            let hint =
+                format!("fetch it again, or check that its quantisation is one of those that are read ({known})");
+            ModelError::malformed(path, format!("not a readable GGUF file ({error}); {hint}"))
         })?;
         for (name, info) in &content.tensor_infos {
             let elements = info.shape.elem_count() as u64;
@@ -60,22 +62,25 @@ impl Gguf {
     }
 
     /// A tensor in f32.
-    pub fn dense(&self, name: &str) -> Result<Tensor, ModelError> {
-        Ok(self.stored(name)?.into_dense())
+    pub fn dense(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+        self.stored(name)?.dense()
     }
 
     pub(super) fn stored(&self, name: &str) -> Result<Stored, ModelError> {
-        self.tensor_shape(name)?;
+        let missing = || ModelError::missing_tensor(&self.path, name);
+        let info = self.content.tensor_infos.get(name).ok_or_else(missing)?;
         let broken =
             |error: &dyn std::fmt::Display| ModelError::malformed(&self.path, format!("tensor `{name}`: {error}"));
-        let mut file = self.file.lock().map_err(|error| broken(&error))?;
-        let tensor =
-            self.content.tensor(&mut *file, name, &Device::Cpu).map_err(|error| broken(&without_backtrace(error)))?;
-        let dense = tensor.dequantize(&Device::Cpu)?;
-        match tensor.dtype() {
-            GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => Ok(Stored::Dense(dense)),
-            _ => Ok(Stored::Quantised { blocks: tensor, dense }),
+        let kind = info.ggml_dtype;
+        let elements = info.shape.elem_count();
+        if !elements.is_multiple_of(kind.block_size()) {
+            return Err(broken(&format!("{elements} numbers are no whole blocks of {}", kind.block_size())));
         }
+        let mut bytes = vec![0; elements / kind.block_size() * kind.type_size()];
+        let mut file = self.file.lock().map_err(|error| broken(&error))?;
+        file.seek(SeekFrom::Start(self.content.tensor_data_offset + info.offset)).map_err(|error| broken(&error))?;
+        file.read_exact(&mut bytes).map_err(|error| broken(&error))?;
+        Ok(Stored::new(info.shape.dims(), kind, bytes))
     }
 
     /// A metadata value.

@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::quantized::GgmlDType;
 use serde::Deserialize;
 
+use super::Stored;
 use crate::error::ModelError;
 
 /// The tensors of one or several safetensors files.
@@ -77,21 +78,21 @@ impl Safetensors {
         self.tensors.contains_key(name)
     }
 
-    /// A tensor in f32.
-    pub fn dense(&self, name: &str) -> Result<Tensor, ModelError> {
+    /// A tensor as it is stored.
+    pub(super) fn stored(&self, name: &str) -> Result<Stored, ModelError> {
         let path = self.path_of(name);
         let missing = || ModelError::missing_tensor(path, name);
         let entry = self.tensors.get(name).ok_or_else(missing)?;
-        let dtype = match entry.dtype.as_str() {
-            "F32" => DType::F32,
-            "F16" => DType::F16,
-            "BF16" => DType::BF16,
+        let kind = match entry.dtype.as_str() {
+            "F32" => GgmlDType::F32,
+            "F16" => GgmlDType::F16,
+            "BF16" => GgmlDType::BF16,
             other => {
                 let message = format!("tensor `{name}` is stored as {other} (known: F32, F16, BF16)");
                 return Err(ModelError::unsupported(path, message));
             }
         };
-        let bytes = entry.shape.iter().try_fold(dtype.size_in_bytes(), |bytes, &size| bytes.checked_mul(size));
+        let bytes = entry.shape.iter().try_fold(kind.type_size(), |bytes, &size| bytes.checked_mul(size));
         if bytes != Some(entry.bytes) {
             return Err(ModelError::malformed(
                 path,
@@ -102,7 +103,7 @@ impl Safetensors {
         let mut data = vec![0; entry.bytes];
         file.seek(SeekFrom::Start(entry.start)).map_err(ModelError::io(path))?;
         file.read_exact(&mut data).map_err(ModelError::io(path))?;
-        Ok(Tensor::from_raw_buffer(&data, dtype, &entry.shape, &Device::Cpu)?.to_dtype(DType::F32)?)
+        Ok(Stored::new(&entry.shape, kind, data))
     }
 
     /// The file that holds a tensor, or the first one.

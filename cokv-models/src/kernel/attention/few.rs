@@ -7,7 +7,8 @@
 
 use std::ops::Range;
 
-use crate::cache::{Elements, HeadRows, HeadView};
+use super::HeadView;
+use crate::kernel::rows::{Elements, HeadRows};
 use crate::kernel::vector::{Number, Plain, Vector};
 
 /// Products of queries `[queries, head_dim]` with some of the head's keys: `scores` are `[queries, keys]`.

@@ -3,12 +3,12 @@
 //! Work is cut into pieces (`work.rs`): queries stacked as one matrix against a range of one KV head's keys, so that each
 //! key and value is read once for all of them. Scores go through an online softmax tile by tile, so that memory grows
 //! with the tile and not with the prompt. Tiles are counted from the start of the cache, wherever its rows lie: a shared
-//! prompt and a copy of it give the same bits.
+//! segment and a copy of it give the same bits.
 
 mod few;
 mod piece;
-mod segments;
 mod summaries;
+mod view;
 mod work;
 
 use std::cell::RefCell;
@@ -17,9 +17,9 @@ use cokv_core::HeadLayout;
 
 use self::piece::{Partial, attend_piece};
 pub use self::summaries::{column_sums, window_attention};
+pub use self::view::{CacheView, HeadView, SLICES, SliceView};
 use self::work::Work;
 use super::pool::{self, Parts};
-use crate::cache::RaggedCache;
 
 /// Query positions that are stacked into one matrix.
 const QUERIES: usize = 32;
@@ -35,7 +35,7 @@ pub struct Row<'a> {
     /// After RoPE: `[tokens, query_heads, head_dim]`.
     pub queries: &'a [f32],
     /// The sequence's cache.
-    pub cache: &'a RaggedCache,
+    pub cache: CacheView<'a>,
 }
 
 impl Row<'_> {

@@ -7,8 +7,8 @@ use cokv_core::HeadLayout;
 
 use super::work::{Block, Piece};
 use super::{KEYS, Row, few};
-use crate::cache::HeadRows;
 use crate::kernel::matmul::{FEW_ROWS, multiply_add, multiply_transposed};
+use crate::kernel::rows::HeadRows;
 use crate::kernel::simd::{LANES, dispatch, exp_row};
 
 /// Softmax over some of the keys, to be merged with the others'.
@@ -90,7 +90,7 @@ pub(super) fn attend_piece(
         let blocks = &blocks[piece.blocks.clone()];
         for block in blocks {
             let row = &rows[block.row];
-            let before = row.cache.len(layer, block.kv_head) - row.tokens(layout);
+            let before = row.cache.head(layer, block.kv_head).len() - row.tokens(layout);
             scratch
                 .visible
                 .extend(block.queries.clone().flat_map(|query| std::iter::repeat_n(before + query + 1, group)));
@@ -99,7 +99,7 @@ pub(super) fn attend_piece(
         let count = scratch.visible.len();
         // All blocks of a piece see the same keys there; the first block's cache has them.
         let Some(first) = blocks.first() else { return };
-        let head = rows[first.row].cache.view(layer, first.kv_head);
+        let head = rows[first.row].cache.head(layer, first.kv_head);
         for start in piece.keys.clone().step_by(KEYS) {
             let range = start..piece.keys.end.min(start + KEYS);
             let width = range.len();

@@ -3,10 +3,10 @@
 use cokv_core::HeadLayout;
 
 use super::piece::{SCRATCH, max_row, stack_queries};
-use super::{KEYS, QUERIES, Row};
-use crate::cache::{HeadRows, RaggedCache};
+use super::{CacheView, KEYS, QUERIES, Row};
 use crate::kernel::matmul::multiply_transposed;
 use crate::kernel::pool;
+use crate::kernel::rows::HeadRows;
 use crate::kernel::simd::exp_row;
 
 /// Attention that every key of one row's cache receives from the row's new tokens, summed over them:
@@ -15,10 +15,10 @@ pub fn column_sums(layout: HeadLayout, layer: usize, row: &Row<'_>, log_sum_exp:
     let HeadLayout { query_heads, kv_heads, head_dim, .. } = layout;
     let group = layout.group();
     let tokens = row.tokens(layout);
-    let keys = row.cache.len(layer, 0);
+    let keys = row.cache.head(layer, 0).len();
     let per_head = pool::map(kv_heads, |kv_head| {
         SCRATCH.with_borrow_mut(|scratch| {
-            let head = row.cache.view(layer, kv_head);
+            let head = row.cache.head(layer, kv_head);
             let before = keys - tokens;
             let mut sums = vec![0.0; group * keys];
             for first in (0..tokens).step_by(QUERIES) {
@@ -49,13 +49,13 @@ pub fn column_sums(layout: HeadLayout, layer: usize, row: &Row<'_>, log_sum_exp:
 
 /// Softmax attention of the last tokens of a prompt to all of it, `[query_heads, window, prompt_len]`, causal inside the
 /// window. `queries` are those of the window after RoPE, `[window, query_heads, head_dim]`.
-pub fn window_attention(layout: HeadLayout, layer: usize, queries: &[f32], cache: &RaggedCache) -> Vec<f32> {
+pub fn window_attention(layout: HeadLayout, layer: usize, queries: &[f32], cache: CacheView<'_>) -> Vec<f32> {
     let HeadLayout { query_heads, kv_heads, head_dim, .. } = layout;
     let group = layout.group();
     let window = queries.len() / (query_heads * head_dim);
-    let prompt_len = cache.len(layer, 0);
+    let prompt_len = cache.head(layer, 0).len();
     let per_head = pool::map(kv_heads, |kv_head| {
-        let head = cache.view(layer, kv_head);
+        let head = cache.head(layer, kv_head);
         let mut stacked = Vec::new();
         stack_queries(layout, queries, 0..window, kv_head, &mut stacked);
         let (mut keys, mut tile_scores) = (Vec::new(), Vec::new());

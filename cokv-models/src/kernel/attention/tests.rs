@@ -1,29 +1,45 @@
 use std::sync::Arc;
 
-use cokv_core::{Coalition, HeadSelection, Selection};
+use cokv_core::{Coalition, Format, HeadSelection, Selection};
 use proptest::prelude::*;
 
 use super::*;
-use crate::cache::{CacheType, HeadRows};
+use crate::backend::Cpu;
+use crate::backend::Span;
+use crate::backend::host::HostStore;
+use crate::cache::RaggedCache;
+use crate::kernel::rows::HeadRows;
 
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     (0..count as u64).map(|i| ((i * 48_271 + seed * 7919) % 4001) as f32 / 2000.5 - 1.0).collect()
 }
 
 /// A cache of one layer that has seen `tokens` tokens.
-fn seen(layout: HeadLayout, cache_type: CacheType, tokens: usize) -> RaggedCache {
-    let width = layout.kv_heads * layout.head_dim;
-    let mut cache = RaggedCache::with_capacity(layout, cache_type, tokens);
-    cache.append(0, &numbers(tokens * width, 1), &numbers(tokens * width, 2));
-    cache.advance(tokens);
+fn seen(layout: HeadLayout, format: Format, tokens: usize) -> RaggedCache {
+    let mut cache = RaggedCache::new(layout, format, Box::new(HostStore::new(layout, format)));
+    append(&mut cache, tokens, 1);
     cache
+}
+
+fn prompt(layout: HeadLayout, format: Format, tokens: usize) -> Arc<crate::cache::Segment> {
+    seen(layout, format, tokens).into_segment().unwrap().unwrap()
+}
+
+fn append(cache: &mut RaggedCache, tokens: usize, seed: u64) {
+    let width = cache.layout().kv_heads * cache.layout().head_dim;
+    span(cache).own.push(0, &numbers(tokens * width, seed), &numbers(tokens * width, seed + 1));
+    cache.advance(tokens);
+}
+
+fn span(cache: &mut RaggedCache) -> Span<'_, Cpu> {
+    Span::of(0, cache, None).unwrap()
 }
 
 /// Softmax attention of one query in f64, over the tokens of the head that it may see.
 fn reference(layout: HeadLayout, row: &Row<'_>, query: usize, head: usize) -> Vec<f64> {
     let dim = layout.head_dim;
-    let view = row.cache.view(0, head / layout.group());
-    let visible = view.shared_len + view.own.len() - row.queries.len() / (layout.query_heads * dim) + query + 1;
+    let view = row.cache.head(0, head / layout.group());
+    let visible = view.len() - row.queries.len() / (layout.query_heads * dim) + query + 1;
     let (mut key_scratch, mut value_scratch) = (Vec::new(), Vec::new());
     let keys = view.load(HeadRows::keys, 0..visible, dim, &mut key_scratch);
     let values = view.load(HeadRows::values, 0..visible, dim, &mut value_scratch);
@@ -60,30 +76,35 @@ proptest! {
         head_dim in prop::sample::select(vec![7usize, 16, 64, 80, 96, 128, 256]),
         before in prop::sample::select(vec![0usize, 1, 63, 64, 65, 300, 1100]),
         tokens in prop::sample::select(vec![1usize, 2, 31, 33, 70]),
-        cache_type in prop::sample::select(vec![CacheType::F32, CacheType::F16, CacheType::Bf16]),
+        format in prop::sample::select(vec![Format::F32, Format::F16, Format::Bf16]),
     ) {
         let layout = HeadLayout::new(1, kv_heads * group, kv_heads, head_dim).unwrap();
-        let cache = seen(layout, cache_type, before + tokens);
+        let mut cache = seen(layout, format, before + tokens);
         let queries = numbers(tokens * layout.query_heads * head_dim, 3);
-        check(layout, &[Row { queries: &queries, cache: &cache }]);
+        check(layout, &[Row { queries: &queries, cache: span(&mut cache).view(kv_heads) }]);
     }
 
     #[test]
     fn rows_of_a_batch_have_their_own_ragged_caches(kept in proptest::collection::vec(0usize..90, 6), tokens in 1usize..4) {
         let layout = HeadLayout::new(1, 4, 2, 16).unwrap();
-        let prompt = Arc::new(seen(layout, CacheType::F16, 90).into_prompt());
+        let prompt = prompt(layout, Format::F16, 90);
         let mut caches: Vec<RaggedCache> = kept.chunks_exact(2).map(|kept| {
             let heads = kept.iter().map(|&kept| match kept {
                 89 => HeadSelection::Everything,
                 kept => HeadSelection::Tokens((0..kept as u32).collect()),
             });
-            RaggedCache::compressed(&prompt, &Selection { heads: heads.collect() })
+            RaggedCache::compressed(&prompt, &Selection { heads: heads.collect() }).unwrap()
         }).collect();
+        // With frozen segments of their own, or without: the first holds one, the last two.
+        caches[0].freeze().unwrap();
+        append(&mut caches[2], 3, 9);
+        caches[2].freeze().unwrap();
         for cache in &mut caches {
-            cache.append(0, &numbers(tokens * 32, 5), &numbers(tokens * 32, 6));
+            append(cache, tokens, 5);
         }
         let queries = numbers(tokens * 64, 7);
-        let rows: Vec<Row<'_>> = caches.iter().map(|cache| Row { queries: &queries, cache }).collect();
+        let spans: Vec<Span<'_, Cpu>> = caches.iter_mut().map(span).collect();
+        let rows: Vec<Row<'_>> = spans.iter().map(|span| Row { queries: &queries, cache: span.view(2) }).collect();
         check(layout, &rows);
     }
 }
@@ -96,40 +117,58 @@ proptest! {
         length in prop::sample::select(vec![255usize, 256, 300, 1100]),
         tokens in prop::sample::select(vec![1usize, 3, 20, 40]),
         members in proptest::collection::vec(0usize..4, 4..9),
-        cache_type in prop::sample::select(vec![CacheType::F32, CacheType::F16]),
+        format in prop::sample::select(vec![Format::F32, Format::F16]),
     ) {
         let layout = HeadLayout::new(1, 6, 2, 16).unwrap();
-        let prompt = Arc::new(seen(layout, cache_type, length).into_prompt());
-        let mut caches: Vec<RaggedCache> = members
+        let prompt = prompt(layout, format, length);
+        let masked: Vec<RaggedCache> = members
             .iter()
             .map(|bits| Coalition::from_members(2, (0..2).filter(|head| bits >> head & 1 == 1)))
             .map(|coalition| RaggedCache::masked(&prompt, &coalition, 8))
             .collect();
+        // A compressed prompt that is frozen is shared as a whole one is.
+        let heads = vec![HeadSelection::Everything, HeadSelection::Tokens((0..length as u32).step_by(2).collect())];
+        let mut document = RaggedCache::compressed(&prompt, &Selection { heads }).unwrap();
+        document.freeze().unwrap();
+        let questions = members.iter().map(|_| document.fork().unwrap());
+        let mut caches: Vec<RaggedCache> = masked.into_iter().chain(questions).collect();
         for (row, cache) in caches.iter_mut().enumerate() {
             // Rows of different lengths, each with tokens of its own.
-            cache.append(0, &numbers((tokens + row) * 32, 5 + row as u64), &numbers((tokens + row) * 32, 6));
+            append(cache, tokens + row, 5 + row as u64);
         }
         let queries: Vec<Vec<f32>> =
             (0..caches.len()).map(|row| numbers((tokens + row) * 96, 7 + row as u64)).collect();
-        let rows: Vec<Row<'_>> = caches.iter().zip(&queries).map(|(cache, queries)| Row { queries, cache }).collect();
-        check(layout, &rows);
+        let spans: Vec<Span<'_, Cpu>> = caches.iter_mut().map(span).collect();
+        let rows = spans.iter().zip(&queries).map(|(span, queries)| Row { queries, cache: span.view(2) });
+        check(layout, &rows.collect::<Vec<_>>());
     }
 }
 
 #[test]
 fn sharing_the_prompt_and_copying_it_give_the_same_bits() {
     let layout = HeadLayout::new(1, 6, 2, 64).unwrap();
-    for (cache_type, tokens) in [(CacheType::F32, 1), (CacheType::F16, 1), (CacheType::F16, 40)] {
-        let prompt = Arc::new(seen(layout, cache_type, 777).into_prompt());
+    for (format, tokens) in [(Format::F32, 1), (Format::F16, 1), (Format::F16, 40)] {
+        let prompt = prompt(layout, format, 777);
         let everything: Vec<u32> = (0..777).collect();
         let copied = Selection { heads: vec![HeadSelection::Tokens(everything); 2] };
-        let mut caches = [RaggedCache::full(&prompt), RaggedCache::compressed(&prompt, &copied)];
-        let queries = numbers(tokens * 6 * 64, 7);
-        let [shared, copied] = caches.each_mut().map(|cache| {
-            cache.append(0, &numbers(tokens * 128, 5), &numbers(tokens * 128, 6));
-            attend(layout, 0, &[Row { queries: &queries, cache }]).output
-        });
-        assert_eq!(shared, copied);
+        let half: Vec<u32> = (0..777).step_by(2).collect();
+        let half = |freeze: bool| {
+            let halves = Selection { heads: vec![HeadSelection::Tokens(half.clone()); 2] };
+            let mut cache = RaggedCache::compressed(&prompt, &halves).unwrap();
+            if freeze {
+                cache.freeze().unwrap();
+            }
+            cache
+        };
+        let whole = [RaggedCache::full(&prompt), RaggedCache::compressed(&prompt, &copied).unwrap()];
+        for mut caches in [whole, [half(true), half(false)]] {
+            let queries = numbers(tokens * 6 * 64, 7);
+            let [shared, copied] = caches.each_mut().map(|cache| {
+                append(cache, tokens, 5);
+                attend(layout, 0, &[Row { queries: &queries, cache: span(cache).view(2) }]).output
+            });
+            assert_eq!(shared, copied);
+        }
     }
 }
 
@@ -137,13 +176,14 @@ fn sharing_the_prompt_and_copying_it_give_the_same_bits() {
 fn column_sums_and_window_attention_are_the_softmax_rows() {
     let layout = HeadLayout::new(1, 6, 2, 16).unwrap();
     let tokens = 300;
-    let cache = seen(layout, CacheType::F32, tokens);
+    let mut cache = seen(layout, Format::F32, tokens);
     let queries = numbers(tokens * 96, 3);
-    let row = Row { queries: &queries, cache: &cache };
+    let span = span(&mut cache);
+    let row = Row { queries: &queries, cache: span.view(2) };
     let attention = attend(layout, 0, std::slice::from_ref(&row));
     let sums = column_sums(layout, 0, &row, &attention.log_sum_exp);
     // A window as long as the prompt holds every row.
-    let rows = window_attention(layout, 0, &queries, &cache);
+    let rows = window_attention(layout, 0, &queries, span.view(2));
     for head in 0..6 {
         for key in 0..tokens {
             let exact: f64 = (0..tokens).map(|q| f64::from(rows[(head * tokens + q) * tokens + key])).sum();

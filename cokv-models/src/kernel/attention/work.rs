@@ -20,7 +20,7 @@ pub(super) struct Block {
 
 /// Stacked queries against a range of one KV head's keys.
 pub(super) struct Piece {
-    /// Of one KV head. Where there are several, their rows share the slice of the prompt that `keys` lies in.
+    /// Of one KV head. Where there are several, their rows share the slice of a segment that `keys` lies in.
     pub blocks: Range<usize>,
     /// Counted from the start of the cache.
     pub keys: Range<usize>,
@@ -36,7 +36,7 @@ pub(super) struct Work {
     pub pieces: Vec<Piece>,
     /// Numbers of all partial results.
     pub partials_len: usize,
-    /// Of each row, the slice of a prompt that its cache begins with.
+    /// Of each row, the slice of a segment that its cache begins with.
     slices: Vec<Option<Slice>>,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Work {
 const ROWS_TOGETHER: usize = 4;
 
 impl Work {
-    /// Rows that attend to the same slice of a prompt see it as one matrix product; what follows in each cache is the
+    /// Rows that attend to the same slice of a segment see it as one matrix product; what follows in each cache is the
     /// row's own. A row whose slice few share is one range from its first key to its last.
     pub fn cut(&mut self, layout: HeadLayout, layer: usize, rows: &[Row<'_>]) {
         self.blocks.clear();
@@ -79,7 +79,7 @@ impl Work {
                 self.cut_shared(layout, first, keys);
                 for block in first..self.blocks.len() {
                     let Block { row, queries, .. } = &self.blocks[block];
-                    let before = rows[*row].cache.len(layer, kv_head) - rows[*row].tokens(layout);
+                    let before = rows[*row].cache.head(layer, kv_head).len() - rows[*row].tokens(layout);
                     self.cut_keys(layout, block..block + 1, keys..before + queries.end);
                 }
             }
@@ -124,9 +124,8 @@ struct Slice {
     len: usize,
 }
 
-/// The slice of a prompt that a cache begins with, where it is long enough for a product of its own.
+/// The slice of a segment that a cache begins with, where it is long enough for a product of its own.
 fn slice(layer: usize, kv_head: usize, row: &Row<'_>) -> Option<Slice> {
-    let view = row.cache.view(layer, kv_head);
-    let head = view.prompt.filter(|_| view.shared_len >= KEYS).map(|head| std::ptr::from_ref(head).addr())?;
-    Some(Slice { head, start: view.shared_start, len: view.shared_len })
+    let slice = row.cache.head(layer, kv_head).first_slice().filter(|slice| slice.len >= KEYS)?;
+    Some(Slice { head: std::ptr::from_ref(slice.rows).addr(), start: slice.start, len: slice.len })
 }

@@ -2,8 +2,10 @@
 
 use cokv_core::{HeadLayout, ObservationRequest, QueryStatistics};
 
-use crate::kernel::attention::{self, column_sums};
+use crate::backend::{LayerSummaries, Watch};
+use crate::kernel::attention::{self, CacheView, column_sums, window_attention};
 use crate::kernel::pool;
+use crate::kernel::rows::{Elements, HeadRows};
 
 /// Collects the observations of one prompt while it is prefilled.
 pub struct Recorder {
@@ -17,15 +19,17 @@ pub struct Recorder {
 
 /// What was recorded of one layer.
 #[derive(Clone, Debug, Default)]
-pub struct LayerObservations {
+struct LayerObservations {
     /// Queries after RoPE of the last tokens: `[window, query_heads, head_dim]`.
-    pub(crate) window_queries: Vec<f32>,
+    window_queries: Vec<f32>,
     /// `[query_heads, prompt_len]`; empty unless asked for.
-    pub(crate) column_sums: Vec<f32>,
+    column_sums: Vec<f32>,
     /// `[query_heads, prompt_len]`; empty unless asked for.
-    pub(crate) value_output_norms: Vec<f32>,
+    value_output_norms: Vec<f32>,
     moments: Moments,
 }
+
+impl Watch for Recorder {}
 
 /// Sums over tokens of the queries before RoPE and of their outer products.
 #[derive(Clone, Debug, Default)]
@@ -46,11 +50,6 @@ impl Recorder {
     /// The next chunk begins after this many tokens.
     pub(crate) fn begin_chunk(&mut self, seen: usize) {
         self.seen = seen;
-    }
-
-    /// Everything recorded, one entry per layer.
-    pub(crate) fn into_layers(self) -> Vec<LayerObservations> {
-        self.layers
     }
 
     /// `[tokens, query_heads, head_dim]` of the current chunk.
@@ -102,9 +101,46 @@ impl Recorder {
     }
 }
 
+impl Recorder {
+    /// What compressors see of a layer. `prompt` is the cache that holds the whole prompt in every head.
+    pub(crate) fn summaries(&self, layer: usize, prompt: CacheView<'_>) -> LayerSummaries {
+        let HeadLayout { query_heads, head_dim, .. } = self.layout;
+        let observed = &self.layers[layer];
+        let window = observed.window_queries.len() / (query_heads * head_dim);
+        let of_heads = |wanted: bool, part: fn(&HeadRows) -> &Elements| match wanted {
+            true => self.widened(layer, prompt, part),
+            false => Vec::new(),
+        };
+        LayerSummaries {
+            window,
+            // Computed when a layer is looked at, so that it never exists for all layers at once.
+            window_attention: match window {
+                0 => Vec::new(),
+                _ => window_attention(self.layout, layer, &observed.window_queries, prompt),
+            },
+            column_sums: observed.column_sums.clone(),
+            query_statistics: observed.query_statistics(self.layout),
+            keys: of_heads(self.request.keys, HeadRows::keys),
+            values: of_heads(self.request.values, HeadRows::values),
+            value_output_norms: observed.value_output_norms.clone(),
+        }
+    }
+
+    /// `[kv_heads, prompt_len, head_dim]`
+    fn widened(&self, layer: usize, prompt: CacheView<'_>, part: fn(&HeadRows) -> &Elements) -> Vec<f32> {
+        let HeadLayout { kv_heads, head_dim, .. } = self.layout;
+        let mut all = Vec::with_capacity(kv_heads * self.prompt_len * head_dim);
+        for kv_head in 0..kv_heads {
+            let mut scratch = Vec::new();
+            all.extend_from_slice(prompt.head(layer, kv_head).load(part, 0..self.prompt_len, head_dim, &mut scratch));
+        }
+        all
+    }
+}
+
 impl LayerObservations {
     /// Mean and (population) covariance of the queries before RoPE; none where no query was counted.
-    pub(crate) fn query_statistics(&self, layout: HeadLayout) -> Option<QueryStatistics> {
+    fn query_statistics(&self, layout: HeadLayout) -> Option<QueryStatistics> {
         let Moments { count, first, second } = &self.moments;
         if *count == 0 {
             return None;
@@ -156,7 +192,7 @@ mod tests {
                 recorder.queries_before_rope(0, &queries[seen * 6..(seen + tokens) * 6]);
                 seen += tokens;
             }
-            recorder.into_layers()[0].query_statistics(layout).unwrap()
+            recorder.layers[0].query_statistics(layout).unwrap()
         };
         let whole = record(&[10]);
         assert_eq!(record(&[3, 4, 3]), whole);

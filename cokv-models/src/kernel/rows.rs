@@ -2,36 +2,13 @@
 
 use std::ops::Range;
 
+use cokv_core::Format;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use serde::{Deserialize, Serialize};
 
-use crate::kernel::simd::{widen_bf16, widen_f16};
+use super::simd::{widen_bf16, widen_f16};
 
-/// How the elements of a cache are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CacheType {
-    /// Exact: what the model computes.
-    F32,
-    /// Half the memory, six times closer to f32 than bf16: the default.
-    #[default]
-    F16,
-    /// Half the memory, the range of f32.
-    Bf16,
-}
-
-impl CacheType {
-    /// Bytes of one element.
-    pub fn bytes(self) -> usize {
-        match self {
-            CacheType::F32 => 4,
-            CacheType::F16 | CacheType::Bf16 => 2,
-        }
-    }
-}
-
-/// A growing array of numbers stored as a [`CacheType`].
+/// A growing array of numbers stored in a [`Format`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Elements {
     /// Stored as they are.
@@ -54,11 +31,11 @@ macro_rules! each {
 }
 
 impl Elements {
-    fn with_capacity(cache_type: CacheType, capacity: usize) -> Self {
-        match cache_type {
-            CacheType::F32 => Elements::F32(Vec::with_capacity(capacity)),
-            CacheType::F16 => Elements::F16(Vec::with_capacity(capacity)),
-            CacheType::Bf16 => Elements::Bf16(Vec::with_capacity(capacity)),
+    fn with_capacity(format: Format, capacity: usize) -> Self {
+        match format {
+            Format::F32 => Elements::F32(Vec::with_capacity(capacity)),
+            Format::F16 => Elements::F16(Vec::with_capacity(capacity)),
+            Format::Bf16 => Elements::Bf16(Vec::with_capacity(capacity)),
         }
     }
 
@@ -109,6 +86,16 @@ impl Elements {
         }
     }
 
+    /// Both are stored in one format, which the caches that they belong to see to.
+    fn append(&mut self, from: &Self, range: Range<usize>) {
+        match (self, from) {
+            (Elements::F32(data), Elements::F32(from)) => data.extend_from_slice(&from[range]),
+            (Elements::F16(data), Elements::F16(from)) => data.extend_from_slice(&from[range]),
+            (Elements::Bf16(data), Elements::Bf16(from)) => data.extend_from_slice(&from[range]),
+            _ => unreachable!("rows of one format"),
+        }
+    }
+
     fn gather(&self, rows: &[u32], width: usize) -> Self {
         fn pick<T: Copy>(data: &[T], rows: &[u32], width: usize) -> Vec<T> {
             let mut picked = Vec::with_capacity(rows.len() * width);
@@ -132,16 +119,16 @@ const SLACK: usize = 32;
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadRows {
     head_dim: usize,
-    cache_type: CacheType,
+    format: Format,
     keys: Elements,
     values: Elements,
 }
 
 impl HeadRows {
     /// No rows, with room for some.
-    pub fn with_capacity(head_dim: usize, cache_type: CacheType, rows: usize) -> Self {
-        let elements = || Elements::with_capacity(cache_type, rows * head_dim);
-        Self { head_dim, cache_type, keys: elements(), values: elements() }
+    pub fn with_capacity(head_dim: usize, format: Format, rows: usize) -> Self {
+        let elements = || Elements::with_capacity(format, rows * head_dim);
+        Self { head_dim, format, keys: elements(), values: elements() }
     }
 
     /// Tokens stored.
@@ -177,11 +164,19 @@ impl HeadRows {
         each!(&mut self.values, data => data.truncate(rows * self.head_dim));
     }
 
+    /// Copies rows of another head of the same shape behind one's own, making room for these and no more.
+    pub fn append(&mut self, from: &Self, rows: Range<usize>) {
+        self.reserve(rows.len());
+        let elements = rows.start * self.head_dim..rows.end * self.head_dim;
+        self.keys.append(&from.keys, elements.clone());
+        self.values.append(&from.values, elements);
+    }
+
     /// A copy of the given rows that takes exactly their memory.
     pub fn gather(&self, rows: &[u32]) -> Self {
         Self {
             head_dim: self.head_dim,
-            cache_type: self.cache_type,
+            format: self.format,
             keys: self.keys.gather(rows, self.head_dim),
             values: self.values.gather(rows, self.head_dim),
         }
@@ -199,7 +194,8 @@ impl HeadRows {
 
     /// Bytes that the buffers take, room included.
     pub fn allocated_bytes(&self) -> usize {
-        (self.keys.capacity() + self.values.capacity()) * self.cache_type.bytes()
+        // Keys and values grow together: each is half of a token.
+        (self.keys.capacity() + self.values.capacity()) * self.format.token_bytes(1) / 2
     }
 }
 
@@ -209,19 +205,22 @@ mod tests {
 
     #[test]
     fn rows_are_stored_gathered_and_dropped() {
-        for cache_type in [CacheType::F32, CacheType::F16, CacheType::Bf16] {
-            let mut rows = HeadRows::with_capacity(2, cache_type, 3);
+        for format in Format::ALL {
+            let mut rows = HeadRows::with_capacity(2, format, 3);
             for token in 0..3u8 {
                 rows.push(&[f32::from(token), 1.0], &[0.5, f32::from(token)]);
             }
-            assert_eq!(rows.allocated_bytes(), 3 * 2 * 2 * cache_type.bytes());
+            assert_eq!(rows.allocated_bytes(), 3 * format.token_bytes(2));
             let kept = rows.gather(&[0, 2]);
-            assert_eq!(kept.allocated_bytes(), 2 * 2 * 2 * cache_type.bytes());
+            assert_eq!(kept.allocated_bytes(), 2 * format.token_bytes(2));
             let mut values = [0.0; 4];
             kept.values().widen(0..4, &mut values);
             assert_eq!(values, [0.5, 0.0, 0.5, 2.0]);
             rows.truncate(1);
             assert_eq!((rows.len(), rows.keys().len()), (1, 2));
+            rows.append(&kept, 1..2);
+            rows.values().widen(0..4, &mut values);
+            assert_eq!(values, [0.5, 0.0, 0.5, 2.0]);
         }
     }
 }

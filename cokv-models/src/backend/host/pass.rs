@@ -1,0 +1,114 @@
+//! One pass over rows whose caches lie in the host's memory.
+
+use candle_core::{D, Device, Tensor};
+use cokv_core::HeadLayout;
+
+use super::{HostStore, Recorder};
+use crate::backend::{Backend, Result, Span};
+use crate::kernel::attention::{self, Attention, CacheView, SliceView, attend_into};
+
+/// The rows of a pass and the buffers that its layers share.
+pub struct Pass<'a, B: Backend> {
+    layout: HeadLayout,
+    spans: Vec<Span<'a, B>>,
+    attention: Attention,
+}
+
+impl<'a, B: Backend<Store = HostStore, Watch = Recorder>> Pass<'a, B> {
+    pub(crate) fn new(layout: HeadLayout, mut spans: Vec<Span<'a, B>>) -> Self {
+        for Span { seen, watch, .. } in &mut spans {
+            watch.iter_mut().for_each(|watch| watch.begin_chunk(*seen));
+        }
+        Self { layout, spans, attention: Attention::default() }
+    }
+
+    /// Whether any row is recorded.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.spans.iter().any(|span| span.watch.is_some())
+    }
+
+    /// `output` is the output projection, `[hidden_size, query_heads * head_dim]`, with its width.
+    pub(crate) fn observe(
+        &mut self,
+        layer: usize,
+        queries: &[f32],
+        values: &[f32],
+        output: impl Fn() -> Result<(Vec<f32>, usize)>,
+    ) -> Result<()> {
+        let HeadLayout { query_heads, kv_heads, head_dim, .. } = self.layout;
+        let mut start = 0;
+        for Span { tokens, watch, .. } in &mut self.spans {
+            let end = start + *tokens;
+            if let Some(watch) = watch {
+                let width = query_heads * head_dim;
+                watch.queries_before_rope(layer, &queries[start * width..end * width]);
+                if watch.wants_value_output_norms() {
+                    let width = kv_heads * head_dim;
+                    let norms = value_output_norms(self.layout, &values[start * width..end * width], output()?)?;
+                    watch.value_output_norms(layer, &norms);
+                }
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// Queries, keys and values are `[tokens, heads, head_dim]` of all rows; the result is as wide as the queries.
+    pub(crate) fn attend(&mut self, layer: usize, queries: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
+        let HeadLayout { query_heads, kv_heads, head_dim, .. } = self.layout;
+        let mut start = 0;
+        for Span { tokens, own, .. } in &mut self.spans {
+            let end = start + *tokens * kv_heads * head_dim;
+            own.push(layer, &keys[start..end], &values[start..end]);
+            start = end;
+        }
+        let mut rest = queries;
+        let mut rows = Vec::with_capacity(self.spans.len());
+        for span in &self.spans {
+            let (queries, others) = rest.split_at(span.tokens * query_heads * head_dim);
+            rest = others;
+            rows.push(attention::Row { queries, cache: span.view(kv_heads) });
+        }
+        attend_into(self.layout, layer, &rows, &mut self.attention);
+        drop(rows);
+        let (mut first, mut rest) = (0, queries);
+        for span in &mut self.spans {
+            let (queries, others) = rest.split_at(span.tokens * query_heads * head_dim);
+            rest = others;
+            let last = first + span.tokens * query_heads;
+            if let Some(watch) = span.watch.take() {
+                let row = attention::Row { queries, cache: span.view(kv_heads) };
+                watch.attention(layer, &row, &self.attention.log_sum_exp[first..last]);
+                span.watch = Some(watch);
+            }
+            first = last;
+        }
+        std::mem::take(&mut self.attention.output)
+    }
+}
+
+impl<B: Backend<Store = HostStore>> Span<'_, B> {
+    /// Its cache as the kernels read it.
+    pub(crate) fn view(&self, kv_heads: usize) -> CacheView<'_> {
+        let slices = self.slices.map(|slice| slice.map(|(store, rows)| SliceView { heads: store.heads(), rows }));
+        CacheView { kv_heads, slices, own: self.own.heads() }
+    }
+}
+
+/// 1-norms of values `[tokens, kv_heads, head_dim]` behind the columns of the output projection that belong to each query
+/// head: `[query_heads, tokens]`.
+fn value_output_norms(layout: HeadLayout, values: &[f32], (output, width): (Vec<f32>, usize)) -> Result<Vec<f32>> {
+    let HeadLayout { query_heads, kv_heads, head_dim, .. } = layout;
+    let tokens = values.len() / (kv_heads * head_dim);
+    let values = Tensor::from_slice(values, (tokens, kv_heads, head_dim), &Device::Cpu)?;
+    let rows = output.len() / width;
+    let output = Tensor::from_vec(output, (rows, width), &Device::Cpu)?;
+    let mut norms = Vec::with_capacity(query_heads * tokens);
+    for query_head in 0..query_heads {
+        let of_head = output.narrow(1, query_head * head_dim, head_dim)?;
+        let values = values.narrow(1, query_head / layout.group(), 1)?.squeeze(1)?.contiguous()?;
+        let written = values.matmul(&of_head.t()?.contiguous()?)?;
+        norms.extend(written.abs()?.sum(D::Minus1)?.to_vec1::<f32>()?);
+    }
+    Ok(norms)
+}

@@ -1,0 +1,177 @@
+//! Where a model computes.
+//!
+//! [`Backend`] is generic inside this crate and erased as [`Engine`](crate::engine::Engine) outside: nothing outside knows a
+//! tensor. What rounds differently has another name, which goes into fingerprints. `contract` holds any two backends against
+//! each other; [`Reference`] is plain f64, the oracle of all others.
+
+pub mod candle;
+pub mod contract;
+pub mod cpu;
+pub mod host;
+mod reference;
+
+use std::any::Any;
+use std::ops::Range;
+
+use cokv_core::{Format, HeadLayout, ObservationRequest, QueryStatistics};
+
+pub use self::candle::Candle;
+pub use self::cpu::Cpu;
+pub use self::reference::Reference;
+use crate::ask::{Answer, Ask};
+use crate::cache::{RaggedCache, SLICES, Store};
+use crate::error::ModelError;
+use crate::rope::Angles;
+use crate::weights::{Stored, WeightType};
+
+/// What backends return.
+pub type Result<T> = std::result::Result<T, ModelError>;
+
+/// A place to compute: some twenty functions, of which a decoder is made.
+pub trait Backend: Send + Sync + Sized + 'static {
+    /// `[rows, width]` numbers, row-major.
+    type Matrix: Send + Sync;
+    /// `y = x wᵀ + b`, dense or in a file's blocks.
+    type Linear: Send + Sync;
+    /// Keys and values of every KV head of one cache.
+    type Store: Store;
+    /// What is recorded of one prompt so far.
+    type Watch: Watch;
+    /// What all layers of one pass share.
+    type Pass<'a>;
+
+    /// Goes into fingerprints: what rounds differently is called differently.
+    fn name(&self) -> &'static str;
+    /// Bytes that caches and batches may still take, where that is known.
+    fn free_bytes(&self) -> Option<u64>;
+
+    /// Numbers from the host.
+    fn matrix(&self, numbers: Vec<f32>, width: usize) -> Result<Self::Matrix>;
+    /// Numbers to the host.
+    fn numbers(&self, x: &Self::Matrix) -> Result<Vec<f32>>;
+    /// Takes a weight, `[out_features, in_features]`, and perhaps a bias, `[out_features]`.
+    fn load(&self, weight: Stored, bias: Option<Vec<f32>>, held: WeightType) -> Result<Self::Linear>;
+    /// Bytes of a weight.
+    fn bytes(&self, linear: &Self::Linear) -> usize;
+
+    /// Rows of a weight, `[tokens, in_features]`: an embedding table that is not held twice.
+    fn embed(&self, table: &Self::Linear, tokens: &[u32]) -> Result<Self::Matrix>;
+    /// What several layers make of the same `x`, which is rounded or laid out once for all of them.
+    fn linear<const N: usize>(&self, layers: [&Self::Linear; N], x: &Self::Matrix) -> Result<[Self::Matrix; N]>;
+    /// Root-mean-square norm of each run of numbers as long as the weight.
+    fn rms_norm(&self, x: &Self::Matrix, weight: &Self::Matrix, epsilon: f32) -> Result<Self::Matrix>;
+    /// `silu(gate) * up`
+    fn silu_times(&self, gate: &Self::Matrix, up: &Self::Matrix) -> Result<Self::Matrix>;
+    /// `a + b`
+    fn add(&self, a: &Self::Matrix, b: &Self::Matrix) -> Result<Self::Matrix>;
+    /// Turns `[tokens, heads * head_dim]` by the tokens' positions.
+    fn rotate(&self, x: &mut Self::Matrix, angles: &Angles, layout: HeadLayout, heads: usize) -> Result<()>;
+    /// Some rows of a matrix, in the order asked for.
+    fn rows(&self, x: &Self::Matrix, rows: &[usize]) -> Result<Self::Matrix>;
+
+    /// A store that holds nothing, with room for `tokens` in every head.
+    fn store(&self, layout: HeadLayout, format: Format, tokens: usize) -> Result<Self::Store>;
+    /// Nothing recorded yet of a prompt.
+    fn watch(&self, layout: HeadLayout, request: ObservationRequest, prompt_len: usize) -> Self::Watch;
+    /// Prepares what all layers share: pieces of work on the CPU, tables of addresses on a GPU.
+    fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Self::Pass<'a>>;
+    /// Before queries are turned: watches record query statistics, and values behind the output projection.
+    fn observe(
+        &self,
+        pass: &mut Self::Pass<'_>,
+        layer: usize,
+        queries: &Self::Matrix,
+        values: &Self::Matrix,
+        output: &Self::Linear,
+    ) -> Result<()>;
+    /// Appends keys and values, and lets every new token attend to its own cache; watches see what they asked for.
+    fn attend(&self, pass: &mut Self::Pass<'_>, layer: usize, projected: Projected<Self>) -> Result<Self::Matrix>;
+    /// What compressors see of a layer, on the host. `prompt` holds the whole prompt in every head.
+    fn summaries(
+        &self,
+        layout: HeadLayout,
+        watch: &Self::Watch,
+        prompt: &Self::Store,
+        layer: usize,
+    ) -> Result<LayerSummaries>;
+
+    /// Answers some rows, behind the answers of the rows before. `hidden` are normed, `[places, hidden_size]`, and `logits`
+    /// are `[places, vocabulary]`, of all places that the asks look at, in their order; `tokens` says how many each row has.
+    fn answer(
+        &self,
+        hidden: &Self::Matrix,
+        logits: &Self::Matrix,
+        asks: &[(Ask<'_>, usize)],
+        answers: &mut Vec<Answer>,
+    ) -> Result<()>;
+}
+
+/// Queries, keys and values of the new tokens of a pass, after RoPE.
+pub struct Projected<B: Backend> {
+    /// `[tokens, query_heads * head_dim]`
+    pub queries: B::Matrix,
+    /// `[tokens, kv_heads * head_dim]`
+    pub keys: B::Matrix,
+    /// `[tokens, kv_heads * head_dim]`
+    pub values: B::Matrix,
+}
+
+/// One row of a pass as a backend sees it.
+pub struct Span<'a, B: Backend> {
+    /// New tokens.
+    pub tokens: usize,
+    /// Tokens seen before them.
+    pub seen: usize,
+    /// What its cache shares: whole stores, and which rows of each head.
+    pub slices: [Option<(&'a B::Store, &'a [Range<usize>])>; SLICES],
+    /// What its cache holds alone, to which new keys and values are appended.
+    pub own: &'a mut B::Store,
+    /// What records the row, if anything.
+    pub watch: Option<&'a mut B::Watch>,
+}
+
+impl<'a, B: Backend> Span<'a, B> {
+    /// Finds the backend's own types behind a cache and a watch; an error where they are another backend's.
+    pub(crate) fn of(tokens: usize, cache: &'a mut RaggedCache, watch: Option<&'a mut dyn Watch>) -> Result<Self> {
+        let seen = cache.next_position();
+        let (shared, own) = cache.parts();
+        let mut slices = [None; SLICES];
+        for (place, slice) in slices.iter_mut().zip(shared) {
+            *place = Some((own_store::<B>(slice.segment.store())?, slice.rows.as_slice()));
+        }
+        let own = (own as &mut dyn Any).downcast_mut().ok_or_else(|| foreign("cache"))?;
+        let watch = watch.map(|watch| (watch as &mut dyn Any).downcast_mut().ok_or_else(|| foreign("watch")));
+        Ok(Self { tokens, seen, slices, own, watch: watch.transpose()? })
+    }
+}
+
+/// The backend's store behind a store.
+pub(crate) fn own_store<B: Backend>(store: &dyn Store) -> Result<&B::Store> {
+    (store as &dyn Any).downcast_ref().ok_or_else(|| foreign("cache"))
+}
+
+pub(crate) fn foreign(what: &str) -> ModelError {
+    ModelError::Backend(format!("a {what} of another backend was given to this one"))
+}
+
+/// Records what compressors ask for while a prompt is prefilled.
+pub trait Watch: Any + Send + Sync {}
+
+/// One layer's observations on the host; a [`LayerView`](cokv_core::LayerView) borrows them. What was not asked for is empty.
+#[derive(Clone, Debug, Default)]
+pub struct LayerSummaries {
+    /// Queries at the end of the prompt whose attention was recorded.
+    pub window: usize,
+    /// `[query_heads, window, prompt_len]`
+    pub window_attention: Vec<f32>,
+    /// `[query_heads, prompt_len]`
+    pub column_sums: Vec<f32>,
+    /// Of the queries before RoPE.
+    pub query_statistics: Option<QueryStatistics>,
+    /// `[kv_heads, prompt_len, head_dim]`
+    pub keys: Vec<f32>,
+    /// `[kv_heads, prompt_len, head_dim]`
+    pub values: Vec<f32>,
+    /// `[query_heads, prompt_len]`
+    pub value_output_norms: Vec<f32>,
+}

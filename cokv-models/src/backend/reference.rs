@@ -1,0 +1,327 @@
+//! Plain f64, one loop after the other: the oracle that all other backends are held against. Nobody runs a model on it.
+
+use cokv_core::{Format, HeadLayout, ObservationRequest, QueryStatistics};
+
+use super::host::{self, HostStore};
+use super::{Backend, LayerSummaries, Projected, Result, Span, Watch};
+use crate::ask::{Answer, Ask};
+use crate::cache::Store;
+use crate::kernel::attention::CacheView;
+use crate::kernel::rows::HeadRows;
+use crate::rope::Angles;
+use crate::weights::{Stored, WeightType};
+
+/// Plain f64. Caches are stored in their format, so that what is rounded there is rounded here.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reference;
+
+/// `[rows, width]` numbers, row-major.
+pub struct Matrix {
+    numbers: Vec<f64>,
+    width: usize,
+}
+
+/// `y = x wᵀ + b`
+pub struct Linear {
+    /// `[out_features, in_features]`
+    weight: Vec<f64>,
+    in_features: usize,
+    bias: Option<Vec<f64>>,
+}
+
+/// All queries of a prompt, from which everything can be computed when it is asked for.
+pub struct Record {
+    request: ObservationRequest,
+    layers: Vec<LayerRecord>,
+}
+
+#[derive(Clone, Default)]
+struct LayerRecord {
+    /// Before RoPE, `[tokens, query_heads, head_dim]`.
+    queries: Vec<f64>,
+    /// After RoPE.
+    turned: Vec<f64>,
+    /// `[tokens, query_heads]`
+    value_output_norms: Vec<f64>,
+}
+
+impl Watch for Record {}
+
+/// The rows of a pass.
+pub struct Pass<'a> {
+    layout: HeadLayout,
+    spans: Vec<Span<'a, Reference>>,
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn wide(numbers: &[f32]) -> Vec<f64> {
+    numbers.iter().copied().map(f64::from).collect()
+}
+
+fn narrow(numbers: &[f64]) -> Vec<f32> {
+    numbers.iter().map(|&x| x as f32).collect()
+}
+
+/// Softmax attention of a query to the first `visible` of a head's keys.
+fn attention(query: &[f64], keys: &[f64], visible: usize) -> Vec<f64> {
+    let dim = query.len();
+    let scores: Vec<f64> =
+        keys.chunks_exact(dim).take(visible).map(|key| dot(query, key) / (dim as f64).sqrt()).collect();
+    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.iter().map(|weight| weight / sum).collect()
+}
+
+/// Keys and values that a head holds.
+fn held(cache: CacheView<'_>, layer: usize, kv_head: usize, head_dim: usize) -> [Vec<f64>; 2] {
+    let head = cache.head(layer, kv_head);
+    [HeadRows::keys, HeadRows::values].map(|part| wide(head.load(part, 0..head.len(), head_dim, &mut Vec::new())))
+}
+
+impl Linear {
+    fn forward(&self, x: &Matrix) -> Matrix {
+        let row = |x: &[f64]| -> Vec<f64> {
+            let products = self.weight.chunks_exact(self.in_features).map(|weight| dot(x, weight));
+            match &self.bias {
+                None => products.collect(),
+                Some(bias) => products.zip(bias).map(|(y, bias)| y + bias).collect(),
+            }
+        };
+        let numbers = x.numbers.chunks_exact(x.width).flat_map(row).collect();
+        Matrix { numbers, width: self.weight.len() / self.in_features }
+    }
+}
+
+impl Backend for Reference {
+    type Matrix = Matrix;
+    type Linear = Linear;
+    type Store = HostStore;
+    type Watch = Record;
+    type Pass<'a> = Pass<'a>;
+
+    fn name(&self) -> &'static str {
+        "reference"
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        host::free_bytes()
+    }
+
+    fn matrix(&self, numbers: Vec<f32>, width: usize) -> Result<Matrix> {
+        Ok(Matrix { numbers: wide(&numbers), width })
+    }
+
+    fn numbers(&self, x: &Matrix) -> Result<Vec<f32>> {
+        Ok(narrow(&x.numbers))
+    }
+
+    fn load(&self, weight: Stored, bias: Option<Vec<f32>>, _held: WeightType) -> Result<Linear> {
+        let (_, in_features) = weight.matrix()?;
+        Ok(Linear { weight: wide(&weight.dense()?), in_features, bias: bias.map(|bias| wide(&bias)) })
+    }
+
+    fn bytes(&self, linear: &Linear) -> usize {
+        size_of_val(linear.weight.as_slice())
+    }
+
+    fn embed(&self, table: &Linear, tokens: &[u32]) -> Result<Matrix> {
+        let width = table.in_features;
+        let row = |&token: &u32| &table.weight[token as usize * width..(token as usize + 1) * width];
+        Ok(Matrix { numbers: tokens.iter().flat_map(row).copied().collect(), width })
+    }
+
+    fn linear<const N: usize>(&self, layers: [&Linear; N], x: &Matrix) -> Result<[Matrix; N]> {
+        Ok(layers.map(|layer| layer.forward(x)))
+    }
+
+    fn rms_norm(&self, x: &Matrix, weight: &Matrix, epsilon: f32) -> Result<Matrix> {
+        let length = weight.numbers.len();
+        let norm = |x: &[f64]| -> Vec<f64> {
+            let scale = (dot(x, x) / length as f64 + f64::from(epsilon)).sqrt();
+            x.iter().zip(&weight.numbers).map(|(x, weight)| x / scale * weight).collect()
+        };
+        Ok(Matrix { numbers: x.numbers.chunks_exact(length).flat_map(norm).collect(), width: x.width })
+    }
+
+    fn silu_times(&self, gate: &Matrix, up: &Matrix) -> Result<Matrix> {
+        let numbers = gate.numbers.iter().zip(&up.numbers).map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up);
+        Ok(Matrix { numbers: numbers.collect(), width: gate.width })
+    }
+
+    fn add(&self, a: &Matrix, b: &Matrix) -> Result<Matrix> {
+        Ok(Matrix { numbers: a.numbers.iter().zip(&b.numbers).map(|(a, b)| a + b).collect(), width: a.width })
+    }
+
+    fn rotate(&self, x: &mut Matrix, angles: &Angles, layout: HeadLayout, heads: usize) -> Result<()> {
+        for (token, vectors) in x.numbers.chunks_exact_mut(heads * layout.head_dim).enumerate() {
+            for head in vectors.chunks_exact_mut(layout.head_dim) {
+                for pair in 0..layout.head_dim / 2 {
+                    let ((first, second), (cos, sin)) = (angles.elements(pair), angles.of(token, pair));
+                    let (a, b, cos, sin) = (head[first], head[second], f64::from(cos), f64::from(sin));
+                    (head[first], head[second]) = (a * cos - b * sin, b * cos + a * sin);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn rows(&self, x: &Matrix, rows: &[usize]) -> Result<Matrix> {
+        let row = |&row: &usize| &x.numbers[row * x.width..(row + 1) * x.width];
+        Ok(Matrix { numbers: rows.iter().flat_map(row).copied().collect(), width: x.width })
+    }
+
+    fn store(&self, layout: HeadLayout, format: Format, tokens: usize) -> Result<HostStore> {
+        Ok(HostStore::with_capacity(layout, format, tokens))
+    }
+
+    fn watch(&self, layout: HeadLayout, request: ObservationRequest, _prompt_len: usize) -> Record {
+        Record { request, layers: vec![LayerRecord::default(); layout.layers] }
+    }
+
+    fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Pass<'a>> {
+        Ok(Pass { layout, spans })
+    }
+
+    fn observe(
+        &self,
+        pass: &mut Pass<'_>,
+        layer: usize,
+        queries: &Matrix,
+        values: &Matrix,
+        output: &Linear,
+    ) -> Result<()> {
+        let HeadLayout { query_heads, head_dim, .. } = pass.layout;
+        let mut token = 0;
+        for Span { tokens, watch, .. } in &mut pass.spans {
+            for token in token..token + *tokens {
+                let Some(record) = watch.as_mut().map(|watch| &mut watch.layers[layer]) else { break };
+                record.queries.extend(&queries.numbers[token * queries.width..(token + 1) * queries.width]);
+                for query_head in 0..query_heads {
+                    let value = token * values.width + query_head / pass.layout.group() * head_dim;
+                    let value = &values.numbers[value..value + head_dim];
+                    let written = output.weight.chunks_exact(output.in_features);
+                    let columns = query_head * head_dim..(query_head + 1) * head_dim;
+                    record.value_output_norms.push(written.map(|row| dot(&row[columns.clone()], value).abs()).sum());
+                }
+            }
+            token += *tokens;
+        }
+        Ok(())
+    }
+
+    fn attend(&self, pass: &mut Pass<'_>, layer: usize, projected: Projected<Self>) -> Result<Matrix> {
+        let Projected { queries, keys, values } = projected;
+        let HeadLayout { query_heads, kv_heads, head_dim, .. } = pass.layout;
+        let group = pass.layout.group();
+        let (keys, values) = (narrow(&keys.numbers), narrow(&values.numbers));
+        let mut attended = vec![0.0; queries.numbers.len()];
+        let mut first = 0;
+        for span in &mut pass.spans {
+            let numbers = first * kv_heads * head_dim..(first + span.tokens) * kv_heads * head_dim;
+            span.own.push(layer, &keys[numbers.clone()], &values[numbers]);
+            let turned = &queries.numbers[first * queries.width..(first + span.tokens) * queries.width];
+            span.watch.iter_mut().for_each(|watch| watch.layers[layer].turned.extend(turned));
+            for kv_head in 0..kv_heads {
+                let [keys, values] = held(span.view(kv_heads), layer, kv_head, head_dim);
+                let before = keys.len() / head_dim - span.tokens;
+                for (token, query_head) in (0..span.tokens)
+                    .flat_map(|token| (kv_head * group..(kv_head + 1) * group).map(move |head| (token, head)))
+                {
+                    let at = ((first + token) * query_heads + query_head) * head_dim;
+                    let weights = attention(&queries.numbers[at..at + head_dim], &keys, before + token + 1);
+                    for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
+                        attended[at..at + head_dim]
+                            .iter_mut()
+                            .zip(value)
+                            .for_each(|(sum, value)| *sum += weight * value);
+                    }
+                }
+            }
+            first += span.tokens;
+        }
+        Ok(Matrix { numbers: attended, width: queries.width })
+    }
+
+    fn summaries(
+        &self,
+        layout: HeadLayout,
+        watch: &Record,
+        prompt: &HostStore,
+        layer: usize,
+    ) -> Result<LayerSummaries> {
+        let HeadLayout { query_heads, kv_heads, head_dim, .. } = layout;
+        let Record { request, layers } = watch;
+        let record = &layers[layer];
+        let tokens = record.turned.len() / (query_heads * head_dim);
+        let window = request.window.min(tokens);
+        let mut summaries = LayerSummaries { window, ..LayerSummaries::default() };
+        for query_head in 0..query_heads {
+            let flat = layout.flat(layer, query_head / layout.group());
+            let keys = wide(&prompt.read(flat)?[0]);
+            let row = |token: usize| {
+                let at = (token * query_heads + query_head) * head_dim;
+                let mut row = attention(&record.turned[at..at + head_dim], &keys, token + 1);
+                row.resize(tokens, 0.0);
+                row
+            };
+            (tokens - window..tokens).for_each(|token| summaries.window_attention.extend(narrow(&row(token))));
+            if request.column_sums {
+                let mut sums = vec![0.0; tokens];
+                (0..tokens).for_each(|token| sums.iter_mut().zip(row(token)).for_each(|(sum, weight)| *sum += weight));
+                summaries.column_sums.extend(narrow(&sums));
+            }
+            if request.value_output_norms {
+                let norms = record.value_output_norms.iter().skip(query_head).step_by(query_heads);
+                summaries.value_output_norms.extend(norms.map(|&norm| norm as f32));
+            }
+        }
+        if request.query_statistics && tokens > QueryStatistics::FIRST_POSITION {
+            summaries.query_statistics = Some(record.query_statistics(layout));
+        }
+        for kv_head in 0..kv_heads {
+            let [keys, values] = prompt.read(layout.flat(layer, kv_head))?;
+            summaries.keys.extend(keys.iter().filter(|_| request.keys));
+            summaries.values.extend(values.iter().filter(|_| request.values));
+        }
+        Ok(summaries)
+    }
+
+    fn answer(
+        &self,
+        hidden: &Matrix,
+        logits: &Matrix,
+        asks: &[(Ask<'_>, usize)],
+        answers: &mut Vec<Answer>,
+    ) -> Result<()> {
+        let [of_hidden, of_logits] = [hidden, logits].map(|matrix| narrow(&matrix.numbers));
+        host::answer((&of_hidden, hidden.width), (&of_logits, logits.width), asks, answers)
+    }
+}
+
+impl LayerRecord {
+    fn query_statistics(&self, layout: HeadLayout) -> QueryStatistics {
+        let HeadLayout { query_heads, head_dim, .. } = layout;
+        let (mut means, mut covariances) = (Vec::new(), Vec::new());
+        for query_head in 0..query_heads {
+            let counted: Vec<&[f64]> = self
+                .queries
+                .chunks_exact(head_dim)
+                .skip(query_head)
+                .step_by(query_heads)
+                .skip(QueryStatistics::FIRST_POSITION)
+                .collect();
+            let over_tokens =
+                |of: &dyn Fn(&[f64]) -> f64| counted.iter().map(|q| of(q)).sum::<f64>() / counted.len() as f64;
+            let mean: Vec<f64> = (0..head_dim).map(|at| over_tokens(&|q| q[at])).collect();
+            for (row, column) in (0..head_dim).flat_map(|row| (0..head_dim).map(move |column| (row, column))) {
+                covariances.push(over_tokens(&|q| (q[row] - mean[row]) * (q[column] - mean[column])) as f32);
+            }
+            means.extend(narrow(&mean));
+        }
+        QueryStatistics { mean: means, covariance: covariances }
+    }
+}

@@ -1,0 +1,133 @@
+//! What a batch is asked, and what it tells.
+
+use cokv_core::{Budget, Format, HeadLayout, Method, Spending};
+
+use crate::ask::Top;
+use crate::cache::RaggedCache;
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+use crate::generate::StopRule;
+
+/// Names a sequence of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SequenceId(pub u64);
+
+/// An answer that is wanted.
+pub struct Request {
+    /// What comes before the answer.
+    pub start: Start,
+    /// When it ends.
+    pub stop: StopRule,
+}
+
+/// What comes before an answer.
+pub enum Start {
+    /// A prompt that nobody has seen.
+    Prompt {
+        /// Its tokens.
+        tokens: Vec<u32>,
+        /// What keeps how much of it before it is answered; all is kept where there is none.
+        compress: Option<(Method, Budget)>,
+    },
+    /// A cache that has seen everything.
+    Cache {
+        /// The cache.
+        cache: RaggedCache,
+        /// The answer to [`StopRule`]'s question about what comes next.
+        first: Top,
+    },
+    /// A cache, such as that of a compressed document, and what is said after it.
+    Then {
+        /// The cache.
+        cache: RaggedCache,
+        /// Tokens that it has not seen; at least one.
+        tokens: Vec<u32>,
+    },
+}
+
+/// What happens to a sequence.
+#[derive(Debug)]
+pub enum Event {
+    /// So many tokens of those before the answer are done.
+    Prefilled {
+        /// Done.
+        tokens: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// The prompt is compressed.
+    Compressed {
+        /// Tokens that all heads together keep.
+        tokens: usize,
+        /// Bytes of their buffers.
+        bytes: usize,
+        /// Tokens that they were allowed to keep.
+        allowed: usize,
+    },
+    /// The next token of the answer.
+    Token(u32),
+    /// The answer is complete. Its last event.
+    Ended {
+        /// Why.
+        why: Why,
+        /// All its tokens.
+        answer: Vec<u32>,
+        /// What the sequence holds; all tokens of the answer but the last are in it.
+        cache: RaggedCache,
+    },
+    /// There will be no answer; other sequences are not concerned. Its last event.
+    Failed(ModelError),
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The model said so.
+    Stop,
+    /// It is as long as it may become.
+    Length,
+}
+
+impl Request {
+    /// What the first token is chosen from, where that is known before anything is run.
+    pub(super) fn take_first(&mut self) -> Option<Top> {
+        match &mut self.start {
+            Start::Cache { first, .. } => Some(std::mem::take(first)),
+            _ => None,
+        }
+    }
+
+    /// Refuses what can never be run.
+    pub(super) fn check(&self, config: &ModelConfig) -> Result<(), ModelError> {
+        let before = match &self.start {
+            Start::Prompt { tokens, .. } if tokens.is_empty() => return Err(ModelError::EmptyPrompt),
+            Start::Then { tokens, .. } if tokens.is_empty() => return Err(ModelError::EmptyPrompt),
+            Start::Prompt { tokens, .. } => tokens.len(),
+            Start::Cache { cache, .. } => cache.next_position(),
+            Start::Then { cache, tokens } => cache.next_position() + tokens.len(),
+        };
+        config.check_length(before + self.stop.max_new_tokens)
+    }
+
+    /// The most bytes that its buffers will ever hold together. What its cache shares with others is theirs.
+    pub(super) fn bytes(&self, layout: HeadLayout, format: Format) -> u64 {
+        let per_head = format.token_bytes(layout.head_dim);
+        let per_token = layout.heads() * per_head;
+        let answer = self.stop.max_new_tokens * per_token;
+        let bytes = match &self.start {
+            Start::Prompt { tokens, compress: None } => tokens.len() * per_token + answer,
+            Start::Prompt { tokens, compress: Some((method, budget)) } => {
+                let whole = tokens.len() * layout.heads();
+                let kept = match method.spending() {
+                    Spending::MayExceed => whole,
+                    _ => budget.total_tokens(layout, tokens.len(), format).min(whole),
+                };
+                // The prompt goes once what is kept of it is copied.
+                kept * per_head + answer.max(whole * per_head)
+            }
+            Start::Cache { cache, .. } => cache.own_bytes() + answer,
+            Start::Then { cache, tokens } => cache.own_bytes() + tokens.len() * per_token + answer,
+        };
+        bytes as u64
+    }
+}

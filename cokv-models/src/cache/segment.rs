@@ -1,0 +1,110 @@
+//! Frozen keys and values that many caches share.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use cokv_core::{Format, HeadLayout};
+
+use super::store::Store;
+use crate::error::ModelError;
+
+/// Segments that one cache shares at most: a document, and what was said of it before.
+pub(crate) const SLICES: usize = crate::kernel::attention::SLICES;
+
+/// Frozen keys and values, with a length for every KV head: a whole prompt, a compressed one, or a part of a conversation.
+/// Computed once, shared by all methods, budgets, coalitions and requests.
+#[derive(Debug)]
+pub struct Segment {
+    layout: HeadLayout,
+    format: Format,
+    seen: usize,
+    positions: Positions,
+    store: Box<dyn Store>,
+}
+
+/// Which tokens the rows are of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Positions {
+    /// Of every head, one after the other from here on.
+    From(usize),
+    /// Of each head.
+    Listed(Vec<Vec<u32>>),
+}
+
+impl Segment {
+    pub(super) fn new(
+        layout: HeadLayout,
+        format: Format,
+        seen: usize,
+        positions: Positions,
+        store: Box<dyn Store>,
+    ) -> Self {
+        Self { layout, format, seen, positions, store }
+    }
+
+    /// Heads of the model.
+    pub fn layout(&self) -> HeadLayout {
+        self.layout
+    }
+
+    /// How its rows are stored.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Tokens that the sequence had seen at its end, kept or not.
+    pub fn seen(&self) -> usize {
+        self.seen
+    }
+
+    /// Tokens that one KV head, counted flat, holds.
+    pub fn len(&self, head: usize) -> usize {
+        self.store.rows(head)
+    }
+
+    /// Tokens that all heads hold together.
+    pub fn total_tokens(&self) -> usize {
+        (0..self.layout.heads()).map(|head| self.len(head)).sum()
+    }
+
+    /// Position in the sequence of a row of a KV head.
+    pub fn position(&self, head: usize, row: usize) -> u32 {
+        match &self.positions {
+            Positions::From(first) => (first + row) as u32,
+            Positions::Listed(positions) => positions[head][row],
+        }
+    }
+
+    /// Keys and values of a KV head in f32, `[tokens, head_dim]` each; keys carry RoPE at their positions.
+    pub fn read(&self, head: usize) -> Result<[Vec<f32>; 2], ModelError> {
+        self.store.read(head)
+    }
+
+    /// Bytes of all buffers.
+    pub fn bytes(&self) -> usize {
+        self.store.allocated_bytes()
+    }
+
+    pub(crate) fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    /// Every row of every head.
+    pub(super) fn whole(&self) -> Vec<Range<usize>> {
+        (0..self.layout.heads()).map(|head| 0..self.len(head)).collect()
+    }
+}
+
+/// Some consecutive rows of each head of a segment.
+#[derive(Clone, Debug)]
+pub(crate) struct Slice {
+    pub segment: Arc<Segment>,
+    /// Of each head.
+    pub rows: Vec<Range<usize>>,
+}
+
+impl Slice {
+    pub(super) fn whole(segment: Arc<Segment>) -> Self {
+        Self { rows: segment.whole(), segment }
+    }
+}

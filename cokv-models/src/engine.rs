@@ -1,0 +1,64 @@
+//! A decoder on some backend, with the backend's types erased: prefill, decoding, teacher forcing, the game and the batch call
+//! this and nothing below it.
+
+use cokv_core::{Format, ObservationRequest, RotaryEmbedding};
+
+use crate::ask::{Answer, Ask};
+use crate::backend::{LayerSummaries, Watch};
+use crate::cache::{RaggedCache, Segment};
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+
+/// New tokens of one sequence.
+pub struct Row<'a> {
+    /// Tokens that the cache has not seen; at least one.
+    pub tokens: &'a [u32],
+    /// What came before, as far as it was kept.
+    pub cache: &'a mut RaggedCache,
+    /// What records the row, if anything: of this engine, for a prompt that the cache holds from its beginning.
+    pub watch: Option<&'a mut dyn Watch>,
+    /// What it wants to know.
+    pub ask: Ask<'a>,
+}
+
+impl<'a> Row<'a> {
+    /// A row that nobody watches.
+    pub fn new(tokens: &'a [u32], cache: &'a mut RaggedCache, ask: Ask<'a>) -> Self {
+        Self { tokens, cache, watch: None, ask }
+    }
+}
+
+/// Runs rows of tokens through a model.
+pub trait Engine: Send + Sync {
+    /// The model's shape.
+    fn config(&self) -> &ModelConfig;
+
+    /// What computes. It goes into fingerprints: what rounds differently has another name.
+    fn backend(&self) -> &'static str;
+
+    /// Bytes that caches and batches may still take, where that is known.
+    fn free_bytes(&self) -> Option<u64>;
+
+    /// Bytes of the weights that every step reads: all but those of an embedding table of its own, of which it reads a row.
+    fn weight_bytes(&self) -> usize;
+
+    /// How queries and keys are turned by their positions.
+    fn rotary(&self) -> RotaryEmbedding;
+
+    /// A cache that has seen nothing, with room for `tokens` in every head.
+    fn cache(&self, format: Format, tokens: usize) -> Result<RaggedCache, ModelError>;
+
+    /// Nothing recorded yet of a prompt.
+    fn watch(&self, request: ObservationRequest, prompt_len: usize) -> Box<dyn Watch>;
+
+    /// One pass over all rows, each with its own question: chunks of prompts, answers and coalitions may share it. Appends the
+    /// keys and values of all tokens to the rows' caches, and returns an answer for each row.
+    ///
+    /// # Errors
+    /// Before anything is appended where a row cannot be run; after an error of the backend the rows' caches are not to be
+    /// used again. A row whose numbers are not finite is no error of the pass: its answer says so.
+    fn step(&self, rows: &mut [Row<'_>]) -> Result<Vec<Answer>, ModelError>;
+
+    /// What compressors see of a layer of a watched prompt.
+    fn summaries(&self, watch: &dyn Watch, prompt: &Segment, layer: usize) -> Result<LayerSummaries, ModelError>;
+}
