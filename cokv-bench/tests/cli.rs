@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use common::{METHODS, PASSKEY, cokv, config, rows_of, shared, stderr, stdout, wheel_source};
+use common::{METHODS, PASSKEY, cokv, config, rows_of, stderr, stdout, wheel_source};
 use serde_json::Value as Json;
 
 fn rows(folder: &Path) -> Vec<Json> {
@@ -109,7 +109,7 @@ fn supplied_questions_are_asked_and_fill_the_context_with_the_chat_template() {
 
 #[test]
 fn longbench_records_run_and_their_predictions_score() {
-    let Some(longbench) = shared("longbench-mini") else { return };
+    let Some(longbench) = cokv_golden::find("longbench-mini") else { return };
     let folder = tempfile::tempdir().unwrap();
     let data =
         format!("source = '{}'\ntasks = ['qasper', 'trec']\nrecords = 1\nmax_prompt_tokens = 301", longbench.display());
@@ -137,7 +137,7 @@ fn longbench_records_run_and_their_predictions_score() {
 /// LongBench-E out of an archive, with the configuration beside it.
 #[test]
 fn longbench_e_runs_from_an_archive() {
-    let Some(longbench) = shared("longbench-mini") else { return };
+    let Some(longbench) = cokv_golden::find("longbench-mini") else { return };
     let folder = tempfile::tempdir().unwrap();
     let mut zip = zip::ZipWriter::new(fs::File::create(folder.path().join("data.zip")).unwrap());
     for name in ["trec", "trec_e"] {
@@ -170,12 +170,11 @@ fn longbench_e_runs_from_an_archive() {
 
 #[test]
 fn published_predictions_score_as_published() {
-    let Some(longbench) = shared("longbench-mini") else { return };
+    let Some(longbench) = cokv_golden::find("longbench-mini") else { return };
     let predictions = longbench.join("predictions");
     let json = stdout(&cokv(&predictions, &["score", ".", "--json"]));
     let ours: Json = serde_json::from_str(&json).unwrap();
-    let expected = fs::read_to_string(longbench.join("expected_scores.json")).unwrap();
-    let expected: Json = serde_json::from_str(&expected).unwrap();
+    let expected: Json = serde_json::from_str(include_str!("data/longbench-mini/expected_scores.json")).unwrap();
     assert_eq!(ours.as_object().unwrap().len(), 21);
     for (task, scores) in expected.as_object().unwrap() {
         assert_eq!(ours[task], scores["average"], "{task}");

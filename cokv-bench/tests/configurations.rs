@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{cokv, shared, stdout, wheel_source};
+use common::{cokv, stdout, wheel_source};
 use toml::{Table, Value};
 
 fn shipped() -> Vec<PathBuf> {
@@ -47,7 +47,7 @@ fn small(mut config: Table, longbench: &Path) -> Table {
 
 #[test]
 fn every_shipped_configuration_is_planned() {
-    let Some(longbench) = shared("longbench-mini") else { return };
+    let Some(longbench) = cokv_golden::find("longbench-mini") else { return };
     let folder = tempfile::tempdir().unwrap();
     let source = wheel_source();
     stdout(&cokv(folder.path(), &["detect", "--model", &source, "--kind", "random", "--out", "random.scores.json"]));

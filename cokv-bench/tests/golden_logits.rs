@@ -1,14 +1,20 @@
-//! Parity with transformers and kvpress on the real models (data in ../shared; models fetched as users fetch them).
+//! Parity with transformers on the real models (data: `tests/data/logits` and `cokv-golden`; models fetched as users fetch
+//! them).
 
 mod common;
 
 use cokv_core::ObservationRequest;
 use cokv_models::cache::CacheType;
 use cokv_models::linear::WeightType;
-use common::{golden, ids, load_model};
+use common::{ids, json, load_model};
+use serde_json::Value as Json;
 
-fn check_logits(model_key: &str, preset: &str, cases: &[(&str, f64)]) {
-    let Some(golden) = golden("logits_full_cache.json") else { return };
+/// Prompts of 600 and 3,000 tokens, where they were fetched.
+fn long_prompts() -> Option<Json> {
+    Some(json(&cokv_golden::find("golden/logits_full_cache.json")?))
+}
+
+fn check_logits(golden: &Json, model_key: &str, preset: &str, cases: &[(&str, f64)]) {
     let model = load_model(preset, WeightType::F32, CacheType::F32);
     for (case, tolerance) in cases {
         let case_data = &golden[model_key][case];
@@ -29,12 +35,20 @@ fn check_logits(model_key: &str, preset: &str, cases: &[(&str, f64)]) {
 }
 
 #[test]
+fn logits_of_a_short_prompt_equal_transformers() {
+    let golden: Json = serde_json::from_str(include_str!("data/logits/short.json")).unwrap();
+    check_logits(&golden, "smol", "smollm2-135m-instruct", &[("short", 2e-3)]);
+}
+
+#[test]
 fn smollm2_logits_equal_transformers() {
-    check_logits("smol", "smollm2-135m-instruct", &[("short", 2e-3), ("600", 2e-3), ("3000", 1e-2)]);
+    let Some(golden) = long_prompts() else { return };
+    check_logits(&golden, "smol", "smollm2-135m-instruct", &[("600", 2e-3), ("3000", 1e-2)]);
 }
 
 #[test]
 #[ignore = "500 MB model, two minutes: cargo xtask test --full"]
 fn qwen_logits_equal_transformers() {
-    check_logits("qwen", "qwen2.5-coder-0.5b-instruct", &[("short", 2e-3), ("600", 2e-3), ("3000", 1e-2)]);
+    let Some(golden) = long_prompts() else { return };
+    check_logits(&golden, "qwen", "qwen2.5-coder-0.5b-instruct", &[("short", 2e-3), ("600", 2e-3), ("3000", 1e-2)]);
 }

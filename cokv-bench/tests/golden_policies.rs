@@ -1,5 +1,5 @@
 //! Parity with kvpress: token ids, greedy answers, and the tokens that SnapKV and StreamingLLM keep, layer by layer and
-//! head by head (data in ../shared).
+//! head by head (data: `cokv-golden`).
 
 mod common;
 
@@ -12,7 +12,7 @@ use cokv_core::{Budget, BudgetPlan, ConfigTable, HeadSelection, Method};
 use cokv_models::cache::{CacheType, RaggedCache};
 use cokv_models::linear::WeightType;
 use cokv_models::{LanguageModel, Prefill, StopRule};
-use common::{golden, ids, load_model, shared};
+use common::{ids, json, load_model};
 use serde_json::Value as Json;
 
 /// The tensors of `policies.safetensors` by name.
@@ -24,7 +24,7 @@ struct Golden {
 
 impl Golden {
     fn open() -> Option<Self> {
-        let mut file = File::open(shared("golden/policies.safetensors")?).unwrap();
+        let mut file = File::open(cokv_golden::find("golden/policies.safetensors")?).unwrap();
         let mut size = [0; 8];
         file.read_exact(&mut size).unwrap();
         let mut header = vec![0; u64::from_le_bytes(size) as usize];
@@ -67,7 +67,8 @@ fn greedy(model: &LanguageModel, prefill: &Prefill, cache: RaggedCache) -> Vec<u
 
 #[test]
 fn kept_tokens_and_answers_equal_kvpress() {
-    let (Some(json), Some(mut golden)) = (golden("policies.json"), Golden::open()) else { return };
+    let (Some(mut golden), Some(file)) = (Golden::open(), cokv_golden::find("golden/policies.json")) else { return };
+    let json = json(&file);
     let model = load_model("smollm2-135m-instruct", WeightType::F32, CacheType::F32);
     let layout = model.config().layout;
     let mut prompt = ids(&json["context_ids"]);
@@ -90,7 +91,7 @@ fn kept_tokens_and_answers_equal_kvpress() {
         ("snapkv_w32", method(&windows[1]), true),
         ("adakv_snapkv", allocated(&windows[0], ada), true),
         ("adakv_snapkv_w32", allocated(&windows[1], ada), true),
-        // Its budgets are a formula of its own at half the cache, and uniform below (policies.md 1.7), so that they are taken
+        // Its budgets are a formula of its own at half the cache, and uniform below, so that they are taken
         // as given: what is compared is which tokens fill them.
         ("pyramidkv", method(&windows[0]), true),
         ("streaming_llm", method("'streaming-llm'"), false),

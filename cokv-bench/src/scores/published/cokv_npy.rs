@@ -205,7 +205,6 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::scores::shared;
 
     /// A file as NumPy 2 writes it.
     pub fn npy(left: &[f64], right: &[f64], left_counts: &[f64], right_counts: &[f64], samples: u16) -> Vec<u8> {
@@ -282,10 +281,10 @@ pub(super) mod tests {
 
     #[test]
     fn every_published_file_is_read() {
-        let Some(shared) = shared() else { return };
+        let Some(published) = cokv_golden::find("scores/cokv") else { return };
         let mut misnamed = Vec::new();
         for folder in ["llama3-8b", "mistral-7b"] {
-            for entry in std::fs::read_dir(shared.join("scores/cokv").join(folder)).unwrap() {
+            for entry in std::fs::read_dir(published.join(folder)).unwrap() {
                 let read = read_contributions(&entry.unwrap().path()).unwrap();
                 assert_eq!(read.left.len(), 256);
                 assert_eq!(Some(read.size) == read.named_size, read.notices.is_empty(), "{:?}", read.notices);
@@ -294,7 +293,7 @@ pub(super) mod tests {
                 }
             }
         }
-        // cokv-method.md 2.3: seven sets, two misnamed files each.
+        // Seven sets, two misnamed files each.
         assert_eq!(misnamed.len(), 14, "{misnamed:#?}");
     }
 

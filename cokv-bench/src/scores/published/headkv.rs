@@ -95,7 +95,6 @@ mod tests {
 
     use super::*;
     use crate::scores::file::tests::model;
-    use crate::scores::shared;
     use crate::scores::statistics::descending;
 
     fn read(text: &str, model: &ModelStamp) -> Result<Imported, Problem> {
@@ -132,7 +131,7 @@ mod tests {
 
     #[test]
     fn published_values() {
-        let Some(shared) = shared() else { return };
+        let Some(published) = cokv_golden::find("scores/headkv") else { return };
         // With one query head per KV head the scores are the means of the query heads.
         let query = model("published", 32, 1, 32);
         let grouped = model("published", 32, 4, 8);
@@ -142,7 +141,7 @@ mod tests {
             ("Mistral-7B-Instruct-v0.2_retrieval_heads", 148, None),
             ("Mistral-7B-Instruct-v0.2_retrieval_reasoning_heads", 76, None),
         ] {
-            let path = shared.join(format!("scores/headkv/{name}.json"));
+            let path = published.join(format!("{name}.json"));
             let file = import_headkv(&path, &query).unwrap().file;
             let means = file.flat();
             assert_eq!(file.samples, Some(tests));
