@@ -1,7 +1,5 @@
 //! How fast this machine runs a model: prefill, compression, decode at every budget, coalitions of the game.
 
-mod machine;
-
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,13 +7,13 @@ use std::time::Instant;
 use cokv_core::random::mix;
 use cokv_core::{Coalition, Game, GameError, HeadSelection, Method, PolicyError, Query, Selection};
 use cokv_models::cache::{PromptCache, RaggedCache};
-use cokv_models::game::{GameRecord, GameRules, HeadMaskError, HeadMaskGame, Utility};
+use cokv_models::game::{GameRecord, GameRules, HeadMaskError, HeadMaskGame};
 use cokv_models::{LanguageModel, ModelError, StopRule};
 use serde::Serialize;
 use thiserror::Error;
 
-pub use self::machine::Machine;
-use crate::run::memory::{forget_peak_resident_bytes, peak_resident_bytes};
+use crate::machine::Machine;
+use crate::machine::memory::{forget_peak_resident_bytes, peak_resident_bytes};
 
 /// Times that short measurements are repeated; the median counts.
 const REPEATS: usize = 3;
@@ -227,8 +225,7 @@ fn coalitions(
         stop: StopRule { tokens: vec![], max_new_tokens: settings.answer_tokens, min_new_tokens: 0 },
     };
     let started = Instant::now();
-    let mut game =
-        HeadMaskGame::prepare(model, vec![record], Utility::AnswerProbability, GameRules::default(), |_| ())?;
+    let mut game = HeadMaskGame::prepare(model, vec![record], GameRules::default(), None, |_| ())?;
     let prefill = started.elapsed().as_secs_f64();
     let players = game.players();
     let member = |coalition: usize, head: usize| mix((coalition * players + head) as u64) >> 63 == 1;

@@ -79,6 +79,14 @@ pub enum ModelError {
     /// The chat template failed.
     #[error("chat template: {0}")]
     ChatTemplate(String),
+    /// This build computes on an accelerator, and there is none.
+    #[error("no {accelerator} device ({error}); build without --features {accelerator} to run on the CPU")]
+    NoDevice {
+        /// The cargo feature that asks for it.
+        accelerator: &'static str,
+        /// What its driver said.
+        error: candle_core::Error,
+    },
     /// The tensor library failed.
     #[error("{0}")]
     Tensor(candle_core::Error),

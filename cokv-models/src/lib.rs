@@ -22,5 +22,7 @@ pub mod weights;
 
 pub use error::ModelError;
 pub use generate::StopRule;
+pub use kernel::matmul::linear as product;
+pub use kernel::pool::threads;
 pub use model::{LanguageModel, LoadOptions, fingerprint};
 pub use prefill::Prefill;

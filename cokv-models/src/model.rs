@@ -11,7 +11,7 @@ use crate::cache::CacheType;
 use crate::chat::ChatTemplate;
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
-use crate::error::ModelError;
+use crate::error::{ModelError, without_backtrace};
 use crate::kernel::memory;
 use crate::linear::WeightType;
 use crate::prefill::Prefill;
@@ -33,6 +33,22 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     fn default() -> Self {
         Self { weight_type: WeightType::default(), cache_type: CacheType::default(), device: Device::Cpu }
+    }
+}
+
+impl LoadOptions {
+    /// Held so, on the accelerator that this build knows, else on the CPU.
+    pub fn on_best_device(weight_type: WeightType, cache_type: CacheType) -> Result<Self, ModelError> {
+        let no_device =
+            |accelerator| move |error| ModelError::NoDevice { accelerator, error: without_backtrace(error) };
+        let device = if cfg!(feature = "cuda") {
+            Device::new_cuda(0).map_err(no_device("cuda"))?
+        } else if cfg!(feature = "metal") {
+            Device::new_metal(0).map_err(no_device("metal"))?
+        } else {
+            Device::Cpu
+        };
+        Ok(Self { weight_type, cache_type, device })
     }
 }
 

@@ -10,19 +10,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use cokv_core::Registry;
-use cokv_shapley::Shard;
+use cokv_core::Shard;
+use cokv_models::source::Observer;
 use serde_json::json;
 
 use self::models::check_models;
 pub(super) use self::plan::describe;
 use self::plan::{enough_room, event};
 use self::written::{environment, manifest, resolved, summary};
-use super::bar::bar;
+use super::bar::{bar, fetching};
+use super::mode::Mode;
 use super::output::print;
 use super::progress::{Audience, Progress};
-use super::ready::{Mode, Ready, read, ready};
+use super::ready::{Ready, read, ready};
 use crate::config::Config;
-use crate::run::memory::{mebibytes, peak_resident_bytes};
+use crate::machine::memory::{mebibytes, peak_resident_bytes};
 use crate::run::{Ended, MODELS, Manifest, Matrix, Opened, Plan, Results, Row, RunStore, tables};
 
 /// Run a matrix of methods and budgets
@@ -154,7 +156,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let mut fingerprints: Vec<String> = Vec::new();
     if config.models.len() > 1 {
         // What is wrong with the last model is found out before the first has run for hours.
-        check_models(&config, !arguments.quiet)?;
+        check_models(&config, &if arguments.quiet { Observer::default() } else { fetching() })?;
     }
     for model in &config.models {
         let mut config = config.clone();

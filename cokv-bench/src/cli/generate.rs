@@ -10,11 +10,11 @@ use cokv_models::StopRule;
 use cokv_models::cache::RaggedCache;
 
 use super::bar::bar;
-use super::load::{Loaded, load};
+use super::load::load;
 use super::method::MethodArguments;
 use super::prompt_source::PromptArguments;
-use crate::config::ModelSettings;
-use crate::run::memory::{mebibytes, peak_resident_bytes};
+use crate::machine::memory::{mebibytes, peak_resident_bytes};
+use crate::model::{Loaded, ModelSettings};
 use crate::scores::ModelStamp;
 
 /// Answer a prompt with a compressed cache

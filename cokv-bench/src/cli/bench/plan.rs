@@ -8,8 +8,8 @@ use indicatif::HumanDuration;
 use serde_json::{Value as Json, json};
 
 use crate::config::Config;
+use crate::machine::memory::{available_bytes, free_disk_bytes, mebibytes};
 use crate::run::Plan;
-use crate::run::memory::{available_bytes, free_disk_bytes, mebibytes};
 
 /// A plan, for people. `time` is about how long it takes, where that was measured.
 pub fn describe(config: &Config, plan: &Plan, time: Option<Duration>) -> String {

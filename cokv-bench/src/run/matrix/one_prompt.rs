@@ -8,10 +8,11 @@ use cokv_models::cache::RaggedCache;
 use cokv_models::{ModelError, Prefill};
 
 use super::{Cell, Job, JobCell, Matrix, Observer};
+use crate::data::prompt;
+use crate::metrics;
 use crate::run::kept::{Kept, KeptCell};
 use crate::run::measure::{agreement, damage};
 use crate::run::store::Row;
-use crate::{metrics, prompt};
 
 impl Matrix<'_> {
     /// All rows of a prompt, from one prefill and decoded as one batch; or, for comparison, each from a prefill of its own

@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use cokv_core::ObservationRequest;
+use cokv_core::Shard;
 use cokv_models::cache::RaggedCache;
 use cokv_models::{ModelError, StopRule};
-use cokv_shapley::Shard;
 
 use super::{Cell, Job, Matrix, RunError, failed, is_done};
 use crate::run::store::Results;

@@ -15,10 +15,10 @@ use cokv_models::{LanguageModel, ModelError};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::data::prompt::{self, Prompt};
 use crate::data::{Record, TaskProtocol};
 use crate::fingerprint::{build, fingerprint};
 use crate::metrics::Metric;
-use crate::prompt::{self, Prompt};
 
 /// How a head scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
