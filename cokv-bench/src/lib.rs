@@ -2,21 +2,19 @@
 
 #![warn(missing_docs)]
 
-pub mod calibration;
+pub mod chart;
 pub mod cli;
 pub mod config;
-pub mod convergence;
 pub mod data;
 mod fingerprint;
 pub mod importance;
-pub mod inspect;
+pub mod machine;
 mod markdown;
-pub mod mask;
 pub mod metrics;
+pub mod model;
+mod names;
 pub mod perf;
-pub mod prompt;
 pub mod report;
-pub mod retrieval;
 pub mod run;
 pub mod scores;
 pub mod selection;

@@ -1,21 +1,20 @@
 //! How fast this machine runs a model: prefill, compression, decode at every budget, coalitions of the game.
 
-mod machine;
-
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use cokv_core::random::mix;
-use cokv_core::{Coalition, Game, GameError, HeadSelection, Method, PolicyError, Query, Selection};
-use cokv_models::cache::{PromptCache, RaggedCache};
-use cokv_models::game::{GameRecord, GameRules, HeadMaskError, HeadMaskGame, Utility};
+use cokv_core::{Budget, Coalition, Game, GameError, HeadSelection, Method, PolicyError, Query, Selection};
+use cokv_models::ask::Top;
+use cokv_models::cache::{RaggedCache, Segment};
+use cokv_models::game::{GameRecord, GameRules, HeadMaskError, HeadMaskGame};
 use cokv_models::{LanguageModel, ModelError, StopRule};
 use serde::Serialize;
 use thiserror::Error;
 
-pub use self::machine::Machine;
-use crate::run::memory::{forget_peak_resident_bytes, peak_resident_bytes};
+use crate::machine::Machine;
+use crate::machine::memory::{forget_peak_resident_bytes, peak_resident_bytes};
 
 /// Times that short measurements are repeated; the median counts.
 const REPEATS: usize = 3;
@@ -130,7 +129,7 @@ pub fn measure(
     machine: &Machine,
     mut said: impl FnMut(&str),
 ) -> Result<PerfReport, PerfError> {
-    let mut report = PerfReport { weight_bytes: model.decoder().weight_bytes(), ..PerfReport::default() };
+    let mut report = PerfReport { weight_bytes: model.engine().weight_bytes(), ..PerfReport::default() };
     for &context in &settings.contexts {
         let prompt = tokens(model, context, 1);
         said(&format!("prefill of {context} tokens"));
@@ -147,16 +146,14 @@ pub fn measure(
         });
 
         said(&format!("compression of {context} tokens"));
-        let heads = model.config().layout.heads();
-        let mut caches = vec![(None, RaggedCache::full(prefill.cache()), None)];
+        let mut caches = vec![(None, RaggedCache::full(prefill.prompt()), None)];
         for budget in settings.budgets.iter().copied().filter(|&budget| budget < context) {
-            let compress = || -> Result<RaggedCache, PerfError> {
-                Ok(RaggedCache::compressed(prefill.cache(), &prefill.select(method, budget * heads)?))
-            };
+            let compress =
+                || -> Result<RaggedCache, PerfError> { Ok(prefill.compress(method, Budget::Tokens(budget))?.cache) };
             let seconds = median(|| timed(compress).map(|(_, seconds)| seconds))?;
             caches.push((Some(budget), compress()?, Some(seconds)));
         }
-        let (logits, mut whole) = (prefill.logits().to_vec(), Some(Arc::clone(prefill.cache())));
+        let (first, mut whole) = (prefill.first(&endless(settings.decode_tokens)), Some(Arc::clone(prefill.prompt())));
         drop(prefill);
         for (budget, cache, compression_seconds) in caches {
             // The first, which is the full cache, is the last that needs the prompt.
@@ -167,11 +164,11 @@ pub fn measure(
                 said(&format!("decoding {sequences} after {context} tokens, {kept}"));
                 together.truncate(sequences);
                 while together.len() < sequences {
-                    together.push(prompt.as_ref().map_or_else(|| together[0].clone(), copied));
+                    together.push(prompt.as_ref().map_or_else(|| together[0].fork(), copied)?);
                 }
                 let cache_bytes = together.iter().map(RaggedCache::bytes).sum();
                 forget_peak_resident_bytes();
-                let step = median(|| decode(model, &mut together, &logits, settings.decode_tokens))?;
+                let step = median(|| decode(model, &mut together, &first, settings.decode_tokens))?;
                 let read = (report.weight_bytes + cache_bytes) as f64 / step;
                 report.decode.push(DecodeSpeed {
                     context,
@@ -195,8 +192,8 @@ pub fn measure(
 }
 
 /// All of a prompt, as a sequence of its own has it: slices of one prompt would be read once for all sequences.
-fn copied(prompt: &Arc<PromptCache>) -> RaggedCache {
-    let everything = HeadSelection::Tokens((0..prompt.len() as u32).collect());
+fn copied(prompt: &Arc<Segment>) -> Result<RaggedCache, ModelError> {
+    let everything = HeadSelection::Tokens((0..prompt.seen() as u32).collect());
     RaggedCache::compressed(prompt, &Selection { heads: vec![everything; prompt.layout().heads()] })
 }
 
@@ -206,11 +203,16 @@ fn timed<T>(work: impl FnOnce() -> Result<T, PerfError>) -> Result<(T, f64), Per
     Ok((result, started.elapsed().as_secs_f64()))
 }
 
+/// So many steps, whatever is said. The first token comes from the prefill.
+fn endless(steps: usize) -> StopRule {
+    StopRule { tokens: vec![], max_new_tokens: steps + 1, min_new_tokens: 0 }
+}
+
 /// Seconds of one step; the caches are as before afterwards.
-fn decode(model: &LanguageModel, caches: &mut [RaggedCache], logits: &[f32], steps: usize) -> Result<f64, PerfError> {
-    let stop = StopRule { tokens: vec![], max_new_tokens: steps + 1, min_new_tokens: 0 };
-    // The first token comes from the prefill.
-    let (_, seconds) = timed(|| Ok(model.greedy(caches, logits, &stop, |_, _| ControlFlow::Continue(()))?))?;
+fn decode(model: &LanguageModel, caches: &mut [RaggedCache], first: &Top, steps: usize) -> Result<f64, PerfError> {
+    let first = std::slice::from_ref(first);
+    let go_on = |_, _| ControlFlow::Continue(());
+    let (_, seconds) = timed(|| Ok(model.greedy(caches, first, &endless(steps), go_on)?))?;
     caches.iter_mut().for_each(|cache| cache.rewind(steps));
     Ok(seconds / steps as f64)
 }
@@ -227,8 +229,7 @@ fn coalitions(
         stop: StopRule { tokens: vec![], max_new_tokens: settings.answer_tokens, min_new_tokens: 0 },
     };
     let started = Instant::now();
-    let mut game =
-        HeadMaskGame::prepare(model, vec![record], Utility::AnswerProbability, GameRules::default(), |_| ())?;
+    let mut game = HeadMaskGame::prepare(model, vec![record], GameRules::default(), None, |_| ())?;
     let prefill = started.elapsed().as_secs_f64();
     let players = game.players();
     let member = |coalition: usize, head: usize| mix((coalition * players + head) as u64) >> 63 == 1;

@@ -3,9 +3,9 @@
 
 mod common;
 
+use cokv_core::Format;
 use cokv_core::ObservationRequest;
-use cokv_models::cache::CacheType;
-use cokv_models::linear::WeightType;
+use cokv_models::WeightType;
 use common::{ids, json, load_model};
 use serde_json::Value as Json;
 
@@ -15,7 +15,7 @@ fn long_prompts() -> Option<Json> {
 }
 
 fn check_logits(golden: &Json, model_key: &str, preset: &str, cases: &[(&str, f64)]) {
-    let model = load_model(preset, WeightType::F32, CacheType::F32);
+    let model = load_model(preset, WeightType::F32, Format::F32);
     for (case, tolerance) in cases {
         let case_data = &golden[model_key][case];
         let prompt = ids(&case_data["ids"]);

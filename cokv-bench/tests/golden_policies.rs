@@ -8,10 +8,11 @@ use std::io::{Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 
 use cokv_core::select::select;
-use cokv_core::{Budget, BudgetPlan, ConfigTable, HeadSelection, Method};
-use cokv_models::cache::{CacheType, RaggedCache};
-use cokv_models::linear::WeightType;
-use cokv_models::{LanguageModel, Prefill, StopRule};
+use cokv_core::{Budget, BudgetPlan, ConfigTable, Format, HeadSelection, Method};
+use cokv_models::ask::{Against, Ask};
+use cokv_models::cache::RaggedCache;
+use cokv_models::engine::Row;
+use cokv_models::{LanguageModel, Prefill, StopRule, WeightType};
 use common::{ids, json, load_model};
 use serde_json::Value as Json;
 
@@ -62,14 +63,14 @@ fn allocated(compressor: &str, allocator: &str) -> Method {
 
 fn greedy(model: &LanguageModel, prefill: &Prefill, cache: RaggedCache) -> Vec<u32> {
     let stop = StopRule { tokens: vec![], max_new_tokens: 32, min_new_tokens: 0 };
-    model.greedy(&mut [cache], prefill.logits(), &stop, |_, _| ControlFlow::Continue(())).unwrap().remove(0)
+    model.greedy(&mut [cache], &[prefill.first(&stop)], &stop, |_, _| ControlFlow::Continue(())).unwrap().remove(0)
 }
 
 #[test]
 fn kept_tokens_and_answers_equal_kvpress() {
     let (Some(mut golden), Some(file)) = (Golden::open(), cokv_golden::find("golden/policies.json")) else { return };
     let json = json(&file);
-    let model = load_model("smollm2-135m-instruct", WeightType::F32, CacheType::F32);
+    let model = load_model("smollm2-135m-instruct", WeightType::F32, Format::F32);
     let layout = model.config().layout;
     let mut prompt = ids(&json["context_ids"]);
     let context = model.tokenizer().encode(json["context_text"].as_str().unwrap(), true).unwrap();
@@ -103,7 +104,7 @@ fn kept_tokens_and_answers_equal_kvpress() {
     let request =
         policies.iter().fold(Default::default(), |all: cokv_core::ObservationRequest, p| all.union(p.1.observations()));
     let prefill = model.prefill(&prompt, request, |_| {}).unwrap();
-    assert_eq!(greedy(&model, &prefill, RaggedCache::full(prefill.cache())), ids(&json["full_A"]["ids"]));
+    assert_eq!(greedy(&model, &prefill, RaggedCache::full(prefill.prompt())), ids(&json["full_A"]["ids"]));
 
     for (name, method, scored) in &policies {
         let scores = prefill.score(method).unwrap();
@@ -123,7 +124,7 @@ fn kept_tokens_and_answers_equal_kvpress() {
         for removed in ["0.5", "0.8"] {
             let run = format!("{name}@{removed}");
             let share = 1.0 - removed.parse::<f64>().unwrap();
-            let total = Budget::Share(share).total_tokens(layout, prompt.len(), 4);
+            let total = Budget::Share(share).total_tokens(layout, prompt.len(), Format::F32);
             let counts = golden.integers(&format!("A/{run}/counts"));
             let given = BudgetPlan::new(counts.iter().map(|&count| count as usize).collect());
             let selection = match *name {
@@ -148,7 +149,7 @@ fn kept_tokens_and_answers_equal_kvpress() {
             let kept: usize = given.kept().iter().sum();
             println!("{run}: {different} of {kept} kept tokens differ, all of them ties");
 
-            let answer = greedy(&model, &prefill, RaggedCache::compressed(prefill.cache(), &selection));
+            let answer = greedy(&model, &prefill, RaggedCache::compressed(prefill.prompt(), &selection).unwrap());
             if different == 0 {
                 assert_eq!(answer, ids(&json["runs"][&run]["A"]["ids"]), "{run}: greedy answer");
             }
@@ -158,7 +159,7 @@ fn kept_tokens_and_answers_equal_kvpress() {
 
 #[test]
 fn a_full_budget_and_bytes_are_exact_on_the_real_model() {
-    let model = load_model("smollm2-135m-instruct", WeightType::Stored, CacheType::F16);
+    let model = load_model("smollm2-135m-instruct", WeightType::Stored, Format::F16);
     let layout = model.config().layout;
     let prompt = model.tokenizer().encode(&"One prefill serves the whole matrix. ".repeat(40), true).unwrap();
     let snapkv = method("'snapkv'");
@@ -168,10 +169,10 @@ fn a_full_budget_and_bytes_are_exact_on_the_real_model() {
     let by_budget = prefill.select(&snapkv, layout.heads() * prompt.len()).unwrap();
     let small = prefill.select(&snapkv, layout.heads() * 16 + 5).unwrap();
     let mut caches = vec![
-        RaggedCache::full(prefill.cache()),
-        RaggedCache::compressed(prefill.cache(), &by_budget),
-        RaggedCache::compressed(prefill.cache(), &copied),
-        RaggedCache::compressed(prefill.cache(), &small),
+        RaggedCache::full(prefill.prompt()),
+        RaggedCache::compressed(prefill.prompt(), &by_budget).unwrap(),
+        RaggedCache::compressed(prefill.prompt(), &copied).unwrap(),
+        RaggedCache::compressed(prefill.prompt(), &small).unwrap(),
     ];
     let kept = [
         prompt.len() * layout.heads(),
@@ -184,8 +185,11 @@ fn a_full_budget_and_bytes_are_exact_on_the_real_model() {
         assert_eq!(cache.allocated_bytes(), kept * 2 * layout.head_dim * 2, "bytes of the buffers");
         assert_eq!(cache.bytes(), cache.allocated_bytes());
     }
-    let mut logits: Vec<Vec<f32>> = vec![Vec::new(); 4];
-    model.continue_with(&mut caches, &prompt[..5], 0, |row, row_logits| logits[row] = row_logits.to_vec()).unwrap();
+    let ask = Ask::Along { skip: 0, targets: &[], against: Against::Nobody, keep: true };
+    let mut rows: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row::new(&prompt[..5], cache, ask)).collect();
+    let answers = model.engine().step(&mut rows).unwrap().into_iter();
+    let logits: Vec<Vec<f32>> =
+        answers.map(|answer| answer.along(String::new).unwrap().kept.unwrap().read().unwrap()).collect();
     assert!(logits[0] == logits[1] && logits[0] == logits[2], "a full budget must give the same bits");
     assert!(logits[0] != logits[3]);
 }

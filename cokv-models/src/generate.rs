@@ -81,9 +81,9 @@ impl LanguageModel {
     ///
     /// The caches have then seen all tokens of their answers but the last; those of answers that did not come to their end hold
     /// nothing.
-    pub fn greedy(
+    pub fn greedy<C: AsMut<RaggedCache>>(
         &self,
-        caches: &mut [RaggedCache],
+        caches: &mut [C],
         first: &[Top],
         stop: &StopRule,
         mut heard: impl FnMut(usize, u32) -> ControlFlow<()>,
@@ -93,7 +93,7 @@ impl LanguageModel {
         let mut batch = Batch::new(Arc::clone(self.engine()), settings, Ledger::new(None));
         let mut answers: Vec<Vec<u32>> = vec![Vec::new(); caches.len()];
         for (cache, first) in caches.iter_mut().zip(first.iter().cycle()) {
-            let start = Start::Cache { cache: cache.take(), first: first.clone() };
+            let start = Start::Cache { cache: cache.as_mut().take(), first: first.clone() };
             batch.submit(Request { start, stop: stop.clone() })?;
         }
         let (mut given_up, mut failed) = (false, None);
@@ -105,7 +105,7 @@ impl LanguageModel {
                         answers[row].push(token);
                         given_up |= heard(row, token).is_break();
                     }
-                    Event::Ended { cache, .. } => caches[row] = cache,
+                    Event::Ended { cache, .. } => *caches[row].as_mut() = cache,
                     Event::Failed(error) => failed = Some(error),
                     Event::Prefilled { .. } | Event::Compressed { .. } => {}
                 }
@@ -119,9 +119,9 @@ impl LanguageModel {
 
     /// Feeds the same tokens to every cache and says how they fit each row's distributions. The caches are as before
     /// afterwards. With `keep`, the first row's distributions are kept.
-    pub fn along(
+    pub fn along<C: AsMut<RaggedCache>>(
         &self,
-        caches: &mut [RaggedCache],
+        caches: &mut [C],
         forced: Forced<'_>,
         compared_with: ComparedWith<'_>,
         keep: bool,
@@ -141,12 +141,14 @@ impl LanguageModel {
                 ComparedWith::Kept(distributions) => Against::Kept(distributions),
             };
             let is_kept = |row: usize| first_of(row) && (keep || matches!(compared_with, ComparedWith::First));
-            caches.iter_mut().try_for_each(|cache| cache.reserve(tokens.len()))?;
-            let row = |(row, cache)| {
-                Row::new(tokens, cache, Ask::Along { skip, targets, against: against(row), keep: is_kept(row) })
-            };
-            let answers = self.engine().step(&mut caches.iter_mut().enumerate().map(row).collect::<Vec<_>>())?;
-            caches.iter_mut().for_each(|cache| cache.rewind(tokens.len()));
+            caches.iter_mut().try_for_each(|cache| cache.as_mut().reserve(tokens.len()))?;
+            let mut rows = Vec::with_capacity(caches.len());
+            for (row, cache) in caches.iter_mut().enumerate() {
+                let ask = Ask::Along { skip, targets, against: against(row), keep: is_kept(row) };
+                rows.push(Row::new(tokens, cache.as_mut(), ask));
+            }
+            let answers = self.engine().step(&mut rows)?;
+            caches.iter_mut().for_each(|cache| cache.as_mut().rewind(tokens.len()));
             for answer in answers {
                 all.push(answer.along(|| "along the reference answer".into())?);
             }

@@ -27,6 +27,8 @@ pub const NUMERICS: u32 = 4;
 
 pub use error::ModelError;
 pub use generate::{ComparedWith, Forced, StopRule};
+pub use kernel::matmul::linear as product;
+pub use kernel::pool::threads;
 pub use model::{Device, LanguageModel, LoadOptions, fingerprint, load_engine};
 pub use prefill::{Compressed, Prefill, Prefilling};
 pub use weights::WeightType;

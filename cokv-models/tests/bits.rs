@@ -16,7 +16,7 @@ use cokv_core::{Coalition, Format, Game, HeadSelection, ObservationRequest, Quer
 use cokv_models::ask::{Against, Ask};
 use cokv_models::cache::RaggedCache;
 use cokv_models::engine::Row;
-use cokv_models::game::{GameRecord, GameRules, HeadMaskGame, Utility};
+use cokv_models::game::{GameRecord, GameRules, HeadMaskGame, UtilityKind};
 use cokv_models::kernel::simd::Registers;
 use cokv_models::source::ModelFiles;
 use cokv_models::{LanguageModel, LoadOptions, NUMERICS, StopRule, WeightType};
@@ -157,11 +157,11 @@ fn bits(model: &LanguageModel, prompt_len: usize) -> String {
     answers.iter().flatten().for_each(|&token| logits.0.update(token.to_le_bytes()));
 
     let mut utilities = Sha256::new();
-    for (utility, holdout_suffix) in [(Utility::LogLikelihood, 0), (Utility::Agreement, 3)] {
+    for (utility, holdout_suffix) in [(UtilityKind::LogLikelihood, 0), (UtilityKind::Agreement, 3)] {
         let stop = StopRule { tokens: vec![], max_new_tokens: 5, min_new_tokens: 0 };
         let record = GameRecord { name: "one".into(), prompt: prompt.clone(), answer: tokens(6, 11), stop };
-        let rules = GameRules { holdout_suffix, agreement_tokens: 6, ..GameRules::default() };
-        let mut game = HeadMaskGame::prepare(model, vec![record], utility, rules, |_| {}).unwrap();
+        let rules = GameRules { utility, holdout_suffix, agreement_tokens: 6, ..GameRules::default() };
+        let mut game = HeadMaskGame::prepare(model, vec![record], rules, None, |_| {}).unwrap();
         let coalitions: Vec<Coalition> = (0..16usize)
             .map(|bits| Coalition::from_members(layout.heads(), (0..4).filter(|head| bits >> head & 1 == 1)))
             .collect();
@@ -223,6 +223,6 @@ fn the_cpu_computes_what_it_did() {
     );
     let unknown: Vec<&String> = computed.keys().filter(|key| !known.contains_key(*key)).collect();
     if !unknown.is_empty() {
-        println!("skipped: {FILE} does not know the bits of this processor: {unknown:#?}");
+        cokv_golden::skip(&format!("{FILE} does not know the bits of this processor: {unknown:?}"));
     }
 }

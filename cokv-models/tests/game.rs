@@ -9,7 +9,7 @@ use cokv_core::{Coalition, Format, Game, HeadSelection, ObservationRequest, Quer
 use cokv_models::ask::{Against, Ask};
 use cokv_models::cache::RaggedCache;
 use cokv_models::engine::Row;
-use cokv_models::game::{GameRecord, GameRules, HeadMaskError, HeadMaskGame, Unplayable, Utility};
+use cokv_models::game::{GameRecord, GameRules, HeadMaskError, HeadMaskGame, Scorer, Unplayable, UtilityKind};
 use cokv_models::source::ModelFiles;
 use cokv_models::{ComparedWith, Forced, LanguageModel, LoadOptions, StopRule};
 use serde_json::json;
@@ -78,12 +78,30 @@ fn masking_equals_a_ragged_cache_with_the_window_as_budget() {
 fn utilities_are_what_their_names_say() {
     let model = model(Format::F32);
     let records = || vec![record(60, 4), record(300, 6)];
-    let mut likelihood =
-        HeadMaskGame::prepare(&model, records(), Utility::LogLikelihood, GameRules::default(), |_| {}).unwrap();
-    let mut probability =
-        HeadMaskGame::prepare(&model, records(), Utility::AnswerProbability, GameRules::default(), |_| {}).unwrap();
-    let mut agreement =
-        HeadMaskGame::prepare(&model, records(), Utility::Agreement, GameRules::default(), |_| {}).unwrap();
+    let mut likelihood = HeadMaskGame::prepare(
+        &model,
+        records(),
+        GameRules { utility: UtilityKind::LogLikelihood, ..GameRules::default() },
+        None,
+        |_| {},
+    )
+    .unwrap();
+    let mut probability = HeadMaskGame::prepare(
+        &model,
+        records(),
+        GameRules { utility: UtilityKind::AnswerProbability, ..GameRules::default() },
+        None,
+        |_| {},
+    )
+    .unwrap();
+    let mut agreement = HeadMaskGame::prepare(
+        &model,
+        records(),
+        GameRules { utility: UtilityKind::Agreement, ..GameRules::default() },
+        None,
+        |_| {},
+    )
+    .unwrap();
     assert_eq!((likelihood.players(), likelihood.instances()), (4, 2));
     for (instance, record) in records().into_iter().enumerate() {
         let prefill = model.prefill(&record.prompt, ObservationRequest::default(), |_| {}).unwrap();
@@ -126,8 +144,8 @@ fn metrics_see_the_greedy_answers_of_a_ragged_cache() {
         heard.borrow_mut().push(answer.to_vec());
         Ok(f64::from(answer[1]))
     };
-    let utility = Utility::Metric(Box::new(score));
-    let mut game = HeadMaskGame::prepare(&model, vec![record], utility, GameRules::default(), |_| {}).unwrap();
+    let rules = GameRules { utility: UtilityKind::Metric, ..GameRules::default() };
+    let mut game = HeadMaskGame::prepare(&model, vec![record], rules, Some(Box::new(score)), |_| {}).unwrap();
     let utilities = evaluate(&mut game, &coalitions(), 0);
     assert_eq!(*heard.borrow(), expected);
     assert!(utilities.iter().zip(&expected).all(|(&utility, answer)| utility == f64::from(answer[1])));
@@ -138,8 +156,14 @@ fn a_held_out_suffix_makes_one_token_answers_playable() {
     let model = model(Format::F32);
     let rules = GameRules { holdout_suffix: 3, ..GameRules::default() };
     let one_token = record(300, 1);
-    let mut game =
-        HeadMaskGame::prepare(&model, vec![one_token.clone()], Utility::LogLikelihood, rules.clone(), |_| {}).unwrap();
+    let mut game = HeadMaskGame::prepare(
+        &model,
+        vec![one_token.clone()],
+        GameRules { utility: UtilityKind::LogLikelihood, ..rules.clone() },
+        None,
+        |_| {},
+    )
+    .unwrap();
     let utilities = evaluate(&mut game, &coalitions(), 0);
     assert!((utilities[0] - utilities[15]).abs() > 1e-6, "masking matters: {utilities:?}");
     // With everybody inside, holding tokens back changes nothing.
@@ -148,11 +172,18 @@ fn a_held_out_suffix_makes_one_token_answers_playable() {
     let expected = f64::from(whole.logits()[one_token.answer[0] as usize]) - sum.ln();
     assert!((utilities[15] - expected).abs() < 1e-5);
 
-    let mut agreement =
-        HeadMaskGame::prepare(&model, vec![one_token.clone()], Utility::Agreement, rules.clone(), |_| {}).unwrap();
+    let mut agreement = HeadMaskGame::prepare(
+        &model,
+        vec![one_token.clone()],
+        GameRules { utility: UtilityKind::Agreement, ..rules.clone() },
+        None,
+        |_| {},
+    )
+    .unwrap();
     assert!(evaluate(&mut agreement, &coalitions(), 0)[15].abs() < 1e-6);
-    let utility = Utility::Metric(Box::new(|_, answer| Ok(answer.len() as f64)));
-    let mut metric = HeadMaskGame::prepare(&model, vec![one_token], utility, rules, |_| {}).unwrap();
+    let metric = GameRules { utility: UtilityKind::Metric, ..rules };
+    let score: Scorer<'_> = Box::new(|_, answer| Ok(answer.len() as f64));
+    let mut metric = HeadMaskGame::prepare(&model, vec![one_token], metric, Some(score), |_| {}).unwrap();
     assert_eq!(evaluate(&mut metric, &coalitions(), 0), [5.0; 16]);
 }
 
@@ -160,8 +191,7 @@ fn a_held_out_suffix_makes_one_token_answers_playable() {
 fn batches_and_their_order_change_nothing_but_rounding() {
     let model = model(Format::F16);
     let records = vec![record(300, 4), record(280, 7)];
-    let mut game =
-        HeadMaskGame::prepare(&model, records.clone(), Utility::default(), GameRules::default(), |_| {}).unwrap();
+    let mut game = HeadMaskGame::prepare(&model, records.clone(), GameRules::default(), None, |_| {}).unwrap();
     let all = coalitions();
     let queries: Vec<Query<'_>> =
         (0..32).map(|at| Query { coalition: &all[at * 5 % 16], instance: at * 7 % 2 }).collect();
@@ -170,7 +200,7 @@ fn batches_and_their_order_change_nothing_but_rounding() {
     // Room for the caches and for little else: every coalition is a batch of its own.
     let memory_bytes = Some((580 * 4 * 2 * 8 * 2 + 100) as u64);
     let rules = GameRules { memory_bytes, ..GameRules::default() };
-    let mut narrow = HeadMaskGame::prepare(&model, records, Utility::default(), rules, |_| {}).unwrap();
+    let mut narrow = HeadMaskGame::prepare(&model, records, rules, None, |_| {}).unwrap();
     assert_eq!(narrow.batch_limit(), 1);
     for (query, utility) in queries.iter().zip(mixed) {
         let alone = evaluate(&mut narrow, std::slice::from_ref(query.coalition), query.instance);
@@ -181,25 +211,27 @@ fn batches_and_their_order_change_nothing_but_rounding() {
 #[test]
 fn what_cannot_be_played_is_said_before_anything_is_prefilled() {
     let model = model(Format::F32);
-    let prepare = |record: GameRecord, utility: Utility<'static>, rules: GameRules| {
-        HeadMaskGame::prepare(&model, vec![record], utility, rules, |_| panic!("prefilled")).err().unwrap()
+    let prepare = |record: GameRecord, rules: GameRules| {
+        HeadMaskGame::prepare(&model, vec![record], rules, None, |_| panic!("prefilled")).err().unwrap()
     };
     let reason = |error: HeadMaskError| match error {
         HeadMaskError::Unplayable { reason, .. } => reason,
         other => panic!("{other}"),
     };
     let rules = GameRules::default;
-    assert_eq!(reason(prepare(record(60, 0), Utility::default(), rules())), Unplayable::EmptyAnswer);
-    assert_eq!(reason(prepare(record(60, 1), Utility::LogLikelihood, rules())), Unplayable::OneToken);
+    let of = |utility| GameRules { utility, ..rules() };
+    assert_eq!(reason(prepare(record(60, 0), rules())), Unplayable::EmptyAnswer);
+    assert_eq!(reason(prepare(record(60, 1), of(UtilityKind::LogLikelihood))), Unplayable::OneToken);
     let short = Unplayable::ShortPrompt { prompt: 8, window: 8 };
-    assert_eq!(reason(prepare(record(8, 5), Utility::Agreement, rules())), short);
+    assert_eq!(reason(prepare(record(8, 5), of(UtilityKind::Agreement))), short);
     let tight = GameRules { memory_bytes: Some(1000), ..rules() };
-    let error = prepare(record(60, 5), Utility::default(), tight);
+    let error = prepare(record(60, 5), tight);
     assert!(matches!(error, HeadMaskError::TooLarge { records: 1, tokens: 60, .. }), "{error}");
-    let none = HeadMaskGame::prepare(&model, vec![], Utility::default(), rules(), |_| {}).err().unwrap();
+    assert!(matches!(prepare(record(60, 5), of(UtilityKind::Metric)), HeadMaskError::NoScorer));
+    let none = HeadMaskGame::prepare(&model, vec![], rules(), None, |_| {}).err().unwrap();
     assert!(matches!(none, HeadMaskError::NoRecords));
 
-    let mut game = HeadMaskGame::prepare(&model, vec![record(60, 5)], Utility::default(), rules(), |_| {}).unwrap();
+    let mut game = HeadMaskGame::prepare(&model, vec![record(60, 5)], rules(), None, |_| {}).unwrap();
     let five = Coalition::full(5);
     let error = game.evaluate(&[Query { coalition: &five, instance: 0 }], &mut [0.0]).unwrap_err();
     assert_eq!(error.to_string(), "a coalition of 5 players was asked about in a game of 4");

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 #[cfg(feature = "hub")]
 use cokv_models::source::HubSource;
-use cokv_models::source::{FetchOptions, ModelFiles, Preset, Source, SourceError};
+use cokv_models::source::{FetchOptions, ModelFiles, Observer, Preset, Source, SourceError};
 
 /// Settings that reach nothing outside of `folder` but a hub at `endpoint`.
 fn options(folder: &Path, endpoint: &str) -> FetchOptions {
     FetchOptions {
-        progress: false,
+        observer: Observer::default(),
         hub_endpoint: endpoint.to_owned(),
         hub_cache: folder.join("hub"),
         hub_token: None,

@@ -5,6 +5,9 @@
 //! an [`Estimate`]. Plans and estimators are pure functions: machines may share the samples, a play may be interrupted
 //! and resumed, and another estimator may read the log later, with the same bits in the end.
 //!
+//! The log is files: [`lines`], [`lock`] and [`whole`] write whatever cokv writes, so that a killed process leaves nothing
+//! that the next one cannot read.
+//!
 //! The default estimator is [`estimators::Scpr`]; CoKV's own (arXiv 2502.17501) is [`estimators::Ssv`]. Games with
 //! known values are in [`games`].
 
@@ -18,16 +21,20 @@ mod exact;
 pub mod games;
 mod interaction;
 mod linear_algebra;
+pub mod lines;
+pub mod lock;
 mod log;
 mod not_finite;
 mod pairs;
 mod plan;
 mod play;
+mod progress;
 mod random;
 mod regression;
 mod sampled;
 pub mod statistics;
 mod stop;
+pub mod whole;
 
 pub use design::{Design, DesignError, MOST_ENUMERATED};
 pub use estimate::{Estimate, Estimator, FitError};
@@ -37,6 +44,7 @@ pub use interaction::{Interaction, interactions};
 pub use log::{Ends, Inserted, LogError, LogFile, LogHeader, Notice, Sample, SampleLog, read_log};
 pub use not_finite::NotFinite;
 pub use plan::{Draw, SamplingPlan};
-pub use play::{Kept, PlayError, PlaySettings, Progress, Shard, play};
+pub use play::{Kept, PlayError, PlaySettings, play};
+pub use progress::Progress;
 pub use sampled::Sampled;
 pub use stop::{Outcome, Stop};

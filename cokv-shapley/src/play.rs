@@ -1,42 +1,15 @@
 //! Plays a game: evaluates the samples of a plan until a stop rule is met.
 
 use std::ops::ControlFlow;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use cokv_core::{Coalition, Game, GameError, Query};
+use cokv_core::{Coalition, Game, GameError, Query, Shard};
 use thiserror::Error;
 
 use crate::diagnostics::{SplitHalf, split_half};
-use crate::{Draw, Ends, Estimate, Estimator, FitError, LogError, NotFinite, Outcome, Sample, SampleLog, Stop};
-
-/// The samples that one of several machines evaluates: those with `k % count == index`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shard {
-    /// Which shard, below `count`.
-    pub index: u64,
-    /// How many shards there are.
-    pub count: u64,
-}
-
-impl Shard {
-    /// The only one.
-    pub const WHOLE: Self = Self { index: 0, count: 1 };
-}
-
-/// As people count: `1/4` is the first of four.
-impl FromStr for Shard {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let read = || -> Option<Self> {
-            let (part, count) = text.split_once('/')?;
-            let (part, count): (u64, u64) = (part.parse().ok()?, count.parse().ok()?);
-            (1..=count).contains(&part).then(|| Self { index: part - 1, count })
-        };
-        read().ok_or_else(|| format!("`{text}` is no shard: write 1/4, 2/4, 3/4 or 4/4"))
-    }
-}
+use crate::{
+    Draw, Ends, Estimate, Estimator, FitError, LogError, NotFinite, Outcome, Progress, Sample, SampleLog, Stop,
+};
 
 /// How a game is played.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,25 +28,6 @@ impl Default for PlaySettings {
     fn default() -> Self {
         Self { shard: Shard::WHOLE, stop: Stop::default(), batch: 32, round: 64 }
     }
-}
-
-/// How far a play has come.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Progress {
-    /// Samples in the log.
-    pub samples: u64,
-    /// Evaluations in the log.
-    pub evaluations: u64,
-    /// Evaluations of this play.
-    pub new_evaluations: u64,
-    /// Time of this play.
-    pub elapsed: Duration,
-    /// What the samples said at the end of the last round; none while there are too few.
-    pub estimate: Option<Estimate>,
-    /// Rank correlation between the estimates of two halves of the log at the end of the last round.
-    pub split_half: Option<f64>,
-    /// Time left, as far as the stop rules let it be foreseen.
-    pub remaining: Option<Duration>,
 }
 
 /// What has just been evaluated and should be stored.

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use cokv_core::Shard;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostics::SplitHalf;
-use crate::{Estimate, Progress, SampleLog, SamplingPlan, Shard};
+use crate::{Estimate, Progress, SampleLog, SamplingPlan};
 
 /// What ends a play; the first rule that is met does.
 #[derive(Clone, Debug, PartialEq)]

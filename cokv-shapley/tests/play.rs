@@ -5,12 +5,12 @@ mod common;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use cokv_core::{Game, GameError, HeadLayout, ImportanceEstimator, Query};
+use cokv_core::{Game, GameError, HeadLayout, ImportanceEstimator, Query, Shard};
 use cokv_shapley::estimators::{Exact, LeaveOneOut, Permutation, Scpr, Ssv};
 use cokv_shapley::games::{Additive, Glove, Instances, Noisy, Symmetric, Unanimity};
 use cokv_shapley::{
     Design, Estimator, FitError, Kept, LogFile, Outcome, PlayError, PlaySettings, Progress, SampleLog, Sampled,
-    SamplingPlan, Shard, Stop, exact_shapley, play, read_log,
+    SamplingPlan, Stop, exact_shapley, play, read_log,
 };
 use common::{assert_close, empty_log, plan};
 

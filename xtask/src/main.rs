@@ -1,6 +1,7 @@
-//! The developer's tasks. Each calls cargo or the `cokv` binary; nothing is implemented here.
+//! The developer's tasks. Each calls cargo or the `cokv` binary, but for `tidy`, which reads the source.
 
 mod instructions;
+mod tidy;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -50,7 +51,9 @@ enum Task {
         #[arg(long)]
         record: bool,
     },
-    /// Everything that must pass before a change lands: formatting, lints, docs, tests, counts of instructions
+    /// Check what the compiler does not: who imports whom, circles of modules, prints, versions of path dependencies
+    Tidy,
+    /// Everything that must pass before a change lands: formatting, tidiness, lints, docs, tests, counts of instructions
     Ci,
 }
 
@@ -81,6 +84,7 @@ fn main() -> Result<()> {
         }
         Task::Test { full, rest } => test(full, &rest),
         Task::Instructions { record } => instructions::instructions(record),
+        Task::Tidy => tidy::tidy(root()),
         Task::Ci => ci(),
     }
 }
@@ -129,6 +133,7 @@ fn test(full: bool, rest: &[String]) -> Result<()> {
 
 fn ci() -> Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
+    tidy::tidy(root())?;
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     test(false, &[])?;

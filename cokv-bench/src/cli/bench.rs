@@ -10,19 +10,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use cokv_core::Registry;
-use cokv_shapley::Shard;
+use cokv_core::Shard;
+use cokv_models::source::Observer;
 use serde_json::json;
 
 use self::models::check_models;
 pub(super) use self::plan::describe;
 use self::plan::{enough_room, event};
 use self::written::{environment, manifest, resolved, summary};
-use super::bar::bar;
+use super::bar::{bar, fetching};
+use super::mode::Mode;
 use super::output::print;
 use super::progress::{Audience, Progress};
-use super::ready::{Mode, Ready, read, ready};
+use super::ready::{Ready, read, ready};
 use crate::config::Config;
-use crate::run::memory::{mebibytes, peak_resident_bytes};
+use crate::machine::memory::{mebibytes, peak_resident_bytes};
 use crate::run::{Ended, MODELS, Manifest, Matrix, Opened, Plan, Results, Row, RunStore, tables};
 
 /// Run a matrix of methods and budgets
@@ -154,7 +156,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let mut fingerprints: Vec<String> = Vec::new();
     if config.models.len() > 1 {
         // What is wrong with the last model is found out before the first has run for hours.
-        check_models(&config, !arguments.quiet)?;
+        check_models(&config, &if arguments.quiet { Observer::default() } else { fetching() })?;
     }
     for model in &config.models {
         let mut config = config.clone();
@@ -216,7 +218,7 @@ fn one_model(arguments: &Arguments, text: &str, config: Config, store: &mut Opti
         let results = Results::read(&folder)?;
         let plan = matrix.plan(&results, shard);
         print(&arguments.told(&config, &plan, matrix.time(&results, shard)?))?;
-        enough_room(&plan, &folder)?;
+        enough_room(&plan, model.engine().free_bytes(), &folder)?;
         return Ok(Manifest::default());
     }
     let store = match store {
@@ -224,7 +226,7 @@ fn one_model(arguments: &Arguments, text: &str, config: Config, store: &mut Opti
         None => store.insert(open(&folder, shard)?),
     };
     let plan = matrix.plan(store.results(), shard);
-    enough_room(&plan, &folder)?;
+    enough_room(&plan, model.engine().free_bytes(), &folder)?;
     match arguments.audience() {
         Audience::Machine => print(&arguments.told(&config, &plan, None))?,
         _ => arguments.say(&arguments.told(&config, &plan, None)),

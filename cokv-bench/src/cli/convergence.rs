@@ -7,10 +7,10 @@ use cokv_shapley::{Design, SampleLog, read_log};
 
 use super::estimate::stem;
 use super::output::print;
-use crate::convergence::{Curve, on_enumerated_game, on_log};
+use crate::chart::{Scale, line_chart};
+use crate::importance::convergence::{Curve, on_enumerated_game, on_log};
 use crate::markdown;
 use crate::scores::ScoreFile;
-use crate::scores::plot::{Scale, line_chart};
 
 /// The squared correlation that the table counts evaluations to.
 const TARGET: f64 = 0.9;

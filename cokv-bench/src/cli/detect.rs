@@ -8,13 +8,14 @@ use clap::ValueEnum;
 use cokv_core::HeadScores;
 use cokv_core::random::mix;
 
-use super::bar::bar;
-use super::load::{Loaded, load};
+use super::bar::{bar, fetching};
+use super::load::load;
 use super::output::print;
-use crate::config::{DataSettings, ModelSettings, SYNTHETIC};
-use crate::data::{Split, Suite, TaskRecords};
-use crate::prompt;
-use crate::retrieval::{Detected, Detection, DetectionLog, mean_scores};
+use crate::data::longbench::Fetcher;
+use crate::data::prompt;
+use crate::data::{DataSettings, SYNTHETIC, Split, Suite, TaskRecords};
+use crate::importance::detection::{Detected, Detection, DetectionLog, mean_scores};
+use crate::model::{Loaded, ModelSettings};
 use crate::scores::show::{TerminalColours, extremes, heat_map, summary};
 use crate::scores::{GameStamp, ModelStamp, ScoreFile};
 
@@ -93,9 +94,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             ..DataSettings::default()
         };
         let limit = |protocol: &crate::data::TaskProtocol| prompt::room(&model, protocol.max_new_tokens);
-        for TaskRecords { protocol, records } in
-            Suite::open(&data)?.tasks(&data, limit, &prompt::token_counter(&model, data.chat_template))?
-        {
+        for TaskRecords { protocol, records } in Suite::open(&data, &Fetcher::from_env(fetching()))?.tasks(
+            &data,
+            limit,
+            &prompt::token_counter(&model, data.chat_template),
+        )? {
             for record in records {
                 let built = prompt::build(&model, &protocol, &record, limit(&protocol), data.chat_template)?;
                 work.push((protocol.clone(), record, built));

@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
+use cokv_core::Shard;
 use cokv_shapley::statistics::mean;
-use cokv_shapley::{LogFile, Outcome, Shard, estimator, read_log};
+use cokv_shapley::{LogFile, Outcome, estimator, read_log};
 
+use super::bar::fetching;
 use super::choice::with_choice;
-use super::load::{Loaded, load};
+use super::load::load;
 use super::output::print;
 use super::watcher::Teller;
-use crate::config::ModelSettings;
+use crate::data::longbench::Fetcher;
 use crate::importance::{Estimated, Estimation, Importance, ImportanceSettings};
+use crate::model::{Loaded, ModelSettings};
 use crate::scores::ModelStamp;
 use crate::scores::show::{TerminalColours, extremes, heat_map, summary};
 
@@ -66,7 +69,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let Loaded { model, fingerprint } = load(&arguments.model)?;
     let stamp = ModelStamp::of(&arguments.model.source, &fingerprint, model.config().layout);
     let held_as = arguments.model.held_as();
-    let estimation = Estimation::prepare(&importance, &model, stamp, &held_as)?;
+    let estimation = Estimation::prepare(&importance, &model, stamp, &held_as, &Fetcher::from_env(fetching()))?;
     let samples = beside(&arguments.out, "samples.jsonl");
     let shard = arguments.shard.unwrap_or(Shard::WHOLE);
     let mut teller = Teller::new(arguments.quiet)?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use cokv_models::source::{HubSource, ModelFiles, Source, presets};
 
+use super::bar::fetching;
 use super::output::print;
 use crate::data::longbench::{Fetcher, REPOSITORY};
 
@@ -35,7 +36,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     for model in &arguments.models {
-        match model.parse::<Source>()?.fetch(true)? {
+        match model.parse::<Source>()?.fetch(fetching())? {
             ModelFiles::Gguf(path) | ModelFiles::Folder(path) => print(&path.display().to_string())?,
         }
     }
@@ -44,6 +45,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 fn longbench(folder: &Path) -> Result<()> {
     let dataset = HubSource { repository: REPOSITORY.into(), revision: None, file: None };
-    let files = Fetcher::from_env().fill(&dataset, folder)?;
+    let files = Fetcher::from_env(fetching()).fill(&dataset, folder)?;
     print(&format!("{files} files in {}", folder.join("data").display()))
 }

@@ -1,20 +1,20 @@
 //! `cokv generate`
 
 use std::io::Write;
-use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use cokv_core::{Budget, Registry};
 use cokv_models::StopRule;
-use cokv_models::cache::RaggedCache;
+use cokv_models::batch::{Batch, BatchSettings, Event, Ledger, Request, Start};
 
 use super::bar::bar;
-use super::load::{Loaded, load};
+use super::load::load;
 use super::method::MethodArguments;
 use super::prompt_source::PromptArguments;
-use crate::config::ModelSettings;
-use crate::run::memory::{mebibytes, peak_resident_bytes};
+use crate::machine::memory::{mebibytes, peak_resident_bytes};
+use crate::model::{Loaded, ModelSettings};
 use crate::scores::ModelStamp;
 
 /// Answer a prompt with a compressed cache
@@ -54,58 +54,70 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let prompt = arguments.prompt.tokens(text, &model)?;
     model.config().check_length(prompt.len() + arguments.max_new_tokens)?;
 
-    let started = Instant::now();
-    let bar = bar(false, "prefill {wide_bar} {pos}/{len} tokens, {per_sec}, {eta} left", prompt.len());
-    let prefill = model.prefill(&prompt, method.observations(), |tokens| bar.set_position(tokens as u64))?;
-    bar.finish_and_clear();
-    let prefill_seconds = started.elapsed().as_secs_f64();
-
-    let started = Instant::now();
-    let total = budget.total_tokens(layout, prompt.len(), prefill.cache().cache_type().bytes());
-    let selection = prefill.select(&method, total)?;
-    let mut cache = [RaggedCache::compressed(prefill.cache(), &selection)];
-    let compress_seconds = started.elapsed().as_secs_f64();
-    let full_bytes = prefill.cache().bytes();
-    let (kept, bytes) = (cache[0].total_tokens(), cache[0].allocated_bytes());
-    let first = prefill.logits().to_vec();
-    // From here on the machine holds what was kept and nothing else of the prompt.
-    drop(prefill);
-
-    let started = Instant::now();
     let stop =
         StopRule { tokens: model.stop_tokens().to_vec(), max_new_tokens: arguments.max_new_tokens, min_new_tokens: 0 };
-    let mut stream = model.tokenizer().stream();
-    let mut written = Ok(());
-    let mut out = std::io::stdout().lock();
-    let answers = model.greedy(&mut cache, &first, &stop, |_, token| {
-        written = stream.push(token).map_err(anyhow::Error::from).and_then(|text| {
-            out.write_all(text.as_bytes())?;
-            Ok(out.flush()?)
-        });
-        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
+    let full_bytes = layout.heads() * prompt.len() * model.format().token_bytes(layout.head_dim);
+    let prompt_len = prompt.len();
+    let settings = BatchSettings { format: model.format(), ..BatchSettings::default() };
+    let mut batch = Batch::new(Arc::clone(model.engine()), settings, Ledger::of(model.engine().as_ref(), 1.0));
+    let compress = Some((method.clone(), budget));
+    let sequence = batch.submit(Request { start: Start::Prompt { tokens: prompt, compress }, stop })?;
+
+    let bar = bar(false, "prefill {wide_bar} {pos}/{len} tokens, {per_sec}, {eta} left", prompt_len);
+    let (mut stream, mut out) = (model.tokenizer().stream(), std::io::stdout().lock());
+    let mut written: Result<()> = Ok(());
+    let mut told = Told { allowed: layout.heads() * prompt_len, ..Told::default() };
+    let mut started = Instant::now();
+    while batch.step(&mut |_, event| match event {
+        Event::Prefilled { tokens, .. } => {
+            bar.set_position(tokens as u64);
+            told.prefill_seconds = started.elapsed().as_secs_f64();
+        }
+        Event::Compressed { tokens, bytes, allowed } => {
+            told.compress_seconds = started.elapsed().as_secs_f64() - told.prefill_seconds;
+            (told.kept, told.bytes, told.allowed) = (tokens, bytes, allowed);
+        }
+        Event::Token(token) => {
+            if told.tokens == 0 {
+                bar.finish_and_clear();
+                started = Instant::now();
+            }
+            told.tokens += 1;
+            written = stream.push(token).map_err(anyhow::Error::from).and_then(|text| {
+                out.write_all(text.as_bytes())?;
+                Ok(out.flush()?)
+            });
+        }
+        Event::Ended { .. } => {}
+        Event::Failed(error) => written = Err(error.into()),
+    })? {
+        if written.is_err() {
+            batch.cancel(sequence);
+        }
+    }
+    bar.finish_and_clear();
     written.context("the answer could not be written")?;
     writeln!(out)?;
     let decode_seconds = started.elapsed().as_secs_f64();
-
-    let tokens = answers.first().map_or(0, Vec::len);
+    let Told { tokens, kept, bytes, allowed, prefill_seconds, compress_seconds } = told;
+    let (kept, bytes) = if method.evicts() { (kept, bytes) } else { (layout.heads() * prompt_len, full_bytes) };
     let decoded = tokens.saturating_sub(1);
     eprintln!();
     if !method.evicts() && budget != Budget::Share(1.0) {
         eprintln!("note: {} keeps everything, whatever the budget", method.name());
-    } else if method.evicts() && total >= layout.heads() * prompt.len() {
+    } else if method.evicts() && allowed >= layout.heads() * prompt_len {
         eprintln!("note: the budget is at least the prompt, so that nothing was evicted");
-    } else if method.evicts() && total <= layout.heads() * (method.protected().window + method.protected().sinks) {
+    } else if method.evicts() && allowed <= layout.heads() * (method.protected().window + method.protected().sinks) {
         eprintln!("note: the budget covers only the tokens that {} always keeps: no score mattered", method.name());
     }
     eprintln!(
         "prefill   {} tokens in {prefill_seconds:.2} s, {:.0} tokens/s",
-        prompt.len(),
-        prompt.len() as f64 / prefill_seconds
+        prompt_len,
+        prompt_len as f64 / prefill_seconds
     );
     eprintln!("compress  {} at {} in {compress_seconds:.3} s", method.name(), budget);
     eprintln!("decode    {tokens} tokens in {decode_seconds:.2} s, {:.1} tokens/s", decoded as f64 / decode_seconds);
-    let share = 100.0 * kept as f64 / (layout.heads() * prompt.len()) as f64;
+    let share = 100.0 * kept as f64 / (layout.heads() * prompt_len) as f64;
     eprintln!(
         "cache     {} of {}, {share:.1} % of the prompt kept",
         mebibytes(bytes as u64),
@@ -115,4 +127,16 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
         eprintln!("memory    {} at its peak", mebibytes(peak));
     }
     Ok(())
+}
+
+/// What the batch told of the sequence.
+#[derive(Default)]
+struct Told {
+    /// Of the answer.
+    tokens: usize,
+    kept: usize,
+    bytes: usize,
+    allowed: usize,
+    prefill_seconds: f64,
+    compress_seconds: f64,
 }

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use cokv_core::Registry;
+use cokv_models::Compressed;
 
-use super::load::{Loaded, load};
+use super::load::load;
 use super::method::MethodArguments;
 use super::output::print;
 use super::prompt_source::PromptArguments;
-use crate::config::ModelSettings;
-use crate::inspect::Inspection;
-use crate::scores::{HeadName, ModelStamp, plot};
+use crate::chart;
+use crate::model::{Loaded, ModelSettings};
+use crate::run::inspect::Inspection;
+use crate::scores::{HeadName, ModelStamp};
 
 /// Stretches of the prompt that a picture distinguishes.
 const BINS: usize = 240;
@@ -56,11 +58,10 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     model.config().check_length(tokens.len())?;
 
     let prefill = model.prefill(&tokens, method.observations(), |_| ())?;
-    let total = arguments.method.budget.total_tokens(layout, tokens.len(), arguments.model.cache.bytes());
     let scores = prefill.score(&method)?;
-    let selection = method.select(layout, &scores, total)?;
+    let Compressed { selection, allowed, .. } = prefill.compress_scored(&method, &scores, arguments.method.budget)?;
     let texts = model.tokenizer().pieces(&tokens)?;
-    let inspection = Inspection::new(layout, &method, total, texts, &scores, &selection);
+    let inspection = Inspection::new(layout, &method, allowed, texts, &scores, &selection);
 
     if let Some(path) = &arguments.json {
         let json = serde_json::to_string(&inspection)?;
@@ -69,7 +70,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     if let Some(path) = &arguments.svg {
         let title = format!("{} at {}", method.name(), arguments.method.budget);
         let names: Vec<String> = inspection.heads.iter().map(|head| head.head.to_string()).collect();
-        let svg = plot::kept_map(&title, &names, &inspection.shares(BINS), tokens.len())?;
+        let svg = chart::kept_map(&title, &names, &inspection.shares(BINS), tokens.len())?;
         std::fs::write(path, svg).with_context(|| path.display().to_string())?;
     }
     let of_a_head = chosen.map(|flat| {

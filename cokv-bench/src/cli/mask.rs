@@ -7,18 +7,19 @@ use anyhow::{Context, Result, anyhow, bail};
 use cokv_core::Game;
 use cokv_models::game::{GameRules, HeadMaskGame};
 
-use super::bar::bar;
+use super::bar::{bar, fetching};
 use super::estimate::stem;
-use super::load::{Loaded, load};
+use super::load::load;
 use super::measure::{Wanted, measure};
+use super::mode::Mode;
 use super::output::print;
-use super::ready::Mode;
-use crate::calibration::Calibration;
-use crate::config::{ModelSettings, check_unseen};
+use crate::chart::{Scale, line_chart};
+use crate::config::check_unseen;
+use crate::data::longbench::Fetcher;
+use crate::importance::Calibration;
+use crate::importance::mask::{MaskConfig, MaskCurve, MaskOrder, MaskSettings, mask};
 use crate::markdown;
-use crate::mask::{MaskConfig, MaskCurve, MaskOrder, MaskSettings, mask};
-use crate::run::memory::bytes_for_a_game;
-use crate::scores::plot::{Scale, line_chart};
+use crate::model::{Loaded, ModelSettings};
 use crate::scores::{FittedScores, ModelStamp, ScoreFile};
 
 /// Orders that the random curve averages.
@@ -87,8 +88,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         bail!("{count} heads cannot be masked, the model has {heads}");
     }
 
-    let rules = GameRules { window: settings.window, memory_bytes: bytes_for_a_game(), ..GameRules::default() };
-    let calibration = Calibration::open(&model, &records.data(), settings.utility, &rules, records.answer_tokens)?;
+    let rules = GameRules {
+        utility: settings.utility,
+        window: settings.window,
+        memory_bytes: GameRules::memory_of(&model),
+        ..GameRules::default()
+    };
+    let fetcher = Fetcher::from_env(fetching());
+    let calibration = Calibration::open(&model, &records.data(), &fetcher, &rules, records.answer_tokens)?;
     calibration.notices.iter().for_each(|notice| eprintln!("note: {notice}"));
     let played: HashSet<String> = calibration.seen().into_iter().collect();
     let mut orders = Vec::new();
@@ -114,8 +121,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let tokens: usize = prompts.iter().map(|record| record.prompt.len()).sum();
     let bar = bar(false, "{msg} {wide_bar} {pos}/{len}, {eta} left", tokens);
     bar.set_message("prefill, tokens");
-    let utility = calibration.utility(settings.utility, &model);
-    let mut game = HeadMaskGame::prepare(&model, prompts, utility, rules, |done| bar.set_position(done.tokens as u64))?;
+    let scorer = Some(calibration.scorer(&model));
+    let mut game = HeadMaskGame::prepare(&model, prompts, rules, scorer, |done| bar.set_position(done.tokens as u64))?;
     bar.set_message("masking, records");
     bar.set_length(game.instances() as u64);
     bar.set_position(0);

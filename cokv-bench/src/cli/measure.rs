@@ -4,12 +4,14 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use cokv_core::Shard;
 use cokv_models::LanguageModel;
-use cokv_shapley::Shard;
 
-use super::ready::Mode;
+use super::bar::fetching;
+use super::mode::Mode;
 use super::watcher::Teller;
 use crate::config::{Measured, check_unseen};
+use crate::data::longbench::Fetcher;
 use crate::importance::{Estimation, Importance};
 use crate::scores::show::summary;
 use crate::scores::{ModelStamp, ScoreFile};
@@ -28,12 +30,13 @@ pub fn measure(
     mode: Mode,
 ) -> Result<Measured> {
     let mut measured = Measured::new();
+    let fetcher = Fetcher::from_env(fetching());
     let mut teller = Teller::new(mode.quiet)?;
     let mut estimations = Vec::with_capacity(wanted.len());
     for (key, importance) in wanted {
         let title = title(key);
         let estimation =
-            Estimation::prepare(importance, model, stamp.clone(), held_as).with_context(|| title.clone())?;
+            Estimation::prepare(importance, model, stamp.clone(), held_as, &fetcher).with_context(|| title.clone())?;
         check_unseen(&title, estimation.seen(), forbidden)?;
         estimations.push((key, title, estimation));
     }

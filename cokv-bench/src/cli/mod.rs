@@ -16,6 +16,7 @@ mod mask;
 mod measure;
 mod method;
 mod methods;
+mod mode;
 mod output;
 mod perf;
 mod plan;

@@ -1,20 +1,22 @@
 //! `cokv perf`
 
 use anyhow::{Result, bail};
+use cokv_core::Format;
 use cokv_core::{ConfigTable, Method, Registry};
-use cokv_models::cache::CacheType;
-use cokv_models::linear::WeightType;
+use cokv_models::WeightType;
 use cokv_models::source::DEFAULT_MODEL;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::json;
 
-use super::load::{Loaded, load};
+use super::load::load;
 use super::output::print;
-use crate::config::{ModelSettings, by_name};
+use crate::machine::Machine;
+use crate::machine::memory::mebibytes;
 use crate::markdown;
-use crate::perf::{Machine, PerfReport, PerfSettings, measure};
-use crate::run::memory::mebibytes;
+use crate::model::{Loaded, ModelSettings};
+use crate::names::by_name;
+use crate::perf::{PerfReport, PerfSettings, measure};
 
 /// Measure how fast this machine runs a model: prefill, compression, decode and coalitions
 ///
@@ -36,8 +38,8 @@ pub struct Arguments {
     #[arg(long, value_delimiter = ',', default_value = "stored", value_parser = by_name::<WeightType>)]
     weights: Vec<WeightType>,
     /// Elements of the cache: f32, f16, bf16
-    #[arg(long, value_delimiter = ',', default_value = "f16", value_parser = by_name::<CacheType>)]
-    cache: Vec<CacheType>,
+    #[arg(long, value_delimiter = ',', default_value = "f16", value_parser = by_name::<Format>)]
+    cache: Vec<Format>,
     /// Prompt tokens
     #[arg(long, value_delimiter = ',', default_values_t = [512, 2048, 4096])]
     contexts: Vec<usize>,
@@ -80,7 +82,7 @@ impl std::str::FromStr for Batch {
 #[derive(Serialize)]
 struct Held {
     weights: WeightType,
-    cache: CacheType,
+    cache: Format,
     #[serde(flatten)]
     report: PerfReport,
 }
@@ -92,7 +94,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     bar.set_message("memory bandwidth and f32 products");
-    let machine = Machine::measure()?;
+    let machine = Machine::measure();
     let mut all = Vec::new();
     for &weights in &arguments.weights {
         for &cache in &arguments.cache {
@@ -147,7 +149,7 @@ fn one(
     Ok(measure(model, method, settings, machine, said)?)
 }
 
-fn name(weights: WeightType, cache: CacheType) -> String {
+fn name(weights: WeightType, cache: Format) -> String {
     format!("{weights:?} / {cache:?}").to_lowercase()
 }
 

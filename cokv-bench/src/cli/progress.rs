@@ -11,7 +11,7 @@ use serde_json::json;
 use super::bar::bar;
 use super::interrupt::Interrupt;
 use super::output::print;
-use crate::run::memory::{mebibytes, peak_resident_bytes};
+use crate::machine::memory::{mebibytes, peak_resident_bytes};
 use crate::run::{Observer, Plan};
 
 /// Who is told.

@@ -8,24 +8,16 @@ use anyhow::{Result, anyhow};
 use cokv_core::{HeadScores, Registry};
 use cokv_models::LanguageModel;
 
-use super::load::{Loaded, load};
+use super::bar::fetching;
+use super::load::load;
 use super::measure::{Wanted, measure};
+use super::mode::Mode;
 use crate::config::{Column, Config, Measured, check_unseen};
+use crate::data::longbench::Fetcher;
 use crate::data::{Suite, TaskRecords};
-use crate::run::tasks;
+use crate::model::Loaded;
+use crate::run::{SELECTION, Selected, tasks};
 use crate::scores::ModelStamp;
-use crate::selection::{FILE, Selected};
-
-/// What a command does with a configuration beside running it.
-#[derive(Clone, Copy)]
-pub struct Mode {
-    /// Measure nothing that takes long.
-    pub plan: bool,
-    /// Run on records that head scores may have been made from.
-    pub choosing: bool,
-    /// Say nothing but what must be said.
-    pub quiet: bool,
-}
 
 /// Everything that a matrix is made of.
 pub struct Ready {
@@ -59,7 +51,7 @@ pub fn read(path: &Path, registry: &Registry) -> Result<(String, Config)> {
 /// Gets everything ready that a configuration asks for on its present model, what is cheap and may fail first.
 pub fn ready(mut config: Config, mode: Mode) -> Result<Ready> {
     let folder = config.folder();
-    let suite = Suite::open(&config.run.data)?;
+    let suite = Suite::open(&config.run.data, &Fetcher::from_env(fetching()))?;
     let settings = config.run.model.clone();
     let Loaded { model, fingerprint } = load(&settings)?;
     let stamp = ModelStamp::of(&settings.source, &fingerprint, model.config().layout);
@@ -69,7 +61,7 @@ pub fn ready(mut config: Config, mode: Mode) -> Result<Ready> {
     let open = !mode.choosing && config.columns.iter().any(Column::is_open);
     let selected = if open { Selected::read(&folder)? } else { None };
     if let Some(selected) = &selected {
-        check_unseen(&folder.join(FILE).display().to_string(), &selected.seen, &tested)?;
+        check_unseen(&folder.join(SELECTION).display().to_string(), &selected.seen, &tested)?;
     }
     let forbidden = if mode.choosing { &HashSet::new() } else { &tested };
     let names: Vec<String> = tasks.iter().map(|task| task.protocol.name.clone()).collect();

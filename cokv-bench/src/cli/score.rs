@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::output::print;
-use crate::data::longbench::json_lines;
+use crate::data::json_lines;
 use crate::metrics::{BUCKETS, Bucket, by_length, mean_percent};
 use crate::{markdown, metrics};
 

@@ -7,12 +7,13 @@ use anyhow::{Context, Result, bail};
 use clap::{Subcommand, ValueEnum};
 
 use super::output::print;
+use crate::chart;
 use crate::scores::compare::{ComparisonMatrix, Measure};
 use crate::scores::published::{
     Imported, export_duo_attention, export_headkv, import_cokv, import_duo_attention, import_headkv,
 };
 use crate::scores::show::{TerminalColours, extremes, heat_map, layer_means, summary};
-use crate::scores::{Interaction, ModelStamp, ScoreFile, plot};
+use crate::scores::{Interaction, ModelStamp, ScoreFile};
 
 /// Look at head scores, compare them, and convert published ones
 #[derive(clap::Args)]
@@ -128,7 +129,7 @@ fn show(path: &Path, heads: usize, svg: Option<&Path>) -> Result<()> {
     }
     if let Some(svg) = svg {
         let title = format!("{}, {}", file.model.name, title(&file));
-        write(svg, &plot::heat_map(&title, &file.scores)?)?;
+        write(svg, &chart::heat_map(&title, &file.scores)?)?;
     }
     print(&parts.join("\n"))
 }
@@ -169,7 +170,7 @@ fn compare(paths: &[PathBuf], svg: Option<&Path>) -> Result<()> {
     let table = |measure: Measure| format!("{}\n\n{}", measure.title(), matrix.markdown(measure));
     if let Some(svg) = svg {
         let values = matrix.values(Measure::Spearman);
-        write(svg, &plot::correlation_matrix(Measure::Spearman.title(), &matrix.names, &values)?)?;
+        write(svg, &chart::correlation_matrix(Measure::Spearman.title(), &matrix.names, &values)?)?;
     }
     print(&[Measure::Spearman, Measure::Pearson, Measure::TopOverlap].map(table).join("\n\n"))
 }

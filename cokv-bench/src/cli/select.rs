@@ -4,15 +4,16 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use cokv_core::Registry;
-use cokv_shapley::Shard;
+use cokv_core::Shard;
 
 use super::bench::{describe, open};
+use super::mode::Mode;
 use super::output::print;
 use super::progress::{Audience, Progress};
-use super::ready::{Mode, Ready, read, ready};
+use super::ready::{Ready, read, ready};
 use crate::markdown;
-use crate::run::{Ended, Matrix, RunStore};
-use crate::selection::{self, Choice, Selected, choose, selection_fingerprint, sweep, validation};
+use crate::run::{Choice, Ended, Matrix, RunStore, SELECTION, Selected, selection_fingerprint};
+use crate::selection::{choose, sweep, validation};
 
 /// Choose settings of methods on the validation records
 ///
@@ -81,7 +82,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     seen.sort_unstable();
     let table = table(&choices);
     let selected = Selected { fingerprint: made_for, seen, choices };
-    let path = folder.join(selection::FILE);
+    let path = folder.join(SELECTION);
     std::fs::write(&path, serde_json::to_string_pretty(&selected)? + "\n")
         .with_context(|| path.display().to_string())?;
     print(&table)?;

@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::Config;
 use crate::importance::Importance;
 use crate::markdown;
-use crate::run::file_name;
+use crate::names::file_name;
 use crate::scores::{FittedScores, ModelStamp, ScoreFile, ScoreFileError};
 
 /// A method; or several that differ in settings which are listed to choose from, of which every task and budget gets one.

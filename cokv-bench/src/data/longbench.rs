@@ -4,7 +4,6 @@
 mod archive;
 mod fetch;
 mod files;
-pub mod json_lines;
 mod tasks;
 mod whole_file;
 
@@ -14,11 +13,11 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 
 pub use self::archive::Archive;
-pub use self::fetch::{CONFIGURATION_VARIABLE, Fetcher, REPOSITORY};
+pub use self::fetch::{Fetcher, REPOSITORY};
 pub use self::files::Files;
 use self::files::Text;
 pub use self::tasks::{Category, category, task_of_e};
-use super::{DataError, Record, Split, TaskProtocol, TaskRecords};
+use super::{DataError, Record, Split, TaskProtocol, TaskRecords, json_lines};
 use crate::fingerprint::fingerprint;
 use crate::metrics;
 

@@ -11,7 +11,7 @@ use rand_pcg::Pcg64;
 use serde::Deserialize;
 
 use super::DataError;
-use super::longbench::json_lines;
+use super::json_lines;
 use crate::fingerprint::fingerprint;
 
 /// A question with what answers it.

@@ -1,9 +1,8 @@
 //! The records that a configuration asks for, wherever they come from.
 
 use super::longbench::{Fetcher, Files, LongBench};
-use super::synthetic::{self, SyntheticError, Task};
-use super::{DataError, Questions, TaskProtocol, TaskRecords};
-use crate::config::{DataSettings, SYNTHETIC};
+use super::synthetic::{self, Task};
+use super::{DataError, DataSettings, Questions, SYNTHETIC, SyntheticError, TaskProtocol, TaskRecords};
 
 /// Most records of a synthetic task; more would be a slip of the keyboard.
 const MOST_RECORDS: usize = 100_000;
@@ -24,7 +23,7 @@ pub enum Suite {
 
 impl Suite {
     /// Finds the tasks, fetches what is not on disk, and reads it. A task named twice is run once.
-    pub fn open(settings: &DataSettings) -> Result<Self, DataError> {
+    pub fn open(settings: &DataSettings, fetcher: &Fetcher) -> Result<Self, DataError> {
         if settings.source == SYNTHETIC {
             let mut tasks = Vec::new();
             for name in &settings.tasks {
@@ -54,7 +53,7 @@ impl Suite {
             return Ok(Suite::Synthetic { tasks: unique(tasks), questions });
         }
         LongBench::check_names(&settings.tasks)?;
-        let longbench = LongBench::open(Files::find(&settings.source, &Fetcher::from_env())?)?;
+        let longbench = LongBench::open(Files::find(&settings.source, fetcher)?)?;
         let tasks = unique(longbench.resolve(&settings.tasks)?);
         let records: Vec<TaskRecords> = tasks
             .iter()
@@ -110,7 +109,7 @@ impl Suite {
                 records.extend(if task.is_grid() {
                     synthetic::generate_grid(task, length, depths, count, seed, tokens_of)?
                 } else if task.asks_supplied() {
-                    let questions = questions.as_ref().ok_or(SyntheticError::NoQuestions(task))?;
+                    let questions = questions.as_ref().ok_or(SyntheticError::NoQuestions(task.name()))?;
                     synthetic::generate_asked(task, questions, length, count, seed, tokens_of)?
                 } else {
                     synthetic::generate(task, length, count, seed, tokens_of)?
@@ -141,7 +140,13 @@ fn unique<T: PartialEq>(items: Vec<T>) -> Vec<T> {
 
 #[cfg(test)]
 mod tests {
+    use cokv_models::source::Observer;
+
     use super::*;
+
+    fn open(settings: &DataSettings) -> Result<Suite, DataError> {
+        Suite::open(settings, &Fetcher::from_env(Observer::default()))
+    }
 
     fn settings(source: &str, tasks: &[&str]) -> DataSettings {
         let tasks = tasks.iter().map(|task| (*task).to_owned()).collect();
@@ -150,7 +155,7 @@ mod tests {
 
     #[test]
     fn tasks_named_twice_are_run_once() {
-        let suite = Suite::open(&settings(SYNTHETIC, &["passkey", "key-value", "passkey", "all"])).unwrap();
+        let suite = open(&settings(SYNTHETIC, &["passkey", "key-value", "passkey", "all"])).unwrap();
         let Suite::Synthetic { tasks, .. } = suite else { panic!("not synthetic") };
         assert_eq!(tasks.len(), Task::ALL.len());
         assert_eq!(tasks[..2], [Task::Passkey, Task::KeyValue]);
@@ -158,7 +163,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_named_before_a_model_is_loaded() {
-        let error = |source: &str, tasks: &[&str]| Suite::open(&settings(source, tasks)).unwrap_err().to_string();
+        let error = |source: &str, tasks: &[&str]| open(&settings(source, tasks)).unwrap_err().to_string();
         assert!(error(SYNTHETIC, &["paskey"]).contains("did you mean `passkey`?"));
         assert!(error("sythetic", &["all"]).contains("did you mean `synthetic`?"));
         assert!(error("/nowhere", &["all"]).contains("`/nowhere` is no folder and no archive (a source is"));
@@ -168,7 +173,7 @@ mod tests {
             error("hub:THUDM/LongBench", &["tric"]).contains("did you mean `trec`?"),
             "before the network is asked"
         );
-        let suite = Suite::open(&settings(SYNTHETIC, &["passkey"])).unwrap();
+        let suite = open(&settings(SYNTHETIC, &["passkey"])).unwrap();
         let words = |_: &TaskProtocol, text: &str| text.split(' ').count();
         let error = suite.tasks(&settings(SYNTHETIC, &["passkey"]), |_| 299, &words).unwrap_err().to_string();
         assert!(error.contains("a context of 300 tokens is more than the 299"), "{error}");
@@ -179,7 +184,7 @@ mod tests {
         let grid = DataSettings { context_lengths: Some(vec![300, 200]), depths: 3, ..settings(SYNTHETIC, &[]) };
         let tasks = |names: &[&str]| {
             let settings = DataSettings { tasks: settings(SYNTHETIC, names).tasks, ..grid.clone() };
-            Suite::open(&settings).and_then(|suite| suite.tasks(&settings, |_| 300, &words))
+            open(&settings).and_then(|suite| suite.tasks(&settings, |_| 300, &words))
         };
         let needle = tasks(&["needle"]).unwrap().remove(0);
         let places: Vec<(usize, u32)> = needle
@@ -205,7 +210,7 @@ mod tests {
         };
         std::fs::write(&file, (0..30).map(line).collect::<Vec<_>>().join("\n")).unwrap();
         let words = |_: &TaskProtocol, text: &str| text.split_whitespace().count();
-        let tasks = |settings: &DataSettings| Suite::open(settings)?.tasks(settings, |_| 1000, &words);
+        let tasks = |settings: &DataSettings| open(settings)?.tasks(settings, |_| 1000, &words);
         let with = |names: &[&str], records: usize| DataSettings {
             questions: Some(file.clone()),
             records,
@@ -232,8 +237,8 @@ mod tests {
     #[test]
     fn a_grid_of_too_many_records_is_refused() {
         let grid = DataSettings { records: MOST_RECORDS / 4, ..settings(SYNTHETIC, &["needle"]) };
-        let error = Suite::open(&grid).unwrap_err().to_string();
+        let error = open(&grid).unwrap_err().to_string();
         assert!(error.contains("125000 records of a synthetic task"), "{error}");
-        assert!(Suite::open(&DataSettings { depths: 4, ..grid }).is_ok());
+        assert!(open(&DataSettings { depths: 4, ..grid }).is_ok());
     }
 }

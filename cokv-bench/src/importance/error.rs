@@ -6,7 +6,7 @@ use cokv_shapley::games::RestrictedError;
 use cokv_shapley::{DesignError, FitError, LogError, PlayError};
 use thiserror::Error;
 
-use crate::calibration::CalibrationError;
+use super::CalibrationError;
 use crate::scores::NoSuchHead;
 
 /// Why importance could not be measured. Samples that were kept stay.

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cokv_models::game::UtilityKind;
 use cokv_shapley::Design;
 use serde::{Deserialize, Deserializer, de};
 
 use super::ImportanceError;
-use crate::calibration::UtilityChoice;
-use crate::config::{DataSettings, SYNTHETIC, by_name};
-use crate::data::Split;
+use crate::data::{DataSettings, SYNTHETIC, Split};
+use crate::names::by_name;
 use crate::scores::HeadName;
 
 /// Which game is played, how it is sampled, and when it ends.
@@ -43,8 +43,8 @@ pub struct ImportanceSettings {
     #[arg(long)]
     pub max_prompt_tokens: Option<usize>,
     /// What a coalition achieves: answer-probability, log-likelihood, agreement (needs no reference answers) or metric
-    #[arg(long, value_parser = by_name::<UtilityChoice>, default_value_t = UtilityChoice::default())]
-    pub utility: UtilityChoice,
+    #[arg(long, value_parser = by_name::<UtilityKind>, default_value_t = UtilityKind::default())]
+    pub utility: UtilityKind,
     /// Last prompt tokens that every head sees
     #[arg(long, default_value_t = ImportanceSettings::default().window)]
     pub window: usize,
@@ -100,7 +100,7 @@ impl Default for ImportanceSettings {
             questions: None,
             split: None,
             max_prompt_tokens: None,
-            utility: UtilityChoice::default(),
+            utility: UtilityKind::default(),
             window: 8,
             holdout_suffix: 0,
             answer_tokens: 32,

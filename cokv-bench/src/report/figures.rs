@@ -6,8 +6,8 @@ use cokv_core::Budget;
 
 use super::run::ModelRun;
 use super::{Figure, ReportError};
+use crate::chart::{Scale, Series, heat_map, kept_map, line_chart_with_ticks, needle_map};
 use crate::run::{Cell, Kept, KeptCell, Manifest, Measure, STRETCHES, cells, mean};
-use crate::scores::plot::{Scale, Series, heat_map, kept_map, line_chart_with_ticks, needle_map};
 
 /// All pictures of a run on one model.
 pub fn of_model(model: &ModelRun, record: Option<&str>) -> Result<Vec<Figure>, ReportError> {

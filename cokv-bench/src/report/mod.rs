@@ -2,6 +2,7 @@
 //!
 //! `run` reads a run's folder; `tables` and `figures` say what is in it; `page`, `markdown` and `csv` are the forms.
 
+mod build;
 pub mod compare;
 mod content;
 mod figures;
@@ -17,8 +18,8 @@ pub use forms::{cells_csv, csv, markdown};
 pub use page::page;
 pub use run::{LoadedRun, ModelRun};
 
+use crate::chart::PlotError;
 use crate::run::StoreError;
-use crate::scores::plot::PlotError;
 
 /// Why there is no report.
 #[derive(Debug, Error)]

@@ -8,8 +8,8 @@ use super::run::{LoadedRun, ModelRun};
 use super::{Table, TableCell};
 use crate::data::longbench;
 use crate::data::synthetic::Task;
+use crate::machine::memory::mebibytes;
 use crate::metrics::{self, BUCKETS, Bucket, Metric, by_length};
-use crate::run::memory::mebibytes;
 use crate::run::{Cell, Manifest, Measure, Row, cells};
 
 /// Which runs there are, and how far they are.

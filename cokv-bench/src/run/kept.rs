@@ -6,7 +6,7 @@ use std::path::Path;
 use cokv_core::{HeadSelection, Selection};
 use serde::{Deserialize, Serialize};
 
-use super::store::{StoreError, files, io};
+use super::folder::{StoreError, files, io};
 
 /// What was kept of one prompt: the first of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,7 +6,8 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::store::{StoreError, file_name, io};
+use super::folder::{StoreError, io};
+use crate::names::file_name;
 
 /// One model of a run: `models/<model>.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

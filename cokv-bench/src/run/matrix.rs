@@ -6,18 +6,19 @@ mod plan;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
+use cokv_core::Shard;
 use cokv_core::{Budget, Method, Protected};
 use cokv_models::{LanguageModel, ModelError};
-use cokv_shapley::Shard;
 use thiserror::Error;
 
 pub use self::plan::Plan;
-use super::store::{Results, Row, RunStore, StoreError};
+use super::chosen::Selected;
+use super::folder::StoreError;
+use super::store::{Results, Row, RunStore};
 use crate::config::{Column, Config, RunConfig, Variant};
+use crate::data::prompt::{self, Prompt};
 use crate::data::{DataError, Record, Suite, TaskProtocol, TaskRecords};
 use crate::fingerprint::{build, fingerprint};
-use crate::prompt::{self, Prompt};
-use crate::selection::Selected;
 
 /// Why a run stopped.
 #[derive(Debug, Error)]
@@ -61,7 +62,7 @@ impl<'a> Cell<'a> {
     fn check(&self, model: &LanguageModel, prompt_len: usize) -> Result<(), ModelError> {
         let layout = model.config().layout;
         let Some(budget) = self.budget else { return Ok(()) };
-        let total = budget.total_tokens(layout, prompt_len, model.cache_type().bytes());
+        let total = budget.total_tokens(layout, prompt_len, model.format());
         self.protected().within(total, layout, prompt_len)?;
         Ok(())
     }

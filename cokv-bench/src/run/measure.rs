@@ -1,9 +1,8 @@
 //! What a compressed cache changes, on a scale that even a small model shows: distributions along the reference answer.
 
+use cokv_models::ask::Along;
 use cokv_models::cache::RaggedCache;
-use cokv_models::distribution::{divergence, log_sum_exp};
-use cokv_models::kernel::pool;
-use cokv_models::{LanguageModel, ModelError};
+use cokv_models::{ComparedWith, Forced, LanguageModel, ModelError};
 
 /// Damage of one cell along the reference answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -18,31 +17,22 @@ pub struct Damage {
 ///
 /// The first token of an answer comes from the prefill and is the same for all: what is compared are the distributions
 /// behind each answer token.
-pub fn damage(model: &LanguageModel, caches: &mut [RaggedCache], answer: &[u32]) -> Result<Vec<Damage>, ModelError> {
-    let mut all = vec![Damage::default(); caches.len()];
-    let mut full: Vec<f32> = Vec::new();
-    model.continue_with(caches, answer, 0, |row, logits| {
-        let vocabulary = logits.len() / answer.len();
-        let per_position = pool::map(answer.len(), |position| {
-            let at = position * vocabulary..(position + 1) * vocabulary;
-            let logits = &logits[at.clone()];
-            let normaliser = log_sum_exp(logits);
-            let log_likelihood = answer.get(position + 1).map(|&next| f64::from(logits[next as usize]) - normaliser);
-            let divergence = match row {
-                0 => 0.0,
-                _ => divergence(&full[at], logits, normaliser),
-            };
-            (log_likelihood, divergence)
-        });
-        if row == 0 {
-            full = logits.to_vec();
-        }
-        all[row] = Damage {
-            log_likelihood: mean(per_position.iter().filter_map(|(log_likelihood, _)| *log_likelihood)),
-            divergence: mean(per_position.iter().map(|(_, divergence)| *divergence)),
-        };
-    })?;
-    Ok(all)
+pub fn damage<C: AsMut<RaggedCache>>(
+    model: &LanguageModel,
+    caches: &mut [C],
+    answer: &[u32],
+) -> Result<Vec<Damage>, ModelError> {
+    let forced = Forced { tokens: answer, skip: 0, targets: answer.get(1..).unwrap_or_default() };
+    let rows = model.along(caches, forced, ComparedWith::First, false)?;
+    let of_row = |(row, along): (usize, &Along)| Damage {
+        log_likelihood: mean(along.log_likelihoods.iter().copied()),
+        divergence: match row {
+            // Of the full cache from itself, where there is an answer at all.
+            0 => (!answer.is_empty()).then_some(0.0),
+            _ => mean(along.divergences.iter().copied()),
+        },
+    };
+    Ok(rows.iter().enumerate().map(of_row).collect())
 }
 
 /// Share of places after the first at which a cell's greedy answer equals the full cache's. The end of an answer counts

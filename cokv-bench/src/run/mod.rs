@@ -1,15 +1,19 @@
 //! The matrix: tasks × records × methods × budgets, one prefill per record.
 
 mod cells;
+mod chosen;
+mod folder;
+pub mod inspect;
 mod kept;
 mod manifest;
 mod matrix;
 mod measure;
-pub mod memory;
 mod store;
 mod table;
 
 pub use cells::{Cell, Measure, Pairs, cells};
+pub use chosen::{Choice, FILE as SELECTION, Selected, SelectionError, Trial, selection_fingerprint};
+pub use folder::StoreError;
 pub use kept::{Kept, KeptCell, STRETCHES};
 pub use manifest::{MODELS, Manifest, ManifestMethod};
 pub use matrix::{Ended, Matrix, Observer, Plan, RunError, tasks};
@@ -17,5 +21,5 @@ pub use measure::Damage;
 pub(crate) use measure::mean;
 #[cfg(test)]
 pub(crate) use store::tests;
-pub use store::{Opened, Results, Row, RunStore, StoreError, file_name};
+pub use store::{Opened, Results, Row, RunStore};
 pub use table::tables;

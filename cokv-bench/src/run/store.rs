@@ -2,17 +2,18 @@
 //! appended before the next begins.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use cokv_shapley::Shard;
+use cokv_core::Shard;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
+use super::folder::{StoreError, files, io, lock};
 use super::kept::{KEPT, Kept};
 use crate::data::Place;
 use crate::data::longbench::task_of_e;
+use crate::names::file_name;
 
 /// One cell of the matrix for one record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,35 +71,6 @@ pub struct Row {
     pub decode_seconds: f64,
     /// Cells of that batch.
     pub batch_rows: usize,
-}
-
-/// Why a run's folder cannot be used.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// A file could not be read or written.
-    #[error("{path}: {error}{hint}")]
-    Io {
-        /// The file.
-        path: String,
-        /// What the system said.
-        error: std::io::Error,
-        /// What to do.
-        hint: &'static str,
-    },
-    /// Another process is at work in the folder.
-    #[error("{0}: another cokv process is writing to this run; wait for it, or choose another `name`")]
-    Busy(String),
-    /// What a run says of a model cannot be read.
-    #[error("{path}: {error}; run the bench again, which writes it anew")]
-    Manifest {
-        /// The file.
-        path: String,
-        /// What is wrong.
-        error: serde_json::Error,
-    },
-    /// A file that is called like ours holds something else.
-    #[error("{0}: these are no result rows; move the file away, or choose another `name`")]
-    NotRows(String),
 }
 
 /// The rows of a run by their fingerprints.
@@ -176,30 +148,6 @@ impl ResultsFile {
         }
         Ok(Self { rows, damaged, whole, torn: torn.len() })
     }
-}
-
-/// Files of JSON lines that are called so, those of shards too, in order.
-pub(super) fn files(folder: &Path, name: &str) -> Result<Vec<PathBuf>, StoreError> {
-    let of_shard = |rest: &str| rest == ".jsonl" || (rest.starts_with('-') && rest.ends_with(".jsonl"));
-    files_in(folder, |file| file.strip_prefix(name).is_some_and(of_shard))
-}
-
-/// Files of a folder, which may not be there, whose name is wanted, in order.
-pub(super) fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, StoreError> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(io(folder)(error)),
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(io(folder))?.path();
-        if path.file_name().and_then(|file| file.to_str()).is_some_and(&wanted) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 const RESULTS: &str = "results";
@@ -342,36 +290,6 @@ impl RunStore {
             }
         }
         files.iter().try_for_each(|(name, text)| self.write(name, text))
-    }
-}
-
-/// A text as a part of a file name.
-pub fn file_name(text: &str) -> String {
-    let safe = |letter: char| if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '-' };
-    text.chars().map(safe).collect::<String>().trim_start_matches(['.', '-']).to_owned()
-}
-
-/// Takes a lock, or says that another process has it.
-fn lock(path: &Path, shared: bool) -> Result<File, StoreError> {
-    let lock = File::create(path).map_err(io(path))?;
-    let taken = if shared { lock.try_lock_shared() } else { lock.try_lock() };
-    match taken {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Busy(path.display().to_string())),
-        Err(TryLockError::Error(error)) => Err(io(path)(error)),
-    }
-}
-
-pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError + use<> {
-    let path = path.display().to_string();
-    move |error| {
-        let hint = match error.kind() {
-            std::io::ErrorKind::StorageFull => {
-                "; free some space and run the same command again: finished rows are kept"
-            }
-            _ => "",
-        };
-        StoreError::Io { path, error, hint }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The tables at the end of a run.
 
 use super::cells::{Cell, Measure, cells};
-use super::memory::mebibytes;
 use super::store::Row;
+use crate::machine::memory::mebibytes;
 use crate::markdown;
 
 /// Two Markdown tables: damage and memory of every cell with the score's 95 % interval, and its score on every task.

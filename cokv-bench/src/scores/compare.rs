@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::file::ScoreFile;
-use super::number::label;
 use super::statistics::{pearson, spearman, top_overlap};
 use super::{Problem, ScoreFileError};
+use crate::chart::label;
 use crate::markdown;
 
 /// Agreement of two score files. Figures are none where one of the files gives all heads the same score.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use cokv_core::{LayoutError, ScoresError};
 use thiserror::Error;
 
-use super::published::PickleError;
+use super::pickle::PickleError;
 
 /// A score file that cannot be read, written or used.
 #[derive(Debug, Error)]

@@ -1,16 +1,14 @@
 //! Files that say what each KV head is worth: ours, the published ones, and how to look at them.
 //!
 //! [`ScoreFile`] is our format; [`published`] reads those of CoKV, HeadKV and DuoAttention into it. [`compare`] measures
-//! how far files agree, [`show`] draws one on the terminal, [`plot`] as SVG.
+//! how far files agree, [`show`] draws one on the terminal.
 
 mod check;
 pub mod compare;
 mod error;
 mod file;
 mod head_name;
-mod number;
-mod palette;
-pub mod plot;
+mod pickle;
 pub mod published;
 mod row_format;
 pub mod show;

@@ -1,9 +1,8 @@
 //! A score file on the terminal.
 
 use super::file::ScoreFile;
-use super::number::label;
-use super::palette::{ColourScale, Rgb};
 use super::statistics::descending;
+use crate::chart::{ColourScale, Rgb, label};
 use crate::markdown;
 
 /// What a terminal can show.

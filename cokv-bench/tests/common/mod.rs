@@ -5,10 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use cokv_models::cache::CacheType;
-use cokv_models::linear::WeightType;
-use cokv_models::source::{DEFAULT_MODEL, Preset, Source};
-use cokv_models::{LanguageModel, LoadOptions};
+use cokv_core::Format;
+use cokv_models::source::{DEFAULT_MODEL, Observer, Preset, Source};
+use cokv_models::{LanguageModel, LoadOptions, WeightType};
 use serde_json::Value as Json;
 
 /// Golden data come from the GGUF files, so the preset's wheel is used and not its hub repository.
@@ -22,9 +21,9 @@ pub fn wheel_source() -> String {
     wheel(DEFAULT_MODEL).to_string()
 }
 
-pub fn load_model(preset: &str, weight_type: WeightType, cache_type: CacheType) -> LanguageModel {
-    let files = wheel(preset).fetch(false).unwrap();
-    let options = LoadOptions { weight_type, cache_type, ..LoadOptions::default() };
+pub fn load_model(preset: &str, weight_type: WeightType, format: Format) -> LanguageModel {
+    let files = wheel(preset).fetch(Observer::default()).unwrap();
+    let options = LoadOptions { weight_type, format, ..LoadOptions::default() };
     LanguageModel::load(&files, &options, |_, _| {}).unwrap()
 }
 

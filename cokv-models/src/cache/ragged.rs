@@ -230,6 +230,12 @@ impl RaggedCache {
     }
 }
 
+impl AsMut<RaggedCache> for RaggedCache {
+    fn as_mut(&mut self) -> &mut RaggedCache {
+        self
+    }
+}
+
 /// Rows that a head copies.
 fn copied(head: &HeadSelection) -> &[u32] {
     match head {

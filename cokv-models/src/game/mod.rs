@@ -4,21 +4,27 @@
 //! arXiv 2502.17501, section 4). The prompt itself is prefilled once, with full attention; every coalition is a set of
 //! slices of that one cache, and many coalitions are the rows of one forward pass.
 
+mod kind;
 mod record;
 mod utility;
 
 use cokv_core::{Coalition, Game, GameError, Query};
 use thiserror::Error;
 
+pub use self::kind::UtilityKind;
 pub use self::record::{GameRecord, Unplayable};
 use self::record::{Prepared, cache_bytes};
-pub use self::utility::{Scorer, Utility};
+pub use self::utility::Scorer;
+use self::utility::utilities;
+use crate::batch::Ledger;
 use crate::cache::RaggedCache;
 use crate::{LanguageModel, ModelError};
 
 /// The rules of the game.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GameRules {
+    /// What is measured of a coalition.
+    pub utility: UtilityKind,
     /// Last prompt tokens that every head sees; 8 in the paper.
     pub window: usize,
     /// Last prompt tokens that are processed after compression instead of being prefilled. With 0 the first answer token
@@ -30,9 +36,16 @@ pub struct GameRules {
     pub memory_bytes: Option<u64>,
 }
 
+impl GameRules {
+    /// Four fifths of what the model's device may still give: a game leaves something to everybody else.
+    pub fn memory_of(model: &LanguageModel) -> Option<u64> {
+        Ledger::of(model.engine().as_ref(), 0.8).limit()
+    }
+}
+
 impl Default for GameRules {
     fn default() -> Self {
-        Self { window: 8, holdout_suffix: 0, agreement_tokens: 16, memory_bytes: None }
+        Self { utility: UtilityKind::default(), window: 8, holdout_suffix: 0, agreement_tokens: 16, memory_bytes: None }
     }
 }
 
@@ -51,6 +64,9 @@ pub enum HeadMaskError {
         /// Why not.
         reason: Unplayable,
     },
+    /// Nobody can say how good an answer is.
+    #[error("the utility `metric` needs a scorer of answers")]
+    NoScorer,
     /// The prompts' caches do not fit.
     #[error(
         "the caches of {records} prompts ({tokens} tokens) take {} MiB and {} MiB are free; use fewer or shorter \
@@ -100,26 +116,29 @@ pub struct Preparing {
 pub struct HeadMaskGame<'a> {
     model: &'a LanguageModel,
     rules: GameRules,
-    utility: Utility<'a>,
+    scorer: Option<Scorer<'a>>,
     records: Vec<Prepared>,
 }
 
 impl<'a> HeadMaskGame<'a> {
-    /// Prefills every record once. Refuses what cannot be played and what does not fit before the first of them.
+    /// Prefills every record once; `scorer` is what the utility `metric` asks. Refuses what cannot be played and what does not fit before the first of them.
     pub fn prepare(
         model: &'a LanguageModel,
         records: Vec<GameRecord>,
-        utility: Utility<'a>,
         rules: GameRules,
+        scorer: Option<Scorer<'a>>,
         mut progress: impl FnMut(Preparing),
     ) -> Result<Self, HeadMaskError> {
         if records.is_empty() {
             return Err(HeadMaskError::NoRecords);
         }
         for record in &records {
-            if let Err(reason) = record.playable(&utility, &rules) {
+            if let Err(reason) = record.playable(&rules) {
                 return Err(HeadMaskError::Unplayable { record: record.name.clone(), reason });
             }
+        }
+        if rules.utility == UtilityKind::Metric && scorer.is_none() {
+            return Err(HeadMaskError::NoScorer);
         }
         let tokens: usize = records.iter().map(|record| record.prompt.len()).sum();
         let needed = cache_bytes(model, tokens);
@@ -131,7 +150,7 @@ impl<'a> HeadMaskGame<'a> {
         for record in records {
             let (name, length) = (record.name.clone(), record.prompt.len());
             let before = done.tokens;
-            let record = Prepared::new(model, record, &utility, &rules, |tokens| {
+            let record = Prepared::new(model, record, &rules, |tokens| {
                 progress(Preparing { tokens: before + tokens, ..done });
             })
             .map_err(|error| HeadMaskError::Model { record: name, error: Box::new(error) })?;
@@ -139,7 +158,7 @@ impl<'a> HeadMaskGame<'a> {
             done = Preparing { records: done.records + 1, tokens: before + length };
             progress(done);
         }
-        Ok(Self { model, rules, utility, records: prepared })
+        Ok(Self { model, rules, scorer, records: prepared })
     }
 
     /// Coalitions of one record that fit into memory as one batch, at least one.
@@ -157,7 +176,7 @@ impl<'a> HeadMaskGame<'a> {
             .iter()
             .map(|coalition| RaggedCache::masked(&record.prompt, coalition, self.rules.window))
             .collect();
-        self.utility.of(self.model, record, instance, &mut rows)
+        utilities(self.rules.utility, self.scorer.as_ref(), self.model, record, instance, &mut rows)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cokv_core::ObservationRequest;
 use thiserror::Error;
 
-use super::{GameRules, Utility};
+use super::{GameRules, UtilityKind};
 use crate::ask::{Distributions, Top};
 use crate::cache::{RaggedCache, Segment};
 use crate::generate::{ComparedWith, Forced};
@@ -49,15 +49,15 @@ pub enum Unplayable {
 
 impl GameRecord {
     /// Whether masking can change anything that the utility looks at.
-    pub fn playable(&self, utility: &Utility<'_>, rules: &GameRules) -> Result<(), Unplayable> {
+    pub fn playable(&self, rules: &GameRules) -> Result<(), Unplayable> {
         let prompt = self.prompt.len().saturating_sub(rules.holdout_suffix);
         if prompt <= rules.window {
             return Err(Unplayable::ShortPrompt { prompt, window: rules.window });
         }
-        let tokens = match utility {
-            Utility::AnswerProbability | Utility::LogLikelihood => self.answer.len(),
-            Utility::Agreement => rules.agreement_tokens,
-            Utility::Metric(_) => self.stop.max_new_tokens,
+        let tokens = match rules.utility {
+            UtilityKind::AnswerProbability | UtilityKind::LogLikelihood => self.answer.len(),
+            UtilityKind::Agreement => rules.agreement_tokens,
+            UtilityKind::Metric => self.stop.max_new_tokens,
         };
         match tokens {
             0 => Err(Unplayable::EmptyAnswer),
@@ -91,7 +91,6 @@ impl Prepared {
     pub fn new(
         model: &LanguageModel,
         record: GameRecord,
-        utility: &Utility<'_>,
         rules: &GameRules,
         progress: impl FnMut(usize),
     ) -> Result<Self, ModelError> {
@@ -106,7 +105,7 @@ impl Prepared {
             full: None,
             stop,
         };
-        if matches!(utility, Utility::Agreement) {
+        if rules.utility == UtilityKind::Agreement {
             prepared.agree_with_itself(model, &prefill, rules)?;
         }
         Ok(prepared)

@@ -1,10 +1,9 @@
 //! What a coalition achieves on a record.
 
-use std::fmt;
-
 use cokv_core::GameError;
 
 use super::record::{Prepared, generate};
+use super::{HeadMaskError, UtilityKind};
 use crate::cache::RaggedCache;
 use crate::generate::ComparedWith;
 use crate::{LanguageModel, ModelError};
@@ -12,57 +11,26 @@ use crate::{LanguageModel, ModelError};
 /// Scores the generated answer of an instance.
 pub type Scorer<'a> = Box<dyn Fn(usize, &[u32]) -> Result<f64, GameError> + 'a>;
 
-/// How a coalition's success on one record is measured. Only answer tokens that the coalition can influence count.
-#[derive(Default)]
-pub enum Utility<'a> {
-    /// exp(mean log p) of the reference answer, teacher-forced: in [0, 1]. Predicts the ranking that exact match gives
-    /// with a fraction of the evaluations.
-    #[default]
-    AnswerProbability,
-    /// Mean log p of the reference answer in nats: the least noisy, but dominated by collapsed models.
-    LogLikelihood,
-    /// Minus the mean divergence from the full cache's distributions along its own greedy answer, in nats: needs no
-    /// reference.
-    Agreement,
-    /// The task's metric of the greedy answer, as published.
-    Metric(Scorer<'a>),
-}
-
-impl Utility<'_> {
-    /// The name in configuration files.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Utility::AnswerProbability => "answer-probability",
-            Utility::LogLikelihood => "log-likelihood",
-            Utility::Agreement => "agreement",
-            Utility::Metric(_) => "metric",
+/// What each coalition of `rows` achieves on a record.
+pub(super) fn utilities(
+    kind: UtilityKind,
+    scorer: Option<&Scorer<'_>>,
+    model: &LanguageModel,
+    record: &Prepared,
+    instance: usize,
+    rows: &mut [RaggedCache],
+) -> Result<Vec<f64>, GameError> {
+    match kind {
+        UtilityKind::AnswerProbability => {
+            Ok(mean_log_likelihoods(model, record, rows)?.into_iter().map(f64::exp).collect())
         }
-    }
-
-    pub(super) fn of(
-        &self,
-        model: &LanguageModel,
-        record: &Prepared,
-        instance: usize,
-        rows: &mut [RaggedCache],
-    ) -> Result<Vec<f64>, GameError> {
-        match self {
-            Utility::AnswerProbability => {
-                Ok(mean_log_likelihoods(model, record, rows)?.into_iter().map(f64::exp).collect())
-            }
-            Utility::LogLikelihood => Ok(mean_log_likelihoods(model, record, rows)?),
-            Utility::Agreement => Ok(agreements(model, record, rows)?),
-            Utility::Metric(score) => {
-                let answers = generate(model, &record.suffix, &record.first, &record.stop, rows)?;
-                answers.iter().map(|answer| score(instance, answer)).collect()
-            }
+        UtilityKind::LogLikelihood => Ok(mean_log_likelihoods(model, record, rows)?),
+        UtilityKind::Agreement => Ok(agreements(model, record, rows)?),
+        UtilityKind::Metric => {
+            let score = scorer.ok_or(HeadMaskError::NoScorer)?;
+            let answers = generate(model, &record.suffix, &record.first, &record.stop, rows)?;
+            answers.iter().map(|answer| score(instance, answer)).collect()
         }
-    }
-}
-
-impl fmt::Debug for Utility<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

@@ -8,6 +8,11 @@ use std::sync::Mutex;
 
 use candle_core::utils::barrier_pool;
 
+/// Threads that run the loops.
+pub fn threads() -> usize {
+    candle_core::utils::get_num_threads()
+}
+
 /// Runs `work` for every index below `count`.
 pub fn for_each(count: usize, work: impl Fn(usize) + Sync) {
     match count {

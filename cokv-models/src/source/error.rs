@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::preset::{nearest_preset, presets};
 use super::{DEFAULT_MODEL, Source};
 
 /// Why a source could not be read or fetched. Every message says what was wrong, where, and what to do.
@@ -25,10 +24,12 @@ pub enum SourceError {
     },
 
     /// The text has no prefix, so it should be a preset, but there is none of that name.
-    #[error("there is no preset named `{name}`{}; the presets are {}", suggestion(name), preset_names())]
+    #[error("there is no preset named `{name}`{advice}")]
     UnknownPreset {
         /// The name as given.
         name: String,
+        /// What there is instead.
+        advice: String,
     },
 
     /// A file or folder is missing, incomplete or damaged.
@@ -195,14 +196,6 @@ impl SourceError {
     pub(super) fn unusable(path: &Path, problem: impl Into<String>, advice: impl Into<String>) -> Self {
         SourceError::Unusable { path: path.to_owned(), problem: problem.into(), advice: advice.into() }
     }
-}
-
-fn suggestion(name: &str) -> String {
-    nearest_preset(name).map(|nearest| format!(" (did you mean `{nearest}`?)")).unwrap_or_default()
-}
-
-fn preset_names() -> String {
-    presets().iter().map(|preset| format!("`{}`", preset.name)).collect::<Vec<_>>().join(", ")
 }
 
 fn reasons(tried: &[(Source, SourceError)]) -> String {

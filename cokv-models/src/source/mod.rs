@@ -8,6 +8,7 @@ mod hub;
 mod integrity;
 mod local;
 mod lock;
+mod observer;
 mod options;
 mod pip;
 mod preset;
@@ -20,10 +21,14 @@ use std::str::FromStr;
 
 pub use error::SourceError;
 pub use hub::HubSource;
+pub use observer::{FetchEvent, Observer};
 pub use options::FetchOptions;
-pub use preset::{DEFAULT_MODEL, Preset, presets};
+pub use preset::{Preset, presets};
 pub use web::read_web_file;
 pub use wheel::{WheelPart, WheelSource};
+
+/// The preset that is used where no model is named.
+pub const DEFAULT_MODEL: &str = "smollm2-135m-instruct";
 
 /// Where a model comes from, as written in a configuration.
 ///
@@ -73,13 +78,13 @@ impl ModelFiles {
 
 impl Source {
     /// Makes the model's files available on disk, downloading them where needed, with the settings of
-    /// [`FetchOptions::from_env`]. With `progress`, progress is shown on standard error.
+    /// [`FetchOptions::from_env`].
     ///
     /// # Errors
     ///
     /// Says what is missing, damaged or unreachable, and what to do about it.
-    pub fn fetch(&self, progress: bool) -> Result<ModelFiles, SourceError> {
-        self.fetch_with(&FetchOptions { progress, ..FetchOptions::from_env() })
+    pub fn fetch(&self, observer: Observer) -> Result<ModelFiles, SourceError> {
+        self.fetch_with(&FetchOptions { observer, ..FetchOptions::from_env() })
     }
 
     /// As [`fetch`](Self::fetch), with explicit settings.
@@ -141,7 +146,7 @@ impl FromStr for Source {
         if text.contains('/') {
             return Err(syntax(format!("no such file or folder exists; for a model of the hub, write `hub:{text}`")));
         }
-        Err(SourceError::UnknownPreset { name: text.to_owned() })
+        Err(SourceError::UnknownPreset { name: text.to_owned(), advice: preset::advice(text) })
     }
 }
 

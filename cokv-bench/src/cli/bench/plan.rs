@@ -8,8 +8,8 @@ use indicatif::HumanDuration;
 use serde_json::{Value as Json, json};
 
 use crate::config::Config;
+use crate::machine::memory::{free_disk_bytes, mebibytes};
 use crate::run::Plan;
-use crate::run::memory::{available_bytes, free_disk_bytes, mebibytes};
 
 /// A plan, for people. `time` is about how long it takes, where that was measured.
 pub fn describe(config: &Config, plan: &Plan, time: Option<Duration>) -> String {
@@ -57,10 +57,11 @@ pub fn event(config: &Config, plan: &Plan, time: Option<Duration>) -> Json {
     })
 }
 
-/// Refuses a plan that the system would end halfway.
-pub fn enough_room(plan: &Plan, folder: &Path) -> Result<()> {
+/// Refuses a plan that the system, or a limit on the job, would end halfway. `free` are the bytes that the model's device
+/// may still give.
+pub fn enough_room(plan: &Plan, free: Option<u64>, folder: &Path) -> Result<()> {
     let Plan { cells, bytes, .. } = *plan;
-    if let Some(free) = available_bytes().filter(|&free| bytes as u64 > free) {
+    if let Some(free) = free.filter(|&free| bytes as u64 > free) {
         bail!(
             "a prompt with its {cells} cells takes {}, and {} are free: run fewer budgets or methods at a time, or shorter \
              prompts (max_prompt_tokens)",

@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use crate::config::Config;
 use crate::fingerprint::build;
-use crate::run::memory::processor;
+use crate::machine::memory::processor;
 use crate::run::{Manifest, ManifestMethod, Matrix, Measure, Row, cells};
 
 /// What a report will need to know of a model.
@@ -63,7 +63,7 @@ pub fn environment(config: &Config) -> Result<String> {
         "system": std::env::consts::OS,
         "architecture": std::env::consts::ARCH,
         "processor": processor(),
-        "threads": candle_core::utils::get_num_threads(),
+        "threads": cokv_models::threads(),
     });
     Ok(serde_json::to_string_pretty(&environment)? + "\n")
 }

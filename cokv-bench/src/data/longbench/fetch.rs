@@ -3,11 +3,11 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use cokv_models::source::{FetchOptions, HubSource, read_web_file};
+use cokv_models::source::{FetchOptions, HubSource, Observer, read_web_file};
 
 use super::archive::Archive;
 use super::whole_file;
-use crate::data::DataError;
+use crate::data::{CONFIGURATION_VARIABLE, DataError};
 
 /// The dataset's repository on the hub.
 pub const REPOSITORY: &str = "THUDM/LongBench";
@@ -21,9 +21,6 @@ const CONFIGURATION: [&str; 2] = ["dataset2prompt.json", "dataset2maxlen.json"];
 /// Where they lie.
 const CONFIGURATION_ADDRESS: &str = "https://raw.githubusercontent.com/THUDM/LongBench/main/LongBench/config";
 
-/// The environment variable that names another address for them.
-pub const CONFIGURATION_VARIABLE: &str = "COKV_LONGBENCH_CONFIG";
-
 /// How and where to fetch.
 #[derive(Clone, Debug)]
 pub struct Fetcher {
@@ -34,11 +31,11 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// Settings from the environment, with progress on standard error.
-    pub fn from_env() -> Self {
+    /// Settings from the environment; `observer` hears how a fetch goes.
+    pub fn from_env(observer: Observer) -> Self {
         let address = std::env::var(CONFIGURATION_VARIABLE).ok().filter(|address| !address.is_empty());
         Self {
-            options: FetchOptions { progress: true, ..FetchOptions::from_env() },
+            options: FetchOptions { observer, ..FetchOptions::from_env() },
             configuration: address.as_deref().unwrap_or(CONFIGURATION_ADDRESS).trim_end_matches('/').to_owned(),
         }
     }

@@ -7,8 +7,7 @@ use cokv_models::source::{HubSource, Source};
 
 use super::archive::Archive;
 use super::fetch::{Fetcher, REPOSITORY};
-use crate::config::SYNTHETIC;
-use crate::data::DataError;
+use crate::data::{DataError, SYNTHETIC};
 
 /// Where the files are. Their names are those of LongBench's repository: `data/<task>.jsonl`, `config/<name>.json`.
 #[derive(Debug)]

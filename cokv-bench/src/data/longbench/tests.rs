@@ -1,5 +1,7 @@
 use std::fs;
 
+use cokv_models::source::Observer;
+
 use super::archive::tests::{archive, damage};
 use super::*;
 
@@ -27,7 +29,7 @@ fn with_configuration(task_file: &str) -> tempfile::TempDir {
 
 /// What `[data] source` gives, without a network.
 fn open(source: &std::path::Path) -> Result<LongBench, DataError> {
-    LongBench::open(Files::find(&source.display().to_string(), &Fetcher::from_env())?)
+    LongBench::open(Files::find(&source.display().to_string(), &Fetcher::from_env(Observer::default()))?)
 }
 
 fn names(names: &[&str]) -> Vec<String> {

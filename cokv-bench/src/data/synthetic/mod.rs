@@ -15,6 +15,7 @@
 //! hidden is followed by a line break, so that a model that copies it ends its answer there.
 
 mod code_completion;
+mod definition;
 mod draft;
 mod few_shot_classification;
 mod filler;
@@ -27,54 +28,17 @@ mod task;
 mod variable_tracking;
 mod words;
 
-use cokv_core::config::unknown_name;
 use cokv_core::random::mix;
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
+use self::definition::Definition;
 use self::draft::{Depth, Draft, Fitted};
 pub use self::needle::MOST_DEPTHS;
-use self::task::Definition;
 pub use self::task::Task;
-use super::{Place, Questions, Record, fill};
+use super::record::fill;
+use super::{Place, Questions, Record, SyntheticError};
 use crate::fingerprint::fingerprint;
-
-/// What can go wrong when a generated suite is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SyntheticError {
-    /// What a record must contain does not fit into its context.
-    #[error("{task} needs a context of at least {minimum} tokens, not {context_tokens}")]
-    ContextTooSmall {
-        /// The task asked for.
-        task: Task,
-        /// The context asked for, in tokens.
-        context_tokens: usize,
-        /// The smallest context that holds every record asked for, in tokens.
-        minimum: usize,
-    },
-    /// The task asks what nobody has supplied.
-    #[error(
-        "{0} asks questions that are supplied: name a file of LongBench's record layout (`input`, `context`, `answers`), or \
-         SQuAD's, beside `tasks`, such as questions = \"squad.jsonl\""
-    )]
-    NoQuestions(Task),
-    /// All supplied paragraphs together do not fill a context.
-    #[error(
-        "{task}: the paragraphs supplied fill {tokens} of {context_tokens} tokens; supply more records, or ask for a shorter \
-         context"
-    )]
-    NotFilled {
-        /// The task asked for.
-        task: Task,
-        /// What the shortest record has, in tokens.
-        tokens: usize,
-        /// The context asked for, in tokens.
-        context_tokens: usize,
-    },
-    /// No task and no group of tasks has this name.
-    #[error("{}", unknown_name("synthetic task", .0, task::known_names()))]
-    UnknownTask(String),
-}
 
 /// Makes the first `count` records of a task and seed.
 ///
@@ -94,7 +58,7 @@ pub fn generate(
     seed: u64,
     tokens_of: &dyn Fn(&str) -> usize,
 ) -> Result<Vec<Record>, SyntheticError> {
-    let draft = task.definition().draft.ok_or(SyntheticError::NoQuestions(task))?;
+    let draft = task.definition().draft.ok_or(SyntheticError::NoQuestions(task.name()))?;
     let sketches = (0..count as u64).map(|index| Sketch {
         name: index.to_string(),
         fingerprint: made_up(task, seed, index),
@@ -135,7 +99,7 @@ pub fn generate_asked(
     let records = fit(task, context_tokens, seed, sketches.collect(), tokens_of)?;
     match records.iter().map(|record| record.length as usize).min() {
         Some(tokens) if tokens * 10 < context_tokens * 9 => {
-            Err(SyntheticError::NotFilled { task, tokens, context_tokens })
+            Err(SyntheticError::NotFilled { task: task.name(), tokens, context_tokens })
         }
         _ => Ok(records),
     }
@@ -159,7 +123,7 @@ pub fn generate_grid(
 ) -> Result<Vec<Record>, SyntheticError> {
     let places =
         needle::depths(depths).into_iter().flat_map(|depth| (0..count as u64).map(move |index| (depth, index)));
-    let draft = task.definition().draft.ok_or(SyntheticError::NoQuestions(task))?;
+    let draft = task.definition().draft.ok_or(SyntheticError::NoQuestions(task.name()))?;
     let sketches = places.map(|(depth_percent, index)| Sketch {
         name: format!("d{depth_percent}-{index}"),
         fingerprint: made_up(task, seed, index),
@@ -193,7 +157,7 @@ fn fit(
         .max()
         .unwrap_or(0);
     if minimum > context_tokens {
-        return Err(SyntheticError::ContextTooSmall { task, context_tokens, minimum });
+        return Err(SyntheticError::ContextTooSmall { task: task.name(), context_tokens, minimum });
     }
 
     let overhead = tokens_of("");

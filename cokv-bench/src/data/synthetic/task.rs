@@ -3,13 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rand_pcg::Pcg64;
+use cokv_core::config::unknown_name;
 
-use super::draft::{Depth, Draft};
+use super::definition::Definition;
 use super::{
-    SyntheticError, code_completion, few_shot_classification, key_value, multi_key_needle, needle, passkey, ruler,
-    variable_tracking,
+    code_completion, few_shot_classification, key_value, multi_key_needle, needle, passkey, ruler, variable_tracking,
 };
+use crate::data::SyntheticError;
 use crate::metrics::Metric;
 
 /// A kind of generated record.
@@ -54,19 +54,6 @@ const RULER: &str = "ruler";
 /// Names of groups and of tasks.
 pub(super) fn known_names() -> impl Iterator<Item = &'static str> {
     GROUPS.into_iter().map(|(group, _)| group).chain(Task::EVERY.map(Task::name))
-}
-
-/// All that sets one task apart from the others; each task's file has one.
-pub(super) struct Definition {
-    pub(super) name: &'static str,
-    pub(super) template: &'static str,
-    pub(super) max_new_tokens: usize,
-    pub(super) metric: Metric,
-    pub(super) chat: bool,
-    pub(super) stops_at_newline: bool,
-    pub(super) language: &'static str,
-    /// None where what is asked is supplied and not made up.
-    pub(super) draft: Option<fn(Pcg64, Depth) -> Draft>,
 }
 
 impl Task {
@@ -119,7 +106,7 @@ impl Task {
             None => vec![name.parse()?],
         };
         match tasks.iter().find(|task| task.asks_supplied() && !supplied) {
-            Some(&task) => Err(SyntheticError::NoQuestions(task)),
+            Some(&task) => Err(SyntheticError::NoQuestions(task.name())),
             None => Ok(tasks),
         }
     }
@@ -202,6 +189,6 @@ impl FromStr for Task {
         Self::EVERY
             .into_iter()
             .find(|task| task.name() == name)
-            .ok_or_else(|| SyntheticError::UnknownTask(name.to_owned()))
+            .ok_or_else(|| SyntheticError::UnknownTask(unknown_name("synthetic task", name, known_names())))
     }
 }

@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use cokv_core::{Method, ObservationRequest, Selection};
 use cokv_models::cache::RaggedCache;
-use cokv_models::{ModelError, Prefill};
+use cokv_models::{Compressed, ModelError, Prefill};
 
 use super::{Cell, Job, JobCell, Matrix, Observer};
+use crate::data::prompt;
+use crate::metrics;
 use crate::run::kept::{Kept, KeptCell};
-use crate::run::measure::{agreement, damage};
+use crate::run::measure::{Damage, agreement, damage};
 use crate::run::store::Row;
-use crate::{metrics, prompt};
 
 impl Matrix<'_> {
     /// All rows of a prompt, from one prefill and decoded as one batch; or, for comparison, each from a prefill of its own
@@ -48,119 +49,152 @@ impl Matrix<'_> {
         rows: &mut Vec<Row>,
         kept: &mut Vec<KeptCell>,
     ) -> Result<(), ModelError> {
-        let Job { protocol, record, prompt, .. } = job;
-        let request = job.cells[cells.clone()]
-            .iter()
-            .fold(ObservationRequest::default(), |all, cell| all.union(cell.method.observations()));
+        let Job { protocol, prompt, .. } = job;
+        let own = &job.cells[cells.clone()];
+        let request = own.iter().fold(ObservationRequest::default(), |all, cell| all.union(cell.method.observations()));
         let started = Instant::now();
         let prefill = self.model.prefill(&prompt.tokens, request, |tokens| observer.prefilled(tokens))?;
         let prefill_seconds = started.elapsed().as_secs_f64();
 
-        let selections = self.select(job, cells.clone(), &prefill)?;
-        // The full cache leads the batch as the reference, whether or not it is a column of its own.
-        let mut caches = vec![RaggedCache::full(prefill.cache())];
-        let mut batch_row = Vec::with_capacity(selections.len());
-        let own = &job.cells[cells.clone()];
-        for ((cell, JobCell { fingerprint, .. }), selection) in
-            self.cells[cells.clone()].iter().zip(own).zip(&selections)
-        {
-            let Some(selection) = selection else {
-                batch_row.push(0);
-                continue;
-            };
-            batch_row.push(caches.len());
-            caches.push(RaggedCache::compressed(prefill.cache(), selection));
-            if job.first {
-                kept.push(KeptCell::of(
-                    fingerprint.clone(),
-                    &cell.column.name,
-                    &cell.budget_name(),
-                    selection,
-                    prompt.tokens.len(),
-                ));
-            }
+        let (mut branches, of_cells) = self.branches(job, cells.clone(), &prefill)?;
+        if job.first {
+            let evicting = cells.clone().zip(own).zip(&of_cells);
+            kept.extend(evicting.filter_map(|((place, own), &branch)| {
+                let (cell, selection) = (&self.cells[place], branches[branch].selection.as_ref()?);
+                let (fingerprint, method) = (own.fingerprint.clone(), &cell.column.name);
+                Some(KeptCell::of(fingerprint, method, &cell.budget_name(), selection, prompt.tokens.len()))
+            }));
         }
-        let sizes: Vec<(usize, usize)> =
-            caches.iter().map(|cache| (cache.total_tokens(), cache.allocated_bytes())).collect();
 
-        let damages = damage(self.model, &mut caches, &prompt.answer)?;
-        let known = usize::from(reference.is_some());
+        let damages = damage(self.model, &mut branches, &prompt.answer)?;
         let started = Instant::now();
         let stop = prompt::stop_rule(self.model, protocol)?;
-        let mut answers =
-            self.model.greedy(&mut caches[known..], prefill.logits(), &stop, |_, _| ControlFlow::Continue(()))?;
+        // The full cache's answer may be known from the cells before.
+        let known = usize::from(reference.is_some());
+        let batch = &mut branches[known..];
+        let batch_rows = batch.len();
+        let answers = self.model.greedy(batch, &[prefill.first(&stop)], &stop, |_, _| ControlFlow::Continue(()))?;
         let decode_seconds = started.elapsed().as_secs_f64();
-        if known == 1 {
-            answers.insert(0, reference.clone().unwrap_or_default());
-        }
-        *reference = Some(answers[0].clone());
+        branches.iter_mut().zip(damages).for_each(|(branch, damage)| branch.damage = damage);
+        branches[known..].iter_mut().zip(answers).for_each(|(branch, answer)| branch.answer = answer);
+        let full = reference.get_or_insert_with(|| branches[0].answer.clone());
+        branches[0].answer.clone_from(full);
 
-        for ((place, own), in_batch) in cells.clone().zip(&job.cells[cells]).zip(batch_row) {
-            let cell = &self.cells[place];
-            let (kept_tokens, cache_bytes) = sizes[in_batch];
-            let prediction = self.model.tokenizer().decode(&answers[in_batch], true)?;
-            let score = metrics::score_prediction(
-                &protocol.name,
-                protocol.metric,
-                &prediction,
-                &record.answers,
-                &record.all_classes,
-            );
-            rows.push(Row {
-                fingerprint: own.fingerprint.clone(),
-                model: self.config.model.source.clone(),
-                task: protocol.name.clone(),
-                record: record.id.clone(),
-                method: cell.column.name.clone(),
-                settings: own.settings.to_owned(),
-                budget: cell.budget_name(),
-                prompt_tokens: prompt.tokens.len(),
-                kept_tokens,
-                kept_share: kept_tokens as f64 / sizes[0].0 as f64,
-                cache_bytes,
-                prediction,
-                answers: record.answers.clone(),
-                all_classes: record.all_classes.clone(),
-                length: record.length,
-                place: record.place,
-                score,
-                log_likelihood: damages[in_batch].log_likelihood,
-                divergence: damages[in_batch].divergence,
-                agreement: agreement(&answers[0], &answers[in_batch], protocol.max_new_tokens),
-                new_tokens: answers[in_batch].len(),
-                prefill_seconds,
-                decode_seconds,
-                batch_rows: caches.len() - known,
-            });
+        let times = Times { prefill_seconds, decode_seconds, batch_rows };
+        let whole = branches[0].kept_tokens;
+        for ((place, own), branch) in cells.zip(own).zip(of_cells) {
+            rows.push(self.row(job, &self.cells[place], own, &branches[branch], (whole, full), &times)?);
         }
         Ok(())
     }
 
-    /// What some cells keep, none where one evicts nothing. Every layer is looked at once for all methods, and scored once
-    /// per method, whatever the number of budgets.
-    fn select(
+    /// What of a prompt is decoded: the full cache first, as the reference, whether or not it is a column of its own; then what
+    /// each cell keeps. With them, the branch of every cell. Every layer is looked at once for all methods, whatever the
+    /// number of budgets.
+    fn branches(
         &self,
         job: &Job<'_>,
         cells: Range<usize>,
         prefill: &Prefill,
-    ) -> Result<Vec<Option<Selection>>, ModelError> {
-        let layout = prefill.cache().layout();
-        let bytes = prefill.cache().cache_type().bytes();
+    ) -> Result<(Vec<Branch>, Vec<usize>), ModelError> {
+        let own = &job.cells[cells.clone()];
         let mut methods: Vec<&Method> = Vec::new();
-        for JobCell { method, .. } in &job.cells[cells.clone()] {
+        for JobCell { method, .. } in own {
             if method.evicts() && !methods.iter().any(|other| other.name() == method.name()) {
                 methods.push(method);
             }
         }
         let scored = prefill.score_all(&methods)?;
-        let scores_of = |method: &Method| methods.iter().zip(&scored).find(|(other, _)| other.name() == method.name());
-        let select = |(cell, own): (&Cell<'_>, &JobCell<'_>)| -> Result<Option<Selection>, ModelError> {
-            let Some((budget, (method, scores))) = cell.budget.zip(scores_of(own.method)) else {
-                return Ok(None);
+        let mut branches = vec![Branch::new(RaggedCache::full(prefill.prompt()), None)];
+        let mut of_cells = Vec::with_capacity(own.len());
+        for (cell, JobCell { method, .. }) in self.cells[cells].iter().zip(own) {
+            let scores = methods.iter().position(|other| other.name() == method.name()).map(|at| &scored[at]);
+            let Some((budget, scores)) = cell.budget.zip(scores) else {
+                of_cells.push(0);
+                continue;
             };
-            let total = budget.total_tokens(layout, prefill.prompt_len(), bytes);
-            Ok(Some(method.select(layout, scores, total)?))
-        };
-        self.cells[cells.clone()].iter().zip(&job.cells[cells]).map(select).collect()
+            let Compressed { cache, selection, .. } = prefill.compress_scored(method, scores, budget)?;
+            of_cells.push(branches.len());
+            branches.push(Branch::new(cache, Some(selection)));
+        }
+        Ok((branches, of_cells))
     }
+
+    /// What is written down of a cell. `full` are the tokens that the full cache keeps and its answer.
+    fn row(
+        &self,
+        job: &Job<'_>,
+        cell: &Cell<'_>,
+        own: &JobCell<'_>,
+        branch: &Branch,
+        full: (usize, &[u32]),
+        times: &Times,
+    ) -> Result<Row, ModelError> {
+        let Job { protocol, record, prompt, .. } = job;
+        let prediction = self.model.tokenizer().decode(&branch.answer, true)?;
+        let score = metrics::score_prediction(
+            &protocol.name,
+            protocol.metric,
+            &prediction,
+            &record.answers,
+            &record.all_classes,
+        );
+        Ok(Row {
+            fingerprint: own.fingerprint.clone(),
+            model: self.config.model.source.clone(),
+            task: protocol.name.clone(),
+            record: record.id.clone(),
+            method: cell.column.name.clone(),
+            settings: own.settings.to_owned(),
+            budget: cell.budget_name(),
+            prompt_tokens: prompt.tokens.len(),
+            kept_tokens: branch.kept_tokens,
+            kept_share: branch.kept_tokens as f64 / full.0 as f64,
+            cache_bytes: branch.cache_bytes,
+            prediction,
+            answers: record.answers.clone(),
+            all_classes: record.all_classes.clone(),
+            length: record.length,
+            place: record.place,
+            score,
+            log_likelihood: branch.damage.log_likelihood,
+            divergence: branch.damage.divergence,
+            agreement: agreement(full.1, &branch.answer, protocol.max_new_tokens),
+            new_tokens: branch.answer.len(),
+            prefill_seconds: times.prefill_seconds,
+            decode_seconds: times.decode_seconds,
+            batch_rows: times.batch_rows,
+        })
+    }
+}
+
+/// One way on from a prompt: a row of every pass behind it.
+struct Branch {
+    cache: RaggedCache,
+    /// None where nothing is evicted.
+    selection: Option<Selection>,
+    kept_tokens: usize,
+    cache_bytes: usize,
+    damage: Damage,
+    answer: Vec<u32>,
+}
+
+impl Branch {
+    fn new(cache: RaggedCache, selection: Option<Selection>) -> Self {
+        let (kept_tokens, cache_bytes) = (cache.total_tokens(), cache.allocated_bytes());
+        Self { cache, selection, kept_tokens, cache_bytes, damage: Damage::default(), answer: Vec::new() }
+    }
+}
+
+impl AsMut<RaggedCache> for Branch {
+    fn as_mut(&mut self) -> &mut RaggedCache {
+        &mut self.cache
+    }
+}
+
+/// What all cells of a pass share.
+struct Times {
+    prefill_seconds: f64,
+    decode_seconds: f64,
+    batch_rows: usize,
 }

@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use cokv_core::ObservationRequest;
+use cokv_core::Shard;
 use cokv_models::cache::RaggedCache;
 use cokv_models::{ModelError, StopRule};
-use cokv_shapley::Shard;
 
 use super::{Cell, Job, Matrix, RunError, failed, is_done};
 use crate::run::store::Results;
@@ -58,10 +58,11 @@ impl Matrix<'_> {
     /// Memory of a prompt: its cache, every cell's own and its answer's, and the logits of all rows.
     fn bytes(&self, job: &Job<'_>) -> usize {
         let (layout, prompt_len) = (self.model.config().layout, job.prompt.tokens.len());
-        let bytes = self.model.cache_type().bytes();
+        let format = self.model.format();
         let whole = layout.heads() * prompt_len;
-        let kept =
-            |cell: &Cell<'_>| cell.budget.map_or(0, |budget| budget.total_tokens(layout, prompt_len, bytes).min(whole));
+        let kept = |cell: &Cell<'_>| {
+            cell.budget.map_or(0, |budget| budget.total_tokens(layout, prompt_len, format).min(whole))
+        };
         let answer = job.protocol.max_new_tokens.max(job.prompt.answer.len());
         let (rows, cells) = match self.config.run.share_prefill {
             true => (self.cells.len() + 1, self.cells.iter().map(kept).sum::<usize>()),
@@ -69,7 +70,7 @@ impl Matrix<'_> {
         };
         let tokens = whole + cells + rows * answer * layout.heads();
         let logits = (rows + job.prompt.answer.len()) * self.model.config().vocabulary * size_of::<f32>();
-        tokens * layout.bytes_per_token(bytes) + logits
+        tokens * format.token_bytes(layout.head_dim) + logits
     }
 
     /// About how long a shard will take, measured on the beginning of its first prompt; none where nothing is to be done.
@@ -84,10 +85,10 @@ impl Matrix<'_> {
             let prefill = self.model.prefill(beginning, ObservationRequest::default(), |_| {})?;
             let per_token = started.elapsed() / beginning.len() as u32;
             let rows = if self.config.run.share_prefill { self.cells.len() + 1 } else { 1 };
-            let mut caches: Vec<RaggedCache> = (0..rows).map(|_| RaggedCache::full(prefill.cache())).collect();
+            let mut caches: Vec<RaggedCache> = (0..rows).map(|_| RaggedCache::full(prefill.prompt())).collect();
             let stop = StopRule { tokens: Vec::new(), max_new_tokens: PROBE_STEPS, min_new_tokens: 0 };
             let started = Instant::now();
-            self.model.greedy(&mut caches, prefill.logits(), &stop, |_, _| ControlFlow::Continue(()))?;
+            self.model.greedy(&mut caches, &[prefill.first(&stop)], &stop, |_, _| ControlFlow::Continue(()))?;
             let per_step = started.elapsed() / PROBE_STEPS as u32;
             Ok(per_token.mul_f64(tokens_to_prefill as f64) + per_step.mul_f64(steps as f64))
         };

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use super::pickle::{Global, Handle, Object, Pickle};
+use crate::scores::pickle::{Global, Handle, Object, Pickle};
 use crate::scores::storage::read_bytes;
 use crate::scores::{Problem, ScoreFileError};
 

@@ -4,13 +4,11 @@ mod cokv;
 mod cokv_npy;
 mod duo_attention;
 mod headkv;
-mod pickle;
 
 pub use cokv::import_cokv;
 pub use cokv_npy::{Contributions, read_contributions};
 pub use duo_attention::{export_duo_attention, import_duo_attention};
 pub use headkv::{export_headkv, import_headkv};
-pub use pickle::PickleError;
 
 use super::ScoreFile;
 

@@ -6,6 +6,7 @@
 //! segment and a copy of it give the same bits.
 
 mod few;
+mod partial;
 mod piece;
 mod summaries;
 mod view;
@@ -15,7 +16,8 @@ use std::cell::RefCell;
 
 use cokv_core::HeadLayout;
 
-use self::piece::{Partial, attend_piece};
+use self::partial::Partial;
+use self::piece::attend_piece;
 pub use self::summaries::{column_sums, window_attention};
 pub use self::view::{CacheView, HeadView, SLICES, SliceView};
 use self::work::Work;

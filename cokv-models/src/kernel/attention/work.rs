@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use cokv_core::HeadLayout;
 
-use super::piece::Partial;
+use super::partial::Partial;
 use super::{KEYS, KEYS_PER_PIECE, QUERIES, Row, STACKED_QUERIES};
 use crate::kernel::matmul::FEW_ROWS;
 

@@ -8,10 +8,9 @@ use std::thread;
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Repo, RepoType};
-use indicatif::ProgressBar;
 
 use super::{HubSource, Kind, OPTIONAL, absence_marker, digest};
-use crate::source::{FetchOptions, SourceError, local, lock};
+use crate::source::{FetchEvent, FetchOptions, SourceError, local, lock};
 
 /// Brings the source's files into the hub's cache, those that are there already excepted.
 pub(super) fn download(source: &HubSource, options: &FetchOptions) -> Result<(), SourceError> {
@@ -66,7 +65,7 @@ pub(super) fn dataset_file(source: &HubSource, file: &str, options: &FetchOption
 /// Holds the repository against other processes that fetch it.
 fn lock(source: &HubSource, kind: Kind, options: &FetchOptions) -> Result<File, SourceError> {
     let name = format!("{}.cokv.lock", source.cache_name(kind));
-    lock::acquire(&options.hub_cache.join(".locks").join(name), options.progress)
+    lock::acquire(&options.hub_cache.join(".locks").join(name), &options.observer)
 }
 
 fn note_absence(marker: &Path) -> Result<(), SourceError> {
@@ -125,9 +124,8 @@ impl<'a> Client<'a> {
         let repo = Repo::with_revision(self.source.repository.clone(), repo_type, revision.to_owned());
         let repo = self.api.repo(repo);
         let name = file.to_owned();
-        let bar = if self.options.progress { ProgressBar::new(0) } else { ProgressBar::hidden() };
         let (events, received) = mpsc::channel();
-        let progress = Watched { bar: bar.clone(), events: events.clone() };
+        let progress = Watched { bytes: 0, total: 0, events: events.clone() };
         thread::spawn(move || {
             let result = repo.download_with_progress(&name, progress);
             // The receiver is gone only if it has lost patience.
@@ -137,7 +135,10 @@ impl<'a> Client<'a> {
         let mut patience = self.options.patience_at_start();
         let result = loop {
             match received.recv_timeout(patience) {
-                Ok(Event::Progress) => patience = self.options.patience,
+                Ok(Event::Arrived { bytes, total }) => {
+                    patience = self.options.patience;
+                    self.options.observer.tell(FetchEvent::Fetching { what: file, bytes, total: Some(total) });
+                }
                 Ok(Event::Done(result)) => break result.map_err(|error| self.explain(error, revision, file)),
                 Err(RecvTimeoutError::Timeout) => {
                     break Err(SourceError::HubUnreachable {
@@ -154,9 +155,7 @@ impl<'a> Client<'a> {
                 }
             }
         };
-        if result.is_err() {
-            bar.finish_and_clear();
-        }
+        self.options.observer.tell(FetchEvent::Ended);
         result
     }
 
@@ -236,35 +235,28 @@ fn http_status(error: &ureq::Error) -> Option<u16> {
 }
 
 enum Event {
-    Progress,
+    Arrived { bytes: u64, total: u64 },
     Done(Result<PathBuf, ApiError>),
 }
 
-/// A progress bar that also gives signs of life.
+/// What has arrived of one file; every piece is a sign of life.
 struct Watched {
-    bar: ProgressBar,
+    bytes: u64,
+    total: u64,
     events: Sender<Event>,
 }
 
-impl Watched {
-    fn alive(&self) {
-        // The receiver is gone only if it has lost patience.
-        let _ = self.events.send(Event::Progress);
-    }
-}
-
 impl Progress for Watched {
-    fn init(&mut self, size: usize, filename: &str) {
-        Progress::init(&mut self.bar, size, filename);
-        self.alive();
+    fn init(&mut self, size: usize, _filename: &str) {
+        self.total = size as u64;
+        self.update(0);
     }
 
     fn update(&mut self, size: usize) {
-        Progress::update(&mut self.bar, size);
-        self.alive();
+        self.bytes += size as u64;
+        // The receiver is gone only if it has lost patience.
+        let _ = self.events.send(Event::Arrived { bytes: self.bytes, total: self.total });
     }
 
-    fn finish(&mut self) {
-        Progress::finish(&mut self.bar);
-    }
+    fn finish(&mut self) {}
 }

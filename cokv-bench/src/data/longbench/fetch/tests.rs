@@ -96,7 +96,7 @@ impl Place {
         });
         let folder = tempfile::tempdir().unwrap();
         let options = FetchOptions {
-            progress: false,
+            observer: Observer::default(),
             hub_endpoint: address.clone(),
             hub_cache: folder.path().join("hub"),
             hub_token: None,

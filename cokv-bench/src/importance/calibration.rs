@@ -1,38 +1,20 @@
 //! From records to the game that a model plays on them, and from the samples of a game to head scores.
 
-use std::fmt;
-
 use cokv_core::GameError;
-use cokv_models::game::{GameRecord, GameRules, Scorer, Unplayable, Utility};
+use cokv_models::game::{GameRecord, GameRules, Scorer, Unplayable};
 use cokv_models::{LanguageModel, ModelError};
 use cokv_shapley::{Estimate, Estimator, FitError, SampleLog, interactions};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::config::DataSettings;
-use crate::data::{DataError, Record, Suite, TaskProtocol, TaskRecords};
+use crate::data::longbench::Fetcher;
+use crate::data::prompt;
+use crate::data::{DataError, DataSettings, Record, Suite, TaskProtocol, TaskRecords};
 use crate::fingerprint::{build, fingerprint};
 use crate::metrics;
-use crate::prompt;
 use crate::scores::{GameStamp, Interaction, ModelStamp, ScoreFile};
 
 /// Heads whose pairs are looked at.
 const INTERACTING_HEADS: usize = 14;
-
-/// How a coalition's success is measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum UtilityChoice {
-    /// exp(mean log p) of the reference answer.
-    #[default]
-    AnswerProbability,
-    /// Mean log p of the reference answer.
-    LogLikelihood,
-    /// Minus the divergence from the full cache along its own answer; needs no reference.
-    Agreement,
-    /// The task's metric of a generated answer.
-    Metric,
-}
 
 /// Why there is nothing to calibrate on.
 #[derive(Debug, Error)]
@@ -60,7 +42,7 @@ impl Calibration {
     pub fn open(
         model: &LanguageModel,
         data: &DataSettings,
-        choice: UtilityChoice,
+        fetcher: &Fetcher,
         rules: &GameRules,
         answer_tokens: usize,
     ) -> Result<Self, CalibrationError> {
@@ -70,7 +52,7 @@ impl Calibration {
         };
         let mut calibration = Self { records: Vec::new(), notices: Vec::new(), tasks: Vec::new() };
         let tokens_of = prompt::token_counter(model, data.chat_template);
-        for TaskRecords { protocol, records } in Suite::open(data)?.tasks(data, limit, &tokens_of)? {
+        for TaskRecords { protocol, records } in Suite::open(data, fetcher)?.tasks(data, limit, &tokens_of)? {
             calibration.tasks.push(protocol.name.clone());
             for record in records {
                 let mut built = prompt::build(model, &protocol, &record, limit(&protocol), data.chat_template)?;
@@ -78,7 +60,7 @@ impl Calibration {
                 let stop = prompt::stop_rule(model, &protocol)?;
                 let name = format!("{} {}", protocol.name, record.id);
                 let game_record = GameRecord { name: name.clone(), prompt: built.tokens, answer: built.answer, stop };
-                match game_record.playable(&choice.without_scorer(), rules) {
+                match game_record.playable(rules) {
                     Ok(()) => calibration.records.push((protocol.clone(), record, game_record)),
                     Err(reason) => calibration.notices.push(left_out(&name, reason)),
                 }
@@ -107,15 +89,8 @@ impl Calibration {
         self.records.is_empty()
     }
 
-    /// The utility; `metric` decodes and scores as the benchmark does.
-    pub fn utility<'a>(&'a self, choice: UtilityChoice, model: &'a LanguageModel) -> Utility<'a> {
-        match choice {
-            UtilityChoice::Metric => Utility::Metric(self.scorer(model)),
-            other => other.without_scorer(),
-        }
-    }
-
-    fn scorer<'a>(&'a self, model: &'a LanguageModel) -> Scorer<'a> {
+    /// Decodes and scores answers as the benchmark does.
+    pub fn scorer<'a>(&'a self, model: &'a LanguageModel) -> Scorer<'a> {
         Box::new(move |instance, answer| -> Result<f64, GameError> {
             let (protocol, record, _) = &self.records[instance];
             let prediction = model.tokenizer().decode(answer, true)?;
@@ -125,38 +100,16 @@ impl Calibration {
     }
 
     /// Hash of all that could change a utility.
-    pub fn fingerprint(&self, model: &str, held_as: &str, choice: UtilityChoice, rules: &GameRules) -> String {
-        let GameRules { window, holdout_suffix, agreement_tokens, memory_bytes: _ } = rules;
+    pub fn fingerprint(&self, model: &str, held_as: &str, rules: &GameRules) -> String {
+        let GameRules { utility, window, holdout_suffix, agreement_tokens, memory_bytes: _ } = rules;
         let mut parts: Vec<String> = build().into();
-        parts.push(format!("{model} {held_as} {choice:?} {window} {holdout_suffix} {agreement_tokens}"));
+        parts.push(format!("{model} {held_as} {utility:?} {window} {holdout_suffix} {agreement_tokens}"));
         for (protocol, record, game_record) in &self.records {
             parts
                 .push(format!("{} {:?} {:?} {:?}", protocol.name, protocol.metric, record.answers, record.all_classes));
             parts.push(format!("{:?} {:?} {:?}", game_record.prompt, game_record.answer, game_record.stop));
         }
         fingerprint(parts)
-    }
-}
-
-impl UtilityChoice {
-    /// The name in files and on the command line.
-    pub fn name(self) -> &'static str {
-        self.without_scorer().name()
-    }
-
-    fn without_scorer(self) -> Utility<'static> {
-        match self {
-            Self::AnswerProbability => Utility::AnswerProbability,
-            Self::LogLikelihood => Utility::LogLikelihood,
-            Self::Agreement => Utility::Agreement,
-            Self::Metric => Utility::Metric(Box::new(|_, _| Err("this utility scores nothing".into()))),
-        }
-    }
-}
-
-impl fmt::Display for UtilityChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

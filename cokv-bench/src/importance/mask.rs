@@ -8,7 +8,7 @@ use cokv_core::{Coalition, Game, GameError, Query};
 use cokv_shapley::statistics::mean;
 
 pub use self::settings::{MaskConfig, MaskSettings};
-use crate::scores::plot::Series;
+use crate::chart::Series;
 use crate::scores::statistics::descending;
 
 /// Heads in the order in which they are masked, with a name for tables.

@@ -13,17 +13,6 @@ pub fn forget_peak_resident_bytes() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// Four fifths of the memory that the machine could give, in bytes, where the system tells (Linux): a game leaves something
-/// to everybody else.
-pub fn bytes_for_a_game() -> Option<u64> {
-    available_bytes().map(|bytes| bytes / 5 * 4)
-}
-
-/// Memory that the machine could give, in bytes, where the system tells (Linux).
-pub fn available_bytes() -> Option<u64> {
-    field("/proc/meminfo", "MemAvailable:")
-}
-
 /// Bytes that can still be written where a folder is, or will be; none where the system does not tell.
 #[cfg(unix)]
 pub fn free_disk_bytes(folder: &Path) -> Option<u64> {

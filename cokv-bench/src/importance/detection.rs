@@ -15,10 +15,10 @@ use cokv_models::{LanguageModel, ModelError};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::data::prompt::{self, Prompt};
 use crate::data::{Record, TaskProtocol};
 use crate::fingerprint::{build, fingerprint};
 use crate::metrics::Metric;
-use crate::prompt::{self, Prompt};
 
 /// How a head scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,8 +108,8 @@ impl Detection {
     ) -> Result<Option<Vec<f64>>, DetectionError> {
         let prefill = model.prefill(prompt, ObservationRequest::default(), &mut progress)?;
         let stop = prompt::stop_rule(model, protocol)?;
-        let mut cache = [RaggedCache::full(prefill.cache())];
-        let answers = model.greedy(&mut cache, prefill.logits(), &stop, |_, _| ControlFlow::Continue(()))?;
+        let mut cache = [RaggedCache::full(prefill.prompt())];
+        let answers = model.greedy(&mut cache, &[prefill.first(&stop)], &stop, |_, _| ControlFlow::Continue(()))?;
         drop(prefill);
         let said = answers.into_iter().next().unwrap_or_default();
         let prediction = model.tokenizer().decode(&said, true)?;
@@ -131,7 +131,7 @@ impl Detection {
                     scores.push(rows.zip(&said).map(|(row, &token)| self.step(row, token, &seen, &needle)).sum());
                 }
                 Ok(())
-            })?;
+            })??;
         }
         Ok(Some(scores))
     }

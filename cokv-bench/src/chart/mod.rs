@@ -6,6 +6,8 @@
 mod heat_map;
 mod kept_map;
 mod line_chart;
+mod number;
+mod palette;
 
 use std::error::Error;
 
@@ -19,6 +21,8 @@ use thiserror::Error;
 pub use heat_map::{correlation_matrix, heat_map, needle_map};
 pub use kept_map::kept_map;
 pub use line_chart::{Scale, Series, line_chart, line_chart_with_ticks};
+pub use number::label;
+pub use palette::{ColourScale, Rgb};
 
 /// Why a chart cannot be drawn.
 #[derive(Debug, Error)]

@@ -4,7 +4,7 @@ use plotters::element::{Circle, PathElement, Polygon, Text};
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, RGBColor, ShapeStyle};
 
-use super::super::number::label;
+use super::number::label;
 use super::{Canvas, FAINT, GREY, PlotError, TEXT, TITLE, drawing, svg, text_style, text_width};
 
 /// A named line.

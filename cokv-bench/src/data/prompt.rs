@@ -3,20 +3,8 @@
 use cokv_models::chat::ChatTemplate;
 use cokv_models::tokenizer::Tokenizer;
 use cokv_models::{LanguageModel, ModelError, StopRule};
-use serde::{Deserialize, Serialize};
 
-use crate::data::{Record, TaskProtocol};
-
-/// When prompts go through the model's chat template.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ChatUse {
-    /// Where the task asks for it and the model has one.
-    #[default]
-    Auto,
-    /// Nowhere, as published for models that LongBench's scripts do not know.
-    Never,
-}
+use super::{ChatUse, Record, TaskProtocol};
 
 /// A record as the model is asked it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cokv_core::{ConfigError, ConfigTable};
+use cokv_models::game::UtilityKind;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::calibration::UtilityChoice;
-use crate::config::{ModelSettings, SYNTHETIC, by_name, names_file};
-use crate::data::Split;
+use crate::data::{SYNTHETIC, Split};
 use crate::importance::{Importance, ImportanceSettings};
+use crate::model::ModelSettings;
+use crate::names::{by_name, names_file};
 
 /// Which heads are masked, and where it is seen.
 #[derive(Clone, Debug, Deserialize, clap::Args)]
@@ -45,8 +46,8 @@ pub struct MaskSettings {
     #[arg(long)]
     pub max_prompt_tokens: Option<usize>,
     /// answer-probability, log-likelihood, agreement or metric
-    #[arg(long, value_parser = by_name::<UtilityChoice>, default_value_t = UtilityChoice::default())]
-    pub utility: UtilityChoice,
+    #[arg(long, value_parser = by_name::<UtilityKind>, default_value_t = UtilityKind::default())]
+    pub utility: UtilityKind,
     /// Last prompt tokens that a masked head sees
     #[arg(long, default_value_t = MaskSettings::default().window)]
     pub window: usize,
@@ -64,7 +65,7 @@ impl Default for MaskSettings {
             data_seed: None,
             split: None,
             max_prompt_tokens: None,
-            utility: UtilityChoice::default(),
+            utility: UtilityKind::default(),
             window: 8,
         }
     }

@@ -1,31 +1,24 @@
-//! What every KV head is worth, measured: `[importance.NAME]` of a configuration and `cokv estimate`.
-//!
-//! An [`Importance`] says what to play and how; an [`Estimation`] is that on a loaded model, with the records read and
-//! everything checked; playing it appends to a log of samples and ends in a [`ScoreFile`].
-
-mod error;
-mod settings;
+//! Scores measured: from what to play, on a loaded model, to a score file.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cokv_core::{Coalition, ConfigError, ConfigTable, Game, Query};
+use cokv_core::{Coalition, ConfigError, ConfigTable, Game, Query, Shard};
 use cokv_models::LanguageModel;
 use cokv_models::game::{GameRules, HeadMaskGame};
 use cokv_shapley::games::Restricted;
 use cokv_shapley::{
     DesignError, Estimate, Estimator, FitError, Kept, LogFile, LogHeader, MOST_ENUMERATED, Notice, Outcome,
-    PlaySettings, Progress, SampleLog, SamplingPlan, Shard, Stop, enumeration, enumeration_time, estimator, play,
+    PlaySettings, Progress, SampleLog, SamplingPlan, Stop, enumeration, enumeration_time, estimator, play,
 };
 use indicatif::HumanDuration;
 
-pub use self::error::ImportanceError;
-pub use self::settings::ImportanceSettings;
-use crate::calibration::{Calibration, score_file};
+use super::calibration::{Calibration, score_file};
+use super::{ImportanceError, ImportanceSettings};
+use crate::data::longbench::Fetcher;
 use crate::fingerprint::fingerprint;
-use crate::run::memory::bytes_for_a_game;
 use crate::scores::{GameStamp, ModelStamp, ScoreFile};
 
 /// What to play, and what to make of it.
@@ -125,12 +118,13 @@ pub struct Estimation<'a> {
 
 impl<'a> Estimation<'a> {
     /// Reads and tokenises the records and finds out whether the game can be played. `held_as` says how the model's
-    /// weights and cache are held, which changes utilities a little.
+    /// weights and cache are held, which changes utilities a little; `fetcher` brings records that are not on disk.
     pub fn prepare(
         importance: &'a Importance,
         model: &'a LanguageModel,
         stamp: ModelStamp,
         held_as: &str,
+        fetcher: &Fetcher,
     ) -> Result<Self, ImportanceError> {
         let settings = &importance.settings;
         let layout = model.config().layout;
@@ -141,15 +135,16 @@ impl<'a> Estimation<'a> {
         // All heads are the game itself, in the order of the model.
         let players = if players.len() == layout.heads() { Vec::new() } else { players };
         let rules = GameRules {
+            utility: settings.utility,
             window: settings.window,
             holdout_suffix: settings.holdout_suffix,
-            memory_bytes: bytes_for_a_game(),
+            memory_bytes: GameRules::memory_of(model),
             ..GameRules::default()
         };
-        let calibration = Calibration::open(model, &settings.data(), settings.utility, &rules, settings.answer_tokens)?;
+        let calibration = Calibration::open(model, &settings.data(), fetcher, &rules, settings.answer_tokens)?;
         let fingerprint = {
             let model = stamp.fingerprint.as_deref().unwrap_or(&stamp.name);
-            let game = calibration.fingerprint(model, held_as, settings.utility, &rules);
+            let game = calibration.fingerprint(model, held_as, &rules);
             if players.is_empty() { game } else { fingerprint([game, format!("{players:?}")]) }
         };
         let game = GameStamp {
@@ -219,8 +214,8 @@ impl<'a> Estimation<'a> {
         let settings = &self.importance.settings;
         let records = self.calibration.game_records();
         let tokens: usize = records.iter().map(|record| record.prompt.len()).sum();
-        let utility = self.calibration.utility(settings.utility, self.model);
-        let mut game = HeadMaskGame::prepare(self.model, records, utility, self.rules.clone(), |done| {
+        let scorer = Some(self.calibration.scorer(self.model));
+        let mut game = HeadMaskGame::prepare(self.model, records, self.rules.clone(), scorer, |done| {
             watcher.prefilling(done.tokens, tokens);
         })?;
         watcher.prefilled(self.plan.players, game.instances());
@@ -274,10 +269,9 @@ impl<'a> Estimation<'a> {
     /// How far out of reach an enumeration is, from the time that a batch of coalitions takes on one record.
     fn too_many_heads(&self) -> Result<ImportanceError, ImportanceError> {
         const COALITIONS: usize = 8;
-        let settings = &self.importance.settings;
-        let utility = self.calibration.utility(settings.utility, self.model);
+        let scorer = Some(self.calibration.scorer(self.model));
         let first = self.calibration.game_records().into_iter().take(1).collect();
-        let mut game = HeadMaskGame::prepare(self.model, first, utility, self.rules.clone(), |_| ())?;
+        let mut game = HeadMaskGame::prepare(self.model, first, self.rules.clone(), scorer, |_| ())?;
         let coalition = Coalition::full(game.players());
         let queries = [Query { coalition: &coalition, instance: 0 }; COALITIONS];
         let started = Instant::now();

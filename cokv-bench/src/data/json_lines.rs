@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use crate::data::DataError;
+use super::DataError;
 
 /// All lines of a file; blank ones are skipped.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, DataError> {

@@ -12,7 +12,7 @@ use cokv_shapley::{
     Design, Estimator, FitError, LogHeader, PlayError, PlaySettings, SampleLog, SamplingPlan, Stop, play,
 };
 
-use crate::scores::plot::Series;
+use crate::chart::Series;
 
 /// Disjoint stretches of a log that are fitted for one point of a curve, at most.
 const STRETCHES: usize = 16;

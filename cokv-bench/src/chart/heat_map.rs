@@ -4,8 +4,8 @@ use plotters::element::{Rectangle, Text};
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, FontTransform, RGBColor};
 
-use super::super::number::label;
-use super::super::palette::{ColourScale, is_light};
+use super::number::label;
+use super::palette::{ColourScale, is_light};
 use super::{Canvas, GREY, PlotError, TEXT, TITLE, drawing, svg, text_style, text_width};
 
 /// A picture of `[layers][kv_heads]` scores with one column per layer and one row per KV head.

@@ -5,15 +5,25 @@ use std::path::PathBuf;
 use cokv_core::{ConfigError, ConfigTable};
 use serde::{Deserialize, Serialize};
 
-use crate::data::Split;
-use crate::data::synthetic::{MOST_DEPTHS, Task};
-use crate::prompt::ChatUse;
+use super::Split;
+use super::synthetic::{MOST_DEPTHS, Task};
 
 /// The `source` of generated data.
 pub const SYNTHETIC: &str = "synthetic";
 
 /// Keys that mean something for generated data only.
 const GENERATED: [&str; 5] = ["context_tokens", "context_lengths", "depths", "seed", "questions"];
+
+/// When prompts go through the model's chat template.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChatUse {
+    /// Where the task asks for it and the model has one.
+    #[default]
+    Auto,
+    /// Nowhere, as published for models that LongBench's scripts do not know.
+    Never,
+}
 
 /// `[data]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -63,7 +73,7 @@ impl Default for DataSettings {
 
 impl DataSettings {
     /// Reads the table and refuses what makes no sense whatever the model is.
-    pub(super) fn read(table: &ConfigTable<'_>) -> Result<Self, ConfigError> {
+    pub(crate) fn read(table: &ConfigTable<'_>) -> Result<Self, ConfigError> {
         let settings: Self = table.read()?;
         if settings.tasks.is_empty() {
             return Err(table.error_at("tasks", "`tasks` is empty: name tasks, or \"all\""));

@@ -1,0 +1,83 @@
+//! The folder of a run: which files it has, and who may write to them.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// Why a run's folder cannot be used.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// A file could not be read or written.
+    #[error("{path}: {error}{hint}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system said.
+        error: std::io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// Another process is at work in the folder.
+    #[error("{0}: another cokv process is writing to this run; wait for it, or choose another `name`")]
+    Busy(String),
+    /// What a run says of a model cannot be read.
+    #[error("{path}: {error}; run the bench again, which writes it anew")]
+    Manifest {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        error: serde_json::Error,
+    },
+    /// A file that is called like ours holds something else.
+    #[error("{0}: these are no result rows; move the file away, or choose another `name`")]
+    NotRows(String),
+}
+
+/// Files of JSON lines that are called so, those of shards too, in order.
+pub(super) fn files(folder: &Path, name: &str) -> Result<Vec<PathBuf>, StoreError> {
+    let of_shard = |rest: &str| rest == ".jsonl" || (rest.starts_with('-') && rest.ends_with(".jsonl"));
+    files_in(folder, |file| file.strip_prefix(name).is_some_and(of_shard))
+}
+
+/// Files of a folder, which may not be there, whose name is wanted, in order.
+pub(super) fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io(folder)(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(io(folder))?.path();
+        if path.file_name().and_then(|file| file.to_str()).is_some_and(&wanted) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Takes a lock, or says that another process has it.
+pub(super) fn lock(path: &Path, shared: bool) -> Result<File, StoreError> {
+    let lock = File::create(path).map_err(io(path))?;
+    let taken = if shared { lock.try_lock_shared() } else { lock.try_lock() };
+    match taken {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Busy(path.display().to_string())),
+        Err(TryLockError::Error(error)) => Err(io(path)(error)),
+    }
+}
+
+pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError + use<> {
+    let path = path.display().to_string();
+    move |error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::StorageFull => {
+                "; free some space and run the same command again: finished rows are kept"
+            }
+            _ => "",
+        };
+        StoreError::Io { path, error, hint }
+    }
+}

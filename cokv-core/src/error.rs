@@ -1,0 +1,77 @@
+//! What can go wrong in a method.
+
+use thiserror::Error;
+
+/// Why a method could not say what to keep.
+#[derive(Debug, Error, PartialEq)]
+pub enum PolicyError {
+    /// The compressor read something that it did not ask for in [`crate::CacheCompressor::observations`].
+    #[error("layer {layer}: {what} was not recorded during prefill; the method's `observations` must ask for it")]
+    MissingObservation {
+        /// The observation.
+        what: &'static str,
+        /// The layer.
+        layer: usize,
+    },
+    /// NaN or an infinity among the scores.
+    #[error("method `{method}`: the score of token {token} in layer {layer}, KV head {kv_head} is {value}")]
+    NotFinite {
+        /// Name of the method.
+        method: String,
+        /// The layer.
+        layer: usize,
+        /// The KV head of that layer.
+        kv_head: usize,
+        /// The prompt position.
+        token: usize,
+        /// The score.
+        value: f32,
+    },
+    /// A compressor or an allocator returned an array of the wrong length.
+    #[error("method `{method}`: {what} has {found} values where {expected} are needed")]
+    WrongLength {
+        /// Name of the method.
+        method: String,
+        /// What was returned.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// The length that the model and the prompt ask for.
+        expected: usize,
+    },
+    /// The allocator works on scores that the run did not give it.
+    #[error("{0}")]
+    MissingScores(String),
+    /// The head scores were found on a model of another shape.
+    #[error(
+        "the head scores are for {} layers of {} KV heads, the model has {} layers of {}: score this model's own heads",
+        scores.0, scores.1, model.0, model.1
+    )]
+    OtherModel {
+        /// Layers and KV heads per layer of the scored model.
+        scores: (usize, usize),
+        /// Layers and KV heads per layer of the model at hand.
+        model: (usize, usize),
+    },
+    /// The heads cannot even keep what the compressor protects.
+    #[error(
+        "a total of {total} tokens is below the {protected} protected tokens (sinks and window) of each of {heads} KV \
+         heads: raise the budget to at least {protected} tokens per head or shorten the window"
+    )]
+    BudgetBelowProtected {
+        /// Tokens that all heads may keep together.
+        total: usize,
+        /// Protected tokens of one head, at most the prompt.
+        protected: usize,
+        /// KV heads of the model.
+        heads: usize,
+    },
+    /// Leaving out the lowest heads leaves out all of them.
+    #[error("`drop_lowest = {drop_lowest}` leaves none of the model's {heads} KV heads: it must be smaller than that")]
+    NothingLeft {
+        /// Heads to leave out.
+        drop_lowest: usize,
+        /// KV heads of the model.
+        heads: usize,
+    },
+}

@@ -1,0 +1,24 @@
+//! How far a play has come.
+
+use std::time::Duration;
+
+use crate::Estimate;
+
+/// How far a play has come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    /// Samples in the log.
+    pub samples: u64,
+    /// Evaluations in the log.
+    pub evaluations: u64,
+    /// Evaluations of this play.
+    pub new_evaluations: u64,
+    /// Time of this play.
+    pub elapsed: Duration,
+    /// What the samples said at the end of the last round; none while there are too few.
+    pub estimate: Option<Estimate>,
+    /// Rank correlation between the estimates of two halves of the log at the end of the last round.
+    pub split_half: Option<f64>,
+    /// Time left, as far as the stop rules let it be foreseen.
+    pub remaining: Option<Duration>,
+}
