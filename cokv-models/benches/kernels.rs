@@ -6,6 +6,7 @@ use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor};
 use cokv_core::HeadLayout;
 use cokv_models::backend::host::HostStore;
+use cokv_models::cache::Store;
 use cokv_models::kernel::attention::{Row, attend};
 use cokv_models::kernel::{matmul, quantised};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
