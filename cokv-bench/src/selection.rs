@@ -2,7 +2,7 @@
 
 use crate::config::Column;
 use crate::data::{DataSettings, SYNTHETIC, Split};
-use crate::run::{Choice, Row, Trial, mean};
+use crate::run::{CellBudget, Choice, Row, Trial, mean};
 
 /// The records to choose on: CoKV's validation split of LongBench, the next seed of synthetic data.
 pub fn validation(data: &DataSettings) -> DataSettings {
@@ -28,10 +28,10 @@ pub fn sweep(columns: Vec<Column>) -> Vec<Column> {
 /// reference answers are likeliest, and of those the first. `names` are the open columns' names with those of their
 /// variants and settings.
 pub fn choose(rows: &[Row], names: &[(String, Vec<(String, String)>)]) -> Vec<Choice> {
-    let mut places: Vec<(&str, &str)> = Vec::new();
+    let mut places: Vec<(&str, CellBudget)> = Vec::new();
     for row in rows {
-        if !places.contains(&(&row.task, &row.budget)) {
-            places.push((&row.task, &row.budget));
+        if !places.contains(&(&row.task, row.budget)) {
+            places.push((&row.task, row.budget));
         }
     }
     let mut choices = Vec::new();
@@ -55,7 +55,7 @@ pub fn choose(rows: &[Row], names: &[(String, Vec<(String, String)>)]) -> Vec<Ch
             };
             let best = sweep.iter().reduce(|best, trial| if better(best, trial) { trial } else { best });
             if let Some(settings) = best.map(|best| best.settings.clone()) {
-                let (method, task, budget) = (method.clone(), task.into(), budget.into());
+                let (method, task, budget) = (method.clone(), task.into(), budget);
                 choices.push(Choice { method, task, budget, settings, sweep });
             }
         }
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!((choices.len(), choices[0].settings.as_str()), (1, "x=3"));
         assert_eq!(choices[0].sweep.len(), 4);
         let selected = Selected { fingerprint: "a".into(), seen: vec![], choices };
-        assert_eq!(selected.settings("m", &rows[0].task, &rows[0].budget), Some("x=3"));
-        assert_eq!(selected.settings("n", &rows[0].task, &rows[0].budget), None);
+        assert_eq!(selected.settings("m", &rows[0].task, rows[0].budget), Some("x=3"));
+        assert_eq!(selected.settings("n", &rows[0].task, rows[0].budget), None);
     }
 }

@@ -41,10 +41,19 @@ impl Budget {
     pub fn total_tokens(&self, layout: HeadLayout, prompt_len: usize, format: Format) -> usize {
         match *self {
             Budget::Tokens(tokens) => tokens.saturating_mul(layout.heads()),
-            // 0.29 * 100 is a hair below 29 in binary.
-            Budget::Share(share) => (share * prompt_len as f64 + 1e-9) as usize * layout.heads(),
+            Budget::Share(share) => tokens_of_share(share, prompt_len) * layout.heads(),
             Budget::Bytes(bytes) => (bytes / format.token_bytes(layout.head_dim) as u64) as usize,
         }
+    }
+
+    /// Share of a prompt that all heads may keep together, at most 1, where the whole prompt takes `full_bytes`.
+    pub fn share_of(&self, prompt_len: usize, full_bytes: f64) -> f64 {
+        let share = match *self {
+            Budget::Tokens(tokens) => tokens as f64 / prompt_len as f64,
+            Budget::Share(share) => tokens_of_share(share, prompt_len) as f64 / prompt_len as f64,
+            Budget::Bytes(bytes) => bytes as f64 / full_bytes,
+        };
+        share.min(1.0)
     }
 
     fn checked(self, text: &str) -> Result<Self, BudgetError> {
@@ -56,6 +65,12 @@ impl Budget {
             sound => Ok(sound),
         }
     }
+}
+
+/// Tokens of a head.
+fn tokens_of_share(share: f64, prompt_len: usize) -> usize {
+    // 0.29 * 100 is a hair below 29 in binary.
+    (share * prompt_len as f64 + 1e-9) as usize
 }
 
 impl FromStr for Budget {
@@ -206,6 +221,10 @@ mod tests {
         assert_eq!(Budget::Share(0.2).total_tokens(layout, 618, Format::F16), 123 * 90);
         assert_eq!("29%".parse::<Budget>().unwrap().total_tokens(layout, 100, Format::F16), 29 * 90);
         assert_eq!(Budget::Bytes(2560).total_tokens(layout, 618, Format::F16), 10);
+        assert_eq!("29%".parse::<Budget>().unwrap().share_of(100, 0.0), 0.29);
+        assert_eq!(Budget::Share(0.125).share_of(100, 0.0), 0.12, "whole tokens");
+        assert_eq!((Budget::Tokens(64).share_of(256, 0.0), Budget::Bytes(10).share_of(256, 40.0)), (0.25, 0.25));
+        assert_eq!(Budget::Tokens(200).share_of(100, 0.0), 1.0);
         assert_eq!(Budget::Tokens(usize::MAX).total_tokens(layout, 618, Format::F16), usize::MAX);
     }
 }

@@ -7,8 +7,12 @@ use std::path::Path;
 use crate::lock::Holder;
 
 /// Writes a file beside its place and puts it there when it is on disk: whoever reads meanwhile sees the old one or the new
-/// one. Its folder is made. Several processes, of several machines, may write the same file at the same time.
+/// one. Its folder is made. Several processes, of several machines, may write the same file at the same time. What is no
+/// file, such as `/dev/stdout`, is written to as it is.
 pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+    if fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        return fs::write(path, bytes);
+    }
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -44,5 +48,12 @@ mod tests {
         assert!(write(&folder.path().join("b"), "new").is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         assert_eq!(fs::read_dir(folder.path().join("inner")).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_stays_one() {
+        write(Path::new("/dev/null"), "text").unwrap();
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use cokv_shapley::whole;
 use cokv_shapley::{Design, SampleLog, read_log};
 
 use super::estimate::stem;
@@ -123,10 +124,9 @@ fn table(curves: &[Curve], top: usize) -> String {
 }
 
 fn write(folder: &Path, curves: &[Curve], top: usize) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let save = |name: &str, text: String| {
         let path = folder.join(name);
-        std::fs::write(&path, text).with_context(|| path.display().to_string())
+        whole::write(&path, text).with_context(|| path.display().to_string())
     };
     let rows = curves.iter().flat_map(|curve| {
         curve.points.iter().map(|point| {

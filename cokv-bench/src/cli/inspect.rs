@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use cokv_core::Registry;
 use cokv_models::Compressed;
+use cokv_shapley::whole;
 
 use super::load::load;
 use super::method::MethodArguments;
@@ -65,13 +66,13 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
 
     if let Some(path) = &arguments.json {
         let json = serde_json::to_string(&inspection)?;
-        std::fs::write(path, json + "\n").with_context(|| path.display().to_string())?;
+        whole::write(path, json + "\n").with_context(|| path.display().to_string())?;
     }
     if let Some(path) = &arguments.svg {
         let title = format!("{} at {}", method.name(), arguments.method.budget);
         let names: Vec<String> = inspection.heads.iter().map(|head| head.head.to_string()).collect();
         let svg = chart::kept_map(&title, &names, &inspection.shares(BINS), tokens.len())?;
-        std::fs::write(path, svg).with_context(|| path.display().to_string())?;
+        whole::write(path, svg).with_context(|| path.display().to_string())?;
     }
     let of_a_head = chosen.map(|flat| {
         let head = &inspection.heads[flat];

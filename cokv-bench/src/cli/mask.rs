@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use cokv_core::Game;
 use cokv_models::game::{GameRules, HeadMaskGame};
+use cokv_shapley::whole;
 
 use super::bar::{bar, fetching};
 use super::estimate::stem;
@@ -133,10 +134,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let title = format!("{} by masked heads, {}", settings.utility, settings.tasks.join(", "));
     let table = table(&title, &counts, &curves);
     if let Some(folder) = &folder {
-        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
-            std::fs::write(&path, text).with_context(|| path.display().to_string())
+            whole::write(&path, text).with_context(|| path.display().to_string())
         };
         let series: Vec<_> = curves.iter().map(MaskCurve::series).collect();
         write("mask.svg", &line_chart(&title, "masked heads", settings.utility.name(), &series, Scale::Linear)?)?;

@@ -1,10 +1,10 @@
 //! `cokv report`
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use cokv_shapley::whole;
 
 use super::output::print;
 use crate::report::{LoadedRun, Report, cells_csv, csv, markdown, page};
@@ -49,10 +49,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let report = Report::of(&runs, arguments.record.as_deref())?;
     let out = &arguments.out;
-    fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     let write = |name: &str, text: &str| -> Result<()> {
         let path: PathBuf = Path::new(out).join(name);
-        fs::write(&path, text).with_context(|| path.display().to_string())
+        whole::write(&path, text).with_context(|| path.display().to_string())
     };
     write("index.html", &page(&report)?)?;
     write("report.md", &markdown(&report))?;

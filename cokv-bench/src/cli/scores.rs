@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Subcommand, ValueEnum};
+use cokv_shapley::whole;
 
 use super::output::print;
 use crate::chart;
@@ -188,5 +189,5 @@ fn import(from: Published, path: &Path, task: Option<&str>, stamp: Option<&Model
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).with_context(|| path.display().to_string())
+    whole::write(path, text).with_context(|| path.display().to_string())
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use cokv_core::Registry;
 use cokv_core::Shard;
+use cokv_shapley::whole;
 
 use super::bench::{describe, open};
 use super::mode::Mode;
@@ -83,8 +84,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let table = table(&choices);
     let selected = Selected { fingerprint: made_for, seen, choices };
     let path = folder.join(SELECTION);
-    std::fs::write(&path, serde_json::to_string_pretty(&selected)? + "\n")
-        .with_context(|| path.display().to_string())?;
+    whole::write(&path, serde_json::to_string_pretty(&selected)? + "\n").with_context(|| path.display().to_string())?;
     print(&table)?;
     if !arguments.quiet {
         eprintln!("the choice is in {}, every prediction in {}", path.display(), folder.join("selection").display());
@@ -101,7 +101,7 @@ fn table(choices: &[Choice]) -> String {
         table.add_row([
             method.clone(),
             task.clone(),
-            budget.clone(),
+            budget.to_string(),
             settings.clone(),
             chosen.unwrap_or_default(),
             all.join(" "),

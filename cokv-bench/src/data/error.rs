@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use cokv_models::source::SourceError;
+use cokv_shapley::lock::LockError;
 use thiserror::Error;
 
 /// The environment variable that names another address for LongBench's configuration files.
@@ -22,6 +23,9 @@ pub enum DataError {
         /// What to do.
         hint: &'static str,
     },
+    /// Nobody else may be at work on a folder.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// A line of a file is not what it should be.
     #[error("{path}:{line}: {message}")]
     Line {

@@ -5,7 +5,6 @@ mod archive;
 mod fetch;
 mod files;
 mod tasks;
-mod whole_file;
 
 use std::collections::HashMap;
 

@@ -4,14 +4,14 @@
 //! The model answers a question about a long text; then the prompt is prefilled once more with the answer behind it,
 //! whose queries are the window that prefill records. A step of the answer is the query from which its token came.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Write;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 use cokv_core::{HeadLayout, ObservationRequest, PolicyError};
 use cokv_models::cache::RaggedCache;
 use cokv_models::{LanguageModel, ModelError};
+use cokv_shapley::lines::LineLog;
+use cokv_shapley::lock::LockError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -52,12 +52,15 @@ pub enum DetectionError {
     #[error(transparent)]
     Policy(#[from] PolicyError),
     /// The file of what was found cannot be used.
-    #[error("{path}: {error}")]
-    Io {
+    #[error(transparent)]
+    Log(#[from] LockError),
+    /// The file of what was found holds something else.
+    #[error("{path}: {wrong}; move it away, or choose another --out")]
+    Foreign {
         /// The file.
         path: String,
-        /// What the system said.
-        error: std::io::Error,
+        /// What it holds.
+        wrong: String,
     },
 }
 
@@ -208,10 +211,9 @@ fn rouge_1_recall(prediction: &str, answer: &str) -> f64 {
     if wanted.is_empty() { 0.0 } else { found as f64 / wanted.len() as f64 }
 }
 
-/// What was found so far, a line for each record. An unfinished last line is written over.
+/// What was found so far, a line for each record.
 pub struct DetectionLog {
-    path: String,
-    file: File,
+    lines: LineLog,
     /// In the order of the file.
     pub detected: Vec<Detected>,
 }
@@ -219,25 +221,17 @@ pub struct DetectionLog {
 impl DetectionLog {
     /// Opens the file or makes it. Lines of other games are kept, and found by nobody.
     pub fn open(path: &Path) -> Result<Self, DetectionError> {
-        let name = path.display().to_string();
-        let io = |error| DetectionError::Io { path: name.clone(), error };
-        let text = match std::fs::read_to_string(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            read => read.map_err(io)?,
-        };
-        let whole = text.rfind('\n').map_or(0, |at| at + 1);
-        if whole < text.len() && !text[whole..].starts_with("{\"") {
-            return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidData, "not a file of detected heads")));
-        }
-        let damaged = |error: serde_json::Error| io(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
-        let detected = text[..whole].lines().map(serde_json::from_str).collect::<Result<_, _>>().map_err(damaged)?;
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => return Err(io(std::io::ErrorKind::ResourceBusy.into())),
-            Err(TryLockError::Error(error)) => return Err(io(error)),
-            Ok(()) => file.set_len(whole as u64).map_err(io)?,
-        }
-        Ok(Self { file, detected, path: name.clone() })
+        let (lines, detected) = LineLog::open(path, |lines| {
+            let (detected, damaged) = lines.parse();
+            let begins = lines.torn().is_empty() || lines.torn().starts_with(b"{\"");
+            let wrong = match damaged.first() {
+                None if begins => return Ok(detected),
+                None => "it is no file of detected heads".into(),
+                Some((line, error)) => format!("line {line} is not what was detected of a record ({error})"),
+            };
+            Err(DetectionError::Foreign { path: path.display().to_string(), wrong })
+        })?;
+        Ok(Self { lines, detected })
     }
 
     /// What was found of a record before.
@@ -247,9 +241,8 @@ impl DetectionLog {
 
     /// Appends what a record says.
     pub fn append(&mut self, detected: Detected) -> Result<(), DetectionError> {
-        let io = |error| DetectionError::Io { path: self.path.clone(), error };
-        let line = serde_json::to_string(&detected).map_err(|error| io(error.into()))? + "\n";
-        self.file.write_all(line.as_bytes()).and_then(|()| self.file.flush()).map_err(io)?;
+        let written = self.lines.append([&detected]).and_then(|()| self.lines.sync());
+        written.map_err(|error| LockError::Io { path: self.lines.path().into(), error })?;
         self.detected.push(detected);
         Ok(())
     }

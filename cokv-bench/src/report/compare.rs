@@ -41,7 +41,7 @@ pub fn compare(first: &Side<'_>, second: &Side<'_>) -> Vec<Compared> {
     let (first_cells, second_cells) = (cells(&first_rows), cells(&second_rows));
     let methods_differ = first.method.is_some() && second.method.is_some() && first.method != second.method;
     // What evicts nothing has no budget of its own and stands beside all of the other's.
-    let budgets_meet = |a: &Cell<'_>, b: &Cell<'_>| a.budget == b.budget || [a.budget, b.budget].contains(&"full");
+    let budgets_meet = |a: &Cell<'_>, b: &Cell<'_>| a.budget == b.budget || a.budget.is_full() || b.budget.is_full();
     let same = |a: &Cell<'_>, b: &Cell<'_>| {
         let methods = if methods_differ { budgets_meet(a, b) } else { (a.method, a.budget) == (b.method, b.budget) };
         a.model == b.model && methods
@@ -50,8 +50,8 @@ pub fn compare(first: &Side<'_>, second: &Side<'_>) -> Vec<Compared> {
     let mut pairs_of_model: Vec<(&str, Vec<(&Cell<'_>, &Cell<'_>)>)> = Vec::new();
     for cell in &first_cells {
         for other in second_cells.iter().filter(|other| same(cell, other)) {
-            let budget = if cell.budget == "full" { other.budget } else { cell.budget };
-            compared.extend(of_pairs(&[(cell, other)], budget));
+            let budget = if cell.budget.is_full() { other.budget } else { cell.budget };
+            compared.extend(of_pairs(&[(cell, other)], &budget.to_string()));
             match pairs_of_model.iter_mut().find(|(model, _)| *model == cell.model) {
                 Some((_, pairs)) => pairs.push((cell, other)),
                 None => pairs_of_model.push((cell.model, vec![(cell, other)])),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     fn of(method: &str, budget: &str, record: usize, score: f64) -> Row {
-        Row { method: method.into(), budget: budget.into(), record: record.to_string(), score, ..row("x") }
+        Row { method: method.into(), budget: budget.parse().unwrap(), record: record.to_string(), score, ..row("x") }
     }
 
     #[test]

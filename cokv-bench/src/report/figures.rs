@@ -2,12 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use cokv_core::Budget;
-
 use super::run::ModelRun;
 use super::{Figure, ReportError};
 use crate::chart::{Scale, Series, heat_map, kept_map, line_chart_with_ticks, needle_map};
-use crate::run::{Cell, Kept, KeptCell, Manifest, Measure, STRETCHES, cells, mean};
+use crate::run::{Cell, CellBudget, Kept, KeptCell, Manifest, Measure, STRETCHES, cells, mean};
 
 /// All pictures of a run on one model.
 pub fn of_model(model: &ModelRun, record: Option<&str>) -> Result<Vec<Figure>, ReportError> {
@@ -55,18 +53,15 @@ fn curves(cells: &[Cell<'_>]) -> Result<Vec<Figure>, ReportError> {
 
 /// The budgets as they were configured, where all are tokens; none otherwise.
 fn nominal_tokens(cells: &[Cell<'_>]) -> Vec<f64> {
-    let tokens = |cell: &Cell<'_>| match cell.budget.parse() {
-        Ok(Budget::Tokens(tokens)) => Some(tokens as f64),
-        _ => None,
-    };
-    let budgets: Option<Vec<f64>> = cells.iter().filter(|cell| cell.budget != "full").map(tokens).collect();
+    let evicting = cells.iter().filter(|cell| !cell.budget.is_full());
+    let budgets: Option<Vec<f64>> = evicting.map(|cell| cell.budget.tokens().map(|tokens| tokens as f64)).collect();
     budgets.unwrap_or_default()
 }
 
 /// A line for every method, and a level for the full cache, which has no budget to stand at.
 fn lines(cells: &[Cell<'_>], measure: Measure, x: &dyn Fn(&Cell<'_>) -> f64) -> Vec<Series> {
     let mut series: Vec<Series> = Vec::new();
-    for cell in cells.iter().filter(|cell| cell.budget != "full") {
+    for cell in cells.iter().filter(|cell| !cell.budget.is_full()) {
         let Some(mean) = cell.mean_of_tasks(measure) else { continue };
         let point = (three_digits(x(cell)), mean);
         match series.iter_mut().find(|line| line.name == cell.method) {
@@ -81,7 +76,7 @@ fn lines(cells: &[Cell<'_>], measure: Measure, x: &dyn Fn(&Cell<'_>) -> f64) -> 
     });
     let ends = series.iter().flat_map(|line| &line.points).map(|point| point.0);
     let (low, high) = ends.fold((f64::INFINITY, 0.0f64), |(low, high), x| (low.min(x), high.max(x)));
-    let full = cells.iter().find(|cell| cell.budget == "full").and_then(|cell| cell.mean_of_tasks(measure));
+    let full = cells.iter().find(|cell| cell.budget.is_full()).and_then(|cell| cell.mean_of_tasks(measure));
     if let Some(full) = full.filter(|_| low <= high) {
         series.push(Series { name: "full cache".into(), points: vec![(low, full)], band: None, level: true });
     }
@@ -153,13 +148,13 @@ fn by_layer(manifest: &Manifest, heads: &[f64]) -> Vec<Vec<f64>> {
 }
 
 /// Methods at the middle one of their budgets, in order.
-fn at_middle_budget<'a>(kept: &[&'a Kept]) -> Vec<(&'a str, &'a str)> {
-    let mut methods: Vec<(&str, Vec<&str>)> = Vec::new();
+fn at_middle_budget<'a>(kept: &[&'a Kept]) -> Vec<(&'a str, CellBudget)> {
+    let mut methods: Vec<(&str, Vec<CellBudget>)> = Vec::new();
     for cell in kept.iter().flat_map(|kept| &kept.cells) {
         match methods.iter_mut().find(|(name, _)| *name == cell.method) {
-            Some((_, budgets)) if budgets.contains(&cell.budget.as_str()) => {}
-            Some((_, budgets)) => budgets.push(&cell.budget),
-            None => methods.push((&cell.method, vec![&cell.budget])),
+            Some((_, budgets)) if budgets.contains(&cell.budget) => {}
+            Some((_, budgets)) => budgets.push(cell.budget),
+            None => methods.push((&cell.method, vec![cell.budget])),
         }
     }
     methods.into_iter().map(|(name, budgets)| (name, budgets[budgets.len() / 2])).collect()
@@ -198,7 +193,7 @@ fn positions(manifest: &Manifest, kept: &Kept) -> Result<Vec<Figure>, ReportErro
         .map(|head| format!("{}.{}", head / manifest.kv_heads, head % manifest.kv_heads))
         .collect();
     let stretch = (kept.prompt_tokens as f64 / STRETCHES as f64).max(1.0);
-    let draw = |(method, budget): (&str, &str)| -> Option<Result<Figure, ReportError>> {
+    let draw = |(method, budget): (&str, CellBudget)| -> Option<Result<Figure, ReportError>> {
         let cell = kept.cells.iter().find(|cell| cell.method == method && cell.budget == budget)?;
         let share = |tokens: &u32| (f64::from(*tokens) / stretch).min(1.0);
         // Three columns of the picture for every stretch, so that it is wide enough to be read.

@@ -65,7 +65,7 @@ pub fn cells_csv(runs: &[LoadedRun]) -> Result<String, ReportError> {
                 for measure in Measure::ALL {
                     let Some(estimate) = cell.estimate_of_task(task, measure) else { continue };
                     let records = rows.iter().filter(|row| measure.of(row).is_some()).count();
-                    let names = [&run.name, cell.model, cell.method, cell.budget, task].map(str::to_owned);
+                    let names = [&run.name, cell.model, cell.method, &cell.budget.to_string(), task].map(str::to_owned);
                     let numbers = [estimate.mean, estimate.low, estimate.high].map(number);
                     let measured = [records.to_string(), measure.key().to_owned()];
                     lines.push([&names[..], &measured, &numbers, &memory].concat());

@@ -146,7 +146,7 @@ impl ModelRun {
     pub fn records(&self) -> usize {
         let seen = self.rows.iter().map(|row| (&row.task, &row.record)).collect::<HashSet<_>>().len();
         let Some(manifest) = &self.manifest else { return seen };
-        let cell = |row: &Row| (row.method.clone(), row.budget.clone());
+        let cell = |row: &Row| (row.method.clone(), row.budget);
         let cells = self.rows.iter().map(cell).collect::<HashSet<_>>().len().max(1);
         // A record's cells follow one another, so that rows of a cell are whole records apart, also where damage has left a
         // cell no row.
@@ -190,15 +190,15 @@ fn without_manifest(results: &Results) -> Vec<ModelRun> {
     names.sort_unstable();
     let rows_of = |model: &str| {
         let mut rows: Vec<Row> = results.rows().filter(|row| row.model == model).cloned().collect();
-        let tokens = |row: &Row| row.budget.parse::<usize>().unwrap_or(usize::MAX);
+        let tokens = |row: &Row| row.budget.tokens().unwrap_or(usize::MAX);
         rows.sort_by(|a, b| {
             let key = |row: &Row| {
                 (
                     row.task.clone(),
-                    row.method != "full",
+                    !row.budget.is_full(),
                     row.method.clone(),
                     tokens(row),
-                    row.budget.clone(),
+                    row.budget.to_string(),
                     row.record.clone(),
                 )
             };

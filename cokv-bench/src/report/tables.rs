@@ -2,15 +2,13 @@
 
 use std::collections::HashSet;
 
-use cokv_core::Budget;
-
 use super::run::{LoadedRun, ModelRun};
 use super::{Table, TableCell};
 use crate::data::longbench;
 use crate::data::synthetic::Task;
 use crate::machine::memory::mebibytes;
 use crate::metrics::{self, BUCKETS, Bucket, Metric, by_length};
-use crate::run::{Cell, Manifest, Measure, Row, cells};
+use crate::run::{Cell, CellBudget, Manifest, Measure, Row, cells};
 
 /// Which runs there are, and how far they are.
 pub fn overview(runs: &[LoadedRun]) -> Table {
@@ -51,7 +49,7 @@ pub fn of_model(model: &ModelRun) -> Vec<Table> {
 
 /// Puts side by side what is to be compared: the methods at one budget, in the order in which budgets and methods first come.
 fn by_budget(mut cells: Vec<Cell<'_>>) -> Vec<Cell<'_>> {
-    let budgets: Vec<&str> = cells.iter().map(|cell| cell.budget).collect();
+    let budgets: Vec<CellBudget> = cells.iter().map(|cell| cell.budget).collect();
     cells.sort_by_key(|cell| budgets.iter().position(|budget| *budget == cell.budget));
     cells
 }
@@ -76,15 +74,15 @@ fn header(rest: impl IntoIterator<Item = String>) -> Vec<String> {
 }
 
 fn names(cell: &Cell<'_>) -> Vec<TableCell> {
-    vec![cell.method.into(), cell.budget.into()]
+    vec![cell.method.into(), cell.budget.to_string().into()]
 }
 
 /// How far every cell is above the full cache, where that was run.
 fn above_full(cells: &[Cell<'_>], measure: Measure) -> Option<Vec<TableCell>> {
-    let full = cells.iter().find(|cell| cell.budget == "full")?;
-    let compare = |cell: &Cell<'_>| match cell.budget {
-        "full" => TableCell::default(),
-        _ => measure.difference(cell.difference(full, measure)).into(),
+    let full = cells.iter().find(|cell| cell.budget.is_full())?;
+    let compare = |cell: &Cell<'_>| match cell.budget.is_full() {
+        true => TableCell::default(),
+        false => measure.difference(cell.difference(full, measure)).into(),
     };
     Some(cells.iter().map(compare).collect())
 }
@@ -106,7 +104,7 @@ fn column(
             |other: &f64| (*other < value) == rises && *other != value,
         );
         // Where all are equal there is no best.
-        Some(cells[at].budget != "full" && !rivals.iter().any(better) && rivals.iter().any(worse))
+        Some(!cells[at].budget.is_full() && !rivals.iter().any(better) && rivals.iter().any(worse))
     };
     let cell = |at: usize| TableCell { text: values[at].map_or("–".into(), &write), best: best(at).unwrap_or(false) };
     (0..cells.len()).map(cell).collect()
@@ -179,8 +177,8 @@ fn scores(cells: &[Cell<'_>], manifest: Option<&Manifest>) -> Table {
 
 /// Why a cell keeps another share than its budget, by more than a hundredth of it; none where it does not.
 fn off_budget(cell: &Cell<'_>, manifest: Option<&Manifest>) -> Option<String> {
-    let budget: Budget = cell.budget.parse().ok()?;
-    let asked = cell.mean(|row| asked_share(budget, row));
+    let budget = cell.budget.0?;
+    let asked = cell.mean(|row| budget.share_of(row.prompt_tokens, row.cache_bytes as f64 / row.kept_share));
     let kept = cell.mean(|row| row.kept_share);
     if (kept / asked - 1.0).abs() <= 0.01 {
         return None;
@@ -193,18 +191,6 @@ fn off_budget(cell: &Cell<'_>, manifest: Option<&Manifest>) -> Option<String> {
     };
     let (name, budget) = (cell.method, cell.budget);
     Some(format!("{name} keeps {:.1} % at {budget}, which allows {:.1} %{reason}.", 100.0 * kept, 100.0 * asked))
-}
-
-/// The share of a row's prompt that a budget allows, in whole tokens.
-fn asked_share(budget: Budget, row: &Row) -> f64 {
-    let prompt = row.prompt_tokens as f64;
-    let share = match budget {
-        Budget::Tokens(tokens) => tokens as f64 / prompt,
-        // As `Budget::total_tokens` rounds it.
-        Budget::Share(share) => (share * prompt + 1e-9).floor() / prompt,
-        Budget::Bytes(bytes) => bytes as f64 * row.kept_share / row.cache_bytes as f64,
-    };
-    share.min(1.0)
 }
 
 fn by_task(cells: &[Cell<'_>]) -> Table {
@@ -340,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_cell_that_does_not_spend_its_budget_is_explained() {
-        let of = |budget: &str, kept_share: f64| Row { budget: budget.into(), kept_share, ..row("x") };
+        let of = |budget: &str, kept_share: f64| Row { budget: budget.parse().unwrap(), kept_share, ..row("x") };
         let method = |definition: &str| ManifestMethod {
             name: "snapkv".into(),
             definition: definition.into(),

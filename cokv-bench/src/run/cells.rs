@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
+use super::budget::CellBudget;
 use super::measure::mean;
 use super::store::Row;
 use crate::data::Place;
@@ -107,7 +108,7 @@ pub struct Cell<'a> {
     /// Name of the method.
     pub method: &'a str,
     /// The budget as configured; `full` for a method that evicts nothing.
-    pub budget: &'a str,
+    pub budget: CellBudget,
     /// Task by task, in the order of the tasks' first rows in any cell; empty where the cell has none of a task.
     pub tasks: Vec<(&'a str, Vec<&'a Row>)>,
 }
@@ -123,11 +124,11 @@ pub fn cells(rows: &[Row]) -> Vec<Cell<'_>> {
         });
     }
     let mut cells: Vec<Cell<'_>> = Vec::new();
-    let mut place_of_cell: HashMap<[&str; 3], usize> = HashMap::new();
+    let mut place_of_cell: HashMap<(&str, &str, CellBudget), usize> = HashMap::new();
     for row in rows {
-        let place = *place_of_cell.entry([&row.model, &row.method, &row.budget]).or_insert_with(|| {
+        let place = *place_of_cell.entry((&row.model, &row.method, row.budget)).or_insert_with(|| {
             let tasks = tasks.iter().map(|&task| (task, Vec::new())).collect();
-            cells.push(Cell { model: &row.model, method: &row.method, budget: &row.budget, tasks });
+            cells.push(Cell { model: &row.model, method: &row.method, budget: row.budget, tasks });
             cells.len() - 1
         });
         cells[place].tasks[place_of_task[row.task.as_str()]].1.push(row);

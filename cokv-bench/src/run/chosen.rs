@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::budget::CellBudget;
 use crate::config::Config;
 use crate::data::DataSettings;
 use crate::fingerprint::{build, fingerprint};
@@ -33,7 +34,7 @@ pub struct Choice {
     /// Name of the task.
     pub task: String,
     /// The budget as configured.
-    pub budget: String,
+    pub budget: CellBudget,
     /// The settings chosen, as the configuration lists them.
     pub settings: String,
     /// All settings, in the order of the configuration.
@@ -86,7 +87,7 @@ pub enum SelectionError {
 
 impl Selected {
     /// The settings of a method on a task at a budget.
-    pub fn settings(&self, method: &str, task: &str, budget: &str) -> Option<&str> {
+    pub fn settings(&self, method: &str, task: &str, budget: CellBudget) -> Option<&str> {
         let fits = |choice: &&Choice| choice.method == method && choice.task == task && choice.budget == budget;
         self.choices.iter().find(fits).map(|choice| choice.settings.as_str())
     }

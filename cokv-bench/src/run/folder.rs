@@ -1,8 +1,9 @@
 //! The folder of a run: which files it has, and who may write to them.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use cokv_shapley::lock::LockError;
 use thiserror::Error;
 
 /// Why a run's folder cannot be used.
@@ -19,8 +20,8 @@ pub enum StoreError {
         hint: &'static str,
     },
     /// Another process is at work in the folder.
-    #[error("{0}: another cokv process is writing to this run; wait for it, or choose another `name`")]
-    Busy(String),
+    #[error("{0}; wait for it, or choose another `name`")]
+    Busy(LockError),
     /// What a run says of a model cannot be read.
     #[error("{path}: {error}; run the bench again, which writes it anew")]
     Manifest {
@@ -58,17 +59,6 @@ pub(super) fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<V
     Ok(files)
 }
 
-/// Takes a lock, or says that another process has it.
-pub(super) fn lock(path: &Path, shared: bool) -> Result<File, StoreError> {
-    let lock = File::create(path).map_err(io(path))?;
-    let taken = if shared { lock.try_lock_shared() } else { lock.try_lock() };
-    match taken {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Busy(path.display().to_string())),
-        Err(TryLockError::Error(error)) => Err(io(path)(error)),
-    }
-}
-
 pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError + use<> {
     let path = path.display().to_string();
     move |error| {
@@ -79,5 +69,14 @@ pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError + use
             _ => "",
         };
         StoreError::Io { path, error, hint }
+    }
+}
+
+impl From<LockError> for StoreError {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::Io { path, error } => io(&path)(error),
+            held => Self::Busy(held),
+        }
     }
 }

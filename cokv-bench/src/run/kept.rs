@@ -1,11 +1,12 @@
 //! What every cell kept of a few prompts, for pictures: budgets of heads, and where in the prompt their tokens lie.
 
-use std::fs;
 use std::path::Path;
 
 use cokv_core::{HeadSelection, Selection};
+use cokv_shapley::lines::Lines;
 use serde::{Deserialize, Serialize};
 
+use super::budget::CellBudget;
 use super::folder::{StoreError, files, io};
 
 /// What was kept of one prompt: the first of a task.
@@ -31,7 +32,7 @@ pub struct KeptCell {
     /// Name of the method.
     pub method: String,
     /// Its budget.
-    pub budget: String,
+    pub budget: CellBudget,
     /// Tokens kept: `[heads][STRETCHES]`, heads in flat order, the prompt cut into stretches of equal length.
     pub heads: Vec<Vec<u32>>,
 }
@@ -43,7 +44,13 @@ pub(super) const KEPT: &str = "kept";
 
 impl KeptCell {
     /// Counts what a selection keeps.
-    pub fn of(fingerprint: String, method: &str, budget: &str, selection: &Selection, prompt_tokens: usize) -> Self {
+    pub fn of(
+        fingerprint: String,
+        method: &str,
+        budget: &CellBudget,
+        selection: &Selection,
+        prompt_tokens: usize,
+    ) -> Self {
         let heads = selection.heads.iter().map(|head| {
             let mut counts = vec![0; STRETCHES];
             let mut count = |position: usize| counts[position * STRETCHES / prompt_tokens] += 1;
@@ -53,7 +60,7 @@ impl KeptCell {
             }
             counts
         });
-        Self { fingerprint, method: method.into(), budget: budget.into(), heads: heads.collect() }
+        Self { fingerprint, method: method.into(), budget: *budget, heads: heads.collect() }
     }
 
     /// Tokens that each head keeps.
@@ -67,8 +74,7 @@ impl Kept {
     pub fn read(folder: &Path) -> Result<Vec<Self>, StoreError> {
         let mut all: Vec<Self> = Vec::new();
         for path in files(folder, KEPT)? {
-            let bytes = fs::read(&path).map_err(io(&path))?;
-            all.extend(bytes.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<Self>(line).ok()));
+            all.extend(Lines::read(&path).map_err(io(&path))?.parse().0);
         }
         Ok(all)
     }
@@ -81,11 +87,12 @@ mod tests {
     #[test]
     fn every_token_lies_in_one_stretch() {
         let heads = vec![HeadSelection::Everything, HeadSelection::Tokens(vec![0, 2, 99])];
-        let cell = KeptCell::of("x".into(), "snapkv", "64", &Selection { heads }, 100);
+        let budget = CellBudget(None);
+        let cell = KeptCell::of("x".into(), "snapkv", &budget, &Selection { heads }, 100);
         assert_eq!(cell.budgets().collect::<Vec<_>>(), [100, 3]);
         assert_eq!((cell.heads[1][0], cell.heads[1][STRETCHES - 1]), (2, 1));
         // A prompt shorter than the picture is wide.
-        let cell = KeptCell::of("x".into(), "snapkv", "64", &Selection::everything(1), 3);
+        let cell = KeptCell::of("x".into(), "snapkv", &budget, &Selection::everything(1), 3);
         assert_eq!(cell.budgets().collect::<Vec<_>>(), [3]);
     }
 }

@@ -12,6 +12,7 @@ use cokv_models::{LanguageModel, ModelError};
 use thiserror::Error;
 
 pub use self::plan::Plan;
+use super::budget::CellBudget;
 use super::chosen::Selected;
 use super::folder::StoreError;
 use super::store::{Results, Row, RunStore};
@@ -43,7 +44,7 @@ pub enum RunError {
         /// Name of the task.
         task: String,
         /// The budget.
-        budget: String,
+        budget: CellBudget,
     },
     /// The results cannot be kept.
     #[error(transparent)]
@@ -76,7 +77,7 @@ impl<'a> Cell<'a> {
     fn variant(&self, task: &str, selected: Option<&Selected>) -> Result<&'a Variant, RunError> {
         let [only] = &self.column.variants[..] else {
             let (column, budget) = (&self.column.name, self.budget_name());
-            let chosen = selected.and_then(|selected| selected.settings(column, task, &budget));
+            let chosen = selected.and_then(|selected| selected.settings(column, task, budget));
             let variant = self.column.variants.iter().find(|variant| Some(variant.settings.as_str()) == chosen);
             let not_selected = || RunError::NotSelected { method: column.clone(), task: task.into(), budget };
             return variant.ok_or_else(not_selected);
@@ -84,8 +85,8 @@ impl<'a> Cell<'a> {
         Ok(only)
     }
 
-    fn budget_name(&self) -> String {
-        self.budget.map_or_else(|| "full".into(), |budget| budget.to_string())
+    fn budget_name(&self) -> CellBudget {
+        CellBudget(self.budget)
     }
 }
 
@@ -239,7 +240,7 @@ impl<'a> Matrix<'a> {
     /// What a user should know about a budget that does not do what it seems to, with a name for that kind of remark.
     fn remark(&self, cell: &Cell<'_>, row: &Row) -> Option<(&'static str, String)> {
         cell.budget?;
-        let (method, budget, prompt) = (&row.method, &row.budget, row.prompt_tokens);
+        let (method, budget, prompt) = (&row.method, row.budget, row.prompt_tokens);
         let place = format!("first seen in {} {}", row.task, row.record);
         let each = row.kept_tokens / self.model.config().layout.heads();
         let protected = cell.protected().window + cell.protected().sinks;
@@ -298,7 +299,7 @@ fn row_fingerprint(
         format!("{} {:?} {:?}", record.id, record.answers, record.all_classes),
         format!("{:?} {:?}", prompt.tokens, prompt.answer),
         format!("{} {}", cell.column.name, method.definition()),
-        cell.budget_name(),
+        cell.budget_name().to_string(),
     ];
     fingerprint(parts)
 }

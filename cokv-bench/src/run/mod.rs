@@ -1,5 +1,6 @@
 //! The matrix: tasks × records × methods × budgets, one prefill per record.
 
+mod budget;
 mod cells;
 mod chosen;
 mod folder;
@@ -11,6 +12,7 @@ mod measure;
 mod store;
 mod table;
 
+pub use budget::CellBudget;
 pub use cells::{Cell, Measure, Pairs, cells};
 pub use chosen::{Choice, FILE as SELECTION, Selected, SelectionError, Trial, selection_fingerprint};
 pub use folder::StoreError;

@@ -2,14 +2,17 @@
 //! appended before the next begins.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use cokv_core::Shard;
+use cokv_shapley::lines::{LineLog, Lines};
+use cokv_shapley::lock::{Lock, Means, Mode};
+use cokv_shapley::whole;
 use serde::{Deserialize, Serialize};
 
-use super::folder::{StoreError, files, io, lock};
+use super::budget::CellBudget;
+use super::folder::{StoreError, files, io};
 use super::kept::{KEPT, Kept};
 use crate::data::Place;
 use crate::data::longbench::task_of_e;
@@ -32,7 +35,7 @@ pub struct Row {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub settings: String,
     /// Its budget as configured; `full` for a method that evicts nothing.
-    pub budget: String,
+    pub budget: CellBudget,
     /// Length of the prompt.
     pub prompt_tokens: usize,
     /// Prompt tokens kept, all KV heads together.
@@ -86,14 +89,11 @@ impl Results {
     pub fn read(folder: &Path) -> Result<Self, StoreError> {
         let mut results = Self::default();
         for path in files(folder, RESULTS)? {
-            results.add(ResultsFile::read(&path)?);
+            let (rows, damaged) = rows_in(&path, &Lines::read(&path).map_err(io(&path))?)?;
+            results.rows.extend(rows.into_iter().map(|row| (row.fingerprint.clone(), row)));
+            results.damaged.extend(damaged);
         }
         Ok(results)
-    }
-
-    fn add(&mut self, file: ResultsFile) {
-        self.rows.extend(file.rows.into_iter().map(|row| (row.fingerprint.clone(), row)));
-        self.damaged.extend(file.damaged);
     }
 
     /// The row of a fingerprint, if that cell is done.
@@ -112,42 +112,18 @@ impl Results {
     }
 }
 
-/// A file of rows as it lies on disk.
-struct ResultsFile {
-    rows: Vec<Row>,
-    damaged: Vec<String>,
-    /// Bytes up to the last line break.
-    whole: usize,
-    /// Bytes of an unfinished last line.
-    torn: usize,
-}
-
-impl ResultsFile {
-    /// A file that is not there holds nothing; one without a single row in it is somebody else's.
-    fn read(path: &Path) -> Result<Self, StoreError> {
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(io(path)(error)),
-        };
-        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        let torn = &bytes[whole..];
-        let (mut rows, mut damaged) = (Vec::new(), Vec::new());
-        for (line, text) in (1..).zip(bytes[..whole].split_inclusive(|&byte| byte == b'\n')) {
-            match serde_json::from_slice::<Row>(text) {
-                Ok(row) => rows.push(row),
-                Err(error) => damaged.push(format!("{}:{line}: not a result row ({error})", path.display())),
-            }
-        }
-        // A row that was being written begins like one; space that was reserved and never written is left as zeros after a
-        // power failure.
-        let begins = torn.iter().zip(ROW_BEGINS).all(|(byte, expected)| byte == expected);
-        let ours = begins || torn.iter().all(|&byte| byte == 0);
-        if !ours || (rows.is_empty() && !damaged.is_empty()) {
-            return Err(StoreError::NotRows(path.display().to_string()));
-        }
-        Ok(Self { rows, damaged, whole, torn: torn.len() })
+/// The rows of a file, and its lines that are none; one without a single row in it is somebody else's.
+fn rows_in(path: &Path, lines: &Lines) -> Result<(Vec<Row>, Vec<String>), StoreError> {
+    let (rows, damaged) = lines.parse();
+    // A row that was being written begins like one; space that was reserved and never written is left as zeros after a
+    // power failure.
+    let begins = lines.torn().iter().zip(ROW_BEGINS).all(|(byte, expected)| byte == expected);
+    let ours = begins || lines.torn().iter().all(|&byte| byte == 0);
+    if !ours || (rows.is_empty() && !damaged.is_empty()) {
+        return Err(StoreError::NotRows(path.display().to_string()));
     }
+    let named = |(line, error)| format!("{}:{line}: not a result row ({error})", path.display());
+    Ok((rows, damaged.into_iter().map(named).collect()))
 }
 
 const RESULTS: &str = "results";
@@ -156,13 +132,10 @@ const ROW_BEGINS: &[u8] = b"{\"fingerprint\":";
 /// An open run folder, locked against other processes that would do the same work.
 pub struct RunStore {
     folder: PathBuf,
-    /// What sets a shard's files apart.
-    suffix: String,
-    path: PathBuf,
-    file: File,
-    kept: PathBuf,
+    log: LineLog,
+    kept: LineLog,
     results: Results,
-    _locks: Vec<File>,
+    _locks: Vec<Lock>,
 }
 
 /// A store and what opening it found.
@@ -180,25 +153,23 @@ impl RunStore {
     /// Shards of a run share its folder, each with files of its own (`results-1-of-4.jsonl`); the whole run does not share
     /// it with anybody.
     pub fn open(folder: &Path, shard: Shard) -> Result<Opened, StoreError> {
-        fs::create_dir_all(folder).map_err(io(folder))?;
-        let suffix = match shard {
-            Shard::WHOLE => String::new(),
-            Shard { index, count } => format!("-{}-of-{count}", index + 1),
+        let (suffix, mode) = match shard {
+            Shard::WHOLE => (String::new(), Mode::Exclusive),
+            Shard { index, count } => (format!("-{}-of-{count}", index + 1), Mode::Shared),
         };
-        let mut locks = vec![lock(&folder.join("lock"), shard != Shard::WHOLE)?];
+        let mut locks = vec![Lock::take(&folder.join("lock"), mode, Means::Best)?];
         if shard != Shard::WHOLE {
-            locks.push(lock(&folder.join(format!("lock{suffix}")), false)?);
+            locks.push(Lock::take(&folder.join(format!("lock{suffix}")), Mode::Exclusive, Means::Best)?);
         }
-        let path = folder.join(format!("{RESULTS}{suffix}.jsonl"));
-        let own = ResultsFile::read(&path)?;
-        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io(&path))?;
-        file.set_len(own.whole as u64).map_err(io(&path))?;
-        file.seek(SeekFrom::End(0)).map_err(io(&path))?;
-        let torn_bytes = own.torn;
+        let file = |name: &str| folder.join(format!("{name}{suffix}.jsonl"));
+        let path = file(RESULTS);
+        let (log, torn_bytes) = LineLog::open(&path, |lines| -> Result<usize, StoreError> {
+            rows_in(&path, lines)?;
+            Ok(lines.torn().len())
+        })?;
+        let (kept, ()) = LineLog::open(&file(KEPT), |_| Ok::<_, StoreError>(()))?;
         let results = Results::read(folder)?;
-        let kept = folder.join(format!("{KEPT}{suffix}.jsonl"));
-        let folder = folder.to_path_buf();
-        Ok(Opened { store: Self { folder, suffix, path, file, kept, results, _locks: locks }, torn_bytes })
+        Ok(Opened { store: Self { folder: folder.into(), log, kept, results, _locks: locks }, torn_bytes })
     }
 
     /// The run's folder.
@@ -213,30 +184,14 @@ impl RunStore {
 
     /// Appends rows so that they survive the process: all of them are on disk when this returns.
     pub fn append(&mut self, rows: Vec<Row>) -> Result<(), StoreError> {
-        let path = &self.path;
-        let mut text = Vec::new();
-        for row in &rows {
-            serde_json::to_writer(&mut text, row).map_err(|error| io(path)(error.into()))?;
-            text.push(b'\n');
-        }
-        let start = self.file.stream_position().map_err(io(path))?;
-        let written = self.file.write_all(&text).and_then(|()| self.file.sync_data());
-        if let Err(error) = written {
-            // A full disk leaves a torn line; taking it back keeps the file whole for whoever reads it now.
-            let _ = self.file.set_len(start);
-            return Err(io(path)(error));
-        }
+        self.log.append(&rows).and_then(|()| self.log.sync()).map_err(io(self.log.path()))?;
         self.results.rows.extend(rows.into_iter().map(|row| (row.fingerprint.clone(), row)));
         Ok(())
     }
 
-    /// Appends what was kept of a prompt. A torn line is no loss: it is a picture less in a report.
+    /// Appends what was kept of a prompt.
     pub fn append_kept(&mut self, kept: &Kept) -> Result<(), StoreError> {
-        let path = &self.kept;
-        // On a line of its own, whatever a killed process has left of the one before.
-        let line = format!("\n{}\n", serde_json::to_string(kept).map_err(|error| io(path)(error.into()))?);
-        let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(io(path))?;
-        file.write_all(line.as_bytes()).map_err(io(path))
+        self.kept.append([kept]).map_err(io(self.kept.path()))
     }
 
     /// Reads what other shards have done meanwhile.
@@ -248,11 +203,7 @@ impl RunStore {
     /// Writes a file beside the results, whole or not at all.
     pub fn write(&self, name: &str, text: &str) -> Result<(), StoreError> {
         let path = self.folder.join(name);
-        let folder = path.parent().unwrap_or(&self.folder);
-        fs::create_dir_all(folder).map_err(io(folder))?;
-        // Shards may write the same file at the same time.
-        let part = path.with_extension(format!("part{}-{}", self.suffix, std::process::id()));
-        fs::write(&part, text).and_then(|()| fs::rename(&part, &path)).map_err(io(&path))
+        whole::write(&path, text).map_err(io(&path))
     }
 
     /// Writes the predictions, instead of those of an earlier run, in LongBench's layout,
@@ -260,12 +211,10 @@ impl RunStore {
     /// own `eval.py`.
     pub fn write_predictions(&self, rows: &[Row]) -> Result<(), StoreError> {
         // Shards may come to their end at the same time.
-        let path = self.folder.join("lock-pred");
-        let lock = File::create(&path).map_err(io(&path))?;
-        lock.lock().map_err(io(&path))?;
+        let _lock = Lock::wait(&self.folder.join("lock-pred"), Means::Best)?;
         let mut files: BTreeMap<String, String> = BTreeMap::new();
         for row in rows {
-            let budget = row.budget.replace(' ', "");
+            let budget = row.budget.to_string().replace(' ', "");
             let model = file_name(&row.model);
             let prediction = serde_json::json!({
                 "pred": row.prediction,
@@ -305,7 +254,7 @@ pub(crate) mod tests {
             record: "1".into(),
             method: "snapkv".into(),
             settings: String::new(),
-            budget: "64".into(),
+            budget: "64".parse().unwrap(),
             prompt_tokens: 100,
             kept_tokens: 640,
             kept_share: 0.64,

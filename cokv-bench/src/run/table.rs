@@ -11,7 +11,7 @@ pub fn tables(rows: &[Row]) -> String {
     let several = cells.iter().any(|cell| cell.model != cells[0].model);
     let names = |cell: &Cell<'_>| -> Vec<String> {
         let model = several.then(|| cell.model.to_owned());
-        model.into_iter().chain([cell.method.to_owned(), cell.budget.to_owned()]).collect()
+        model.into_iter().chain([cell.method.to_owned(), cell.budget.to_string()]).collect()
     };
     let header = |rest: &[&str]| -> Vec<String> {
         several

@@ -1,8 +1,10 @@
 //! Reading and writing small files.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
+
+use cokv_shapley::whole;
 
 use super::{Problem, ScoreFileError};
 
@@ -22,40 +24,12 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, ScoreFileError> {
 
 /// Replaces a file at once: whoever reads it meanwhile sees the old one or the new one.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), ScoreFileError> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(format!(".{}.partial", std::process::id()));
-    let partial = Path::new(&partial);
-    let write = || {
-        let mut file = File::create(partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(partial, path)
-    };
-    write().map_err(|error| {
-        // What stopped the writing is what the user has to hear, not that a rest of it stays.
-        fs::remove_file(partial).ok();
-        Problem::Io(error).at(path)
-    })
+    whole::write(path, bytes).map_err(|error| Problem::Io(error).at(path))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn files_are_replaced_and_nothing_stays_behind() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a");
-        write_bytes(&path, b"old").unwrap();
-        write_bytes(&path, b"new").unwrap();
-        assert_eq!(read_bytes(&path).unwrap(), b"new");
-        // A folder cannot be replaced by a file.
-        let inner = folder.path().join("b");
-        fs::create_dir(&inner).unwrap();
-        let error = write_bytes(&inner, b"new").unwrap_err();
-        assert!(matches!(error.problem, Problem::Io(_)) && error.path == inner);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
-    }
 
     #[test]
     fn large_files_are_refused() {

@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use cokv_shapley::whole;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::whole_file;
 use crate::data::DataError;
 
 /// A ZIP archive whose files are known by the last part of their names.
@@ -52,7 +52,8 @@ impl Archive {
         let mut count = 0;
         for entry in self.entries.iter().filter(|entry| entry.ends_with(".jsonl")) {
             // Only the last part of a name is used, so that no entry can leave the folder.
-            whole_file::write(&folder.join(last_part(entry)), self.read(entry)?.as_bytes())?;
+            let path = folder.join(last_part(entry));
+            whole::write(&path, self.read(entry)?).map_err(DataError::io(&path))?;
             count += 1;
         }
         if count == 0 {

@@ -1,12 +1,13 @@
 //! LongBench from the network: records from the hub, prompts and answer lengths from the benchmark's own repository.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use cokv_models::source::{FetchOptions, HubSource, Observer, read_web_file};
+use cokv_shapley::lock::{Lock, Means};
+use cokv_shapley::whole;
 
 use super::archive::Archive;
-use super::whole_file;
 use crate::data::{CONFIGURATION_VARIABLE, DataError};
 
 /// The dataset's repository on the hub.
@@ -46,10 +47,7 @@ impl Fetcher {
         let commit = archive.parent().and_then(Path::file_name).unwrap_or_default();
         let name = dataset.repository.replace('/', "--");
         let folder = self.options.cache.join("longbench").join(name).join(commit);
-        fs::create_dir_all(&folder).map_err(DataError::io(&folder))?;
-        let lock_path = folder.join("lock");
-        let lock = File::create(&lock_path).map_err(DataError::io(&lock_path))?;
-        lock.lock().map_err(DataError::io(&lock_path))?;
+        let _lock = Lock::wait(&folder.join("lock"), Means::Best)?;
         let data = folder.join("data");
         if !data.is_dir() {
             let unpacking = folder.join("unpacking");
@@ -82,7 +80,7 @@ impl Fetcher {
             if let Err(error) = serde_json::from_slice::<serde_json::Map<_, _>>(&bytes) {
                 return Err(failed(format!("{address} answers with what is no JSON table ({error})")));
             }
-            whole_file::write(&path, &bytes)?;
+            whole::write(&path, &bytes).map_err(DataError::io(&path))?;
         }
         Ok(())
     }
