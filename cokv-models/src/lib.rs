@@ -8,6 +8,7 @@ pub mod cache;
 pub mod chat;
 pub mod config;
 pub mod decoder;
+mod digest;
 pub mod engine;
 mod error;
 pub mod game;
@@ -25,10 +26,11 @@ pub mod weights;
 /// would be computed now. `tests/bits.rs` notices such changes.
 pub const NUMERICS: u32 = 4;
 
+pub use digest::fingerprint;
 pub use error::ModelError;
 pub use generate::{ComparedWith, Forced, StopRule};
 pub use kernel::matmul::linear as product;
 pub use kernel::pool::threads;
-pub use model::{Device, LanguageModel, LoadOptions, fingerprint, load_engine};
+pub use model::{Device, LanguageModel, LoadOptions, load_engine};
 pub use prefill::{Compressed, Prefill, Prefilling};
 pub use weights::WeightType;

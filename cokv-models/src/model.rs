@@ -1,11 +1,8 @@
 //! A model ready to run: decoder, tokenizer and chat template, from one place.
 
-use std::fs::File;
-use std::io::Read;
 use std::sync::Arc;
 
 use cokv_core::{Format, ObservationRequest};
-use sha2::{Digest, Sha256};
 
 use crate::backend::{Backend, Candle, Cpu, Reference};
 use crate::chat::ChatTemplate;
@@ -169,32 +166,4 @@ pub fn load_engine(
         Device::Candle => on(Candle::cpu(), weights, config, options, progress),
         Device::Reference => on(Reference, weights, config, options, progress),
     }
-}
-
-/// Identifies everything that a model is made of: a hash of all bytes of its weights and of the
-/// configuration and tokenizer files beside them.
-pub fn fingerprint(files: &ModelFiles) -> Result<String, ModelError> {
-    let mut paths = files.weight_files()?;
-    let folder = match files {
-        ModelFiles::Gguf(path) => path.parent(),
-        ModelFiles::Folder(folder) => Some(folder.as_path()),
-    };
-    if let Some(folder) = folder {
-        let beside =
-            ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
-        paths.extend(beside.iter().map(|name| folder.join(name)).filter(|path| path.is_file()));
-    }
-    let mut hash = Sha256::new();
-    let mut block = vec![0; 1 << 20];
-    for path in paths {
-        let mut file = File::open(&path).map_err(ModelError::io(&path))?;
-        hash.update(file.metadata().map_err(ModelError::io(&path))?.len().to_le_bytes());
-        loop {
-            match file.read(&mut block).map_err(ModelError::io(&path))? {
-                0 => break,
-                read => hash.update(&block[..read]),
-            }
-        }
-    }
-    Ok(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
 }

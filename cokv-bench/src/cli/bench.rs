@@ -245,10 +245,8 @@ fn one_model(arguments: &Arguments, text: &str, config: Config, store: &mut Opti
         arguments.say(&format!("note: {others} rows of other settings stay in the results and out of the table"));
     }
 
-    let mut progress = Progress::new(&plan, arguments.audience())?;
-    let ended = matrix.run(store, shard, &mut progress);
-    progress.clear();
-    if ended? == Ended::Stopped {
+    let ended = matrix.run(store, shard, &mut Progress::new(arguments.audience())?)?;
+    if ended == Ended::Stopped {
         arguments.say("stopped after the prompt; the same command goes on");
         if arguments.audience() == Audience::Machine {
             print(&json!({ "event": "stopped" }).to_string())?;

@@ -13,7 +13,7 @@ use super::bar::fetching;
 use super::choice::with_choice;
 use super::load::load;
 use super::output::print;
-use super::watcher::Teller;
+use super::progress::{Audience, Progress};
 use crate::data::longbench::Fetcher;
 use crate::importance::{Estimated, Estimation, Importance, ImportanceSettings};
 use crate::model::{Loaded, ModelSettings};
@@ -72,9 +72,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let estimation = Estimation::prepare(&importance, &model, stamp, &held_as, &Fetcher::from_env(fetching()))?;
     let samples = beside(&arguments.out, "samples.jsonl");
     let shard = arguments.shard.unwrap_or(Shard::WHOLE);
-    let mut teller = Teller::new(arguments.quiet)?;
-    let played = estimation.play(&samples, shard, &mut teller)?;
-    teller.clear();
+    let audience = if arguments.quiet { Audience::Nobody } else { Audience::People };
+    let played = estimation.play(&samples, shard, &mut Progress::new(audience)?)?;
     let Some(Estimated { scores, estimate, outcome, log }) = played else {
         let next = if arguments.shard.is_some() { ", or cokv merge joins the shards" } else { "" };
         eprintln!("what was played is in {}; the same command goes on{next}", samples.display());

@@ -9,7 +9,7 @@ use cokv_models::LanguageModel;
 
 use super::bar::fetching;
 use super::mode::Mode;
-use super::watcher::Teller;
+use super::progress::{Audience, Progress};
 use crate::config::{Measured, check_unseen};
 use crate::data::longbench::Fetcher;
 use crate::importance::{Estimation, Importance};
@@ -31,7 +31,6 @@ pub fn measure(
 ) -> Result<Measured> {
     let mut measured = Measured::new();
     let fetcher = Fetcher::from_env(fetching());
-    let mut teller = Teller::new(mode.quiet)?;
     let mut estimations = Vec::with_capacity(wanted.len());
     for (key, importance) in wanted {
         let title = title(key);
@@ -53,8 +52,8 @@ pub fn measure(
             std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
             eprintln!("{title} is measured; scores will be in {}", scores.display());
             let samples = folder.join(format!("{name}-{samples}.samples.jsonl"));
-            let played = estimation.play(&samples, Shard::WHOLE, &mut teller);
-            teller.clear();
+            let audience = if mode.quiet { Audience::Nobody } else { Audience::People };
+            let played = estimation.play(&samples, Shard::WHOLE, &mut Progress::new(audience)?);
             let Some(estimated) = played.with_context(|| title.clone())? else {
                 bail!("stopped; what was played is in {}; the same command goes on", samples.display());
             };

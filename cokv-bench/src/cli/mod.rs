@@ -28,7 +28,6 @@ mod score;
 mod scores;
 mod select;
 mod threads;
-mod watcher;
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;

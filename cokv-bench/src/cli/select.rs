@@ -71,10 +71,8 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
         eprintln!("validation records of {}", describe(&config, &plan, None));
     }
     let audience = if arguments.quiet { Audience::Nobody } else { Audience::People };
-    let mut progress = Progress::new(&plan, audience)?;
-    let ended = matrix.run(&mut store, Shard::WHOLE, &mut progress);
-    progress.clear();
-    if ended? == Ended::Stopped {
+    let ended = matrix.run(&mut store, Shard::WHOLE, &mut Progress::new(audience)?)?;
+    if ended == Ended::Stopped {
         bail!("stopped after the prompt; the same command goes on");
     }
 

@@ -1,6 +1,5 @@
 //! Scores measured: from what to play, on a loaded model, to a score file.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,6 +17,7 @@ use indicatif::HumanDuration;
 use super::calibration::{Calibration, score_file};
 use super::{ImportanceError, ImportanceSettings};
 use crate::data::longbench::Fetcher;
+use crate::event::{Event, Listener};
 use crate::fingerprint::fingerprint;
 use crate::scores::{GameStamp, ModelStamp, ScoreFile};
 
@@ -72,22 +72,13 @@ impl Importance {
     }
 }
 
-/// Hears how an estimation goes.
-pub trait Watcher {
-    /// What the user should know of the records or of the samples.
-    fn note(&mut self, text: &str);
-
-    /// The log held so many samples before.
-    fn resumed(&mut self, samples: usize);
-
-    /// Prompt tokens that are prefilled, of how many.
-    fn prefilling(&mut self, tokens: usize, of: usize);
-
-    /// Every record is prefilled.
-    fn prefilled(&mut self, heads: usize, records: usize);
-
-    /// A batch is played. Breaking here stops the play; what was played is kept.
-    fn played(&mut self, progress: &Progress) -> ControlFlow<()>;
+fn played(progress: &Progress) -> Event<'static> {
+    Event::Played {
+        samples: progress.samples,
+        evaluations_per_second: progress.new_evaluations as f64 / progress.elapsed.as_secs_f64().max(1e-9),
+        reliability: progress.estimate.as_ref().map(|estimate| estimate.reliability),
+        seconds_left: progress.remaining.map(|remaining| remaining.as_secs_f64()),
+    }
 }
 
 /// What came out of an estimation.
@@ -194,7 +185,7 @@ impl<'a> Estimation<'a> {
         (samples, scores)
     }
 
-    /// Prefills the records and plays until a stop rule is met; none if the watcher broke it off before, or if the samples
+    /// Prefills the records and plays until a stop rule is met; none if the listener broke it off before, or if the samples
     /// of a shard say nothing without those of the others.
     ///
     /// The samples that the file holds already are not played again.
@@ -202,23 +193,28 @@ impl<'a> Estimation<'a> {
         &self,
         samples: &Path,
         shard: Shard,
-        watcher: &mut dyn Watcher,
+        listener: &mut dyn Listener,
     ) -> Result<Option<Estimated>, ImportanceError> {
-        self.calibration.notices.iter().for_each(|notice| watcher.note(notice));
+        let mut note = |text: &str| {
+            let _ = listener.hear(&Event::Note { text });
+        };
+        self.calibration.notices.iter().for_each(|notice| note(notice));
         let (mut file, mut log, notices) = LogFile::open(samples, &self.header())?;
         let tell = |notice: &Notice| format!("{}: {notice}", samples.display());
-        notices.iter().for_each(|notice| watcher.note(&tell(notice)));
+        notices.iter().for_each(|notice| note(&tell(notice)));
         if !log.is_empty() {
-            watcher.resumed(log.len());
+            let _ = listener.hear(&Event::Resumed { samples: log.len() });
         }
         let settings = &self.importance.settings;
         let records = self.calibration.game_records();
         let tokens: usize = records.iter().map(|record| record.prompt.len()).sum();
         let scorer = Some(self.calibration.scorer(self.model));
+        let started = Instant::now();
         let mut game = HeadMaskGame::prepare(self.model, records, self.rules.clone(), scorer, |done| {
-            watcher.prefilling(done.tokens, tokens);
+            let _ = listener.hear(&Event::Prefilled { tokens: done.tokens, of: tokens });
         })?;
-        watcher.prefilled(self.plan.players, game.instances());
+        let (heads, records, seconds) = (self.plan.players, game.instances(), started.elapsed().as_secs_f64());
+        let _ = listener.hear(&Event::Playing { heads, records, seconds });
 
         let play_settings = PlaySettings {
             shard,
@@ -252,7 +248,7 @@ impl<'a> Estimation<'a> {
                 Kept::Ends(ends) => file.append_ends(ends),
                 Kept::Sample(sample) => file.append(sample),
             },
-            &mut |progress| watcher.played(progress),
+            &mut |progress| listener.hear(&played(progress)),
         )?;
         if outcome == Outcome::Interrupted {
             return Ok(None);

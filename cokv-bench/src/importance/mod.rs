@@ -14,5 +14,5 @@ mod settings;
 
 pub use self::calibration::{Calibration, CalibrationError};
 pub use self::error::ImportanceError;
-pub use self::estimation::{Estimated, Estimation, Importance, Watcher};
+pub use self::estimation::{Estimated, Estimation, Importance};
 pub use self::settings::ImportanceSettings;

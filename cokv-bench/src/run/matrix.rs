@@ -4,7 +4,7 @@ mod one_prompt;
 mod plan;
 
 use std::collections::HashSet;
-use std::ops::ControlFlow;
+use std::time::Instant;
 
 use cokv_core::Shard;
 use cokv_core::{Budget, Method, Protected};
@@ -19,7 +19,9 @@ use super::store::{Results, Row, RunStore};
 use crate::config::{Column, Config, RunConfig, Variant};
 use crate::data::prompt::{self, Prompt};
 use crate::data::{DataError, Record, Suite, TaskProtocol, TaskRecords};
+use crate::event::{Event, Listener};
 use crate::fingerprint::{build, fingerprint};
+use crate::machine::memory::peak_resident_bytes;
 
 /// Why a run stopped.
 #[derive(Debug, Error)]
@@ -126,20 +128,6 @@ pub enum Ended {
     Stopped,
 }
 
-/// Hears how a run goes.
-pub trait Observer {
-    /// Prompts that were done already are skipped.
-    fn skipped(&mut self, prompts: usize);
-    /// A prompt begins.
-    fn begin(&mut self, task: &str, record: &str, prompt_tokens: usize);
-    /// Tokens of the prompt prefilled so far.
-    fn prefilled(&mut self, tokens: usize);
-    /// All cells of the prompt are on disk. Whether to go on.
-    fn finished(&mut self, rows: usize) -> ControlFlow<()>;
-    /// Something that the user should know, said once.
-    fn note(&mut self, text: &str);
-}
-
 /// The records of a run, generated where they do not come from files.
 pub fn tasks(run: &RunConfig, suite: Suite, model: &LanguageModel) -> Result<Vec<TaskRecords>, DataError> {
     let tokens_of = prompt::token_counter(model, run.data.chat_template);
@@ -207,19 +195,23 @@ impl<'a> Matrix<'a> {
     }
 
     /// Runs every prompt of a shard that is not done and appends its rows.
-    pub fn run(&self, store: &mut RunStore, shard: Shard, observer: &mut dyn Observer) -> Result<Ended, RunError> {
-        observer.skipped(self.jobs_of(shard).filter(|job| is_done(job, store.results())).count());
-        let mut said = HashSet::new();
+    pub fn run(&self, store: &mut RunStore, shard: Shard, listener: &mut dyn Listener) -> Result<Ended, RunError> {
+        let open = self.jobs_of(shard).filter(|job| !is_done(job, store.results())).count();
+        let _ = listener.hear(&Event::Skipped { prompts: self.jobs_of(shard).count() - open });
+        let (started, mut said) = (Instant::now(), HashSet::new());
+        let (mut prompts_done, mut count) = (0, 0);
         for job in self.jobs_of(shard) {
             if is_done(job, store.results()) {
                 continue;
             }
-            observer.begin(&job.protocol.name, &job.record.id, job.prompt.tokens.len());
-            let (rows, kept) = self.run_prompt(job, observer).map_err(failed(&job.protocol.name, &job.record.id))?;
+            let Job { protocol, record, prompt, .. } = job;
+            let (task, prompt_tokens) = (protocol.name.as_str(), prompt.tokens.len());
+            let _ = listener.hear(&Event::Begun { task, record: &record.id, prompt_tokens });
+            let (rows, kept) = self.run_prompt(job, listener).map_err(failed(task, &record.id))?;
             for (cell, row) in self.cells.iter().zip(&rows) {
                 if let Some((kind, text)) = self.remark(cell, row).filter(|(kind, _)| !said.contains(kind)) {
                     said.insert(kind);
-                    observer.note(&text);
+                    let _ = listener.hear(&Event::Note { text: &text });
                 }
             }
             if job.first {
@@ -227,10 +219,16 @@ impl<'a> Matrix<'a> {
             }
             let missing: Vec<Row> =
                 rows.into_iter().filter(|row| store.results().row(&row.fingerprint).is_none()).collect();
-            let count = missing.len();
+            count += missing.len();
+            prompts_done += 1;
             store.append(missing)?;
+            let seconds = started.elapsed().as_secs_f64();
+            // A prompt may be there twice, and is then done with the first.
+            let seconds_left = seconds * open.saturating_sub(prompts_done) as f64 / prompts_done as f64;
+            let peak_bytes = peak_resident_bytes();
+            let event = Event::Prompt { prompts_done, prompts: open, rows: count, seconds, seconds_left, peak_bytes };
             let all_done = || self.jobs_of(shard).all(|job| is_done(job, store.results()));
-            if observer.finished(count).is_break() && !all_done() {
+            if listener.hear(&event).is_break() && !all_done() {
                 return Ok(Ended::Stopped);
             }
         }

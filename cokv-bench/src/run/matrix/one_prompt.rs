@@ -7,8 +7,9 @@ use cokv_core::{Method, ObservationRequest, Selection};
 use cokv_models::cache::RaggedCache;
 use cokv_models::{Compressed, ModelError, Prefill};
 
-use super::{Cell, Job, JobCell, Matrix, Observer};
+use super::{Cell, Job, JobCell, Matrix};
 use crate::data::prompt;
+use crate::event::{Event, Listener};
 use crate::metrics;
 use crate::run::kept::{Kept, KeptCell};
 use crate::run::measure::{Damage, agreement, damage};
@@ -20,7 +21,7 @@ impl Matrix<'_> {
     pub(super) fn run_prompt(
         &self,
         job: &Job<'_>,
-        observer: &mut dyn Observer,
+        listener: &mut dyn Listener,
     ) -> Result<(Vec<Row>, Kept), ModelError> {
         let mut rows = Vec::with_capacity(self.cells.len());
         let mut kept = Kept {
@@ -34,7 +35,7 @@ impl Matrix<'_> {
         let at_once = if self.config.run.share_prefill { self.cells.len() } else { 1 };
         for start in (0..self.cells.len()).step_by(at_once) {
             let cells = start..self.cells.len().min(start + at_once);
-            self.run_cells(job, cells, &mut reference, observer, &mut rows, &mut kept.cells)?;
+            self.run_cells(job, cells, &mut reference, listener, &mut rows, &mut kept.cells)?;
         }
         Ok((rows, kept))
     }
@@ -45,7 +46,7 @@ impl Matrix<'_> {
         job: &Job<'_>,
         cells: Range<usize>,
         reference: &mut Option<Vec<u32>>,
-        observer: &mut dyn Observer,
+        listener: &mut dyn Listener,
         rows: &mut Vec<Row>,
         kept: &mut Vec<KeptCell>,
     ) -> Result<(), ModelError> {
@@ -53,7 +54,9 @@ impl Matrix<'_> {
         let own = &job.cells[cells.clone()];
         let request = own.iter().fold(ObservationRequest::default(), |all, cell| all.union(cell.method.observations()));
         let started = Instant::now();
-        let prefill = self.model.prefill(&prompt.tokens, request, |tokens| observer.prefilled(tokens))?;
+        let prefill = self.model.prefill(&prompt.tokens, request, |tokens| {
+            let _ = listener.hear(&Event::Prefilled { tokens, of: prompt.tokens.len() });
+        })?;
         let prefill_seconds = started.elapsed().as_secs_f64();
 
         let (mut branches, of_cells) = self.branches(job, cells.clone(), &prefill)?;

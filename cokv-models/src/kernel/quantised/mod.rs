@@ -14,7 +14,7 @@ use half::f16;
 pub use self::activations::Activations;
 pub use self::format::Format;
 use self::lines::Lines;
-use super::pool::{self, Columns};
+use super::pool::{self, Columns, Parts};
 
 /// Numbers that share a scale.
 pub const BLOCK: usize = 32;
@@ -58,21 +58,18 @@ const fn block_lines(bits: usize) -> usize {
 impl Weight {
     /// Rounds `[columns, inner]` numbers to 8 bits; rows are padded to whole blocks.
     pub fn quantise(numbers: &[f32], inner: usize) -> Self {
-        let mut weight = Self::zeros(Format::Q8_0, numbers.len() / inner, inner);
-        for (column, row) in numbers.chunks_exact(inner).enumerate() {
-            for (block, numbers) in row.chunks(BLOCK).enumerate() {
-                let largest = numbers.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-                let scale = largest / 127.0;
-                let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
-                let mut quants = [0x80; BLOCK];
-                for (quant, x) in quants.iter_mut().zip(numbers) {
-                    *quant = ((x * inverse).round() as i8 as u8) ^ 0x80;
-                }
-                let rounded = format::Block { scale: f16::from_f32(scale), minimum: f16::ZERO, quants };
-                weight.set_block(column, block, &rounded);
+        Self::fill(Format::Q8_0, numbers.len() / inner, inner, |column, block| {
+            let row = &numbers[column * inner..(column + 1) * inner];
+            let numbers = &row[block * BLOCK..inner.min((block + 1) * BLOCK)];
+            let largest = numbers.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+            let scale = largest / 127.0;
+            let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
+            let mut quants = [0x80; BLOCK];
+            for (quant, x) in quants.iter_mut().zip(numbers) {
+                *quant = ((x * inverse).round() as i8 as u8) ^ 0x80;
             }
-        }
-        weight
+            format::Block { scale: f16::from_f32(scale), minimum: f16::ZERO, quants }
+        })
     }
 
     /// Takes a GGUF file's blocks. None where there are not as many as `[columns, inner]` numbers have.
@@ -83,48 +80,56 @@ impl Weight {
         {
             return None;
         }
-        let mut weight = Self::zeros(format, columns, inner);
-        for (index, bytes) in bytes.chunks_exact(format.file_bytes()).enumerate() {
-            for block in 0..together {
-                let at = index * together + block;
-                weight.set_block(at / weight.blocks(), at % weight.blocks(), &format.unpack(bytes, block));
-            }
-        }
-        Some(weight)
+        let blocks = inner / BLOCK;
+        Some(Self::fill(format, columns, inner, |column, block| {
+            let at = column * blocks + block;
+            let start = at / together * format.file_bytes();
+            format.unpack(&bytes[start..start + format.file_bytes()], at % together)
+        }))
     }
 
-    /// Columns beyond the last have scales of zero.
-    fn zeros(format: Format, columns: usize, inner: usize) -> Self {
-        let blocks = columns.div_ceil(PANEL) * inner.div_ceil(BLOCK);
-        Self {
+    /// Lays the blocks of all columns out, on all threads. Columns beyond the last have scales of zero.
+    fn fill(
+        format: Format,
+        columns: usize,
+        inner: usize,
+        block_of: impl Fn(usize, usize) -> format::Block + Sync,
+    ) -> Self {
+        let (panels, blocks) = (columns.div_ceil(PANEL), inner.div_ceil(BLOCK));
+        let all = panels * blocks;
+        let mut weight = Self {
             format,
             columns,
             inner,
-            quants: Lines::zeros(blocks * block_lines(format.bits())),
-            scales: vec![[f16::ZERO; PANEL]; blocks],
-            minima: vec![[f16::ZERO; PANEL]; if format.has_minima() { blocks } else { 0 }],
-        }
-    }
-
-    fn set_block(&mut self, column: usize, block: usize, values: &format::Block) {
-        let at = column / PANEL * self.blocks() + block;
-        let lane = column % PANEL;
-        self.scales[at][lane] = values.scale;
-        if let Some(minima) = self.minima.get_mut(at) {
-            minima[lane] = values.minimum;
-        }
-        let bits = self.format.bits();
-        let lines = &mut self.quants[at * block_lines(bits)..][..block_lines(bits)];
-        for (index, &quant) in values.quants.iter().enumerate() {
-            let (quad, byte) = (index / QUAD, lane * QUAD + index % QUAD);
-            match bits {
-                8 => lines[quad].0[byte] = quant,
-                _ => lines[quad / 2].0[byte] |= (quant & 15) << (quad % 2 * 4),
+            quants: Lines::zeros(all * block_lines(format.bits())),
+            scales: vec![[f16::ZERO; PANEL]; all],
+            minima: vec![[f16::ZERO; PANEL]; if format.has_minima() { all } else { 0 }],
+        };
+        let lines = block_lines(format.bits());
+        let (quants, scales) = (Parts::of(&mut weight.quants), Parts::of(&mut weight.scales));
+        let minima = Parts::of(&mut weight.minima);
+        pool::for_each(panels, |panel| {
+            let of_panel = panel * blocks..(panel + 1) * blocks;
+            // SAFETY: every panel is filled once, and panels do not overlap.
+            let (quants, scales, minima) = unsafe {
+                (
+                    quants.part(of_panel.start * lines..of_panel.end * lines),
+                    scales.part(of_panel.clone()),
+                    minima.part(if format.has_minima() { of_panel } else { 0..0 }),
+                )
+            };
+            for (lane, column) in (panel * PANEL..columns.min((panel + 1) * PANEL)).enumerate() {
+                for (block, quants) in quants.chunks_exact_mut(lines).enumerate() {
+                    let values = block_of(column, block);
+                    scales[block][lane] = values.scale;
+                    if let Some(minima) = minima.get_mut(block) {
+                        minima[lane] = values.minimum;
+                    }
+                    set_quants(quants, format.bits(), lane, &values.quants);
+                }
             }
-            if bits == 5 {
-                lines[QUADS / 2].0[byte] |= (quant >> 4) << (quad / 2 + quad % 2 * 4);
-            }
-        }
+        });
+        weight
     }
 
     /// The quants of one quad of all columns of a panel; `at` is the block's place among those of all panels.
@@ -194,6 +199,21 @@ impl Weight {
             unsafe { tile::panels(self, start..self.panels().min(start + PANELS_PER_PIECE), x, &out) };
         });
         y
+    }
+}
+
+/// Writes one column's quants into the lines of a block, whose bits for it are zero.
+fn set_quants(lines: &mut [Line], bits: usize, lane: usize, quants: &[u8; BLOCK]) {
+    for (quad, quants) in quants.as_chunks::<QUAD>().0.iter().enumerate() {
+        for (byte, &quant) in (lane * QUAD..).zip(quants) {
+            match bits {
+                8 => lines[quad].0[byte] = quant,
+                _ => lines[quad / 2].0[byte] |= (quant & 15) << (quad % 2 * 4),
+            }
+            if bits == 5 {
+                lines[QUADS / 2].0[byte] |= (quant >> 4) << (quad / 2 + quad % 2 * 4);
+            }
+        }
     }
 }
 
