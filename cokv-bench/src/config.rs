@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use cokv_core::{Budget, ConfigError, ConfigTable, Registry};
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 pub use self::columns::{Column, Measured, MethodError, ScoreSource, Variant, check_unseen};
@@ -30,23 +29,12 @@ pub struct RunConfig {
     pub run: RunSettings,
 }
 
-/// Keys outside of tables. The tables are taken out before these are read, and named so that a misspelt key finds its
-/// nearest neighbour.
+/// Keys outside of tables.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TopLevel {
     name: Option<String>,
     budgets: Option<Vec<Budget>>,
-    #[serde(default, rename = "model")]
-    _model: IgnoredAny,
-    #[serde(default, rename = "data")]
-    _data: IgnoredAny,
-    #[serde(default, rename = "run")]
-    _run: IgnoredAny,
-    #[serde(default, rename = "method")]
-    _method: IgnoredAny,
-    #[serde(default, rename = "importance")]
-    _importance: IgnoredAny,
 }
 
 /// `[run]`
@@ -97,7 +85,7 @@ impl Config {
         let models = table.take_table_or_tables("model")?;
         let [data, run] = ["data", "run"].map(|key| table.take_table(key));
         let (data, run) = (data?, run?);
-        let top: TopLevel = table.read()?;
+        let top: TopLevel = table.read_beside(&["model", "data", "run", "method", "importance"])?;
         let name = top.name.unwrap_or_else(|| "default".into());
         if !names_file(&name) {
             let message = format!("`{name}` cannot name a folder: use letters, digits, `-`, `_` and `.`");

@@ -62,7 +62,8 @@ impl<'i> ConfigTable<'i> {
     /// Parses a whole document; `file` is what errors call it.
     pub fn parse(file: &'i str, text: &'i str) -> Result<Self, ConfigError> {
         let origin = Origin { file, text };
-        let table = DeTable::parse(text).map_err(|error| origin.error(&error, 0..0))?;
+        let table =
+            DeTable::parse(text).map_err(|error| origin.at(error.span().unwrap_or(0..0), error.message().into()))?;
         Ok(Self { origin, table })
     }
 
@@ -115,6 +116,13 @@ impl<'i> ConfigTable<'i> {
             Some(DeValue::Array(_)) => self.take_tables(key),
             _ => Ok(vec![self.take_table(key)?]),
         }
+    }
+
+    /// Removes these keys into a table of their own, in the same place.
+    pub fn take_keys(&mut self, keys: &[&str]) -> Self {
+        let entries = keys.iter().filter_map(|key| self.table.get_mut().remove_entry(*key));
+        let taken = entries.collect();
+        self.like(self.table.span(), taken)
     }
 
     /// Removes the truth value under `key`; an absent one is false.
@@ -212,8 +220,15 @@ impl<'i> ConfigTable<'i> {
 
     /// Reads the whole table as a settings struct (`#[serde(deny_unknown_fields)]`).
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        T::deserialize(toml::de::Deserializer::from(self.table.clone()))
-            .map_err(|error| self.origin.error(&error, self.table.span()))
+        self.read_beside(&[])
+    }
+
+    /// As [`read`](Self::read), where `others` were taken out before: a misspelt key finds its nearest among them too.
+    pub fn read_beside<T: DeserializeOwned>(&self, others: &[&str]) -> Result<T, ConfigError> {
+        T::deserialize(toml::de::Deserializer::from(self.table.clone())).map_err(|error| {
+            // An error about the table as a whole (a missing key) carries no span of its own.
+            self.origin.at(error.span().unwrap_or(self.table.span()), explain(error.message(), others))
+        })
     }
 
     /// An error that points at one of the table's keys, or at the table where the key is not written.
@@ -241,11 +256,6 @@ impl<'i> ConfigTable<'i> {
 }
 
 impl Origin<'_> {
-    /// Errors about a table as a whole (a missing key) carry no span of their own and take the table's.
-    fn error(&self, error: &toml::de::Error, table: Range<usize>) -> ConfigError {
-        self.at(error.span().unwrap_or(table), explain(error.message()))
-    }
-
     fn at(&self, span: Range<usize>, message: String) -> ConfigError {
         let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
         let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
@@ -253,16 +263,19 @@ impl Origin<'_> {
     }
 }
 
-/// Adds the nearest known name to serde's "unknown field `x`, expected one of `a`, `b`".
-fn explain(message: &str) -> String {
+/// Adds the nearest known name to serde's "unknown field `x`, expected one of `a`, `b`"; `others` are known as fields too.
+fn explain(message: &str, others: &[&str]) -> String {
     let Some(rest) = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `"))
     else {
         return message.into();
     };
     let mut quoted = rest.split('`').step_by(2);
     let unknown = quoted.next().unwrap_or_default();
-    let kind = if message.starts_with("unknown field") { "key" } else { "value" };
-    unknown_name(kind, unknown, quoted.filter(|name| !name.is_empty()))
+    let known = quoted.filter(|name| !name.is_empty());
+    match message.starts_with("unknown field") {
+        true => unknown_name("key", unknown, known.chain(others.iter().copied())),
+        false => unknown_name("value", unknown, known),
+    }
 }
 
 /// "unknown KIND `x`; did you mean `y`? (known: …)".

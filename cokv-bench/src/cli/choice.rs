@@ -1,6 +1,6 @@
-//! A named implementation with settings, from the command line.
+//! What options stand for that are keys in a configuration.
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, anyhow, bail};
 use cokv_core::config::Choice;
 use cokv_core::{ConfigError, ConfigTable};
 
@@ -16,4 +16,10 @@ pub fn with_choice<T>(
     let mut table = ConfigTable::parse(flag, &toml)?;
     let Some(choice) = table.take_choice("choice")? else { bail!("{flag} names nothing") };
     Ok(build(&choice)?)
+}
+
+/// A setting that makes no sense, by the name of its option.
+pub fn refused((key, message): (&str, String)) -> Error {
+    let option = if key == "tasks" { "task".into() } else { key.replace('_', "-") };
+    anyhow!("--{option}: {message}")
 }

@@ -9,11 +9,12 @@ use cokv_core::HeadScores;
 use cokv_core::random::mix;
 
 use super::bar::{bar, fetching};
+use super::choice::refused;
 use super::load::load;
 use super::output::print;
 use crate::data::longbench::Fetcher;
 use crate::data::prompt;
-use crate::data::{DataSettings, SYNTHETIC, Split, Suite, TaskRecords};
+use crate::data::{DataSettings, Records, Split, Suite, TaskRecords};
 use crate::importance::detection::{Detected, Detection, DetectionLog, mean_scores};
 use crate::model::{Loaded, ModelSettings};
 use crate::scores::show::{TerminalColours, extremes, heat_map, summary};
@@ -37,21 +38,9 @@ pub struct Arguments {
     /// How heads score
     #[arg(long)]
     kind: Kind,
-    /// Where records come from: synthetic, hub:THUDM/LongBench, or its archive or folder
-    #[arg(long, default_value = SYNTHETIC)]
-    data: String,
-    /// Tasks whose answers stand in the text word for word
-    #[arg(long = "task", default_values_t = ["passkey".to_owned(), "multi-key-needle".to_owned()])]
-    tasks: Vec<String>,
-    /// Records of each task, their needles at different depths
-    #[arg(long, default_value_t = 10)]
-    records: usize,
-    /// Tokens of a synthetic prompt; several lengths share the scores
-    #[arg(long, value_delimiter = ',', default_values_t = [500, 1000])]
-    context_tokens: Vec<usize>,
-    /// Which synthetic records; benchmarks use 0, so that detection sees none of theirs. Also the seed of random scores
-    #[arg(long, default_value_t = 1)]
-    data_seed: u64,
+    /// What is asked; where no task is named, passkey and multi-key-needle, whose answers stand in the text word for word
+    #[command(flatten)]
+    records: Records,
     /// The score file; what each record says lies beside it
     #[arg(long)]
     out: PathBuf,
@@ -68,6 +57,15 @@ enum Kind {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
+    arguments.records.check().map_err(refused)?;
+    let data = arguments.records.or(DataSettings {
+        tasks: ["passkey", "multi-key-needle"].map(str::to_owned).into(),
+        records: 10,
+        context_lengths: Some(vec![500, 1000]),
+        seed: 1,
+        split: Split::Validation,
+        ..DataSettings::default()
+    });
     let Loaded { model, fingerprint } = load(&arguments.model)?;
     let layout = model.config().layout;
     let stamp = ModelStamp::of(&arguments.model.source, &fingerprint, layout);
@@ -75,34 +73,22 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Kind::HeadkvR => Detection::HeadkvR,
         Kind::HeadkvR2 => Detection::HeadkvR2,
         Kind::Random => {
-            let number = |head: usize| mix(arguments.data_seed << 32 | head as u64) as f64 / u64::MAX as f64;
+            let number = |head: usize| mix(data.seed << 32 | head as u64) as f64 / u64::MAX as f64;
             let scores: Vec<f64> = (0..layout.heads()).map(number).collect();
             return finish(ScoreFile::new(stamp, "random", &scores), arguments);
         }
     };
     let held_as = arguments.model.held_as();
     let mut work = Vec::new();
-    let lengths = if arguments.data == SYNTHETIC { &arguments.context_tokens[..] } else { &[0] };
-    for &context_tokens in lengths {
-        let data = DataSettings {
-            source: arguments.data.clone(),
-            tasks: arguments.tasks.clone(),
-            records: arguments.records,
-            context_tokens,
-            seed: arguments.data_seed,
-            split: if arguments.data == SYNTHETIC { Split::All } else { Split::Validation },
-            ..DataSettings::default()
-        };
-        let limit = |protocol: &crate::data::TaskProtocol| prompt::room(&model, protocol.max_new_tokens);
-        for TaskRecords { protocol, records } in Suite::open(&data, &Fetcher::from_env(fetching()))?.tasks(
-            &data,
-            limit,
-            &prompt::token_counter(&model, data.chat_template),
-        )? {
-            for record in records {
-                let built = prompt::build(&model, &protocol, &record, limit(&protocol), data.chat_template)?;
-                work.push((protocol.clone(), record, built));
-            }
+    let limit = |protocol: &crate::data::TaskProtocol| prompt::room(&model, protocol.max_new_tokens);
+    for TaskRecords { protocol, records } in Suite::open(&data, &Fetcher::from_env(fetching()))?.tasks(
+        &data,
+        limit,
+        &prompt::token_counter(&model, data.chat_template),
+    )? {
+        for record in records {
+            let built = prompt::build(&model, &protocol, &record, limit(&protocol), data.chat_template)?;
+            work.push((protocol.clone(), record, built));
         }
     }
     let path = super::estimate::beside(&arguments.out, "detected.jsonl");
@@ -142,7 +128,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         utility: "attention".into(),
         window: 0,
         holdout_suffix: 0,
-        tasks: arguments.tasks.clone(),
+        tasks: data.tasks.clone(),
         records: work.len(),
         seen: work.iter().map(|(_, record, _)| record.fingerprint.clone()).collect(),
     });

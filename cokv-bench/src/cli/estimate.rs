@@ -4,13 +4,13 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use cokv_core::Shard;
 use cokv_shapley::statistics::mean;
 use cokv_shapley::{LogFile, Outcome, estimator, read_log};
 
 use super::bar::fetching;
-use super::choice::with_choice;
+use super::choice::{refused, with_choice};
 use super::load::load;
 use super::output::print;
 use super::progress::{Audience, Progress};
@@ -62,7 +62,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
     let settings = arguments.settings.clone();
-    settings.check().map_err(|(key, message)| anyhow!("--{}: {message}", key.replace('_', "-")))?;
+    settings.check().map_err(refused)?;
     let estimator = with_choice("--estimator", &arguments.estimator, &arguments.estimator_settings, estimator)?;
     let importance = Importance { settings, estimator: estimator.into(), per_task: false };
 

@@ -9,6 +9,7 @@ use cokv_models::game::{GameRules, HeadMaskGame};
 use cokv_shapley::whole;
 
 use super::bar::{bar, fetching};
+use super::choice::refused;
 use super::estimate::stem;
 use super::load::load;
 use super::measure::{Wanted, measure};
@@ -17,8 +18,8 @@ use super::output::print;
 use crate::chart::{Scale, line_chart};
 use crate::config::check_unseen;
 use crate::data::longbench::Fetcher;
-use crate::importance::Calibration;
 use crate::importance::mask::{MaskConfig, MaskCurve, MaskOrder, MaskSettings, mask};
+use crate::importance::{Calibration, ImportanceSettings};
 use crate::markdown;
 use crate::model::{Loaded, ModelSettings};
 use crate::scores::{FittedScores, ModelStamp, ScoreFile};
@@ -47,7 +48,7 @@ A configuration has these options as keys of [mask], beside [model], and its sco
 pub struct Arguments {
     /// A TOML file instead of the options
     #[arg(long, conflicts_with_all = [
-        "model", "weights", "cache", "scores", "counts", "data", "tasks", "records", "context_tokens", "data_seed", "split",
+        "model", "weights", "cache", "scores", "counts", "data", "tasks", "records", "context_tokens", "data_seed", "questions", "split",
         "max_prompt_tokens", "utility", "window",
     ])]
     config: Option<PathBuf>,
@@ -75,8 +76,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             folder: arguments.out.clone(),
         },
     };
-    let records = settings.records();
-    records.check().map_err(|(key, message)| anyhow!("--{}: {message}", key.replace('_', "-")))?;
+    settings.check().map_err(refused)?;
     let Loaded { model, fingerprint } = load(&model_settings)?;
     let layout = model.config().layout;
     let stamp = ModelStamp::of(&model_settings.source, &fingerprint, layout);
@@ -96,7 +96,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         ..GameRules::default()
     };
     let fetcher = Fetcher::from_env(fetching());
-    let calibration = Calibration::open(&model, &records.data(), &fetcher, &rules, records.answer_tokens)?;
+    let answer_tokens = ImportanceSettings::default().answer_tokens;
+    let calibration = Calibration::open(&model, &settings.data(), &fetcher, &rules, answer_tokens)?;
     calibration.notices.iter().for_each(|notice| eprintln!("note: {notice}"));
     let played: HashSet<String> = calibration.seen().into_iter().collect();
     let mut orders = Vec::new();
@@ -131,7 +132,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         mask(&mut game, &orders, &counts, |done| bar.set_position(done as u64)).map_err(|error| anyhow!(error))?;
     bar.finish_and_clear();
 
-    let title = format!("{} by masked heads, {}", settings.utility, settings.tasks.join(", "));
+    let title = format!("{} by masked heads, {}", settings.utility, settings.records.tasks.join(", "));
     let table = table(&title, &counts, &curves);
     if let Some(folder) = &folder {
         let write = |name: &str, text: &str| {

@@ -110,7 +110,7 @@ fn wanted(config: &Config, tasks: &[String]) -> Vec<Wanted> {
     for name in config.importance_used() {
         let importance = &config.importance[&name];
         match importance.per_task {
-            false => wanted.push(((name, None), importance.of_tasks(importance.settings.tasks.clone()))),
+            false => wanted.push(((name, None), importance.of_tasks(importance.settings.records.tasks.clone()))),
             true => wanted.extend(
                 tasks.iter().map(|task| ((name.clone(), Some(task.clone())), importance.of_tasks(vec![task.clone()]))),
             ),

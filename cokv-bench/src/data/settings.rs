@@ -119,7 +119,8 @@ impl DataSettings {
     }
 }
 
-fn wrong_lengths(lengths: &[usize]) -> Option<String> {
+/// Why lengths are none to generate prompts of.
+pub(super) fn wrong_lengths(lengths: &[usize]) -> Option<String> {
     if lengths.is_empty() {
         return Some("`context_lengths` is empty: list lengths such as [500, 1000, 2000]".into());
     }

@@ -44,10 +44,10 @@ impl Importance {
             let message = "`tasks` contradicts `per_task`, which takes the tasks of the run";
             return Err(table.error_at("tasks", message));
         }
-        let mut settings: ImportanceSettings = table.read()?;
+        let mut settings = ImportanceSettings::read(table.clone())?;
         if per_task {
             // Until the tasks are known.
-            settings.tasks = vec!["all".into()];
+            settings.records.tasks = vec!["all".into()];
         }
         settings.check().map_err(|(key, message)| table.error_at(key, message))?;
         Ok(Self { settings, estimator: estimator.into(), per_task })
@@ -55,7 +55,8 @@ impl Importance {
 
     /// The same on these tasks.
     pub fn of_tasks(&self, tasks: Vec<String>) -> Self {
-        let settings = ImportanceSettings { tasks, ..self.settings.clone() };
+        let mut settings = self.settings.clone();
+        settings.records.tasks = tasks;
         Self { settings, estimator: Arc::clone(&self.estimator), per_task: false }
     }
 

@@ -1,14 +1,14 @@
 //! What to play: the keys of `[importance.NAME]` are the options of `cokv estimate`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
+use cokv_core::{ConfigError, ConfigTable};
 use cokv_models::game::UtilityKind;
 use cokv_shapley::Design;
 use serde::{Deserialize, Deserializer, de};
 
 use super::ImportanceError;
-use crate::data::{DataSettings, SYNTHETIC, Split};
+use crate::data::{DataSettings, Records, Split};
 use crate::names::by_name;
 use crate::scores::HeadName;
 
@@ -16,32 +16,10 @@ use crate::scores::HeadName;
 #[derive(Clone, Debug, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImportanceSettings {
-    /// Where records come from: synthetic, hub:THUDM/LongBench, or its archive or folder
-    #[arg(id = "data", long = "data", value_name = "SOURCE", default_value = SYNTHETIC)]
-    #[serde(rename = "data")]
-    pub source: String,
-    /// Tasks to calibrate on; several give one set of scores for all of them
-    #[arg(long = "task", value_name = "TASK", required = true)]
-    pub tasks: Vec<String>,
-    /// Records of each task
-    #[arg(long, default_value_t = ImportanceSettings::default().records)]
-    pub records: usize,
-    /// Tokens of a synthetic prompt; 1000 where nothing is said
-    #[arg(long)]
-    pub context_tokens: Option<usize>,
-    /// Which synthetic records; 1 where nothing is said. Benchmarks use 0, so that calibration sees none of theirs
-    #[arg(long)]
-    pub data_seed: Option<u64>,
-    /// What the task ruler-qa asks: records of LongBench's layout, one a line, or SQuAD's .json
-    #[arg(long, value_name = "FILE")]
-    pub questions: Option<PathBuf>,
-    /// Which part of LongBench's records: validation (where nothing is said), test or all. CoKV's split, 30 or 50 records of
-    /// each task are for validation
-    #[arg(long, value_parser = by_name::<Split>)]
-    pub split: Option<Split>,
-    /// Longer prompts lose their middle
-    #[arg(long)]
-    pub max_prompt_tokens: Option<usize>,
+    /// What is played on.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub records: Records,
     /// What a coalition achieves: answer-probability, log-likelihood, agreement (needs no reference answers) or metric
     #[arg(long, value_parser = by_name::<UtilityKind>, default_value_t = UtilityKind::default())]
     pub utility: UtilityKind,
@@ -92,14 +70,7 @@ pub struct ImportanceSettings {
 impl Default for ImportanceSettings {
     fn default() -> Self {
         Self {
-            source: SYNTHETIC.into(),
-            tasks: Vec::new(),
-            records: 16,
-            context_tokens: None,
-            data_seed: None,
-            questions: None,
-            split: None,
-            max_prompt_tokens: None,
+            records: Records::default(),
             utility: UtilityKind::default(),
             window: 8,
             holdout_suffix: 0,
@@ -119,35 +90,23 @@ impl Default for ImportanceSettings {
 }
 
 impl ImportanceSettings {
+    /// Reads the keys of a table, those of its records too.
+    pub(super) fn read(mut table: ConfigTable<'_>) -> Result<Self, ConfigError> {
+        let records = table.take_keys(&Records::KEYS).read()?;
+        Ok(Self { records, ..table.read_beside(&[&Records::KEYS[..], &["estimator", "per_task"]].concat())? })
+    }
+
     /// The first setting that makes no sense whatever the model is, and why.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         let positive = |key, value: usize| match value {
             0 => Err((key, format!("{key} is 0: there would be nothing to play"))),
             _ => Ok(()),
         };
-        positive("records", self.records)?;
+        self.records.check()?;
         positive("batch", self.batch)?;
         positive("answer_tokens", self.answer_tokens)?;
         positive("records_per_pair", self.records_per_pair)?;
-        let foreign: &[_] = match self.source == SYNTHETIC {
-            true => &[("split", self.split.is_some())],
-            false => &[
-                ("context_tokens", self.context_tokens.is_some()),
-                ("data_seed", self.data_seed.is_some()),
-                ("questions", self.questions.is_some()),
-            ],
-        };
-        if let Some((key, _)) = foreign.iter().find(|(_, given)| *given) {
-            let kind = if self.source == SYNTHETIC { "LongBench" } else { "synthetic data" };
-            return Err((key, format!("`{key}` is for {kind} and contradicts data = \"{}\"", self.source)));
-        }
-        if let Some(limit @ 0..2) = self.max_prompt_tokens {
-            return Err((
-                "max_prompt_tokens",
-                format!("max_prompt_tokens is {limit}: no half of it would hold a token"),
-            ));
-        }
-        if self.tasks.is_empty() {
+        if self.records.tasks.is_empty() {
             return Err(("tasks", "no task to calibrate on: name one, such as tasks = [\"passkey\"]".into()));
         }
         if !(self.reliability > 0.0 && self.reliability <= 1.0) {
@@ -171,42 +130,11 @@ impl ImportanceSettings {
 
     /// The records, as the benchmark would ask for them.
     pub fn data(&self) -> DataSettings {
-        DataSettings {
-            source: self.source.clone(),
-            tasks: self.tasks.clone(),
-            records: self.records,
-            context_tokens: self.context_tokens.unwrap_or(1000),
-            seed: self.data_seed.unwrap_or(1),
-            questions: self.questions.clone(),
-            split: self.split.unwrap_or(if self.source == SYNTHETIC { Split::All } else { Split::Validation }),
-            max_prompt_tokens: self.max_prompt_tokens,
-            ..DataSettings::default()
-        }
+        self.records.or(DataSettings { records: 16, seed: 1, split: Split::Validation, ..DataSettings::default() })
     }
 }
 
 /// A design is written in a word or two here; in a log it is a table.
 fn written_design<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Design>, D::Error> {
     String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_that_mean_nothing_for_the_data_are_refused() {
-        let tasks = || vec!["passkey".to_owned()];
-        let refused = |settings: ImportanceSettings| settings.check().unwrap_err();
-        let split = ImportanceSettings { tasks: tasks(), split: Some(Split::Test), ..Default::default() };
-        assert_eq!(refused(split).0, "split");
-        let longbench = ImportanceSettings { tasks: tasks(), source: "x".into(), ..Default::default() };
-        let (key, message) = refused(ImportanceSettings { context_tokens: Some(500), ..longbench.clone() });
-        assert_eq!(
-            (key, message.as_str()),
-            ("context_tokens", "`context_tokens` is for synthetic data and contradicts data = \"x\"")
-        );
-        assert_eq!(refused(ImportanceSettings { data_seed: Some(1), ..longbench.clone() }).0, "data_seed");
-        assert!(longbench.check().is_ok());
-    }
 }

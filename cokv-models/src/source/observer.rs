@@ -26,9 +26,11 @@ pub enum FetchEvent<'a> {
     Failed(&'a Source, &'a SourceError),
 }
 
+type Hear = dyn Fn(FetchEvent<'_>) + Send + Sync;
+
 /// Hears how a fetch goes; by default nobody does.
 #[derive(Clone, Default)]
-pub struct Observer(Option<Arc<dyn Fn(FetchEvent<'_>) + Send + Sync>>);
+pub struct Observer(Option<Arc<Hear>>);
 
 impl Observer {
     /// Has `hear` called for every event.

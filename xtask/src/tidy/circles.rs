@@ -1,5 +1,6 @@
 //! Circles among modules.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Complaint;
@@ -75,8 +76,8 @@ fn shortest(arrows: &BTreeMap<(usize, usize), Arrow>, start: usize, end: usize) 
     let mut queue = VecDeque::from([start]);
     while let Some(child) = queue.pop_front() {
         for (&(_, next), &arrow) in arrows.range((child, 0)..=(child, usize::MAX)) {
-            if !came.contains_key(&next) {
-                came.insert(next, (child, arrow));
+            if let Entry::Vacant(place) = came.entry(next) {
+                place.insert((child, arrow));
                 queue.push_back(next);
             }
         }

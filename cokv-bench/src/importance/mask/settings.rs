@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use cokv_core::{ConfigError, ConfigTable};
 use cokv_models::game::UtilityKind;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
-use crate::data::{SYNTHETIC, Split};
-use crate::importance::{Importance, ImportanceSettings};
+use crate::data::{DataSettings, Records, Split};
+use crate::importance::Importance;
 use crate::model::ModelSettings;
 use crate::names::{by_name, names_file};
 
@@ -23,28 +22,10 @@ pub struct MaskSettings {
     /// How many heads are masked; by default up to half of them, in eighths of that
     #[arg(long, value_delimiter = ',')]
     pub counts: Vec<usize>,
-    /// Where records come from: synthetic, hub:THUDM/LongBench, or its archive or folder
-    #[arg(id = "data", long = "data", value_name = "SOURCE", default_value = SYNTHETIC)]
-    #[serde(rename = "data")]
-    pub source: String,
-    /// Tasks that utilities are averaged over
-    #[arg(long = "task", value_name = "TASK", required_unless_present = "config")]
-    pub tasks: Vec<String>,
-    /// Records of each task
-    #[arg(long, default_value_t = MaskSettings::default().records)]
-    pub records: usize,
-    /// Tokens of a synthetic prompt; 1000 where nothing is said
-    #[arg(long)]
-    pub context_tokens: Option<usize>,
-    /// Which synthetic records; 0 where nothing is said
-    #[arg(long)]
-    pub data_seed: Option<u64>,
-    /// Which part of LongBench's records: test (where nothing is said), validation or all
-    #[arg(long, value_parser = by_name::<Split>)]
-    pub split: Option<Split>,
-    /// Longer prompts lose their middle
-    #[arg(long)]
-    pub max_prompt_tokens: Option<usize>,
+    /// What utilities are averaged over.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub records: Records,
     /// answer-probability, log-likelihood, agreement or metric
     #[arg(long, value_parser = by_name::<UtilityKind>, default_value_t = UtilityKind::default())]
     pub utility: UtilityKind,
@@ -58,13 +39,7 @@ impl Default for MaskSettings {
         Self {
             scores: Vec::new(),
             counts: Vec::new(),
-            source: SYNTHETIC.into(),
-            tasks: Vec::new(),
-            records: 8,
-            context_tokens: None,
-            data_seed: None,
-            split: None,
-            max_prompt_tokens: None,
+            records: Records::default(),
             utility: UtilityKind::default(),
             window: 8,
         }
@@ -72,19 +47,17 @@ impl Default for MaskSettings {
 }
 
 impl MaskSettings {
-    /// The records, as an importance would ask for them.
-    pub fn records(&self) -> ImportanceSettings {
-        let synthetic = self.source == SYNTHETIC;
-        ImportanceSettings {
-            source: self.source.clone(),
-            tasks: self.tasks.clone(),
-            records: self.records,
-            context_tokens: self.context_tokens,
-            data_seed: self.data_seed.or(synthetic.then_some(0)),
-            split: self.split.or((!synthetic).then_some(Split::Test)),
-            max_prompt_tokens: self.max_prompt_tokens,
-            ..ImportanceSettings::default()
+    /// The first setting that makes no sense whatever the model is, and why.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        match self.records.tasks.is_empty() {
+            true => Err(("tasks", "no task to mask heads on: name one, such as tasks = [\"passkey\"]".into())),
+            false => self.records.check(),
         }
+    }
+
+    /// The records, as the benchmark would ask for them.
+    pub fn data(&self) -> DataSettings {
+        self.records.or(DataSettings { records: 8, split: Split::Test, ..DataSettings::default() })
     }
 }
 
@@ -104,12 +77,6 @@ pub struct MaskConfig {
 #[serde(deny_unknown_fields)]
 struct TopLevel {
     name: String,
-    #[serde(default, rename = "model")]
-    _model: IgnoredAny,
-    #[serde(default, rename = "mask")]
-    _mask: IgnoredAny,
-    #[serde(default, rename = "importance")]
-    _importance: IgnoredAny,
 }
 
 impl MaskConfig {
@@ -129,16 +96,18 @@ impl MaskConfig {
             importance.insert(name, read);
         }
         let (model, mask) = (table.take_table("model")?, table.take_table("mask")?);
-        let TopLevel { name, .. } = table.read()?;
+        let TopLevel { name } = table.read_beside(&["model", "mask", "importance"])?;
         if !names_file(&name) {
             let message = format!("`{name}` cannot name a folder: use letters, digits, `-`, `_` and `.`");
             return Err(table.error_at("name", message));
         }
-        let settings: MaskSettings = mask.read()?;
+        let mut rest = mask.clone();
+        let records = rest.take_keys(&Records::KEYS).read()?;
+        let settings = MaskSettings { records, ..rest.read_beside(&Records::KEYS)? };
         if settings.scores.is_empty() && importance.is_empty() {
             return Err(mask.error("no order to mask in: list files under `scores`, or add [importance.NAME] tables"));
         }
-        settings.records().check().map_err(|(key, message)| mask.error_at(key, message))?;
+        settings.check().map_err(|(key, message)| mask.error_at(key, message))?;
         Ok(Self { model: model.read()?, settings, importance, folder: Some(Path::new("runs").join(name)) })
     }
 }
