@@ -8,10 +8,9 @@ mod settings;
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
-use cokv_core::{Coalition, ConfigError, ConfigTable, Game, Query};
+use cokv_core::{Coalition, ConfigError, ConfigTable, Game, Named, Query};
 use cokv_models::LanguageModel;
 use cokv_models::game::{GameRules, HeadMaskGame};
 use cokv_shapley::games::Restricted;
@@ -34,7 +33,7 @@ pub struct Importance {
     /// What is played.
     pub settings: ImportanceSettings,
     /// What turns samples into values.
-    pub estimator: Arc<dyn Estimator>,
+    pub estimator: Named<dyn Estimator>,
     /// Whether every task of the run gets scores of its own, measured on records of that task.
     pub per_task: bool,
 }
@@ -57,13 +56,24 @@ impl Importance {
             settings.tasks = vec!["all".into()];
         }
         settings.check().map_err(|(key, message)| table.error_at(key, message))?;
-        Ok(Self { settings, estimator: estimator.into(), per_task })
+        Ok(Self { settings, estimator, per_task })
     }
 
     /// The same on these tasks.
     pub fn of_tasks(&self, tasks: Vec<String>) -> Self {
         let settings = ImportanceSettings { tasks, ..self.settings.clone() };
-        Self { settings, estimator: Arc::clone(&self.estimator), per_task: false }
+        Self { settings, estimator: self.estimator.clone(), per_task: false }
+    }
+
+    /// The table that reads back to this, every default written out.
+    pub fn written(&self) -> Result<toml::Table, toml::ser::Error> {
+        let mut table = toml::Table::try_from(&self.settings)?;
+        table.insert("estimator".into(), self.estimator.settings().table().clone().into());
+        if self.per_task {
+            table.remove("tasks");
+            table.insert("per_task".into(), true.into());
+        }
+        Ok(table)
     }
 
     /// Everything that the scores depend on beside the samples' header.
@@ -73,8 +83,8 @@ impl Importance {
         } = &self.settings;
         // Rounds, between which stop rules are looked at, depend on the batch.
         format!(
-            "{:?} {batch} {reliability} {max_evaluations:?} {minutes:?} {two_run_mae} {allocation_distance:?}",
-            self.estimator
+            "{} {batch} {reliability} {max_evaluations:?} {minutes:?} {two_run_mae} {allocation_distance:?}",
+            self.estimator.settings()
         )
     }
 }
@@ -194,7 +204,8 @@ impl<'a> Estimation<'a> {
     /// Hashes of what the samples depend on, and of what the scores do.
     pub fn fingerprints(&self) -> (String, String) {
         let LogHeader { game, plan } = self.header();
-        let samples = fingerprint([game, format!("{plan:?}")]);
+        let SamplingPlan { players, instances, instances_per_sample, seed, design } = plan;
+        let samples = fingerprint([game, format!("{players} {instances} {instances_per_sample} {seed} {design}")]);
         let scores = fingerprint([samples.clone(), self.importance.definition()]);
         (samples, scores)
     }
@@ -247,7 +258,7 @@ impl<'a> Estimation<'a> {
             restricted = Restricted::new(&mut game, self.players.clone(), others)?;
             &mut restricted
         };
-        let estimator = self.importance.estimator.as_ref();
+        let estimator = &*self.importance.estimator;
         let outcome = play(
             game,
             &mut log,

@@ -22,6 +22,7 @@ pub mod random;
 pub mod registry;
 mod scores;
 pub mod select;
+mod settings;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod view;
@@ -36,4 +37,5 @@ pub use policy::{AllocationRequest, BudgetAllocator, CacheCompressor, Gqa, Polic
 pub use registry::Registry;
 pub use scores::{HeadScores, ScoresError, TokenScores};
 pub use select::{HeadSelection, Selection};
+pub use settings::{MethodSettings, Named, Settings};
 pub use view::{LayerView, ObservationRequest, QueryStatistics, RotaryEmbedding, RotaryPairs};

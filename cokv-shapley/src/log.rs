@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DesignError, SamplingPlan};
 pub use error::LogError;
-pub use file::{LogFile, Notice, read_log};
+pub use file::{LogFile, Notice, is_log_of, read_log};
 
 /// Estimators sum squares of utilities.
 const LARGEST_UTILITY: f64 = 1e100;
@@ -70,7 +70,7 @@ impl LogHeader {
                 ("plan.instances", plan.instances.to_string()),
                 ("plan.instances_per_sample", plan.instances_per_sample.to_string()),
                 ("plan.seed", plan.seed.to_string()),
-                ("plan.design", format!("{:?}", plan.design)),
+                ("plan.design", plan.design.to_string()),
             ]
         };
         let mut pairs = fields(self).into_iter().zip(fields(other));

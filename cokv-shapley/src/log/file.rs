@@ -147,6 +147,17 @@ impl LogFile {
     }
 }
 
+/// Whether a file begins with this header, so that [`LogFile::open`] would resume it.
+pub fn is_log_of(path: impl AsRef<Path>, header: &LogHeader) -> Result<bool, LogError> {
+    let path = path.as_ref();
+    let expected = header_line(path, header)?;
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(expected.len() as u64).read_to_end(&mut start))
+        .map_err(|source| LogError::Io { path: path.into(), source })?;
+    Ok(start == expected.as_bytes())
+}
+
 /// Reads a log without locking or changing it.
 pub fn read_log(path: impl AsRef<Path>) -> Result<(SampleLog, Vec<Notice>), LogError> {
     let path = path.as_ref();
