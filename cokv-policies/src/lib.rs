@@ -20,7 +20,7 @@ use compressors::{
 /// All policies of this crate under the names that a TOML file gives them.
 pub fn registry() -> Registry {
     let mut registry = Registry::default();
-    registry.add_compressor("critical-kv", |settings| CriticalKv::read(settings));
+    registry.add_compressor("critical-kv", CriticalKv::read);
     registry.add_compressor("expected-attention", |settings| settings.read::<ExpectedAttention>());
     registry.add_compressor("full", |settings| settings.read::<Full>());
     registry.add_compressor("h2o", |settings| settings.read::<H2o>());
