@@ -1,6 +1,6 @@
 //! What could change a result, as one short text.
 
-use cokv_models::NUMERICS;
+use cokv_models::{Device, NUMERICS};
 use sha2::{Digest, Sha256};
 
 /// Hash of all parts in their order; where one part ends and the next begins counts too.
@@ -12,9 +12,18 @@ pub fn fingerprint(parts: impl IntoIterator<Item = String>) -> String {
     }
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
-/// What this build computes with: its version, and the accelerators and vendors' libraries, which round differently.
+
+/// What a result was computed with: the build's version and its [`NUMERICS`], and the backend, which rounds as no other does.
 pub fn build() -> [String; 2] {
-    let features =
-        [cfg!(feature = "cuda"), cfg!(feature = "metal"), cfg!(feature = "mkl"), cfg!(feature = "accelerate")];
-    [format!("{} {NUMERICS}", env!("CARGO_PKG_VERSION")), format!("{features:?}")]
+    let backend = match Device::of_this_build().backend() {
+        // As builds wrote it that knew no backends, so that what they computed stays good.
+        "cpu" => format!("{:?}", [false; 4]),
+        other => other.to_owned(),
+    };
+    [format!("{} {NUMERICS}", env!("CARGO_PKG_VERSION")), backend]
+}
+
+/// The same for people.
+pub fn computed_by() -> String {
+    format!("{}, numerics {NUMERICS}", Device::of_this_build().backend())
 }

@@ -31,7 +31,7 @@ fn a_run_prints_its_table_and_resumes_where_it_was() {
 
     let written = fs::read_to_string(folder.path().join("runs/default/table.md")).unwrap();
     assert!(written.starts_with(&table[..table.len() - 1]), "{written}");
-    assert!(written.contains("per-kv-head") && written.contains("SnapKv { window: 8"), "{written}");
+    assert!(written.contains("per-kv-head") && written.contains("{ name = \"snapkv\", group = \"mean\""), "{written}");
 
     let all = rows(folder.path());
     assert_eq!(all.len(), 2 * 4);
@@ -66,6 +66,11 @@ fn a_run_prints_its_table_and_resumes_where_it_was() {
     for file in ["config.toml", "resolved.toml", "environment.json", "table.md"] {
         assert!(folder.path().join("runs/default").join(file).is_file(), "{file}");
     }
+
+    // What the run resolved its configuration to is the same run.
+    let resolved = cokv(folder.path(), &["bench", "--config", "runs/default/resolved.toml"]);
+    assert_eq!(stdout(&resolved), table);
+    assert!(stderr(&resolved).contains("2 of them done"), "{}", stderr(&resolved));
 }
 
 #[test]

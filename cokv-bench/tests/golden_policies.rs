@@ -1,5 +1,5 @@
 //! Parity with kvpress: token ids, greedy answers, and the tokens that SnapKV and StreamingLLM keep, layer by layer and
-//! head by head (data: `cokv-golden`).
+//! head by head (data: `tests/data/kvpress`, scores in `cokv-golden`).
 
 mod common;
 
@@ -8,12 +8,13 @@ use std::io::{Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 
 use cokv_core::select::select;
-use cokv_core::{Budget, BudgetPlan, ConfigTable, Format, HeadSelection, Method};
+use cokv_core::{Budget, BudgetPlan, ConfigTable, Format, HeadSelection, Method, ObservationRequest};
 use cokv_models::ask::{Against, Ask};
 use cokv_models::cache::RaggedCache;
 use cokv_models::engine::Row;
 use cokv_models::{LanguageModel, Prefill, StopRule, WeightType};
 use common::{ids, json, load_model};
+use serde::Deserialize;
 use serde_json::Value as Json;
 
 /// The tensors of `policies.safetensors` by name.
@@ -34,21 +35,13 @@ impl Golden {
         Some(Self { header: serde_json::from_slice(&header).unwrap(), file, data_start })
     }
 
-    fn words(&mut self, name: &str) -> Vec<[u8; 4]> {
+    fn floats(&mut self, name: &str) -> Vec<f32> {
         let offsets = &self.header[name]["data_offsets"];
         let [start, end] = [0, 1].map(|at| offsets[at].as_u64().unwrap_or_else(|| panic!("no tensor {name}")));
         let mut data = vec![0; (end - start) as usize];
         self.file.seek(SeekFrom::Start(self.data_start + start)).unwrap();
         self.file.read_exact(&mut data).unwrap();
-        data.chunks_exact(4).map(|word| word.try_into().unwrap()).collect()
-    }
-
-    fn floats(&mut self, name: &str) -> Vec<f32> {
-        self.words(name).into_iter().map(f32::from_le_bytes).collect()
-    }
-
-    fn integers(&mut self, name: &str) -> Vec<u32> {
-        self.words(name).into_iter().map(u32::from_le_bytes).collect()
+        data.chunks_exact(4).map(|word| f32::from_le_bytes(word.try_into().unwrap())).collect()
     }
 }
 
@@ -66,79 +59,91 @@ fn greedy(model: &LanguageModel, prefill: &Prefill, cache: RaggedCache) -> Vec<u
     model.greedy(&mut [cache], &[prefill.first(&stop)], &stop, |_, _| ControlFlow::Continue(())).unwrap().remove(0)
 }
 
+/// The peer's policies as ours, by its names.
+fn policies() -> [(&'static str, Method); 10] {
+    let paper = "kernel = 5, pooling = 'avg', order = 'pool-first'";
+    let windows = [64, 32].map(|window| format!("{{ name = 'snapkv', window = {window}, {paper} }}"));
+    let ada = "{ name = 'ada-kv', rounding = 'exact', floor = 0 }";
+    [
+        ("snapkv", method(&windows[0])),
+        ("snapkv_w32", method(&windows[1])),
+        ("adakv_snapkv", allocated(&windows[0], ada)),
+        ("adakv_snapkv_w32", allocated(&windows[1], ada)),
+        // Its budgets are a formula of its own at half the cache, and uniform below, so that they are taken as given: what is
+        // compared is which tokens fill them.
+        ("pyramidkv", method(&windows[0])),
+        ("streaming_llm", method("'streaming-llm'")),
+        ("tova", method("'tova'")),
+        ("knorm", method("'knorm'")),
+        ("keydiff", method("'keydiff'")),
+        ("expected_attention", method("'expected-attention'")),
+    ]
+}
+
+/// The prompt of a golden file, prefilled for all policies.
+fn prefilled(model: &LanguageModel, json: &Json) -> (Vec<u32>, Prefill) {
+    let mut prompt = ids(&json["context_ids"]);
+    prompt.extend(ids(&json["question_ids"]));
+    let request =
+        policies().iter().fold(ObservationRequest::default(), |all, (_, method)| all.union(method.observations()));
+    let prefill = model.prefill(&prompt, request, |_| {}).unwrap();
+    (prompt, prefill)
+}
+
+#[derive(Deserialize)]
+struct Run {
+    policy: String,
+    removed: f64,
+    kept: usize,
+    answer: Vec<u32>,
+}
+
 #[test]
 fn kept_tokens_and_answers_equal_kvpress() {
-    let (Some(mut golden), Some(file)) = (Golden::open(), cokv_golden::find("golden/policies.json")) else { return };
-    let json = json(&file);
+    let json: Json = serde_json::from_str(include_str!("data/kvpress/expected.json")).unwrap();
     let model = load_model("smollm2-135m-instruct", WeightType::F32, Format::F32);
     let layout = model.config().layout;
-    let mut prompt = ids(&json["context_ids"]);
-    let context = model.tokenizer().encode(json["context_text"].as_str().unwrap(), true).unwrap();
-    assert_eq!(context, prompt, "token ids of the context");
-    let question = model.tokenizer().encode(json["question_text"].as_str().unwrap(), false).unwrap();
-    assert_eq!(question, ids(&json["question_ids"]), "token ids of the question");
-    prompt.extend(question);
+    for (text, expected, start) in [("context_text", "context_ids", true), ("question_text", "question_ids", false)] {
+        let encoded = model.tokenizer().encode(json[text].as_str().unwrap(), start).unwrap();
+        assert_eq!(encoded, ids(&json[expected]), "{text}");
+    }
     let conversation = [&json["context_text"], &json["question_text"]].map(|text| text.as_str().unwrap()).concat();
     let (_, message) = conversation.split_once("<|im_start|>user\n").unwrap();
     let (message, _) = message.split_once("<|im_end|>").unwrap();
     assert_eq!(model.chat_template().unwrap().render(message).unwrap(), conversation, "chat template");
 
-    let paper = "kernel = 5, pooling = 'avg', order = 'pool-first'";
-    let windows = [64, 32].map(|window| format!("{{ name = 'snapkv', window = {window}, {paper} }}"));
-    // kvpress counts its floor from the window on, which is longer than it: no floor at all.
-    let ada = "{ name = 'ada-kv', rounding = 'exact', floor = 0 }";
-    let policies = [
-        ("snapkv", method(&windows[0]), true),
-        ("snapkv_w32", method(&windows[1]), true),
-        ("adakv_snapkv", allocated(&windows[0], ada), true),
-        ("adakv_snapkv_w32", allocated(&windows[1], ada), true),
-        // Its budgets are a formula of its own at half the cache, and uniform below, so that they are taken
-        // as given: what is compared is which tokens fill them.
-        ("pyramidkv", method(&windows[0]), true),
-        ("streaming_llm", method("'streaming-llm'"), false),
-        ("tova", method("'tova'"), true),
-        ("knorm", method("'knorm'"), true),
-        ("keydiff", method("'keydiff'"), true),
-        ("expected_attention", method("'expected-attention'"), true),
-    ];
-    let request =
-        policies.iter().fold(Default::default(), |all: cokv_core::ObservationRequest, p| all.union(p.1.observations()));
-    let prefill = model.prefill(&prompt, request, |_| {}).unwrap();
-    assert_eq!(greedy(&model, &prefill, RaggedCache::full(prefill.prompt())), ids(&json["full_A"]["ids"]));
+    let (prompt, prefill) = prefilled(&model, &json);
+    for (id, logit) in ids(&json["top20_ids"]).into_iter().zip(json["top20_logits"].as_array().unwrap()) {
+        let difference = f64::from(prefill.logits()[id as usize]) - logit.as_f64().unwrap();
+        assert!(difference.abs() <= 2e-3, "the logit of {id} is off by {difference:e}");
+    }
+    assert_eq!(greedy(&model, &prefill, RaggedCache::full(prefill.prompt())), ids(&json["answer"]));
 
-    for (name, method, scored) in &policies {
-        let scores = prefill.score(method).unwrap();
-        let published = golden.floats(&format!("A/{}/scores", name.trim_start_matches("adakv_")));
-        if *scored {
-            // The peer gives its window and its sinks a score above all; ours are protected instead.
-            let candidates = method.protected().candidates(prompt.len());
-            let theirs = |head: usize| &published[head * prompt.len()..][candidates.clone()];
-            let scale = (0..layout.heads()).flat_map(theirs).fold(1.0f32, |scale, score| scale.max(score.abs()));
-            for head in 0..layout.heads() {
-                let ours = &scores.head(head)[candidates.clone()];
-                for (token, (a, b)) in ours.iter().zip(theirs(head)).enumerate() {
-                    assert!((a - b).abs() < 1e-5 * scale, "{name}, head {head}, token {token}: {a} and {b}");
-                }
-            }
-        }
-        for removed in ["0.5", "0.8"] {
-            let run = format!("{name}@{removed}");
-            let share = 1.0 - removed.parse::<f64>().unwrap();
-            let total = Budget::Share(share).total_tokens(layout, prompt.len(), Format::F32);
-            let counts = golden.integers(&format!("A/{run}/counts"));
-            let given = BudgetPlan::new(counts.iter().map(|&count| count as usize).collect());
-            let selection = match *name {
+    let runs: Vec<Run> = serde_json::from_value(json["runs"].clone()).unwrap();
+    let mut heads = include_bytes!("data/kvpress/kept.bin").chunks_exact(prompt.len().div_ceil(8));
+    for (name, method) in policies() {
+        let scores = prefill.score(&method).unwrap();
+        for Run { removed, kept, answer, .. } in runs.iter().filter(|run| run.policy == name) {
+            let run = format!("{name}, {removed} removed");
+            let is_kept = |bits: &[u8], token: u32| bits[token as usize / 8] >> (token % 8) & 1 == 1;
+            let theirs: Vec<Vec<u32>> = (heads.by_ref().take(layout.heads()))
+                .map(|bits| (0..prompt.len() as u32).filter(|&token| is_kept(bits, token)).collect())
+                .collect();
+            let given = BudgetPlan::new(theirs.iter().map(Vec::len).collect());
+            assert_eq!(given.total(), *kept, "{run}");
+            let total = Budget::Share(1.0 - removed).total_tokens(layout, prompt.len(), Format::F32);
+            let selection = match name {
                 "pyramidkv" => select(&scores, &given, method.protected()),
                 _ => method.select(layout, &scores, total).unwrap(),
             };
-            let mut indices = golden.integers(&format!("A/{run}/indices")).into_iter();
             let mut different = 0;
-            for (head, (selected, count)) in selection.heads.iter().zip(counts).enumerate() {
+            for (head, (selected, theirs)) in selection.heads.iter().zip(&theirs).enumerate() {
                 let HeadSelection::Tokens(ours) = selected else { panic!("{run}: head {head} keeps everything") };
-                let theirs: Vec<u32> = indices.by_ref().take(count as usize).collect();
                 assert_eq!(ours.len(), theirs.len(), "{run}, head {head}");
-                let scores = &published[head * prompt.len()..(head + 1) * prompt.len()];
-                let worst_kept = theirs.iter().map(|&token| scores[token as usize]).fold(f32::INFINITY, f32::min);
+                let scores = scores.head(head);
+                let candidates = method.protected().candidates(prompt.len());
+                let scored = theirs.iter().map(|&token| token as usize).filter(|token| candidates.contains(token));
+                let worst_kept = scored.map(|token| scores[token]).fold(f32::INFINITY, f32::min);
                 // Another token is right only if it ties with the cut within the rounding of two programs.
                 for token in ours.iter().filter(|token| !theirs.contains(token)) {
                     different += 1;
@@ -146,12 +151,34 @@ fn kept_tokens_and_answers_equal_kvpress() {
                     assert!(margin < 2e-5, "{run}, head {head}, token {token}: off the cut by {margin:e}");
                 }
             }
-            let kept: usize = given.kept().iter().sum();
             println!("{run}: {different} of {kept} kept tokens differ, all of them ties");
-
-            let answer = greedy(&model, &prefill, RaggedCache::compressed(prefill.prompt(), &selection).unwrap());
             if different == 0 {
-                assert_eq!(answer, ids(&json["runs"][&run]["A"]["ids"]), "{run}: greedy answer");
+                let ours = greedy(&model, &prefill, RaggedCache::compressed(prefill.prompt(), &selection).unwrap());
+                assert_eq!(ours, *answer, "{run}: greedy answer");
+            }
+        }
+    }
+    assert_eq!(heads.len(), 0, "all runs were compared");
+}
+
+#[test]
+fn scores_equal_kvpress() {
+    let (Some(mut golden), Some(file)) = (Golden::open(), cokv_golden::find("golden/policies.json")) else { return };
+    let model = load_model("smollm2-135m-instruct", WeightType::F32, Format::F32);
+    let layout = model.config().layout;
+    let (prompt, prefill) = prefilled(&model, &json(&file));
+    // Its StreamingLLM has no scores but zero and one.
+    for (name, method) in policies().into_iter().filter(|(name, _)| *name != "streaming_llm") {
+        let scores = prefill.score(&method).unwrap();
+        let published = golden.floats(&format!("A/{}/scores", name.trim_start_matches("adakv_")));
+        // The peer gives its window and its sinks a score above all; ours are protected instead.
+        let candidates = method.protected().candidates(prompt.len());
+        let theirs = |head: usize| &published[head * prompt.len()..][candidates.clone()];
+        let scale = (0..layout.heads()).flat_map(theirs).fold(1.0f32, |scale, score| scale.max(score.abs()));
+        for head in 0..layout.heads() {
+            let ours = &scores.head(head)[candidates.clone()];
+            for (token, (a, b)) in ours.iter().zip(theirs(head)).enumerate() {
+                assert!((a - b).abs() < 1e-5 * scale, "{name}, head {head}, token {token}: {a} and {b}");
             }
         }
     }

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::ops::Range;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
+
+use crate::Settings;
 
 /// A configuration that cannot be read, with the place.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -55,6 +58,15 @@ impl<'i> Choice<'i> {
     /// An implementation with its default settings; errors point at `table`.
     pub fn named(name: &str, table: &ConfigTable<'i>) -> Self {
         Self { name: name.into(), settings: table.like(table.table.span(), DeTable::new()) }
+    }
+
+    /// The settings of what was built of this choice: every default written out.
+    ///
+    /// # Errors
+    /// Where TOML cannot write them: integers above its largest, keys that are no text.
+    pub fn settings_of(&self, built: &impl Serialize) -> Result<Settings, ConfigError> {
+        Settings::of(&self.name, built)
+            .map_err(|error| self.settings.error(format!("the settings of `{}` cannot be written: {error}", self.name)))
     }
 }
 

@@ -24,6 +24,7 @@ pub mod random;
 pub mod registry;
 mod scores;
 pub mod select;
+mod settings;
 mod shard;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -41,5 +42,6 @@ pub use policy::{AllocationRequest, BudgetAllocator, CacheCompressor, Gqa, Prote
 pub use registry::Registry;
 pub use scores::{HeadScores, ScoresError, TokenScores};
 pub use select::{HeadSelection, Selection};
+pub use settings::{MethodSettings, Named, Settings};
 pub use shard::Shard;
 pub use view::{LayerView, ObservationRequest, QueryStatistics, RotaryEmbedding, RotaryPairs};

@@ -1,18 +1,16 @@
 //! A compressor and an allocator under one name: a column of the matrix.
 
-use std::sync::Arc;
-
 use crate::{
-    AllocationRequest, BudgetAllocator, CacheCompressor, Gqa, HeadLayout, HeadScores, LayerView, ObservationRequest,
-    PolicyError, Protected, Selection, Spending, TokenScores, select,
+    AllocationRequest, BudgetAllocator, CacheCompressor, Gqa, HeadLayout, HeadScores, LayerView, MethodSettings, Named,
+    ObservationRequest, PolicyError, Protected, Selection, Spending, TokenScores, select,
 };
 
 /// A whole compression method: score, allocate, select. Copies share compressor and allocator.
 #[derive(Clone)]
 pub struct Method {
     name: String,
-    compressor: Arc<dyn CacheCompressor>,
-    allocator: Arc<dyn BudgetAllocator>,
+    compressor: Named<dyn CacheCompressor>,
+    allocator: Named<dyn BudgetAllocator>,
     head_scores: Option<HeadScores>,
 }
 
@@ -20,10 +18,10 @@ impl Method {
     /// Puts the two together under a name that tables and logs show.
     pub fn new(
         name: impl Into<String>,
-        compressor: Box<dyn CacheCompressor>,
-        allocator: Box<dyn BudgetAllocator>,
+        compressor: Named<dyn CacheCompressor>,
+        allocator: Named<dyn BudgetAllocator>,
     ) -> Self {
-        Self { name: name.into(), compressor: compressor.into(), allocator: allocator.into(), head_scores: None }
+        Self { name: name.into(), compressor, allocator, head_scores: None }
     }
 
     /// Gives the allocator what the heads were found to be worth.
@@ -47,17 +45,17 @@ impl Method {
     }
 
     /// Compressor and allocator with all settings, defaults written out.
-    pub fn settings(&self) -> String {
-        format!("{:?}, {:?}", self.compressor, self.allocator)
+    pub fn settings(&self) -> MethodSettings {
+        MethodSettings { compressor: self.compressor.settings().clone(), allocator: self.allocator.settings().clone() }
     }
 
-    /// Everything that could change what the method keeps: its settings and its head scores.
+    /// Everything that could change what the method keeps, for fingerprints: its settings and its head scores.
     pub fn definition(&self) -> String {
         let head_scores = self.head_scores.as_ref().map_or(String::new(), |scores| match scores.query_heads() {
             None => format!(" with {:?}", scores.values()),
             Some(query_heads) => format!(" with {query_heads:?} per query head"),
         });
-        self.settings() + &head_scores
+        format!("{}{head_scores}", self.settings())
     }
 
     /// Whether the budget matters at all.

@@ -3,7 +3,7 @@
 use std::fmt::{self, Debug};
 use std::ops::Range;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{BudgetPlan, HeadLayout, HeadScores, LayerView, ObservationRequest, PolicyError, TokenScores};
 
@@ -12,24 +12,35 @@ use crate::{BudgetPlan, HeadLayout, HeadScores, LayerView, ObservationRequest, P
 pub enum Spending {
     /// All of it, or the whole prompt where that is less.
     Exact,
-    /// Some may be lost to rounding, or to heads that were given more than the prompt is long.
-    AtMost,
-    /// As published it may also come out above the total.
-    MayExceed,
+    /// Some may be lost to rounding, or to heads that were given more than the prompt is long; with the reason, as reports
+    /// say it behind a colon.
+    AtMost(&'static str),
+    /// As published it may also come out above the total; with the reason.
+    MayExceed(&'static str),
+}
+
+impl Spending {
+    /// Why a plan may have another total than it was given.
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            Spending::Exact => None,
+            Spending::AtMost(reason) | Spending::MayExceed(reason) => Some(reason),
+        }
+    }
 }
 
 impl fmt::Display for Spending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Spending::Exact => "exactly",
-            Spending::AtMost => "at most",
-            Spending::MayExceed => "may exceed",
+            Spending::AtMost(_) => "at most",
+            Spending::MayExceed(_) => "may exceed",
         })
     }
 }
 
 /// What a budget counts in a model whose query heads share KV heads. Tables must print it: the two are not comparable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Gqa {
     /// Tokens of a KV head, stored once for its whole group (Ada-KV, CoKV, kvpress).
@@ -79,8 +90,8 @@ impl Protected {
 
 /// Says how much every prompt token is worth to every KV head.
 ///
-/// A new policy is one file: a struct with its settings (`serde`, unknown keys denied), this trait, and one line in a
-/// registry.
+/// A new policy is one file: a struct with its settings (read and written by `serde`, unknown keys denied), this trait, and
+/// one line in a registry.
 pub trait CacheCompressor: Debug + Send + Sync {
     /// What prefill must record for [`score`](Self::score).
     fn observations(&self) -> ObservationRequest {

@@ -1,20 +1,22 @@
 //! From names in a TOML file to implementations.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use serde::Serialize;
 use serde::de::IgnoredAny;
 
 use crate::config::{Choice, unknown_name};
-use crate::{BudgetAllocator, CacheCompressor, ConfigError, ConfigTable, Method};
+use crate::{BudgetAllocator, CacheCompressor, ConfigError, ConfigTable, Method, Named};
 
-type Builder<T> = Box<dyn Fn(&ConfigTable<'_>) -> Result<Box<T>, ConfigError> + Send + Sync>;
+type Builder<T> = Box<dyn Fn(&Choice<'_>) -> Result<Named<T>, ConfigError> + Send + Sync>;
 
 /// Every compressor and allocator that a TOML file may name. A user's own crate adds its policies to
 /// `cokv_policies::registry()`:
 ///
 /// ```
 /// # use cokv_core::{CacheCompressor, LayerView, PolicyError, Registry};
-/// #[derive(Debug, serde::Deserialize)]
+/// #[derive(Debug, serde::Serialize, serde::Deserialize)]
 /// #[serde(deny_unknown_fields)]
 /// struct Oldest {}
 ///
@@ -26,7 +28,7 @@ type Builder<T> = Box<dyn Fn(&ConfigTable<'_>) -> Result<Box<T>, ConfigError> + 
 /// }
 ///
 /// let mut registry = Registry::default();
-/// registry.add_compressor("oldest", |settings| Ok(Box::new(settings.read::<Oldest>()?)));
+/// registry.add_compressor("oldest", |settings| settings.read::<Oldest>());
 /// ```
 #[derive(Default)]
 pub struct Registry {
@@ -36,18 +38,30 @@ pub struct Registry {
 
 impl Registry {
     /// Makes a compressor known; a second one of the same name replaces the first.
-    pub fn add_compressor<F>(&mut self, name: &str, build: F)
+    pub fn add_compressor<C, F>(&mut self, name: &str, read: F)
     where
-        F: Fn(&ConfigTable<'_>) -> Result<Box<dyn CacheCompressor>, ConfigError> + Send + Sync + 'static,
+        C: CacheCompressor + Serialize + 'static,
+        F: Fn(&ConfigTable<'_>) -> Result<C, ConfigError> + Send + Sync + 'static,
     {
+        let build = move |choice: &Choice<'_>| -> Result<Named<dyn CacheCompressor>, ConfigError> {
+            let compressor = read(&choice.settings)?;
+            let settings = choice.settings_of(&compressor)?;
+            Ok(Named::new(Arc::new(compressor), settings))
+        };
         self.compressors.insert(name.into(), Box::new(build));
     }
 
     /// Makes an allocator known; a second one of the same name replaces the first.
-    pub fn add_allocator<F>(&mut self, name: &str, build: F)
+    pub fn add_allocator<A, F>(&mut self, name: &str, read: F)
     where
-        F: Fn(&ConfigTable<'_>) -> Result<Box<dyn BudgetAllocator>, ConfigError> + Send + Sync + 'static,
+        A: BudgetAllocator + Serialize + 'static,
+        F: Fn(&ConfigTable<'_>) -> Result<A, ConfigError> + Send + Sync + 'static,
     {
+        let build = move |choice: &Choice<'_>| -> Result<Named<dyn BudgetAllocator>, ConfigError> {
+            let allocator = read(&choice.settings)?;
+            let settings = choice.settings_of(&allocator)?;
+            Ok(Named::new(Arc::new(allocator), settings))
+        };
         self.allocators.insert(name.into(), Box::new(build));
     }
 
@@ -62,12 +76,12 @@ impl Registry {
     }
 
     /// Builds a compressor from its name and settings.
-    pub fn compressor(&self, choice: &Choice<'_>) -> Result<Box<dyn CacheCompressor>, ConfigError> {
+    pub fn compressor(&self, choice: &Choice<'_>) -> Result<Named<dyn CacheCompressor>, ConfigError> {
         build(&self.compressors, "compressor", choice)
     }
 
     /// Builds an allocator from its name and settings.
-    pub fn allocator(&self, choice: &Choice<'_>) -> Result<Box<dyn BudgetAllocator>, ConfigError> {
+    pub fn allocator(&self, choice: &Choice<'_>) -> Result<Named<dyn BudgetAllocator>, ConfigError> {
         build(&self.allocators, "allocator", choice)
     }
 
@@ -108,9 +122,9 @@ fn build<T: ?Sized>(
     builders: &BTreeMap<String, Builder<T>>,
     kind: &str,
     choice: &Choice<'_>,
-) -> Result<Box<T>, ConfigError> {
+) -> Result<Named<T>, ConfigError> {
     match builders.get(&choice.name) {
-        Some(build) => build(&choice.settings),
+        Some(build) => build(choice),
         None => Err(choice.settings.error(unknown_name(kind, &choice.name, builders.keys().map(String::as_str)))),
     }
 }
@@ -122,7 +136,7 @@ mod tests {
     use super::*;
     use crate::{AllocationRequest, BudgetPlan, LayerView, PolicyError};
 
-    #[derive(Debug, Deserialize)]
+    #[derive(Debug, Serialize, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Flat {}
 
@@ -140,9 +154,9 @@ mod tests {
 
     fn method(text: &str) -> Result<Method, ConfigError> {
         let mut registry = Registry::default();
-        registry.add_compressor("flat", |settings| Ok(Box::new(settings.read::<Flat>()?)));
-        registry.add_allocator("uniform", |settings| Ok(Box::new(settings.read::<Flat>()?)));
-        registry.add_allocator("other", |settings| Ok(Box::new(settings.read::<Flat>()?)));
+        registry.add_compressor("flat", |settings| settings.read::<Flat>());
+        registry.add_allocator("uniform", |settings| settings.read::<Flat>());
+        registry.add_allocator("other", |settings| settings.read::<Flat>());
         registry.method(ConfigTable::parse("cokv.toml", text)?)
     }
 

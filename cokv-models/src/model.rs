@@ -33,6 +33,17 @@ pub enum Device {
 }
 
 impl Device {
+    /// The name of the backend that computes there.
+    pub fn backend(self) -> &'static str {
+        match self {
+            Self::Cpu => Cpu.name(),
+            Self::Cuda(_) => "candle-cuda",
+            Self::Metal(_) => "candle-metal",
+            Self::Candle => "candle-cpu",
+            Self::Reference => Reference.name(),
+        }
+    }
+
     /// The accelerator that this build knows, else the processor.
     pub fn of_this_build() -> Self {
         match (cfg!(feature = "cuda"), cfg!(feature = "metal")) {

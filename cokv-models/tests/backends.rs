@@ -21,7 +21,10 @@ fn engines(tiny: &Tiny, device: Device) -> [Arc<dyn Engine>; 2] {
     [device, Device::Reference].map(|device| {
         let config = ModelConfig::from_folder(tiny.folder()).unwrap();
         let weights = Weights::Safetensors(Safetensors::open(vec![tiny.weights()]).unwrap());
-        load_engine(&weights, config, &LoadOptions { device, ..LoadOptions::default() }, |_, _| {}).unwrap()
+        let options = LoadOptions { device, ..LoadOptions::default() };
+        let engine = load_engine(&weights, config, &options, |_, _| {}).unwrap();
+        assert_eq!(engine.backend(), device.backend());
+        engine
     })
 }
 

@@ -20,26 +20,109 @@ use compressors::{
 /// All policies of this crate under the names that a TOML file gives them.
 pub fn registry() -> Registry {
     let mut registry = Registry::default();
-    registry.add_compressor("critical-kv", |settings| Ok(Box::new(CriticalKv::read(settings)?)));
-    registry.add_compressor("expected-attention", |settings| Ok(Box::new(settings.read::<ExpectedAttention>()?)));
-    registry.add_compressor("full", |settings| Ok(Box::new(settings.read::<Full>()?)));
-    registry.add_compressor("h2o", |settings| Ok(Box::new(settings.read::<H2o>()?)));
-    registry.add_compressor("keydiff", |settings| Ok(Box::new(settings.read::<KeyDiff>()?)));
-    registry.add_compressor("knorm", |settings| Ok(Box::new(settings.read::<Knorm>()?)));
-    registry.add_compressor("lagkv", |settings| Ok(Box::new(settings.read::<LagKv>()?.checked(settings)?)));
-    registry.add_compressor("random", |settings| Ok(Box::new(settings.read::<Random>()?)));
-    registry.add_compressor("snapkv", |settings| Ok(Box::new(settings.read::<SnapKv>()?.checked(settings)?)));
-    registry.add_compressor("streaming-llm", |settings| Ok(Box::new(settings.read::<StreamingLlm>()?)));
-    registry.add_compressor("tova", |settings| Ok(Box::new(settings.read::<Tova>()?)));
-    registry.add_allocator("ada-kv", |settings| Ok(Box::new(settings.read::<AdaKv>()?)));
-    registry.add_allocator("ada-pyramidkv", |settings| Ok(Box::new(settings.read::<AdaPyramidKv>()?)));
-    registry.add_allocator("cokv", |settings| Ok(Box::new(settings.read::<CoKv>()?)));
-    registry.add_allocator("duo-attention", |settings| Ok(Box::new(settings.read::<DuoAttention>()?)));
-    registry.add_allocator("headkv", |settings| Ok(Box::new(settings.read::<HeadKv>()?.checked(settings)?)));
-    registry.add_allocator("proportional", |settings| Ok(Box::new(settings.read::<Proportional>()?)));
-    registry.add_allocator("pyramidkv", |settings| Ok(Box::new(settings.read::<PyramidKv>()?)));
-    registry.add_allocator("shapley-ada", |settings| Ok(Box::new(settings.read::<ShapleyAda>()?)));
-    registry.add_allocator("uniform", |settings| Ok(Box::new(settings.read::<Uniform>()?)));
-    registry.add_allocator("water-filling", |settings| Ok(Box::new(settings.read::<WaterFilling>()?)));
+    registry.add_compressor("critical-kv", CriticalKv::read);
+    registry.add_compressor("expected-attention", |settings| settings.read::<ExpectedAttention>());
+    registry.add_compressor("full", |settings| settings.read::<Full>());
+    registry.add_compressor("h2o", |settings| settings.read::<H2o>());
+    registry.add_compressor("keydiff", |settings| settings.read::<KeyDiff>());
+    registry.add_compressor("knorm", |settings| settings.read::<Knorm>());
+    registry.add_compressor("lagkv", |settings| settings.read::<LagKv>()?.checked(settings));
+    registry.add_compressor("random", |settings| settings.read::<Random>());
+    registry.add_compressor("snapkv", |settings| settings.read::<SnapKv>()?.checked(settings));
+    registry.add_compressor("streaming-llm", |settings| settings.read::<StreamingLlm>());
+    registry.add_compressor("tova", |settings| settings.read::<Tova>());
+    registry.add_allocator("ada-kv", |settings| settings.read::<AdaKv>());
+    registry.add_allocator("ada-pyramidkv", |settings| settings.read::<AdaPyramidKv>());
+    registry.add_allocator("cokv", |settings| settings.read::<CoKv>());
+    registry.add_allocator("duo-attention", |settings| settings.read::<DuoAttention>());
+    registry.add_allocator("headkv", |settings| settings.read::<HeadKv>()?.checked(settings));
+    registry.add_allocator("proportional", |settings| settings.read::<Proportional>());
+    registry.add_allocator("pyramidkv", |settings| settings.read::<PyramidKv>());
+    registry.add_allocator("shapley-ada", |settings| settings.read::<ShapleyAda>());
+    registry.add_allocator("uniform", |settings| settings.read::<Uniform>());
+    registry.add_allocator("water-filling", |settings| settings.read::<WaterFilling>());
     registry
+}
+
+#[cfg(test)]
+mod tests {
+    use cokv_core::config::Choice;
+    use cokv_core::{ConfigTable, HeadLayout, HeadScores, Method};
+
+    use super::registry;
+
+    fn method(text: &str) -> Method {
+        registry().method(ConfigTable::parse("test", text).unwrap()).unwrap()
+    }
+
+    /// What a method says of itself, read as a configuration.
+    fn again(method: &Method) -> Method {
+        let entry = format!("method = [{}]", method.settings());
+        let table = ConfigTable::parse("test", &entry).unwrap().take_tables("method").unwrap().remove(0);
+        registry().method(table).unwrap()
+    }
+
+    #[test]
+    fn settings_of_every_policy_read_back() {
+        let registry = registry();
+        let table = ConfigTable::parse("test", "").unwrap();
+        let compressors = registry.compressors().map(|name| format!("compressor = '{name}'"));
+        let allocators = registry.allocators().map(|name| format!("compressor = 'full'\nallocator = '{name}'"));
+        for text in compressors.chain(allocators) {
+            let method = method(&text);
+            assert_eq!(again(&method).settings(), method.settings());
+        }
+        let snapkv = registry.compressor(&Choice::named("snapkv", &table)).unwrap();
+        let settings: toml::Table = toml::from_str(&toml::to_string(snapkv.settings()).unwrap()).unwrap();
+        assert_eq!(settings, *snapkv.settings().table());
+    }
+
+    #[test]
+    fn settings_that_are_no_defaults_read_back() {
+        for text in [
+            "compressor = { name = 'snapkv', pooling = 'avg', order = 'pool-first', group = 'max', kernel = 3 }",
+            "compressor = { name = 'critical-kv', base = { name = 'h2o', recent_share = 0.25 }, epsilon = 0.001 }",
+            "compressor = { name = 'critical-kv', base = { name = 'critical-kv', base = 'knorm' } }",
+            "compressor = 'full'\nallocator = { name = 'headkv', gqa = 'per-query-head', beta = 1 }",
+            "compressor = 'full'\nallocator = { name = 'ada-kv', scope = 'model', normalise = 'top-mass' }",
+            "compressor = 'full'\nallocator = { name = 'water-filling', curve = 'per-head', floor = 1 }",
+        ] {
+            let method = method(text);
+            assert_ne!(method.settings(), self::method(&defaults(text)).settings(), "{text}");
+            assert_eq!(again(&method).settings(), method.settings(), "{text}");
+        }
+    }
+
+    /// The same names without their settings.
+    fn defaults(text: &str) -> String {
+        let mut table: toml::Table = text.parse().unwrap();
+        for (_, choice) in table.iter_mut() {
+            if let Some(name) = choice.get("name") {
+                *choice = name.clone();
+            }
+        }
+        table.to_string()
+    }
+
+    /// Rows of runs and samples of estimations are found by hashes of this text: whoever changes it makes users run them
+    /// again.
+    #[test]
+    fn the_definition_of_a_method_stays_as_it_is() {
+        let mut method = method(
+            "compressor = { name = 'critical-kv', base = { name = 'snapkv', window = 16 } }\n\
+             allocator = { name = 'cokv', drop_lowest = 2 }",
+        );
+        let layout = HeadLayout::new(1, 4, 2, 4).unwrap();
+        method.set_head_scores(HeadScores::new(layout, vec![0.5, -0.25]).unwrap());
+        assert_eq!(
+            method.definition(),
+            "{ compressor = { name = \"critical-kv\", base = { name = \"snapkv\", group = \"mean\", kernel = 7, order = \
+             \"reduce-first\", pooling = \"max\", window = 16 }, epsilon = 0.0001, first_stage = 0.5 }, allocator = { name = \
+             \"cokv\", cap = false, drop_lowest = 2, rounding = \"paper\" } } with [0.5, -0.25]"
+        );
+        assert_eq!(
+            self::method("compressor = 'full'").definition(),
+            "{ compressor = \"full\", allocator = \"uniform\" }"
+        );
+    }
 }

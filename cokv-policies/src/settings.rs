@@ -2,9 +2,7 @@
 //!
 //! Defaults are constants, so that a wrong one does not compile: `const BETA: AtLeastOne = AtLeastOne::new(20.0).unwrap();`
 
-use std::fmt;
-
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// A setting outside its range.
@@ -19,7 +17,7 @@ pub enum SettingError {
 }
 
 /// A share of a whole, in [0, 1].
-#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "f64")]
 pub struct Share(f64);
 
@@ -49,7 +47,7 @@ impl TryFrom<f64> for Share {
 }
 
 /// A finite number that is at least 1.
-#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "f64")]
 pub struct AtLeastOne(f64);
 
@@ -79,21 +77,8 @@ impl TryFrom<f64> for AtLeastOne {
     }
 }
 
-// Tables and fingerprints show a policy's settings as it writes them.
-impl fmt::Debug for Share {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for AtLeastOne {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 /// How shares become whole tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rounding {
     /// As the paper's code does it: what it loses is lost, what it overspends is overspent.
@@ -102,6 +87,9 @@ pub enum Rounding {
     /// The total to the token, never a token less for any head when the total grows, surplus beyond the prompt passed on.
     Exact,
 }
+
+/// Why plans rounded as a paper does may have another total than they were given.
+pub const PAPER_ROUNDING: &str = "its allocator rounds as its paper does; rounding = \"exact\" spends all";
 
 #[cfg(test)]
 mod tests {

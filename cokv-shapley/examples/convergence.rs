@@ -137,7 +137,7 @@ fn sample(
     let players = game.players();
     let design = estimator.design(players);
     let plan = SamplingPlan { players, instances: 1, instances_per_sample: 1, seed, design };
-    let mut log = SampleLog::new(LogHeader { game: "synthetic".into(), plan })?;
+    let mut log = SampleLog::new(LogHeader::new("synthetic", plan))?;
     let stop = Stop { reliability: None, evaluations: Some(evaluations + 2), ..Stop::default() };
     let settings = PlaySettings { stop, batch: 1024, round: 1 << 16, ..PlaySettings::default() };
     play(game, &mut log, estimator, &settings, &mut |_| Ok(()), &mut |_| ControlFlow::Continue(()))?;

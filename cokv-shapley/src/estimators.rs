@@ -20,8 +20,11 @@ pub use scpr::{Prior, Scpr};
 pub use ssv::{Sides, Ssv};
 pub use ssv_ridge::SsvRidge;
 
+use std::sync::Arc;
+
 use cokv_core::config::{Choice, unknown_name};
-use cokv_core::{ConfigError, ConfigTable};
+use cokv_core::{ConfigError, Named};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Estimator;
@@ -31,33 +34,36 @@ pub const NAMES: [&str; 9] =
     ["scpr", "ssv", "ssv-ridge", "complementary", "permutation", "kernel-shap", "leave-one-out", "banzhaf", "exact"];
 
 /// The estimator that a configuration names, with its settings.
-pub fn estimator(choice: &Choice<'_>) -> Result<Box<dyn Estimator>, ConfigError> {
-    let settings = &choice.settings;
+pub fn estimator(choice: &Choice<'_>) -> Result<Named<dyn Estimator>, ConfigError> {
     match choice.name.as_str() {
-        "scpr" => read::<Scpr>(settings),
-        "ssv" => read::<Ssv>(settings),
-        "ssv-ridge" => read::<SsvRidge>(settings),
-        "complementary" => read::<Complementary>(settings),
-        "permutation" => read::<Permutation>(settings),
-        "kernel-shap" => read::<KernelShap>(settings),
-        "leave-one-out" => read::<LeaveOneOut>(settings),
-        "banzhaf" => read::<Banzhaf>(settings),
-        "exact" => read::<Exact>(settings),
-        other => Err(settings.error(unknown_name("estimator", other, NAMES))),
+        "scpr" => read::<Scpr>(choice),
+        "ssv" => read::<Ssv>(choice),
+        "ssv-ridge" => read::<SsvRidge>(choice),
+        "complementary" => read::<Complementary>(choice),
+        "permutation" => read::<Permutation>(choice),
+        "kernel-shap" => read::<KernelShap>(choice),
+        "leave-one-out" => read::<LeaveOneOut>(choice),
+        "banzhaf" => read::<Banzhaf>(choice),
+        "exact" => read::<Exact>(choice),
+        other => Err(choice.settings.error(unknown_name("estimator", other, NAMES))),
     }
 }
 
-fn read<E: Estimator + DeserializeOwned + 'static>(
-    settings: &ConfigTable<'_>,
-) -> Result<Box<dyn Estimator>, ConfigError> {
-    Ok(Box::new(settings.read::<E>()?))
+fn read<E: Estimator + Serialize + DeserializeOwned + 'static>(
+    choice: &Choice<'_>,
+) -> Result<Named<dyn Estimator>, ConfigError> {
+    let estimator: E = choice.settings.read()?;
+    let settings = choice.settings_of(&estimator)?;
+    Ok(Named::new(Arc::new(estimator), settings))
 }
 
 #[cfg(test)]
 mod tests {
+    use cokv_core::ConfigTable;
+
     use super::*;
 
-    fn built(text: &str) -> Result<Box<dyn Estimator>, ConfigError> {
+    fn built(text: &str) -> Result<Named<dyn Estimator>, ConfigError> {
         let mut table = ConfigTable::parse("cokv.toml", text).unwrap();
         estimator(&table.take_choice("estimator").unwrap().unwrap())
     }
@@ -65,7 +71,10 @@ mod tests {
     #[test]
     fn estimators_are_found_by_their_name() {
         for name in NAMES {
-            assert_eq!(built(&format!("estimator = '{name}'")).unwrap().name(), name);
+            let estimator = built(&format!("estimator = '{name}'")).unwrap();
+            assert_eq!(estimator.name(), name);
+            let again = built(&format!("estimator = {}", estimator.settings())).unwrap();
+            assert_eq!(again.settings(), estimator.settings());
         }
         let error = built("estimator = 'scp'").unwrap_err().to_string();
         assert!(error.contains("cokv.toml:1: unknown estimator `scp`; did you mean `scpr`?"), "{error}");
@@ -74,7 +83,7 @@ mod tests {
     #[test]
     fn settings_reach_their_estimator() {
         let both = built("estimator = { name = 'ssv', sides = 'both' }").unwrap();
-        assert_eq!(format!("{both:?}"), "Ssv { sides: Both }");
+        assert_eq!(both.settings().to_string(), "{ name = \"ssv\", sides = \"both\" }");
         let error = built("estimator = { name = 'ssv', side = 'both' }").unwrap_err().to_string();
         assert!(error.contains("unknown key `side`; did you mean `sides`?"), "{error}");
     }

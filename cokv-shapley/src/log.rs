@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DesignError, SamplingPlan};
 pub use error::LogError;
-pub use file::{LogFile, read_log};
+pub use file::{LogFile, is_log_of, read_log};
 pub use notice::Notice;
 use notice::Repeats;
 
@@ -60,20 +60,32 @@ pub struct LogHeader {
     pub game: String,
     /// What its samples evaluate.
     pub plan: SamplingPlan,
+    /// What computes the utilities, for whoever asks why a log is refused; logs of earlier builds do not say.
+    pub computed_by: Option<String>,
 }
 
 impl LogHeader {
+    /// Of a game that does not say what computes it.
+    pub fn new(game: impl Into<String>, plan: SamplingPlan) -> Self {
+        Self { game: game.into(), plan, computed_by: None }
+    }
+
     /// The first field that differs, with the value here and there.
     fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
         let fields = |header: &Self| {
             let plan = &header.plan;
+            // What is not known differs from nothing.
+            let computed_by = |header: &Self| header.computed_by.clone();
+            let known = computed_by(self).and(computed_by(other)).and(computed_by(header));
             [
+                // First, because it is why the game is another.
+                ("computed_by", known.unwrap_or_default()),
                 ("game", header.game.clone()),
                 ("plan.players", plan.players.to_string()),
                 ("plan.instances", plan.instances.to_string()),
                 ("plan.instances_per_sample", plan.instances_per_sample.to_string()),
                 ("plan.seed", plan.seed.to_string()),
-                ("plan.design", format!("{:?}", plan.design)),
+                ("plan.design", plan.design.to_string()),
             ]
         };
         let mut pairs = fields(self).into_iter().zip(fields(other));
@@ -272,7 +284,7 @@ mod tests {
 
     fn log(seed: u64) -> SampleLog {
         let plan = SamplingPlan { players: 4, instances: 3, instances_per_sample: 1, seed, design: Design::middle(4) };
-        SampleLog::new(LogHeader { game: "toy".into(), plan }).unwrap()
+        SampleLog::new(LogHeader::new("toy", plan)).unwrap()
     }
 
     fn sample(k: u64, first: f64) -> Sample {

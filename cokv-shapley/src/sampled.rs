@@ -34,7 +34,7 @@ impl ImportanceEstimator for Sampled {
             seed: self.seed,
             design,
         };
-        let mut log = SampleLog::new(LogHeader { game: String::new(), plan })?;
+        let mut log = SampleLog::new(LogHeader::new("", plan))?;
         let proceed = &mut |_: &_| ControlFlow::Continue(());
         play(game, &mut log, self.estimator.as_ref(), &self.settings, &mut |_| Ok(()), proceed)?;
         Ok(HeadScores::new(self.layout, self.estimator.fit(&log)?.values)?)

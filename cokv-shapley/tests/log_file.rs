@@ -4,7 +4,7 @@ use cokv_shapley::{Design, Ends, Inserted, LogFile, LogHeader, Sample, SamplingP
 
 fn header(seed: u64) -> LogHeader {
     let plan = SamplingPlan { players: 6, instances: 3, instances_per_sample: 1, seed, design: Design::middle(6) };
-    LogHeader { game: "model, records".into(), plan }
+    LogHeader::new("model, records", plan)
 }
 
 fn with_text(text: &str) -> String {
@@ -62,6 +62,17 @@ fn other_games_are_refused() {
     let game = LogHeader { game: "other".into(), ..header(1) };
     assert!(message(game.clone()).contains("its `game` is model, records, not other"), "{}", message(game));
     assert!(LogFile::open(&path, &header(1)).is_ok());
+
+    // What computed it is named, as the reason why the game is another one; logs that do not say are judged by the game alone.
+    let by = |computed_by: &str, game: &str| LogHeader {
+        computed_by: Some(computed_by.into()),
+        ..LogHeader::new(game, header(1).plan)
+    };
+    assert!(LogFile::open(&path, &by("cpu, numerics 4", "model, records")).is_ok());
+    let path = folder.path().join("said.jsonl");
+    drop(LogFile::open(&path, &by("cpu, numerics 4", "a")).unwrap());
+    let message = LogFile::open(&path, &by("cuda, numerics 4", "b")).unwrap_err().to_string();
+    assert!(message.contains("its `computed_by` is cpu, numerics 4, not cuda, numerics 4"), "{message}");
 }
 
 #[test]

@@ -64,7 +64,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let settings = arguments.settings.clone();
     settings.check().map_err(refused)?;
     let estimator = with_choice("--estimator", &arguments.estimator, &arguments.estimator_settings, estimator)?;
-    let importance = Importance { settings, estimator: estimator.into(), per_task: false };
+    let importance = Importance { settings, estimator, per_task: false };
 
     let Loaded { model, fingerprint } = load(&arguments.model)?;
     let stamp = ModelStamp::of(&arguments.model.source, &fingerprint, model.config().layout);

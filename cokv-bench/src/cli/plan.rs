@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use cokv_core::{AllocationRequest, BudgetAllocator, BudgetPlan, Protected, Registry, TokenScores};
+use cokv_core::{AllocationRequest, BudgetPlan, Protected, Registry, TokenScores};
 use serde_json::json;
 
 use super::choice::with_choice;
@@ -69,7 +69,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
             token_scores: &token_scores,
             head_scores: Some(&scores),
         };
-        Ok(BudgetAllocator::allocate(allocator.as_ref(), &request)?)
+        Ok(allocator.allocate(&request)?)
     };
     let (budgets, other) = (plan(1)?, plan(2)?);
     if budgets != other {
@@ -78,7 +78,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let rows: Vec<&[usize]> = budgets.kept().chunks(layout.kv_heads).collect();
     if arguments.json {
         let plan = json!({
-            "allocator": format!("{allocator:?}"), "model": model, "prompt_tokens": arguments.prompt_tokens,
+            "allocator": allocator.settings(), "model": model, "prompt_tokens": arguments.prompt_tokens,
             "window": arguments.window, "total": total, "spent": budgets.total(), "counts": allocator.gqa().to_string(),
             "budgets": rows,
         });

@@ -137,7 +137,7 @@ impl Config {
         for Column { name, variants, .. } in &self.columns {
             let method = &variants[0].method;
             let settings = match &variants[..] {
-                [_] => method.settings(),
+                [_] => method.settings().to_string(),
                 variants => {
                     let chosen: Vec<&str> = variants.iter().map(|variant| variant.settings.as_str()).collect();
                     format!("{}; one of {} for each task and budget", method.settings(), chosen.join(" | "))

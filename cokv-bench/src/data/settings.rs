@@ -113,6 +113,18 @@ impl DataSettings {
         Ok(settings)
     }
 
+    /// The table that reads back to this, without the keys that mean nothing for its source.
+    pub fn written(&self) -> Result<toml::Table, toml::ser::Error> {
+        let mut table = toml::Table::try_from(self)?;
+        let left_out = |key: &str| match key {
+            "context_tokens" if self.context_lengths.is_some() => true,
+            "split" => self.source == SYNTHETIC,
+            key => self.source != SYNTHETIC && GENERATED.contains(&key),
+        };
+        table.retain(|key, _| !left_out(key));
+        Ok(table)
+    }
+
     /// Tokens of synthetic prompts, in the order asked for.
     pub fn lengths(&self) -> &[usize] {
         self.context_lengths.as_deref().unwrap_or(std::slice::from_ref(&self.context_tokens))

@@ -101,7 +101,7 @@ pub fn on_enumerated_game(
         for seed in 1..=seeds {
             let design = estimator.design(players);
             let plan = SamplingPlan { players, instances, instances_per_sample: 1, seed, design };
-            let header = LogHeader { game: log.header().game.clone(), plan };
+            let header = LogHeader::new(log.header().game.clone(), plan);
             let mut sampled = SampleLog::new(header).map_err(|error| PlayError::Settings(error.to_string()))?;
             let stop = Stop { reliability: None, evaluations: Some(most + 2 * instances as u64), ..Stop::default() };
             let settings = PlaySettings { stop, batch: 4096, round: 1 << 20, ..PlaySettings::default() };

@@ -1,10 +1,9 @@
 //! Scores measured: from what to play, on a loaded model, to a score file.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
-use cokv_core::{Coalition, ConfigError, ConfigTable, Game, Query, Shard};
+use cokv_core::{Coalition, ConfigError, ConfigTable, Game, Named, Query, Shard};
 use cokv_models::LanguageModel;
 use cokv_models::game::{GameRules, HeadMaskGame};
 use cokv_shapley::games::Restricted;
@@ -18,7 +17,7 @@ use super::calibration::{Calibration, score_file};
 use super::{ImportanceError, ImportanceSettings};
 use crate::data::longbench::Fetcher;
 use crate::event::{Event, Listener};
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::{computed_by, fingerprint};
 use crate::scores::{GameStamp, ModelStamp, ScoreFile};
 
 /// What to play, and what to make of it.
@@ -27,7 +26,7 @@ pub struct Importance {
     /// What is played.
     pub settings: ImportanceSettings,
     /// What turns samples into values.
-    pub estimator: Arc<dyn Estimator>,
+    pub estimator: Named<dyn Estimator>,
     /// Whether every task of the run gets scores of its own, measured on records of that task.
     pub per_task: bool,
 }
@@ -50,14 +49,25 @@ impl Importance {
             settings.records.tasks = vec!["all".into()];
         }
         settings.check().map_err(|(key, message)| table.error_at(key, message))?;
-        Ok(Self { settings, estimator: estimator.into(), per_task })
+        Ok(Self { settings, estimator, per_task })
     }
 
     /// The same on these tasks.
     pub fn of_tasks(&self, tasks: Vec<String>) -> Self {
         let mut settings = self.settings.clone();
         settings.records.tasks = tasks;
-        Self { settings, estimator: Arc::clone(&self.estimator), per_task: false }
+        Self { settings, estimator: self.estimator.clone(), per_task: false }
+    }
+
+    /// The table that reads back to this, every default written out.
+    pub fn written(&self) -> Result<toml::Table, toml::ser::Error> {
+        let mut table = toml::Table::try_from(&self.settings)?;
+        table.insert("estimator".into(), self.estimator.settings().table().clone().into());
+        if self.per_task {
+            table.remove("tasks");
+            table.insert("per_task".into(), true.into());
+        }
+        Ok(table)
     }
 
     /// Everything that the scores depend on beside the samples' header.
@@ -67,8 +77,8 @@ impl Importance {
         } = &self.settings;
         // Rounds, between which stop rules are looked at, depend on the batch.
         format!(
-            "{:?} {batch} {reliability} {max_evaluations:?} {minutes:?} {two_run_mae} {allocation_distance:?}",
-            self.estimator
+            "{} {batch} {reliability} {max_evaluations:?} {minutes:?} {two_run_mae} {allocation_distance:?}",
+            self.estimator.settings()
         )
     }
 }
@@ -175,13 +185,17 @@ impl<'a> Estimation<'a> {
 
     /// Which game, and how it is sampled: what a file of samples begins with.
     pub fn header(&self) -> LogHeader {
-        LogHeader { game: self.game.fingerprint.clone(), plan: self.plan.clone() }
+        LogHeader {
+            computed_by: Some(computed_by()),
+            ..LogHeader::new(self.game.fingerprint.clone(), self.plan.clone())
+        }
     }
 
     /// Hashes of what the samples depend on, and of what the scores do.
     pub fn fingerprints(&self) -> (String, String) {
-        let LogHeader { game, plan } = self.header();
-        let samples = fingerprint([game, format!("{plan:?}")]);
+        let LogHeader { game, plan, .. } = self.header();
+        let SamplingPlan { players, instances, instances_per_sample, seed, design } = plan;
+        let samples = fingerprint([game, format!("{players} {instances} {instances_per_sample} {seed} {design}")]);
         let scores = fingerprint([samples.clone(), self.importance.definition()]);
         (samples, scores)
     }
@@ -239,7 +253,7 @@ impl<'a> Estimation<'a> {
             restricted = Restricted::new(&mut game, self.players.clone(), others)?;
             &mut restricted
         };
-        let estimator = self.importance.estimator.as_ref();
+        let estimator = &*self.importance.estimator;
         let outcome = play(
             game,
             &mut log,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cokv_core::{ConfigError, ConfigTable};
 use cokv_models::game::UtilityKind;
 use cokv_shapley::Design;
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::ImportanceError;
 use crate::data::{DataSettings, Records, Split};
@@ -13,7 +13,7 @@ use crate::names::by_name;
 use crate::scores::HeadName;
 
 /// Which game is played, how it is sampled, and when it ends.
-#[derive(Clone, Debug, Deserialize, clap::Args)]
+#[derive(Clone, Debug, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImportanceSettings {
     /// What is played on.
@@ -38,7 +38,7 @@ pub struct ImportanceSettings {
     /// Which coalitions are drawn, where that is not the estimator's own choice: slices 11,22,33,45, range 11-79,
     /// all-sizes, kernel-sizes, halves, permutations, antithetic-permutations, leave-one-out or exhaustive
     #[arg(long)]
-    #[serde(deserialize_with = "written_design")]
+    #[serde(with = "written_design", skip_serializing_if = "Option::is_none")]
     pub design: Option<Design>,
     /// Records that each pair of coalitions is evaluated on
     #[arg(long, default_value_t = 1)]
@@ -135,6 +135,14 @@ impl ImportanceSettings {
 }
 
 /// A design is written in a word or two here; in a log it is a table.
-fn written_design<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Design>, D::Error> {
-    String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
+mod written_design {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(design: &Option<Design>, serializer: S) -> Result<S::Ok, S::Error> {
+        design.as_ref().map(Design::to_string).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Design>, D::Error> {
+        String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
+    }
 }

@@ -185,10 +185,8 @@ fn off_budget(cell: &Cell<'_>, manifest: Option<&Manifest>) -> Option<String> {
     }
     let methods = manifest.map_or(&[][..], |manifest| &manifest.methods);
     let mut of_cell = methods.iter().filter(|method| method.name == cell.method);
-    let reason = match of_cell.any(|method| method.definition.contains("rounding: Paper")) {
-        true => ": its allocator rounds as its paper does; rounding = \"exact\" spends all",
-        false => "",
-    };
+    let reason = of_cell.find_map(|method| method.off_budget.as_deref());
+    let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
     let (name, budget) = (cell.method, cell.budget);
     Some(format!("{name} keeps {:.1} % at {budget}, which allows {:.1} %{reason}.", 100.0 * kept, 100.0 * asked))
 }
@@ -327,20 +325,21 @@ mod tests {
     #[test]
     fn a_cell_that_does_not_spend_its_budget_is_explained() {
         let of = |budget: &str, kept_share: f64| Row { budget: budget.parse().unwrap(), kept_share, ..row("x") };
-        let method = |definition: &str| ManifestMethod {
+        let method = |reason: Option<&str>| ManifestMethod {
             name: "snapkv".into(),
-            definition: definition.into(),
+            settings: None,
+            off_budget: reason.map(str::to_owned),
             head_scores: None,
         };
-        let manifest = |definition: &str| Manifest { methods: vec![method(definition)], ..Manifest::default() };
-        let note = |row: Row, definition: &str| off_budget(&cells(&[row])[0], Some(&manifest(definition)));
+        let manifest = |reason| Manifest { methods: vec![method(reason)], ..Manifest::default() };
+        let note = |row: Row, reason| off_budget(&cells(&[row])[0], Some(&manifest(reason)));
         // Of 100 tokens of the prompt.
-        assert_eq!(note(of("64", 0.64), "Uniform"), None);
-        assert_eq!(note(of("12.5%", 0.12), "Uniform"), None, "whole tokens");
-        assert_eq!(note(of("200", 1.0), "Uniform"), None, "a whole prompt");
-        let paper = note(of("64", 0.6), "AdaKv { rounding: Paper }").unwrap();
-        assert!(paper.starts_with("snapkv keeps 60.0 % at 64, which allows 64.0 %: its allocator rounds"), "{paper}");
-        assert_eq!(note(of("64", 0.6), "Uniform").unwrap(), "snapkv keeps 60.0 % at 64, which allows 64.0 %.");
+        assert_eq!(note(of("64", 0.64), None), None);
+        assert_eq!(note(of("12.5%", 0.12), None), None, "whole tokens");
+        assert_eq!(note(of("200", 1.0), None), None, "a whole prompt");
+        let paper = note(of("64", 0.6), Some("its allocator rounds")).unwrap();
+        assert!(paper == "snapkv keeps 60.0 % at 64, which allows 64.0 %: its allocator rounds.", "{paper}");
+        assert_eq!(note(of("64", 0.6), None).unwrap(), "snapkv keeps 60.0 % at 64, which allows 64.0 %.");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a method does to one prompt: which tokens every head keeps, and what it thought of them.
 
-use cokv_core::{HeadLayout, HeadSelection, Method, Selection, TokenScores};
+use cokv_core::{HeadLayout, HeadSelection, Method, MethodSettings, Selection, TokenScores};
 use serde::Serialize;
 
 use crate::scores::HeadName;
@@ -9,7 +9,7 @@ use crate::scores::HeadName;
 #[derive(Debug, Serialize)]
 pub struct Inspection {
     /// The method with all settings.
-    pub method: String,
+    pub method: MethodSettings,
     /// Tokens that all heads together may keep.
     pub total: usize,
     /// The prompt's tokens as text.
@@ -103,12 +103,16 @@ impl Inspection {
 
 #[cfg(test)]
 mod tests {
+    use cokv_core::ConfigTable;
+
     use super::*;
 
     fn inspection(kept: Vec<u32>) -> Inspection {
         let head = InspectedHead { head: HeadName::of(0, 1), budget: kept.len(), kept, scores: vec![0.0; 6] };
         let tokens = ["a", "b", "c", "d", "e", "f"].map(str::to_owned).to_vec();
-        Inspection { method: "m".into(), total: 3, tokens, heads: vec![head] }
+        let full = ConfigTable::parse("test", "compressor = 'full'").unwrap();
+        let method = cokv_policies::registry().method(full).unwrap().settings();
+        Inspection { method, total: 3, tokens, heads: vec![head] }
     }
 
     #[test]

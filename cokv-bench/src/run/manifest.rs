@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use cokv_core::MethodSettings;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -32,8 +33,10 @@ pub struct Manifest {
 pub struct ManifestMethod {
     /// Name in tables.
     pub name: String,
-    /// Compressor and allocator with all settings.
-    pub definition: String,
+    /// Compressor and allocator with all settings; none in what builds wrote that had them as a text, `definition`.
+    pub settings: Option<MethodSettings>,
+    /// Why it may keep another share than its budget; none where it does not, and in what those builds wrote.
+    pub off_budget: Option<String>,
     /// What each head is worth to it, in flat order; none where it does not ask.
     pub head_scores: Option<Vec<f64>>,
 }
@@ -68,5 +71,22 @@ impl Manifest {
         let models: Vec<String> = read_json(&folder.join(MODELS))?.unwrap_or_default();
         let of_model = |model: &String| read_json(&folder.join(file(model))).transpose();
         models.iter().filter_map(of_model).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manifests_of_builds_whose_settings_were_a_text_are_read() {
+        let written = r#"{"model":"m","fingerprint":"f","layers":2,"kv_heads":1,"rows":["r"],"methods":[
+            {"name":"ada","definition":"SnapKv { window: 8 }, AdaKv { rounding: Paper }","head_scores":[0.5,1.0]}]}"#;
+        let manifest: Manifest = serde_json::from_str(written).unwrap();
+        let [method] = &manifest.methods[..] else { panic!("{manifest:?}") };
+        assert_eq!((method.name.as_str(), &method.settings, &method.off_budget), ("ada", &None, &None));
+        assert_eq!(method.head_scores.as_deref(), Some(&[0.5, 1.0][..]));
+        let again: Manifest = serde_json::from_str(&serde_json::to_string(&manifest).unwrap()).unwrap();
+        assert_eq!(again, manifest);
     }
 }

@@ -11,7 +11,7 @@
 //! #         Ok(BudgetPlan::new(vec![each.min(request.prompt_len); request.layout.heads()]))
 //! #     }
 //! #     fn spending(&self) -> Spending {
-//! #         Spending::AtMost
+//! #         Spending::AtMost("what the heads cannot share evenly is lost")
 //! #     }
 //! # }
 //! // In a test of your crate:
@@ -122,8 +122,8 @@ impl<'a> AllocatorContract<'a> {
         let payable = case.total.min(heads.saturating_mul(case.prompt_len));
         match self.allocator.spending() {
             Spending::Exact => prop_assert_eq!(plan.total(), payable, "total"),
-            Spending::AtMost => prop_assert!(plan.total() <= payable, "{} of {} tokens", plan.total(), payable),
-            Spending::MayExceed => {}
+            Spending::AtMost(_) => prop_assert!(plan.total() <= payable, "{} of {} tokens", plan.total(), payable),
+            Spending::MayExceed(_) => {}
         }
         Ok(Some(plan))
     }

@@ -69,9 +69,9 @@ fn an_even_share_keeps_the_contract() {
 fn broken_bounds_are_found() {
     let bounds = "a plan keeps its bounds";
     assert_eq!(broken(invented(Spending::Exact, |r, head| even_share(r, head).saturating_sub(1))), bounds);
-    assert_eq!(broken(invented(Spending::AtMost, |r, head| even_share(r, head) + 1)), bounds);
-    assert_eq!(broken(invented(Spending::MayExceed, |r, _| r.prompt_len + 1)), bounds);
-    assert_eq!(broken(invented(Spending::AtMost, |_, _| 0)), bounds);
+    assert_eq!(broken(invented(Spending::AtMost(""), |r, head| even_share(r, head) + 1)), bounds);
+    assert_eq!(broken(invented(Spending::MayExceed(""), |r, _| r.prompt_len + 1)), bounds);
+    assert_eq!(broken(invented(Spending::AtMost(""), |_, _| 0)), bounds);
 
     let nothing_left = |r: &AllocationRequest<'_>, _| {
         let heads = r.layout.heads();
@@ -85,19 +85,19 @@ fn broken_bounds_are_found() {
 fn moods_are_found() {
     let calls = AtomicUsize::new(0);
     let moody = whole_if(move |_, _, _| calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(7));
-    assert_eq!(broken(invented(Spending::MayExceed, moody)), "the same input gives the same plan");
+    assert_eq!(broken(invented(Spending::MayExceed(""), moody)), "the same input gives the same plan");
 }
 
 #[test]
 fn scores_that_are_read_wrongly_are_found() {
     let contrary = whole_if(|_, _, score| score <= 0.25);
-    assert_eq!(broken(invented(Spending::MayExceed, contrary)), "a head that rises keeps no less");
+    assert_eq!(broken(invented(Spending::MayExceed(""), contrary)), "a head that rises keeps no less");
     let ahead = whole_if(|_, head, score| head == 0 || score > 1.0);
-    assert_eq!(broken(invented(Spending::MayExceed, ahead)), "a head keeps no less than a lesser one");
+    assert_eq!(broken(invented(Spending::MayExceed(""), ahead)), "a head keeps no less than a lesser one");
     let in_units = whole_if(|_, _, score| score > 2.0);
-    assert_eq!(broken(invented(Spending::MayExceed, in_units)), "the unit of the scores does not matter");
+    assert_eq!(broken(invented(Spending::MayExceed(""), in_units)), "the unit of the scores does not matter");
     let first_head = whole_if(|r, _, _| r.token_scores.head(0).first().is_some_and(|&score| score > 0.5));
-    assert_eq!(broken(invented(Spending::MayExceed, first_head)), "a head's place does not matter");
+    assert_eq!(broken(invented(Spending::MayExceed(""), first_head)), "a head's place does not matter");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_larger_total_that_takes_tokens_away_is_found_where_it_is_forbidden() {
 
 #[test]
 fn shifts_are_looked_at_where_they_are_promised() {
-    let positive = invented(Spending::MayExceed, whole_if(|_, _, score| score > 0.0));
+    let positive = invented(Spending::MayExceed(""), whole_if(|_, _, score| score > 0.0));
     AllocatorContract::new(&positive).check().unwrap();
     let violation = AllocatorContract::new(&positive).shift_invariant().check().unwrap_err();
     assert_eq!(violation.promise, "the zero of the scores does not matter");

@@ -119,7 +119,7 @@ impl Request {
             Start::Prompt { tokens, compress: Some((method, budget)) } => {
                 let whole = tokens.len() * layout.heads();
                 let kept = match method.spending() {
-                    Spending::MayExceed => whole,
+                    Spending::MayExceed(_) => whole,
                     _ => budget.total_tokens(layout, tokens.len(), format).min(whole),
                 };
                 // The prompt goes once what is kept of it is copied.

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cokv_core::random::mix;
 use cokv_core::{
-    AllocationRequest, Budget, BudgetAllocator, BudgetPlan, CacheCompressor, HeadLayout, LayerView, Method,
-    ObservationRequest, PolicyError, RotaryEmbedding, RotaryPairs,
+    AllocationRequest, Budget, BudgetAllocator, BudgetPlan, CacheCompressor, HeadLayout, LayerView, Method, Named,
+    ObservationRequest, PolicyError, RotaryEmbedding, RotaryPairs, Settings,
 };
 use proptest::prelude::*;
 
@@ -109,8 +109,8 @@ impl Engine for Fake {
 }
 
 /// The youngest tokens, and twice as many in the first head as in the second.
-#[derive(Debug)]
-struct Youngest;
+#[derive(Debug, serde::Serialize)]
+struct Youngest {}
 
 impl CacheCompressor for Youngest {
     fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
@@ -126,7 +126,12 @@ impl BudgetAllocator for Youngest {
 }
 
 fn method() -> Method {
-    Method::new("youngest", Box::new(Youngest), Box::new(Youngest))
+    let settings = || Settings::of("youngest", &Youngest {}).unwrap();
+    Method::new(
+        "youngest",
+        Named::new(Arc::new(Youngest {}), settings()),
+        Named::new(Arc::new(Youngest {}), settings()),
+    )
 }
 
 fn stop(max_new_tokens: usize) -> StopRule {

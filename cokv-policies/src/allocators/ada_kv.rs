@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use cokv_core::{AllocationRequest, BudgetAllocator, BudgetPlan, PolicyError, Spending};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::pool::share_out;
 use super::tokens::{Candidates, Normalise};
-use crate::settings::{Rounding, Share};
+use crate::settings::{PAPER_ROUNDING, Rounding, Share};
 
 const FLOOR: Share = Share::new(0.2).unwrap();
 
@@ -15,7 +15,7 @@ const FLOOR: Share = Share::new(0.2).unwrap();
 ///
 /// The published form works layer by layer with `floor = 0.2` (its scripts for models with grouped queries). Its author
 /// tried all layers together, found it better, and dropped it because all layers' caches had to stay alive; here they do.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdaKv {
     /// The paper's α: the part of its even share that a head keeps whatever its scores are.
@@ -30,7 +30,7 @@ pub struct AdaKv {
 }
 
 /// Heads that compete with each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
     /// Those of a layer.
@@ -90,7 +90,7 @@ impl BudgetAllocator for AdaKv {
     fn spending(&self) -> Spending {
         match self.rounding {
             Rounding::Exact => Spending::Exact,
-            Rounding::Paper => Spending::MayExceed,
+            Rounding::Paper => Spending::MayExceed(PAPER_ROUNDING),
         }
     }
 }

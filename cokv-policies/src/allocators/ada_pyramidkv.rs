@@ -1,7 +1,7 @@
 //! Ada-PyramidKV (Feng et al., arXiv 2407.11550): PyramidKV between the layers, Ada-KV inside each.
 
 use cokv_core::{AllocationRequest, BudgetAllocator, BudgetPlan, PolicyError, Spending};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::pool::share_out;
 use super::tokens::Normalise;
@@ -9,7 +9,7 @@ use super::{AdaKv, PyramidKv, Scope};
 use crate::settings::{AtLeastOne, Rounding, Share};
 
 /// Each layer's heads compete for what the pyramid gives their layer.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdaPyramidKv {
     /// As in [`PyramidKv`].

@@ -1,17 +1,17 @@
 //! CoKV (arXiv 2502.17501): in proportion to the normalised Sliced Shapley Value.
 
 use cokv_core::{AllocationRequest, BudgetAllocator, BudgetPlan, HeadLayout, HeadScores, PolicyError, Spending};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::pool::{Pool, share_out};
 use super::weights::{above_border, head_scores};
 use crate::apportion::{sainte_lague, sainte_lague_from};
-use crate::settings::Rounding;
+use crate::settings::{PAPER_ROUNDING, Rounding};
 
 /// Leaves the lowest heads their protected tokens alone and shares the rest out in proportion to what a score has above
 /// the highest of theirs: `c_i = B · NSV_i / Σ NSV + s`, where `NSV_i` is `max(SSV_i - min^α, 0)` up to a factor. Evenly
 /// where no score is above that border. Shifting or scaling all scores changes nothing.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CoKv {
     /// Heads that get nothing: the paper's α, chosen per task from 1, 5, 10, 15, 20, 30, 40 for models of 256 heads. With 0
@@ -55,7 +55,7 @@ impl BudgetAllocator for CoKv {
     fn spending(&self) -> Spending {
         match self.rounding {
             Rounding::Exact => Spending::Exact,
-            Rounding::Paper => Spending::AtMost,
+            Rounding::Paper => Spending::AtMost(PAPER_ROUNDING),
         }
     }
 }

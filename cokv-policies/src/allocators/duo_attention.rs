@@ -2,7 +2,7 @@
 //! recent tokens.
 
 use cokv_core::{AllocationRequest, BudgetAllocator, BudgetPlan, HeadLayout, HeadScores, PolicyError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::pool::share_out;
 use super::weights::head_scores;
@@ -17,7 +17,7 @@ const RETRIEVAL_SHARE: Share = Share::new(0.5).unwrap();
 /// With `r` of `n` heads in the first class, a total of `r · prompt + (n - r) · (sinks + recent)` is the published form.
 /// Which tokens a streaming head keeps is the compressor's to say: `{ name = "streaming-llm", sinks = 64 }` is the
 /// published one.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DuoAttention {
     /// Share of the heads that are retrieval heads, those with the highest scores; the lower index among equals. The paper

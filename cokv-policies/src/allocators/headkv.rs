@@ -4,18 +4,18 @@ use cokv_core::{
     AllocationRequest, BudgetAllocator, BudgetPlan, ConfigError, ConfigTable, Gqa, HeadLayout, HeadScores, PolicyError,
     Spending,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::pool::{Pool, share_out};
 use super::weights::{head_scores, positive_part};
 use crate::apportion::sainte_lague;
-use crate::settings::{AtLeastOne, Rounding};
+use crate::settings::{AtLeastOne, PAPER_ROUNDING, Rounding};
 
 const BETA: AtLeastOne = AtLeastOne::new(1.01).unwrap();
 
 /// Every head gives `base // beta` tokens of its even share into a pool, which is shared out in proportion to
 /// `max(score, 0)`; evenly where no score is above zero.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeadKv {
     /// The closer to 1, the more is in the pool. Published runs choose the best of 1.005, 1.01, 1.1, 1.2, 1.5, 2, 5 and 10.
@@ -102,8 +102,8 @@ impl BudgetAllocator for HeadKv {
 
     fn spending(&self) -> Spending {
         match (self.gqa, self.rounding) {
-            (Gqa::PerQueryHead, _) => Spending::MayExceed,
-            (Gqa::PerKvHead, Rounding::Paper) => Spending::AtMost,
+            (Gqa::PerQueryHead, _) => Spending::MayExceed("every query head of a group keeps tokens of its own"),
+            (Gqa::PerKvHead, Rounding::Paper) => Spending::AtMost(PAPER_ROUNDING),
             (Gqa::PerKvHead, Rounding::Exact) => Spending::Exact,
         }
     }

@@ -1,7 +1,7 @@
 //! In proportion to what a head is worth.
 
 use cokv_core::{AllocationRequest, BudgetAllocator, BudgetPlan, HeadLayout, HeadScores, PolicyError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::pool::share_out;
 use super::weights::{head_scores, positive_part};
@@ -10,7 +10,7 @@ use crate::apportion::{largest_remainder, sainte_lague};
 /// Shares out what is left beside the protected tokens in proportion to `max(score, 0)`; evenly where no score is above
 /// zero. With scores that add up to the game's worth (Shapley values) it needs no border, unlike [`CoKv`](super::CoKv)'s
 /// slices.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Proportional {
     /// How shares become whole tokens.
@@ -18,7 +18,7 @@ pub struct Proportional {
 }
 
 /// Two ways to give out whole tokens, both exact.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Apportionment {
     /// Sainte-Laguë's divisors: no head loses a token when the total grows.

@@ -1,16 +1,16 @@
 //! PyramidKV (Cai et al., arXiv 2406.02069): low layers keep more than high ones.
 
 use cokv_core::{AllocationRequest, BudgetAllocator, BudgetPlan, PolicyError, Spending};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::pool::{Pool, share_out};
 use crate::apportion::sainte_lague;
-use crate::settings::{AtLeastOne, Rounding};
+use crate::settings::{AtLeastOne, PAPER_ROUNDING, Rounding};
 
 const BETA: AtLeastOne = AtLeastOne::new(20.0).unwrap();
 
 /// Budgets fall on a straight line from the first layer to the last, the same for all heads of a layer.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PyramidKv {
     /// The last layer keeps the average divided by this; 20 as published.
@@ -59,7 +59,7 @@ impl BudgetAllocator for PyramidKv {
     fn spending(&self) -> Spending {
         match self.rounding {
             Rounding::Exact => Spending::Exact,
-            Rounding::Paper => Spending::MayExceed,
+            Rounding::Paper => Spending::MayExceed(PAPER_ROUNDING),
         }
     }
 }

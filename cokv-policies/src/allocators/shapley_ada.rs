@@ -1,7 +1,7 @@
 //! Shapley-weighted Ada-KV: heads compete with their tokens' scores, each as loudly as it is worth to the task.
 
 use cokv_core::{AllocationRequest, BudgetAllocator, BudgetPlan, HeadLayout, HeadScores, PolicyError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::pool::share_out;
 use super::tokens::{Candidates, Normalise};
@@ -16,7 +16,7 @@ const FLOOR: Share = Share::new(0.0).unwrap();
 /// The share of its score mass that a head keeps is its retention curve `ρ_i(b)`, which is concave, so that this is the
 /// optimum of `Σ φ_i ρ_i(b_i)` for the total. Equal values give
 /// [`AdaKv`](super::AdaKv) across all layers.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ShapleyAda {
     /// Heads whose value counts as nothing, as in [`CoKv`](super::CoKv). With 0 it is those of a value below zero, which

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use cokv_core::{AllocationRequest, PolicyError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::apportion::greedy;
 
@@ -11,7 +11,7 @@ use crate::apportion::greedy;
 const ALLOCATOR: &str = "(its allocator)";
 
 /// How scores of different heads are made comparable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Normalise {
     /// They are compared as they are (Ada-KV's default, CoKV's baseline).

@@ -1,7 +1,7 @@
 //! Greedy water-filling: the next token goes where it is worth most (after LU-KV, arXiv 2602.08585).
 
 use cokv_core::{AllocationRequest, BudgetAllocator, BudgetPlan, HeadLayout, HeadScores, PolicyError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ShapleyAda;
 use super::pool::share_out;
@@ -15,7 +15,7 @@ const FLOOR: Share = Share::new(0.0).unwrap();
 
 /// Maximises `Σ max(score_i, 0) · ρ_i(b_i)` for the total, where `ρ` says how much of its worth a head of `b` tokens
 /// retains; evenly where no score is above zero.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WaterFilling {
     /// Whose retention curve.
@@ -28,7 +28,7 @@ pub struct WaterFilling {
 }
 
 /// Where retention curves come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Curve {
     /// All heads retain `1 - exp(-b / tau)`.

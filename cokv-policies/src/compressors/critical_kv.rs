@@ -1,8 +1,10 @@
 //! CriticalKV (Feng et al., arXiv 2502.03805): a second stage that also looks at what a token would write.
 
 use cokv_core::config::Choice;
-use cokv_core::{CacheCompressor, ConfigError, ConfigTable, LayerView, ObservationRequest, PolicyError, Protected};
-use serde::Deserialize;
+use cokv_core::{
+    CacheCompressor, ConfigError, ConfigTable, LayerView, Named, ObservationRequest, PolicyError, Protected,
+};
+use serde::{Deserialize, Serialize};
 
 use super::group::group_mean;
 use super::ranking::{best_first, merge, reorder};
@@ -15,14 +17,14 @@ const FIRST_STAGE: Share = Share::new(0.5).unwrap();
 ///
 /// A head's scores keep their values and only change places, so that allocators see the other compressor's: under Ada-KV
 /// this is CriticalAdaKV.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct CriticalKv {
     /// Whose scores are refined.
-    pub base: Box<dyn CacheCompressor>,
+    pub base: Named<dyn CacheCompressor>,
     /// Part of the budget, beside the protected tokens, that follows the base scores alone; a half as published.
     pub first_stage: Share,
     /// Keeps a token of a large value in play that nobody attends to; 0.0001 as published.
-    pub epsilon: f32,
+    pub epsilon: f64,
 }
 
 /// The settings beside the base.
@@ -30,7 +32,7 @@ pub struct CriticalKv {
 #[serde(deny_unknown_fields, default)]
 struct Settings {
     first_stage: Share,
-    epsilon: f32,
+    epsilon: f64,
 }
 
 impl Default for Settings {
@@ -68,10 +70,11 @@ impl CacheCompressor for CriticalKv {
         let mut scores = self.base.score(layer)?;
         let norms = layer.recorded("value output norms", layer.value_output_norms)?;
         let norms = group_mean(layer.layout, norms, tokens);
+        let epsilon = self.epsilon as f32;
         let candidates = self.base.protected().candidates(tokens);
         for (head, norms) in scores.chunks_exact_mut(tokens.max(1)).zip(norms.chunks_exact(tokens.max(1))) {
             let (head, norms) = (&mut head[candidates.clone()], &norms[candidates.clone()]);
-            let written: Vec<f32> = head.iter().zip(norms).map(|(score, norm)| (score + self.epsilon) * norm).collect();
+            let written: Vec<f32> = head.iter().zip(norms).map(|(score, norm)| (score + epsilon) * norm).collect();
             let ranking = merge(&best_first(head), &best_first(&written), self.first_stage);
             head.copy_from_slice(&reorder(head, &ranking));
         }

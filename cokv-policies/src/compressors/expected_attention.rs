@@ -6,7 +6,7 @@ use cokv_core::{
     CacheCompressor, LayerView, ObservationRequest, PolicyError, Protected, QueryStatistics, RotaryEmbedding,
     RotaryPairs,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::group::{group_mean, norm};
 use super::softmax::softmax;
@@ -15,7 +15,7 @@ use super::softmax::softmax;
 /// RoPE, turned by the mean rotation `R̄` of the positions to come. The expected attention of key `k` is then
 /// `exp(μᵀR̄ᵀk / √d + kᵀR̄ΣR̄ᵀk / 2d)`, normalised over the prompt; a token's score is its mean over the group times the
 /// length of the value.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExpectedAttention {
     /// Tokens kept at the start and left out of the normalisation.
@@ -23,7 +23,7 @@ pub struct ExpectedAttention {
     /// Positions after the prompt that are expected to ask.
     pub future: usize,
     /// Added to the expected attention before it is multiplied by the value's length. kvpress has 0.01 under Ada-KV.
-    pub epsilon: f32,
+    pub epsilon: f64,
 }
 
 impl Default for ExpectedAttention {
@@ -67,7 +67,8 @@ impl CacheCompressor for ExpectedAttention {
         }
         let mut scores = group_mean(layout, &attention, tokens);
         let lengths = values.chunks_exact(dim).map(norm);
-        scores.iter_mut().zip(lengths).for_each(|(score, length)| *score = (*score + self.epsilon) * length);
+        let epsilon = self.epsilon as f32;
+        scores.iter_mut().zip(lengths).for_each(|(score, length)| *score = (*score + epsilon) * length);
         Ok(scores)
     }
 }

@@ -1,10 +1,10 @@
 //! No compression: the reference that every other method is measured against.
 
 use cokv_core::{CacheCompressor, LayerView, PolicyError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Keeps the whole prompt at every budget.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Full {}
 

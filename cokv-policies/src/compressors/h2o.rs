@@ -1,7 +1,7 @@
 //! H2O (Zhang et al., arXiv 2306.14048): heavy hitters, tokens that all queries together attend to most.
 
 use cokv_core::{CacheCompressor, LayerView, ObservationRequest, PolicyError, Protected};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::group::group_mean;
 use super::ranking::{best_first, merge, reorder};
@@ -14,7 +14,7 @@ const NO_SHARE: Share = Share::new(0.0).unwrap();
 /// The defaults are KVCache-Factory's. The paper's even split of the budget into heavy and recent tokens is
 /// `window = 0, recent_share = 0.5`; kvpress ("observed attention") has `window = 0, mean_over_queries = true`. All decide
 /// once, after the prompt; the paper also evicts while decoding.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct H2o {
     /// Latest tokens that are always kept.

@@ -1,13 +1,13 @@
 //! KeyDiff (Park et al., arXiv 2504.15364): keys unlike the others.
 
 use cokv_core::{CacheCompressor, LayerView, ObservationRequest, PolicyError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::group::{norm, per_token};
 
 /// Scores a token by the negative cosine between its key (after RoPE) and the mean direction of all keys of its head.
 /// Decides once, after the prompt; the paper works block by block.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyDiff {}
 

@@ -1,13 +1,13 @@
 //! Knorm (Devoto et al., arXiv 2406.11430): keys of a small L2 norm attract attention.
 
 use cokv_core::{CacheCompressor, LayerView, ObservationRequest, PolicyError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::group::{norm, per_token};
 
 /// Scores a token by the negative length of its key. RoPE does not change lengths. Nothing is protected; the paper also
 /// leaves the first two layers whole, which is not a scorer's to say.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Knorm {}
 

@@ -1,7 +1,7 @@
 //! LagKV (Liang et al., arXiv 2504.04704): tokens that stand out from those that follow.
 
 use cokv_core::{CacheCompressor, ConfigError, ConfigTable, LayerView, ObservationRequest, PolicyError, Protected};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::softmax::softmax;
 
@@ -11,7 +11,7 @@ use super::softmax::softmax;
 ///
 /// The last partition and what is left behind it are kept first. A prompt of less than two partitions keeps its latest
 /// tokens.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LagKv {
     /// Tokens kept at the start.

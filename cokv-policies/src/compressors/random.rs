@@ -2,11 +2,11 @@
 
 use cokv_core::random::mix;
 use cokv_core::{CacheCompressor, LayerView, PolicyError, Protected};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Keeps tokens drawn at random, another draw in every head. The draw depends on the seed, the head and the position
 /// alone, so that every run, every budget and every prompt sees the same one; average over seeds for its spread.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Random {
     /// Which draw.

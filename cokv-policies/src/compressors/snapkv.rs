@@ -1,14 +1,14 @@
 //! SnapKV (Li et al., arXiv 2404.14469): tokens that the last queries of the prompt attend to.
 
 use cokv_core::{CacheCompressor, ConfigError, ConfigTable, LayerView, ObservationRequest, PolicyError, Protected};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Scores a token by the attention that the observation window pays to it: mean over the window's queries, pooled along
 /// the prompt, reduced over the query heads that share a KV head.
 ///
 /// The defaults are those of HeadKV and CoKV. The paper's class has `window = 64, kernel = 5, pooling = "avg"`, AdaKV
 /// `window = 32`, kvpress the paper's with `order = "pool-first"`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SnapKv {
     /// Queries at the end of the prompt that vote; their own tokens are always kept.
@@ -24,7 +24,7 @@ pub struct SnapKv {
 }
 
 /// Pooling along the prompt, stride 1, the ends padded by half a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
     /// Mean; the padding counts as zeros, so that the ends are divided by the whole kernel too.
@@ -36,7 +36,7 @@ pub enum Pooling {
 }
 
 /// How scores of query heads become one score of their KV head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GroupReduction {
     /// Mean over the group.
@@ -46,7 +46,7 @@ pub enum GroupReduction {
 }
 
 /// Order of pooling and group reduction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
     /// Reduce over the group, then pool (AdaKV, HeadKV, CoKV).

@@ -1,11 +1,11 @@
 //! StreamingLLM (Xiao et al., arXiv 2309.17453): attention sinks and the most recent tokens.
 
 use cokv_core::{CacheCompressor, LayerView, PolicyError, Protected};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Keeps the first tokens and the latest ones, in every head alike. Looks at nothing but positions; kept tokens stay at
 /// their original positions (the paper moves them together).
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StreamingLlm {
     /// Tokens kept at the start.

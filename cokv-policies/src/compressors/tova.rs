@@ -1,12 +1,12 @@
 //! TOVA (Oren et al., arXiv 2401.06104): tokens that the last query attends to.
 
 use cokv_core::{CacheCompressor, LayerView, ObservationRequest, PolicyError, Protected};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Scores a token by the attention of the prompt's last query, mean over all query heads of the layer: all its KV heads
 /// keep the same tokens. The last token is always kept. Decides once, after the prompt (kvpress); the paper evicts one
 /// token per step.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tova {}
 

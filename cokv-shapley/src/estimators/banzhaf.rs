@@ -1,6 +1,6 @@
 //! The Banzhaf value.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::pairs::pairs;
 use crate::statistics::{mean, variance};
@@ -11,7 +11,7 @@ use crate::{Design, Estimate, Estimator, FitError, SampleLog};
 ///
 /// The Banzhaf value weighs all coalitions alike, so that nearly all of it is about half of the heads, and it does not
 /// sum to U(everybody) - U(nobody).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Banzhaf {}
 

@@ -1,6 +1,6 @@
 //! Stratified complementary contributions.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::pairs::pairs;
 use crate::statistics::{mean, variance};
@@ -12,7 +12,7 @@ use crate::{Design, Estimate, Estimator, FitError, SampleLog};
 ///
 /// There are n² strata. One that no pair has reached yet gets the mean of its size over all players, which says that
 /// the player is an average one. Standard errors come from the variance within the strata of a size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Complementary {}
 

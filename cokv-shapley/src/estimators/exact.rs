@@ -1,13 +1,13 @@
 //! The Shapley value from all coalitions.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::exact::ShapleySum;
 use crate::statistics::mean;
 use crate::{Design, Estimate, Estimator, FitError, SampleLog};
 
 /// The exact Shapley value, from a log of all coalitions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exact {}
 

@@ -1,6 +1,6 @@
 //! KernelSHAP with paired samples.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::linear_algebra::{Cholesky, Matrix};
 use crate::pairs::{Pair, pairs};
@@ -14,7 +14,7 @@ use crate::{Design, Estimate, Estimator, FitError, SampleLog};
 /// `kernel-sizes`, 1/(|S| (n - |S|)) for `all-sizes` (Leverage SHAP, Musco, Witter 2025), and the Shapley kernel for
 /// `exhaustive`, which makes it exact. A utility that is curved in the size of the coalition is noise to it.
 /// Standard errors are heteroscedasticity-consistent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelShap {}
 

@@ -1,13 +1,13 @@
 //! What is lost without one player.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::statistics::mean;
 use crate::{Design, Estimate, Estimator, FitError, SampleLog};
 
 /// U(N) - U(N∖{i}): cheap and exact, but blind to what heads achieve together. Of two heads that can replace each
 /// other, neither is worth anything.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeaveOneOut {}
 

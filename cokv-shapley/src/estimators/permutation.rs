@@ -1,7 +1,7 @@
 //! Marginal contributions along random permutations.
 
 use cokv_core::Coalition;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::statistics::{mean, variance};
 use crate::{Design, Draw, Ends, Estimate, Estimator, FitError, Sample, SampleLog};
@@ -10,7 +10,7 @@ use crate::{Design, Draw, Ends, Estimate, Estimator, FitError, Sample, SampleLog
 ///
 /// Exact at once for an additive game, and without bias for any; but a marginal contribution is the difference of two
 /// coalitions that differ in one head, so that any noise in the utility drowns it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Permutation {
     /// Draw every permutation forth and back (Mitchell, Cooper, Frank, Holmes 2022), which cancels what changes

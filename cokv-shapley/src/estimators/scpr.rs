@@ -1,6 +1,6 @@
 //! Size-centred paired regression, the default.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::estimate::posterior_reliability;
 use crate::pairs::{Pair, pairs, size_curves, subtract_instance_effects};
@@ -21,7 +21,7 @@ const NAME: &str = "scpr";
 ///
 /// Standard errors and reliability are those of the plain ridge posterior, whatever the prior. It is calibrated; where
 /// relevance determination is chosen on nothing but noise, the few effects that it keeps would look reliable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Scpr {
     /// What is assumed about the effects before any sample.
@@ -29,7 +29,7 @@ pub struct Scpr {
 }
 
 /// What is assumed about the effects before any sample.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Prior {
     /// The most probable of the others, by the evidence that each is fitted with. It is within 0.01 of the best of

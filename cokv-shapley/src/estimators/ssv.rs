@@ -1,6 +1,6 @@
 //! The Sliced Shapley Value as its authors estimate it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::pairs::{Pair, pairs};
 use crate::statistics::{mean, variance};
@@ -12,7 +12,7 @@ use crate::{Design, Estimate, Estimator, FitError, SampleLog};
 /// It looks at one player at a time, so that the effects of all others are noise to it: with m pairs of a size and n
 /// players its reliability cannot exceed m / (m + n), even for an additive game without noise.
 /// A player that no sampled coalition of a size has gets the mean of that size and an infinite standard error.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ssv {
     /// Which side of the pairs counts.
@@ -20,7 +20,7 @@ pub struct Ssv {
 }
 
 /// Which side of the pairs counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sides {
     /// The sampled coalitions only, as published: E[U(S) - U(N∖S) | i in S, |S| = j], averaged over the sizes j.

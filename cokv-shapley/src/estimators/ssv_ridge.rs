@@ -1,6 +1,6 @@
 //! The Sliced Shapley Value by regression.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::scpr::{centred, standard_errors};
 use super::ssv::slices;
@@ -16,7 +16,7 @@ use crate::{Design, Estimate, Estimator, FitError, SampleLog};
 /// n/(n - 1) times the slope of v on the indicator of player i, in a regression on all indicators at once; so a ridge
 /// regression per slice estimates D without the other players' effects as noise. The published value is
 /// mean(v) + (1 - j/n) D_i, averaged over the slices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SsvRidge {}
 

@@ -74,7 +74,7 @@ mod tests {
     fn log(design: Design, evaluations: Option<u64>) -> SampleLog {
         let mut game = Instances::new(majority(), 3, 0.5, 1);
         let plan = SamplingPlan { players: 5, instances: 3, instances_per_sample: 1, seed: 1, design };
-        let mut log = SampleLog::new(LogHeader { game: "toy".into(), plan }).unwrap();
+        let mut log = SampleLog::new(LogHeader::new("toy", plan)).unwrap();
         let settings = PlaySettings {
             stop: Stop { reliability: None, evaluations, ..Stop::default() },
             ..PlaySettings::default()

@@ -10,6 +10,7 @@
 //! checked when it is read. Of a pair only S is written: the utilities of its complement come behind those of S.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,14 @@ struct HeaderLine {
     version: u32,
     game: String,
     plan: SamplingPlan,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    computed_by: Option<String>,
+}
+
+impl HeaderLine {
+    fn header(self) -> LogHeader {
+        LogHeader { game: self.game, plan: self.plan, computed_by: self.computed_by }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -72,8 +81,8 @@ impl LogFile {
     /// was never finished is cut off.
     pub fn open(path: impl AsRef<Path>, header: &LogHeader) -> Result<(Self, SampleLog, Vec<Notice>), LogError> {
         let path = path.as_ref();
-        let LogHeader { game, plan } = header.clone();
-        let first_line = HeaderLine { format: FORMAT.into(), version: VERSION, game, plan };
+        let LogHeader { game, plan, computed_by } = header.clone();
+        let first_line = HeaderLine { format: FORMAT.into(), version: VERSION, game, plan, computed_by };
         let first_text = serde_json::to_string(&first_line).map_err(|error| LogError::io(path)(error.into()))?;
         let empty = SampleLog::new(header.clone())?;
         let (mut lines, (log, notices, is_new)) = LineLog::open(path, |lines| {
@@ -118,6 +127,16 @@ impl LogFile {
     }
 }
 
+/// Whether a file begins with this header, so that [`LogFile::open`] would resume it.
+pub fn is_log_of(path: impl AsRef<Path>, header: &LogHeader) -> Result<bool, LogError> {
+    let path = path.as_ref();
+    let mut first = Vec::new();
+    let file = fs::File::open(path).map_err(LogError::io(path))?;
+    BufReader::new(file).read_until(b'\n', &mut first).map_err(LogError::io(path))?;
+    let line: Option<HeaderLine> = serde_json::from_slice(&first).ok();
+    Ok(line.is_some_and(|line| line.header().difference(header).is_none()))
+}
+
 /// Reads a log without locking or changing it.
 pub fn read_log(path: impl AsRef<Path>) -> Result<(SampleLog, Vec<Notice>), LogError> {
     let path = path.as_ref();
@@ -130,13 +149,13 @@ fn read(path: &Path, lines: &Lines) -> Result<(SampleLog, Vec<Notice>), LogError
     let not_a_log = |reason: String| LogError::NotALog { path: path.into(), reason };
     let mut numbered = lines.iter();
     let Some((_, first)) = numbered.next() else { return Err(not_a_log("it has no header".into())) };
-    let HeaderLine { format, version, game, plan } =
-        serde_json::from_slice(first).map_err(|error| not_a_log(error.to_string()))?;
-    if format != FORMAT || version != VERSION {
+    let line: HeaderLine = serde_json::from_slice(first).map_err(|error| not_a_log(error.to_string()))?;
+    if line.format != FORMAT || line.version != VERSION {
+        let HeaderLine { format, version, .. } = line;
         return Err(not_a_log(format!("its format is {format} {version}, not {FORMAT} {VERSION}")));
     }
     let at = |line: usize| move |source| LogError::At { path: path.into(), line, source: Box::new(source) };
-    let mut log = SampleLog::new(LogHeader { game, plan }).map_err(|error| at(1)(error.into()))?;
+    let mut log = SampleLog::new(line.header()).map_err(|error| at(1)(error.into()))?;
     let (mut repeats, mut last) = (Repeats::default(), 1);
     for (number, text) in numbered {
         let inserted = match text.starts_with(b"{\"ends\"") {

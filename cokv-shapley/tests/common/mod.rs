@@ -38,7 +38,7 @@ pub fn plan(game: &dyn Game, design: Design, seed: u64) -> SamplingPlan {
 }
 
 pub fn empty_log(plan: SamplingPlan) -> SampleLog {
-    SampleLog::new(LogHeader { game: "test".into(), plan }).unwrap()
+    SampleLog::new(LogHeader::new("test", plan)).unwrap()
 }
 
 /// Evaluates the first `samples` samples of the plan.
@@ -74,7 +74,7 @@ pub fn assert_close(found: &[f64], expected: &[f64], tolerance: f64) {
 }
 
 /// An estimator with its default settings.
-pub fn named(name: &str) -> Box<dyn Estimator> {
+pub fn named(name: &str) -> cokv_core::Named<dyn Estimator> {
     let text = format!("estimator = '{name}'");
     let mut table = cokv_core::ConfigTable::parse("test", &text).unwrap();
     cokv_shapley::estimator(&table.take_choice("estimator").unwrap().unwrap()).unwrap()

@@ -2,10 +2,10 @@
 
 use cokv_core::{AllocationRequest, BudgetAllocator, BudgetPlan, PolicyError};
 use cokv_policies::apportion::sainte_lague;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Shares out what is left beside the protected tokens: a head of the later half of the layers counts `weight` times.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LateLayers {
     /// How much more a head of the later half counts; 1 is uniform.

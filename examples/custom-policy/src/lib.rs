@@ -10,7 +10,7 @@ pub use vatp::Vatp;
 /// cokv's policies and ours.
 pub fn registry() -> Registry {
     let mut registry = cokv_policies::registry();
-    registry.add_compressor("vatp", |settings| Ok(Box::new(settings.read::<Vatp>()?)));
-    registry.add_allocator("late-layers", |settings| Ok(Box::new(settings.read::<LateLayers>()?)));
+    registry.add_compressor("vatp", |settings| settings.read::<Vatp>());
+    registry.add_allocator("late-layers", |settings| settings.read::<LateLayers>());
     registry
 }

@@ -1,11 +1,11 @@
 //! Value-Aware Token Pruning (Guo et al., arXiv 2406.12335): attention times the size of the value.
 
 use cokv_core::{CacheCompressor, LayerView, ObservationRequest, PolicyError, Protected};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Scores a token by the attention that the last queries of the prompt pay to it, mean over the KV head's query heads,
 /// times the 1-norm of its value.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Vatp {
     /// Last queries that are asked; they are always kept.

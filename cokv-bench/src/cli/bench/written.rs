@@ -1,10 +1,11 @@
 //! What a run writes down beside its rows.
 
 use anyhow::Result;
-use cokv_core::{HeadLayout, Method};
+use cokv_core::{HeadLayout, Method, MethodSettings};
 use serde_json::{Value as Json, json};
+use toml::Value;
 
-use crate::config::Config;
+use crate::config::{Column, Config};
 use crate::fingerprint::build;
 use crate::machine::memory::processor;
 use crate::run::{Manifest, ManifestMethod, Matrix, Measure, Row, cells};
@@ -13,7 +14,8 @@ use crate::run::{Manifest, ManifestMethod, Matrix, Measure, Row, cells};
 pub fn manifest(config: &Config, fingerprint: &str, layout: HeadLayout, matrix: &Matrix<'_>) -> Manifest {
     let method = |name: String, method: &Method| ManifestMethod {
         name,
-        definition: method.settings(),
+        settings: Some(method.settings()),
+        off_budget: method.spending().reason().map(str::to_owned),
         head_scores: method.head_scores().map(|scores| scores.values().to_vec()),
     };
     let mut methods = Vec::new();
@@ -34,20 +36,28 @@ pub fn manifest(config: &Config, fingerprint: &str, layout: HeadLayout, matrix: 
     }
 }
 
-/// The configuration with every default of `[model]`, `[data]` and `[run]` written out. Those of policies stand in a
-/// comment, because policies of other crates cannot be written back.
+/// The configuration with every default written out; `text` is what the user wrote. It reads back to the same run.
 pub fn resolved(config: &Config, text: &str) -> Result<String> {
     let mut table = toml::Table::try_from(&config.run)?;
+    table.insert("model".into(), Value::try_from(&config.models)?);
+    table.insert("data".into(), config.run.data.written()?.into());
+    let importance = config.importance.iter().map(|(name, table)| Ok((name.clone(), table.written()?.into())));
+    table.insert("importance".into(), Value::Table(importance.collect::<Result<_>>()?));
     let written: toml::Table = text.parse()?;
-    for key in ["method", "importance"] {
-        if let Some(value) = written.get(key) {
-            table.insert(key.into(), value.clone());
-        }
-    }
-    table.insert("model".into(), toml::Value::try_from(&config.models)?);
-    let policies: Vec<String> =
-        config.methods().map(|method| format!("# {} = {}\n", method.name(), method.settings())).collect();
-    Ok(format!("# Policies with all their settings:\n{}\n{}", policies.concat(), toml::to_string(&table)?))
+    let tables = written.get("method").and_then(Value::as_array).into_iter().flatten();
+    let methods: Vec<Value> = config.columns.iter().zip(tables).map(|(column, table)| method(column, table)).collect();
+    table.insert("method".into(), methods.into());
+    Ok(toml::to_string(&table)?)
+}
+
+/// A `[[method]]` table: what it lists to choose from and where its head scores come from as it was written.
+fn method(column: &Column, written: &Value) -> Value {
+    let MethodSettings { compressor, allocator } = column.variants[0].method.settings();
+    let mut table = written.as_table().cloned().unwrap_or_default();
+    table.insert("name".into(), column.name.clone().into());
+    table.insert("compressor".into(), compressor.table().clone().into());
+    table.insert("allocator".into(), allocator.table().clone().into());
+    table.into()
 }
 
 /// What a run was made with: versions, settings with all models, and the machine.
@@ -113,5 +123,28 @@ mod tests {
         let environment: Json = serde_json::from_str(&of_first.0).unwrap();
         let models = environment["settings"]["model"].as_array().unwrap();
         assert_eq!(models.iter().map(|model| model["source"].as_str().unwrap()).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_resolved_configuration_reads_back_to_the_same_run() {
+        let registry = cokv_policies::registry();
+        let methods = "[[method]]\ncompressor = { name = 'critical-kv', base = 'h2o' }\nallocator = 'ada-kv'\n\
+             select = { floor = [0.0, 0.2] }\n\
+             [[method]]\ncompressor = 'snapkv'\nallocator = 'cokv'\nimportance = 'own'\n\
+             [[method]]\nname = 'from-file'\ncompressor = 'snapkv'\nallocator = 'cokv'\nscores = 'x.scores.json'\n\
+             [importance.own]\nper_task = true\nestimator = { name = 'ssv', sides = 'both' }\ndesign = 'slices 3,4'\n";
+        for data in ["source = 'x'\nsplit = 'test'", "tasks = ['needle']\ncontext_lengths = [300, 200]\ndepths = 3", ""]
+        {
+            let text = format!("budgets = [64, '10%', '1 MiB']\n[data]\n{data}\n{methods}");
+            let config = Config::parse("cokv.toml", &text, &registry).unwrap();
+            let written = resolved(&config, &text).unwrap();
+            let again = Config::parse("resolved.toml", &written, &registry).unwrap();
+            assert_eq!(resolved(&again, &written).unwrap(), written);
+            let definitions =
+                |config: &Config| config.methods().map(|m| m.name().to_owned() + &m.definition()).collect::<Vec<_>>();
+            assert_eq!(definitions(&again), definitions(&config));
+            assert_eq!(toml::to_string(&again.run).unwrap(), toml::to_string(&config.run).unwrap());
+            assert!(written.contains("window = 8") && written.contains("recent_share"), "{written}");
+        }
     }
 }
