@@ -88,6 +88,11 @@ impl Method {
         self.compressor.observations()
     }
 
+    /// Whether another method's compressor is the same, so that its scores are this one's too.
+    pub fn scores_like(&self, other: &Self) -> bool {
+        self.compressor.settings() == other.compressor.settings()
+    }
+
     /// Scores one layer, `[kv_heads, prompt_len]`, and checks that they are complete and finite.
     pub fn score(&self, view: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
         let scores = self.compressor.score(view)?;

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod cache;
 pub mod chat;
 pub mod config;
+pub mod contract;
 pub mod decoder;
 mod digest;
 pub mod engine;
@@ -19,6 +20,7 @@ mod model;
 mod prefill;
 mod rope;
 pub mod source;
+mod stop;
 pub mod tokenizer;
 pub mod weights;
 
@@ -28,9 +30,10 @@ pub const NUMERICS: u32 = 4;
 
 pub use digest::fingerprint;
 pub use error::ModelError;
-pub use generate::{ComparedWith, Forced, StopRule};
+pub use generate::{ComparedWith, Forced};
 pub use kernel::matmul::linear as product;
 pub use kernel::pool::threads;
 pub use model::{Device, LanguageModel, LoadOptions, load_engine};
 pub use prefill::{Compressed, Prefill, Prefilling};
+pub use stop::StopRule;
 pub use weights::WeightType;

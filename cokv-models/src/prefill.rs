@@ -9,7 +9,7 @@ use crate::backend::{LayerSummaries, Watch};
 use crate::cache::{RaggedCache, Segment};
 use crate::engine::{Engine, Row};
 use crate::error::ModelError;
-use crate::generate::StopRule;
+use crate::stop::StopRule;
 
 /// Prompt tokens of one forward pass: enough rows for matrix products to reach their peak, few enough that activations
 /// stay small.
@@ -143,33 +143,41 @@ impl Prefill {
     }
 
     /// Scores of a method for every token, KV head and layer.
-    pub fn score(&self, method: &Method) -> Result<TokenScores, ModelError> {
+    pub fn score(&self, method: &Method) -> Result<Arc<TokenScores>, ModelError> {
         Ok(self.score_all(&[method])?.swap_remove(0))
     }
 
-    /// Scores of several methods, in their order; what they look at is made once per layer for all of them.
-    pub fn score_all(&self, methods: &[&Method]) -> Result<Vec<TokenScores>, ModelError> {
+    /// Scores of several methods, in their order. What they look at is made once per layer for all of them, and scored once
+    /// for all methods of one compressor.
+    pub fn score_all(&self, methods: &[&Method]) -> Result<Vec<Arc<TokenScores>>, ModelError> {
         let layout = self.prompt.layout();
-        let mut scored = vec![TokenScores::with_capacity(layout, self.prompt_len()); methods.len()];
+        let first_like = |method: &Method| methods.iter().position(|other| other.scores_like(method)).unwrap_or(0);
+        let firsts: Vec<usize> = methods.iter().map(|method| first_like(method)).collect();
+        let mut scored = vec![TokenScores::with_capacity(layout, 0); methods.len()];
+        let scorers: Vec<usize> = (0..methods.len()).filter(|&place| firsts[place] == place).collect();
+        scorers.iter().for_each(|&place| scored[place] = TokenScores::with_capacity(layout, self.prompt_len()));
         for layer in 0..layout.layers {
             self.view(layer, |view| -> Result<(), ModelError> {
-                for (method, scores) in methods.iter().zip(&mut scored) {
-                    scores.push_layer(&method.score(view)?);
+                for &place in &scorers {
+                    scored[place].push_layer(&methods[place].score(view)?);
                 }
                 Ok(())
             })??;
         }
-        Ok(scored)
+        let scored: Vec<Arc<TokenScores>> = scored.into_iter().map(Arc::new).collect();
+        Ok(firsts.into_iter().map(|first| Arc::clone(&scored[first])).collect())
     }
 
     /// What a method keeps of this prompt when all heads together may keep `total` tokens.
     pub fn select(&self, method: &Method, total: usize) -> Result<Selection, ModelError> {
-        Ok(method.select(self.prompt.layout(), &self.score(method)?, total)?)
+        let scores = self.score(method)?;
+        Ok(method.select(self.prompt.layout(), &scores, total)?)
     }
 
     /// Score, allocate, select, cut: the way from a prompt to a small cache.
     pub fn compress(&self, method: &Method, budget: Budget) -> Result<Compressed, ModelError> {
-        self.compress_scored(method, &self.score(method)?, budget)
+        let scores = self.score(method)?;
+        self.compress_scored(method, &scores, budget)
     }
 
     /// The same from scores that are known already.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use candle_core::quantized::GgmlDType;
 use cokv_core::Format;
-use cokv_models::backend::contract::{Case, check};
 use cokv_models::config::ModelConfig;
+use cokv_models::contract::{Case, check};
 use cokv_models::engine::Engine;
 use cokv_models::kernel::simd::Registers;
 use cokv_models::weights::{Gguf, Safetensors, Weights};

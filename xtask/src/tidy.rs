@@ -22,29 +22,23 @@ use anyhow::{Context, Result, bail};
 use self::modules::Crate;
 
 /// Who may import whom: every crate of the workspace, and the crates that it may name.
-const CRATES: [(&str, &[&str]); 6] = [
+const CRATES: [(&str, &[&str]); 7] = [
     ("cokv-core", &[]),
     ("cokv-models", &["cokv-core", "candle"]),
     ("cokv-policies", &["cokv-core"]),
     ("cokv-shapley", &["cokv-core"]),
     ("cokv-bench", &["cokv-core", "cokv-models", "cokv-policies", "cokv-shapley"]),
-    ("xtask", &[]),
+    ("cokv-golden", &[]),
+    ("xtask", &["cokv-golden"]),
 ];
 
 /// What a crate may not name although it may import the crate that it is of.
 const INNER: [(&str, [&str; 2]); 1] = [("cokv-bench", ["cokv_models", "kernel"])];
 
 /// Where a command line speaks.
-const PRINTING: [&str; 2] = ["cokv-bench/src/cli", "xtask"];
+const PRINTING: [&str; 3] = ["cokv-bench/src/cli", "xtask", "cokv-golden"];
 
 const PRINTS: [&str; 5] = ["print", "println", "eprint", "eprintln", "dbg"];
-
-/// What breaks a rule until it is rewritten: two parts of the complaint. One that nobody makes any more is a complaint.
-const EXCEPTIONS: [[&str; 2]; 3] = [
-    ["cokv-bench/src/run/measure.rs", "cokv_models::kernel"],
-    ["cokv-models/src/", "cache → kernel"],
-    ["cokv-models/src/", "linear → weights"],
-];
 
 /// Something to be mended.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,7 +58,7 @@ impl fmt::Display for Complaint {
 
 /// Names all that is wrong, and fails where something is.
 pub fn tidy(root: &Path) -> Result<()> {
-    let complaints = complaints(root, &EXCEPTIONS)?;
+    let complaints = complaints(root)?;
     complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
     match complaints.len() {
         0 => Ok(()),
@@ -72,7 +66,7 @@ pub fn tidy(root: &Path) -> Result<()> {
     }
 }
 
-fn complaints(root: &Path, exceptions: &[[&str; 2]]) -> Result<Vec<Complaint>> {
+fn complaints(root: &Path) -> Result<Vec<Complaint>> {
     let mut complaints = versions(root, Path::new("Cargo.toml"))?;
     for name in members(root)? {
         let folder = Path::new(&name);
@@ -89,14 +83,6 @@ fn complaints(root: &Path, exceptions: &[[&str; 2]]) -> Result<Vec<Complaint>> {
                 complaints.extend(prints(&read));
             }
             complaints.extend(inner(&name, &read));
-        }
-    }
-    for parts in exceptions {
-        let before = complaints.len();
-        complaints.retain(|complaint| !parts.iter().all(|part| complaint.to_string().contains(part)));
-        if complaints.len() == before {
-            let message = format!("nothing breaks a rule by {} any more: take the exception out", parts.join(", "));
-            complaints.push(Complaint { file: "xtask/src/tidy.rs".into(), line: 1, message });
         }
     }
     complaints.sort();
@@ -207,13 +193,13 @@ mod tests {
 
     fn found(name: &str, manifest: &str, files: &[(&str, &str)]) -> Vec<String> {
         let folder = workspace(name, manifest, files);
-        complaints(folder.path(), &[]).unwrap().iter().map(ToString::to_string).collect()
+        complaints(folder.path()).unwrap().iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn this_workspace_is_tidy() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let complaints = complaints(root, &EXCEPTIONS).unwrap();
+        let complaints = complaints(root).unwrap();
         assert!(complaints.is_empty(), "{}", complaints.iter().map(|line| format!("{line}\n")).collect::<String>());
     }
 
@@ -260,11 +246,5 @@ mod tests {
         let found = found("cokv-bench", "", &files);
         assert!(found[0].starts_with("cokv-bench/src/lib.rs:1: cokv_models::kernel is no business"), "{found:?}");
         assert!(found[1].starts_with("cokv-bench/src/lib.rs:2:"), "{found:?}");
-        let folder = workspace("cokv-bench", "", &files);
-        let exceptions = [["cokv-bench/src/lib.rs", "kernel"], ["y.rs", "kernel"]];
-        let excused = complaints(folder.path(), &exceptions[..1]).unwrap();
-        assert!(excused.is_empty(), "{excused:?}");
-        let stale = complaints(folder.path(), &exceptions).unwrap();
-        assert!(stale[0].to_string().contains("nothing breaks a rule by y.rs, kernel any more"), "{stale:?}");
     }
 }

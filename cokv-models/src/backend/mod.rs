@@ -5,7 +5,6 @@
 //! each other; [`Reference`] is plain f64, the oracle of all others.
 
 pub mod candle;
-pub mod contract;
 pub mod cpu;
 pub mod host;
 mod reference;

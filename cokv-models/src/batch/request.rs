@@ -6,7 +6,7 @@ use crate::ask::Top;
 use crate::cache::RaggedCache;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::generate::StopRule;
+use crate::stop::StopRule;
 
 /// Names a sequence of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -11,8 +11,8 @@ use crate::ask::{Answer, Ask, Top};
 use crate::cache::{RaggedCache, Segment};
 use crate::engine::{Engine, Row};
 use crate::error::ModelError;
-use crate::generate::StopRule;
 use crate::prefill::{Prefill, Prefilling};
+use crate::stop::StopRule;
 
 pub(super) struct Sequence {
     id: SequenceId,

@@ -16,7 +16,7 @@ use crate::backend::host::{HostStore, Recorder};
 use crate::backend::{Cpu, LayerSummaries, Span, Watch};
 use crate::cache::{RaggedCache, Segment};
 use crate::config::{Architecture, ModelConfig, RopeScaling};
-use crate::generate::StopRule;
+use crate::stop::StopRule;
 
 const TOKEN_BYTES: usize = 2 * 16;
 /// Its row is not finite.

@@ -18,7 +18,8 @@ pub use self::utility::Scorer;
 use self::utility::utilities;
 use crate::batch::Ledger;
 use crate::cache::RaggedCache;
-use crate::{LanguageModel, ModelError};
+use crate::error::ModelError;
+use crate::model::LanguageModel;
 
 /// The rules of the game.
 #[derive(Clone, Debug, PartialEq, Eq)]

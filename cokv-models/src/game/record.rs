@@ -9,8 +9,11 @@ use thiserror::Error;
 use super::{GameRules, UtilityKind};
 use crate::ask::{Distributions, Top};
 use crate::cache::{RaggedCache, Segment};
+use crate::error::ModelError;
 use crate::generate::{ComparedWith, Forced};
-use crate::{LanguageModel, ModelError, Prefill, StopRule};
+use crate::model::LanguageModel;
+use crate::prefill::Prefill;
+use crate::stop::StopRule;
 
 /// A prompt with its reference answer, tokenised.
 #[derive(Clone, Debug)]

@@ -5,8 +5,9 @@ use cokv_core::GameError;
 use super::record::{Prepared, generate};
 use super::{HeadMaskError, UtilityKind};
 use crate::cache::RaggedCache;
+use crate::error::ModelError;
 use crate::generate::ComparedWith;
-use crate::{LanguageModel, ModelError};
+use crate::model::LanguageModel;
 
 /// Scores the generated answer of an instance.
 pub type Scorer<'a> = Box<dyn Fn(usize, &[u32]) -> Result<f64, GameError> + 'a>;

@@ -6,7 +6,7 @@
 //! - Tokens may come one at a time, in chunks or all at once.
 //! - Rows whose numbers are not finite say so, and concern nobody else.
 //!
-//! `tests/backends.rs` holds every backend of this crate against [`Reference`](super::Reference); a crate with another
+//! `tests/backends.rs` holds every backend of this crate against [`Reference`](crate::backend::Reference); a crate with another
 //! backend calls [`check`] with its own.
 
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use std::sync::Arc;
 use cokv_core::random::mix;
 use cokv_core::{Coalition, Format, HeadSelection, ObservationRequest, Selection};
 
-use super::LayerSummaries;
 use crate::ask::{Against, Along, Answer, Ask};
+use crate::backend::LayerSummaries;
 use crate::cache::RaggedCache;
 use crate::engine::{Engine, Row};
 use crate::error::ModelError;
