@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cokv_core::{Budget, Format, LayerView, Method, ObservationRequest, Selection, TokenScores};
 
-use crate::ask::{Ask, Top};
+use crate::ask::{Answer, Ask, Top};
 use crate::backend::{LayerSummaries, Watch};
 use crate::cache::{RaggedCache, Segment};
 use crate::engine::{Engine, Row};
@@ -86,7 +86,7 @@ impl Prefilling {
     }
 
     /// Takes the answer to the row of a pass.
-    pub fn take(&mut self, answer: crate::ask::Answer) -> Result<(), ModelError> {
+    pub fn take(&mut self, answer: Answer) -> Result<(), ModelError> {
         if self.left() == 0 {
             let tokens = self.prompt.len();
             self.logits = Some(answer.logits(|| format!("after the {tokens} tokens of the prompt"))?);

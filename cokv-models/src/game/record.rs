@@ -7,7 +7,7 @@ use cokv_core::ObservationRequest;
 use thiserror::Error;
 
 use super::{GameRules, UtilityKind};
-use crate::ask::{Distributions, Top};
+use crate::ask::{Along, Distributions, Top};
 use crate::cache::{RaggedCache, Segment};
 use crate::error::ModelError;
 use crate::generate::{ComparedWith, Forced};
@@ -121,7 +121,7 @@ impl Prepared {
         rows: &mut [RaggedCache],
         compared_with: ComparedWith<'_>,
         keep: bool,
-    ) -> Result<Vec<crate::ask::Along>, ModelError> {
+    ) -> Result<Vec<Along>, ModelError> {
         let mut tokens = self.suffix.clone();
         tokens.extend(&self.answer[..self.answer.len().saturating_sub(1)]);
         let skip = self.suffix.len().saturating_sub(1);

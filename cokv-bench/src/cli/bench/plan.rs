@@ -92,11 +92,8 @@ fn disk_bytes(plan: &Plan) -> u64 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn people_and_programs_are_told_the_same() {
-        let text = "budgets = [64]\n[[method]]\ncompressor = 'full'";
-        let config = Config::parse("cokv.toml", text, &cokv_policies::registry()).unwrap();
-        let plan = Plan {
+    fn plan() -> Plan {
+        Plan {
             cells: 3,
             prompts: 5,
             done: 1,
@@ -105,7 +102,26 @@ mod tests {
             longest_shortened: 9000,
             bytes: 10 << 20,
             steps: 256,
-        };
+        }
+    }
+
+    /// What a job was granted counts, whatever the machine has: `cokv_models::memory` reads both.
+    #[test]
+    fn a_plan_that_does_not_fit_is_refused_with_both_numbers() {
+        let here = Path::new(".");
+        assert!(enough_room(&plan(), Some(10 << 20), here).is_ok() && enough_room(&plan(), None, here).is_ok());
+        let error = enough_room(&plan(), Some(4 << 20), here).unwrap_err().to_string();
+        assert!(
+            error.starts_with("a prompt with its 3 cells takes 10 MiB, and 4.00 MiB are free: run fewer"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn people_and_programs_are_told_the_same() {
+        let text = "budgets = [64]\n[[method]]\ncompressor = 'full'";
+        let config = Config::parse("cokv.toml", text, &cokv_policies::registry()).unwrap();
+        let plan = plan();
         let time = Some(Duration::from_secs(90));
         let text = describe(&config, &plan, time);
         for part in ["5 prompts, 1 of them done × 3 cells", "4000 tokens to prefill", "9000 tokens", "10 MiB of memory"]
