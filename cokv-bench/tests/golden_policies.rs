@@ -195,7 +195,7 @@ fn a_full_budget_and_bytes_are_exact_on_the_real_model() {
     let copied = cokv_core::Selection { heads: vec![HeadSelection::Tokens(everything); layout.heads()] };
     let by_budget = prefill.select(&snapkv, layout.heads() * prompt.len()).unwrap();
     let small = prefill.select(&snapkv, layout.heads() * 16 + 5).unwrap();
-    let mut caches = vec![
+    let mut caches = [
         RaggedCache::full(prefill.prompt()),
         RaggedCache::compressed(prefill.prompt(), &by_budget).unwrap(),
         RaggedCache::compressed(prefill.prompt(), &copied).unwrap(),

@@ -100,7 +100,7 @@ fn near(what: &str, a: &[f32], b: &[f32], tolerance: f32) -> Result<(), String> 
     let difference = |(a, b): (&f32, &f32)| (a - b).abs() / scale;
     let worst = a.iter().zip(b).map(difference).enumerate().max_by(|x, y| x.1.total_cmp(&y.1));
     match worst {
-        Some((at, difference)) if !(difference <= tolerance) => Err(format!(
+        Some((at, difference)) if difference.is_nan() || difference > tolerance => Err(format!(
             "{what}: number {at} of {} is {} and {}, {difference:.1e} of {scale:.1e}",
             a.len(),
             a[at],
@@ -189,7 +189,7 @@ fn outcome(engine: &Arc<dyn Engine>, case: &Case) -> Result<Outcome, ModelError>
     let logits = |caches: &mut [RaggedCache], tokens: &[u32]| -> Result<Vec<f32>, ModelError> {
         let mut rows: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row::new(tokens, cache, Ask::Logits)).collect();
         let answers = engine.step(&mut rows)?;
-        Ok(answers.into_iter().next().unwrap_or(Answer::Nothing).logits(String::new)?)
+        answers.into_iter().next().unwrap_or(Answer::Nothing).logits(String::new)
     };
     let frozen = [logits(&mut questions, &answer)?, logits(std::slice::from_mut(&mut copy), &answer)?];
     let mut stepped = Vec::new();

@@ -37,9 +37,9 @@ pub enum ComparedWith<'a> {
 }
 
 impl LanguageModel {
-    /// Greedy answers of all rows, decoded as one batch that finished rows leave. `first` says what comes first: one answer to
-    /// [`StopRule::ask`] for all rows, which share a prefill, or one for each. `heard` is told every token, with its row, as it
-    /// comes, and may end it all.
+    /// Greedy answers of all rows, decoded as one batch that finished rows leave. `first` says what comes first: one answer
+    /// for all rows, which share a prefill, or one for each. `heard` is told every token, with its row, as it comes, and may
+    /// end it all.
     ///
     /// The caches have then seen all tokens of their answers but the last; those of answers that did not come to their end hold
     /// nothing.

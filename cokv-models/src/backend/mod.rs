@@ -115,14 +115,17 @@ pub struct Projected<B: Backend> {
     pub values: B::Matrix,
 }
 
+/// A frozen store, and which of its rows each KV head sees.
+pub type SharedRows<'a, S> = (&'a S, &'a [Range<usize>]);
+
 /// One row of a pass as a backend sees it.
 pub struct Span<'a, B: Backend> {
     /// New tokens.
     pub tokens: usize,
     /// Tokens seen before them.
     pub seen: usize,
-    /// What its cache shares: whole stores, and which rows of each head.
-    pub slices: [Option<(&'a B::Store, &'a [Range<usize>])>; SLICES],
+    /// What its cache shares.
+    pub slices: [Option<SharedRows<'a, B::Store>>; SLICES],
     /// What its cache holds alone, to which new keys and values are appended.
     pub own: &'a mut B::Store,
     /// What records the row, if anything.

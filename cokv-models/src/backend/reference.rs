@@ -79,7 +79,7 @@ fn attention(query: &[f64], keys: &[f64], visible: usize) -> Vec<f64> {
 /// Keys and values that a head holds.
 fn held(cache: CacheView<'_>, layer: usize, kv_head: usize, head_dim: usize) -> [Vec<f64>; 2] {
     let head = cache.head(layer, kv_head);
-    [HeadRows::keys, HeadRows::values].map(|part| wide(head.load(part, 0..head.len(), head_dim, &mut Vec::new())))
+    [HeadRows::keys, HeadRows::values].map(|part| wide(head.load(part, 0..head.tokens(), head_dim, &mut Vec::new())))
 }
 
 impl Linear {

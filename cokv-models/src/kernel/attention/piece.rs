@@ -46,7 +46,7 @@ pub(super) fn attend_piece(
         let blocks = &blocks[piece.blocks.clone()];
         for block in blocks {
             let row = &rows[block.row];
-            let before = row.cache.head(layer, block.kv_head).len() - row.tokens(layout);
+            let before = row.cache.head(layer, block.kv_head).tokens() - row.tokens(layout);
             scratch
                 .visible
                 .extend(block.queries.clone().flat_map(|query| std::iter::repeat_n(before + query + 1, group)));

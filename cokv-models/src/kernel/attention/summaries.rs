@@ -15,7 +15,7 @@ pub fn column_sums(layout: HeadLayout, layer: usize, row: &Row<'_>, log_sum_exp:
     let HeadLayout { query_heads, kv_heads, head_dim, .. } = layout;
     let group = layout.group();
     let tokens = row.tokens(layout);
-    let keys = row.cache.head(layer, 0).len();
+    let keys = row.cache.head(layer, 0).tokens();
     let per_head = pool::map(kv_heads, |kv_head| {
         SCRATCH.with_borrow_mut(|scratch| {
             let head = row.cache.head(layer, kv_head);
@@ -53,7 +53,7 @@ pub fn window_attention(layout: HeadLayout, layer: usize, queries: &[f32], cache
     let HeadLayout { query_heads, kv_heads, head_dim, .. } = layout;
     let group = layout.group();
     let window = queries.len() / (query_heads * head_dim);
-    let prompt_len = cache.head(layer, 0).len();
+    let prompt_len = cache.head(layer, 0).tokens();
     let per_head = pool::map(kv_heads, |kv_head| {
         let head = cache.head(layer, kv_head);
         let mut stacked = Vec::new();

@@ -39,7 +39,7 @@ fn span(cache: &mut RaggedCache) -> Span<'_, Cpu> {
 fn reference(layout: HeadLayout, row: &Row<'_>, query: usize, head: usize) -> Vec<f64> {
     let dim = layout.head_dim;
     let view = row.cache.head(0, head / layout.group());
-    let visible = view.len() - row.queries.len() / (layout.query_heads * dim) + query + 1;
+    let visible = view.tokens() - row.queries.len() / (layout.query_heads * dim) + query + 1;
     let (mut key_scratch, mut value_scratch) = (Vec::new(), Vec::new());
     let keys = view.load(HeadRows::keys, 0..visible, dim, &mut key_scratch);
     let values = view.load(HeadRows::values, 0..visible, dim, &mut value_scratch);

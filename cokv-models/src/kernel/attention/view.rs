@@ -60,7 +60,7 @@ pub(super) struct HeadSlice<'a> {
 
 impl<'a> HeadView<'a> {
     /// Tokens that the head holds.
-    pub fn len(&self) -> usize {
+    pub fn tokens(&self) -> usize {
         self.slices.iter().flatten().map(|slice| slice.len).sum::<usize>() + self.own.len()
     }
 

@@ -79,7 +79,7 @@ impl Work {
                 self.cut_shared(layout, first, keys);
                 for block in first..self.blocks.len() {
                     let Block { row, queries, .. } = &self.blocks[block];
-                    let before = rows[*row].cache.head(layer, kv_head).len() - rows[*row].tokens(layout);
+                    let before = rows[*row].cache.head(layer, kv_head).tokens() - rows[*row].tokens(layout);
                     self.cut_keys(layout, block..block + 1, keys..before + queries.end);
                 }
             }
