@@ -80,7 +80,7 @@ impl Config {
                 let message = format!("`{name}` cannot name files: use letters, digits, `-`, `_` and `.`");
                 return Err(table.error(message));
             }
-            importance.insert(name, Importance::read(table)?);
+            importance.insert(name, Importance::read(table, registry)?);
         }
         let models = table.take_table_or_tables("model")?;
         let [data, run] = ["data", "run"].map(|key| table.take_table(key));

@@ -74,6 +74,13 @@ pub enum Event<'a> {
         /// As far as the stop rules let it be foreseen.
         seconds_left: Option<f64>,
     },
+    /// A record is looked at and kept.
+    Looked {
+        /// So far.
+        records: usize,
+        /// Of how many.
+        of: usize,
+    },
 }
 
 /// Hears events. Breaking asks whoever tells to stop at the next good place; what was done is kept.

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use crate::{Coalition, HeadScores};
+use crate::Coalition;
 
 /// Whatever stopped a game or an estimator.
 pub type GameError = Box<dyn Error + Send + Sync>;
@@ -33,8 +33,16 @@ pub trait Game {
     fn evaluate(&mut self, queries: &[Query<'_>], utilities: &mut [f64]) -> Result<(), GameError>;
 }
 
-/// Finds out offline what each KV head is worth.
-pub trait ImportanceEstimator {
-    /// Plays the game and returns one score per player.
-    fn estimate(&self, game: &mut dyn Game) -> Result<HeadScores, GameError>;
+impl<G: Game + ?Sized> Game for &mut G {
+    fn players(&self) -> usize {
+        (**self).players()
+    }
+
+    fn instances(&self) -> usize {
+        (**self).instances()
+    }
+
+    fn evaluate(&mut self, queries: &[Query<'_>], utilities: &mut [f64]) -> Result<(), GameError> {
+        (**self).evaluate(queries, utilities)
+    }
 }

@@ -6,8 +6,8 @@
 //! 2. **allocate**: a [`BudgetAllocator`] says how many tokens each KV head keeps;
 //! 3. **select**: [`select`] takes the best tokens of each head.
 //!
-//! A [`Method`] is the three together. Offline, an [`ImportanceEstimator`] plays a [`Game`] to find out what each head
-//! is worth. This crate knows no tensors, models, datasets or files: everything is plain slices.
+//! A [`Method`] is the three together. Offline, an [`ImportanceEstimator`] finds out what each head is worth, from what a
+//! [`Study`] shows it: a [`Game`] that the model plays, or where it looks while it answers. This crate knows no tensors, models, datasets or files: everything is plain slices.
 
 #![warn(missing_docs)]
 
@@ -17,6 +17,7 @@ pub mod config;
 mod error;
 mod format;
 mod game;
+mod importance;
 mod layout;
 mod method;
 mod policy;
@@ -35,7 +36,10 @@ pub use coalition::{Coalition, CoalitionError};
 pub use config::{ConfigError, ConfigTable};
 pub use error::PolicyError;
 pub use format::Format;
-pub use game::{Game, GameError, ImportanceEstimator, Query};
+pub use game::{Game, GameError, Query};
+pub use importance::{
+    Answered, Evidence, HeadEstimate, HeadPair, ImportanceEstimator, Limits, Study, Subject, Teller, Told,
+};
 pub use layout::{HeadLayout, LayoutError};
 pub use method::Method;
 pub use policy::{AllocationRequest, BudgetAllocator, CacheCompressor, Gqa, Protected, Spending};

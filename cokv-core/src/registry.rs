@@ -7,12 +7,12 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 
 use crate::config::{Choice, unknown_name};
-use crate::{BudgetAllocator, CacheCompressor, ConfigError, ConfigTable, Method, Named};
+use crate::{BudgetAllocator, CacheCompressor, ConfigError, ConfigTable, ImportanceEstimator, Method, Named};
 
 type Builder<T> = Box<dyn Fn(&Choice<'_>) -> Result<Named<T>, ConfigError> + Send + Sync>;
 
-/// Every compressor and allocator that a TOML file may name. A user's own crate adds its policies to
-/// `cokv_policies::registry()`:
+/// Every compressor and allocator that a TOML file may name, and estimators of heads beside cokv's own. A user's own crate
+/// adds its policies to `cokv_policies::registry()`:
 ///
 /// ```
 /// # use cokv_core::{CacheCompressor, LayerView, PolicyError, Registry};
@@ -34,6 +34,7 @@ type Builder<T> = Box<dyn Fn(&Choice<'_>) -> Result<Named<T>, ConfigError> + Sen
 pub struct Registry {
     compressors: BTreeMap<String, Builder<dyn CacheCompressor>>,
     allocators: BTreeMap<String, Builder<dyn BudgetAllocator>>,
+    estimators: BTreeMap<String, Builder<dyn ImportanceEstimator>>,
 }
 
 impl Registry {
@@ -65,6 +66,20 @@ impl Registry {
         self.allocators.insert(name.into(), Box::new(build));
     }
 
+    /// Makes an estimator of heads known, beside cokv's own; a second one of the same name replaces the first.
+    pub fn add_estimator<E, F>(&mut self, name: &str, read: F)
+    where
+        E: ImportanceEstimator + Serialize + 'static,
+        F: Fn(&ConfigTable<'_>) -> Result<E, ConfigError> + Send + Sync + 'static,
+    {
+        let build = move |choice: &Choice<'_>| -> Result<Named<dyn ImportanceEstimator>, ConfigError> {
+            let estimator = read(&choice.settings)?;
+            let settings = choice.settings_of(&estimator)?;
+            Ok(Named::new(Arc::new(estimator), settings))
+        };
+        self.estimators.insert(name.into(), Box::new(build));
+    }
+
     /// Names of all compressors, sorted.
     pub fn compressors(&self) -> impl Iterator<Item = &str> {
         self.compressors.keys().map(String::as_str)
@@ -73,6 +88,16 @@ impl Registry {
     /// Names of all allocators, sorted.
     pub fn allocators(&self) -> impl Iterator<Item = &str> {
         self.allocators.keys().map(String::as_str)
+    }
+
+    /// Names of the estimators that were added, sorted.
+    pub fn estimators(&self) -> impl Iterator<Item = &str> {
+        self.estimators.keys().map(String::as_str)
+    }
+
+    /// Builds an estimator from its name and settings; none where the name is not one that was added.
+    pub fn estimator(&self, choice: &Choice<'_>) -> Option<Result<Named<dyn ImportanceEstimator>, ConfigError>> {
+        self.estimators.get(&choice.name).map(|build| build(choice))
     }
 
     /// Builds a compressor from its name and settings.

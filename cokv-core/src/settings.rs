@@ -21,6 +21,11 @@ impl Settings {
         Ok(Self(table))
     }
 
+    /// The registered name.
+    pub fn name(&self) -> &str {
+        self.0.get("name").and_then(Value::as_str).unwrap_or_default()
+    }
+
     /// The table.
     pub fn table(&self) -> &Table {
         &self.0

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cokv_core::{Coalition, Game, GameError, HeadLayout, HeadScores, ImportanceEstimator, Query};
+use cokv_core::{Coalition, Game, GameError, Query};
 use thiserror::Error;
 
 use crate::NotFinite;
@@ -138,18 +138,5 @@ impl ShapleySum {
 
     pub(crate) fn values(&self) -> Vec<f64> {
         self.joined.iter().map(|joined| joined.total() - self.everyone.total()).collect()
-    }
-}
-
-/// The exact value behind the seam of cokv-core, for models or groupings of few heads.
-#[derive(Clone, Copy, Debug)]
-pub struct Enumeration {
-    /// Heads of the model that plays.
-    pub layout: HeadLayout,
-}
-
-impl ImportanceEstimator for Enumeration {
-    fn estimate(&self, game: &mut dyn Game) -> Result<HeadScores, GameError> {
-        Ok(HeadScores::new(self.layout, exact_shapley(game)?)?)
     }
 }

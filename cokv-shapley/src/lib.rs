@@ -39,7 +39,7 @@ pub mod whole;
 pub use design::{Design, DesignError, MOST_ENUMERATED};
 pub use estimate::{Estimate, Estimator, FitError};
 pub use estimators::{NAMES, estimator};
-pub use exact::{Enumeration, ExactError, enumeration, enumeration_time, exact_shapley, exact_slices};
+pub use exact::{ExactError, enumeration, enumeration_time, exact_shapley, exact_slices};
 pub use interaction::{Interaction, interactions};
 pub use log::{Ends, Inserted, LogError, LogFile, LogHeader, Notice, Sample, SampleLog, is_log_of, read_log};
 pub use not_finite::NotFinite;

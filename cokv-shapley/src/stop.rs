@@ -52,6 +52,21 @@ pub enum Outcome {
     Interrupted,
 }
 
+impl Outcome {
+    /// For people.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Reliable => "reliable",
+            Self::Evaluations => "no more evaluations are allowed",
+            Self::Time => "time is up",
+            Self::TwoRunMae => "two halves agree",
+            Self::AllocationDistance => "two halves give the same budgets",
+            Self::Exhausted => "all samples are done",
+            Self::Interrupted => "stopped",
+        }
+    }
+}
+
 impl Stop {
     /// The rule that the latest fit meets, if any.
     pub(crate) fn satisfied(

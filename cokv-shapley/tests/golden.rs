@@ -7,7 +7,7 @@ use cokv_shapley::estimators::{Sides, Ssv};
 use cokv_shapley::games::{
     Additive, Airport, Coverage, Glove, Majority, Power, Restricted, RestrictedError, Symmetric, Unanimity,
 };
-use cokv_shapley::{Design, Enumeration, Estimator, ExactError, enumeration_time, exact_shapley, exact_slices};
+use cokv_shapley::{Design, Estimator, ExactError, enumeration_time, exact_shapley, exact_slices};
 use common::{Table, assert_close, sample};
 
 const WEIGHTS: [f64; 5] = [1.0, 2.0, 3.0, 4.0, 5.0];
@@ -238,13 +238,4 @@ fn a_restricted_game_is_played_by_some_of_the_players() {
     assert_eq!(error(&[1, 1], others(&[])), Some(RestrictedError::Twice(1)));
     assert_eq!(error(&[1], others(&[1])), Some(RestrictedError::Twice(1)));
     assert!(matches!(error(&[1], Coalition::empty(5)), Some(RestrictedError::OtherGame { .. })));
-}
-
-#[test]
-fn enumeration_is_an_importance_estimator() {
-    use cokv_core::{HeadLayout, ImportanceEstimator};
-    let layout = HeadLayout::new(1, 3, 3, 4).unwrap();
-    let scores = Enumeration { layout }.estimate(&mut Glove { left: 1, right: 2 }).unwrap();
-    assert_close(scores.values(), &[2.0 / 3.0, 1.0 / 6.0, 1.0 / 6.0], 1e-14);
-    assert!(Enumeration { layout }.estimate(&mut Glove { left: 2, right: 2 }).is_err());
 }

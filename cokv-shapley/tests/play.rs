@@ -5,7 +5,10 @@ mod common;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use cokv_core::{Game, GameError, HeadLayout, ImportanceEstimator, Query, Shard};
+use cokv_core::{
+    Answered, ConfigTable, Game, GameError, HeadLayout, ImportanceEstimator, LayerView, Limits, PolicyError, Query,
+    Shard, Study, Subject, Teller, Told,
+};
 use cokv_shapley::estimators::{Exact, LeaveOneOut, Permutation, Scpr, Ssv};
 use cokv_shapley::games::{Additive, Glove, Instances, Noisy, Symmetric, Unanimity};
 use cokv_shapley::{
@@ -306,17 +309,100 @@ fn broken_games_and_settings_say_so() {
     assert_eq!(unplayed.evaluations(), 0);
 }
 
+/// A study that is a game and nothing else.
+struct OfGame<G> {
+    subject: Subject,
+    log: std::path::PathBuf,
+    game: G,
+    told: Tells,
+}
+
+#[derive(Default)]
+struct Tells(Vec<String>);
+
+impl Teller for Tells {
+    fn tell(&mut self, told: &Told<'_>) -> ControlFlow<()> {
+        self.0.push(format!("{told:?}"));
+        ControlFlow::Continue(())
+    }
+}
+
+impl<G: Game> Teller for OfGame<G> {
+    fn tell(&mut self, told: &Told<'_>) -> ControlFlow<()> {
+        self.told.tell(told)
+    }
+}
+
+impl<G: Game> Study for OfGame<G> {
+    fn subject(&self) -> &Subject {
+        &self.subject
+    }
+    fn log(&self) -> &std::path::Path {
+        &self.log
+    }
+    fn game(&mut self) -> Result<(&mut dyn Game, &mut dyn Teller), GameError> {
+        Ok((&mut self.game, &mut self.told))
+    }
+    fn record(&self, _: usize) -> &str {
+        ""
+    }
+    fn answer(&mut self, _: usize) -> Result<Answered, GameError> {
+        Err("a game answers nothing".into())
+    }
+    fn attention(
+        &mut self,
+        _: usize,
+        _: &[u32],
+        _: &mut dyn FnMut(&LayerView<'_>) -> Result<(), PolicyError>,
+    ) -> Result<(), GameError> {
+        Err("a game looks at nothing".into())
+    }
+}
+
 #[test]
-fn sampled_scores_come_in_one_call() {
-    let layout = HeadLayout::new(2, 5, 5, 4).unwrap();
-    let sampled = Sampled {
-        layout,
-        estimator: Box::new(Exact {}),
-        design: None,
-        instances_per_sample: 1,
-        seed: 1,
-        settings: PlaySettings::default(),
+fn a_sampled_estimate_is_kept_in_its_log_and_goes_on_from_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let estimator = |name: &str| {
+        let text = format!("estimator = '{name}'");
+        let mut table = ConfigTable::parse("test", &text).unwrap();
+        let choice = table.take_choice("estimator").unwrap().unwrap();
+        let estimator = cokv_shapley::estimator(&choice).unwrap();
+        Sampled { estimator, design: None, records_per_sample: 1, two_run_mae: false, allocation_distance: None }
     };
-    let scores = sampled.estimate(&mut game()).unwrap();
-    assert_close(scores.values(), &exact_shapley(&mut game()).unwrap(), 1e-12);
+    let study = || OfGame {
+        subject: Subject {
+            layout: HeadLayout::new(2, 5, 5, 4).unwrap(),
+            players: PLAYERS,
+            records: 4,
+            fingerprint: "the game".into(),
+            computed_by: "a test".into(),
+            limits: Limits {
+                seed: 1,
+                reliability: 0.9,
+                evaluations: Some(5000),
+                time: None,
+                batch: 16,
+                shard: Shard::WHOLE,
+            },
+        },
+        log: folder.path().join("log.jsonl"),
+        game: game(),
+        told: Tells::default(),
+    };
+    let mut first = study();
+    let exact = estimator("exact");
+    exact.check(&first.subject).unwrap();
+    let estimate = exact.estimate(&mut first).unwrap().unwrap();
+    assert_close(&estimate.values, &exact_shapley(&mut game()).unwrap(), 1e-12);
+    assert!(
+        estimate.summary.starts_with("reliable: reliability 1.000 after 512 samples, 4104 evaluations"),
+        "{}",
+        estimate.summary
+    );
+    // Again, from the log alone.
+    let mut second = study();
+    assert!(exact.is_log(&second.log, &second.subject).unwrap());
+    assert!(!estimator("scpr").is_log(&second.log, &second.subject).unwrap());
+    assert_eq!(exact.estimate(&mut second).unwrap().unwrap(), estimate);
+    assert!(second.told.0[0].starts_with("Resumed("), "{:?}", second.told.0);
 }

@@ -1,24 +1,20 @@
 //! `cokv detect`
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::ValueEnum;
-use cokv_core::HeadScores;
 use cokv_core::random::mix;
+use cokv_core::{Evidence, Registry};
 
-use super::bar::{bar, fetching};
-use super::choice::refused;
+use super::choice::{refused, with_choice};
+use super::estimate::{beside, find_out, show};
 use super::load::load;
-use super::output::print;
-use crate::data::longbench::Fetcher;
-use crate::data::prompt;
-use crate::data::{DataSettings, Records, Split, Suite, TaskRecords};
-use crate::importance::detection::{Detected, Detection, DetectionLog, mean_scores};
+use crate::data::Records;
+use crate::importance::detection::Detection;
+use crate::importance::{Importance, ImportanceSettings, named};
 use crate::model::{Loaded, ModelSettings};
-use crate::scores::show::{TerminalColours, extremes, heat_map, summary};
-use crate::scores::{GameStamp, ModelStamp, ScoreFile};
+use crate::scores::{ModelStamp, ScoreFile};
 
 /// Find the heads that retrieve, as HeadKV does
 ///
@@ -57,86 +53,28 @@ enum Kind {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    arguments.records.check().map_err(refused)?;
-    let data = arguments.records.or(DataSettings {
-        tasks: ["passkey", "multi-key-needle"].map(str::to_owned).into(),
-        records: 10,
-        context_lengths: Some(vec![500, 1000]),
-        seed: 1,
-        split: Split::Validation,
-        ..DataSettings::default()
-    });
-    let Loaded { model, fingerprint } = load(&arguments.model)?;
-    let layout = model.config().layout;
-    let stamp = ModelStamp::of(&arguments.model.source, &fingerprint, layout);
-    let detection = match arguments.kind {
-        Kind::HeadkvR => Detection::HeadkvR,
-        Kind::HeadkvR2 => Detection::HeadkvR2,
-        Kind::Random => {
-            let number = |head: usize| mix(data.seed << 32 | head as u64) as f64 / u64::MAX as f64;
-            let scores: Vec<f64> = (0..layout.heads()).map(number).collect();
-            return finish(ScoreFile::new(stamp, "random", &scores), arguments);
-        }
+    let settings = ImportanceSettings { records: arguments.records.clone(), ..ImportanceSettings::default() };
+    let name = match arguments.kind {
+        Kind::HeadkvR => Detection::HeadkvR.name(),
+        Kind::HeadkvR2 => Detection::HeadkvR2.name(),
+        Kind::Random => return random(arguments, settings.data(Evidence::Answers).seed),
     };
-    let held_as = arguments.model.held_as();
-    let mut work = Vec::new();
-    let limit = |protocol: &crate::data::TaskProtocol| prompt::room(&model, protocol.max_new_tokens);
-    for TaskRecords { protocol, records } in Suite::open(&data, &Fetcher::from_env(fetching()))?.tasks(
-        &data,
-        limit,
-        &prompt::token_counter(&model, data.chat_template),
-    )? {
-        for record in records {
-            let built = prompt::build(&model, &protocol, &record, limit(&protocol), data.chat_template)?;
-            work.push((protocol.clone(), record, built));
-        }
-    }
-    let path = super::estimate::beside(&arguments.out, "detected.jsonl");
-    let mut log = DetectionLog::open(&path)?;
-    let tokens: usize = work.iter().map(|(_, _, prompt)| prompt.tokens.len()).sum();
-    let bar = bar(false, "{wide_bar} {pos}/{len} tokens, {eta} left  {msg}", tokens);
-    let mut detected: Vec<Detected> = Vec::new();
-    let mut done = 0;
-    for (protocol, record, prompt) in &work {
-        let name = detection.fingerprint(&fingerprint, &held_as, protocol, record, prompt);
-        let known = match log.find(&name) {
-            Some(known) => known.clone(),
-            None => {
-                bar.set_message(format!("{} {}", protocol.name, record.id));
-                let hear = |tokens: usize| bar.set_position((done + tokens) as u64);
-                let scores = detection.look(&model, protocol, record, &prompt.tokens, hear)?;
-                let new = Detected { fingerprint: name, scores };
-                log.append(new.clone())?;
-                new
-            }
-        };
-        detected.push(known);
-        done += prompt.tokens.len();
-        bar.set_position(done as u64);
-    }
-    bar.finish_and_clear();
-    let answered = detected.iter().filter(|record| record.scores.is_some()).count();
-    eprintln!("{answered} of {} records were answered rightly and say something", detected.len());
-    let Some(per_query_head) = mean_scores(layout, &detected) else {
-        bail!("the model answered none of the records rightly: try an easier task or shorter prompts");
-    };
-    let scores = HeadScores::per_query_head(layout, per_query_head)?;
-    let mut file = ScoreFile::new(stamp, detection.name(), scores.values());
-    file.samples = Some(answered as u64);
-    file.game = Some(GameStamp {
-        fingerprint: crate::fingerprint::fingerprint(detected.iter().map(|record| record.fingerprint.clone())),
-        utility: "attention".into(),
-        window: 0,
-        holdout_suffix: 0,
-        tasks: data.tasks.clone(),
-        records: work.len(),
-        seen: work.iter().map(|(_, record, _)| record.fingerprint.clone()).collect(),
-    });
-    finish(file, arguments)
+    let nobodys = Registry::default();
+    let estimator = with_choice("--kind", name, &[], |choice| named(choice, &settings, &nobodys))?;
+    settings.check(estimator.evidence()).map_err(refused)?;
+    let importance = Importance { settings, estimator, per_task: false };
+    let log = beside(&arguments.out, "detected.jsonl");
+    find_out(&importance, &arguments.model, &log, None, &arguments.out, false)
 }
 
-fn finish(file: ScoreFile, arguments: &Arguments) -> Result<()> {
-    file.write(&arguments.out)?;
-    let colours = TerminalColours::detect(std::io::stdout().is_terminal(), |name| std::env::var(name).ok());
-    print(&format!("{}\n{}\n{}", summary(&file), heat_map(&file, colours), extremes(&file, 5)))
+/// Scores to compare with.
+fn random(arguments: &Arguments, seed: u64) -> Result<()> {
+    arguments.records.check().map_err(refused)?;
+    let Loaded { model, fingerprint } = load(&arguments.model)?;
+    let layout = model.config().layout;
+    let number = |head: usize| mix(seed << 32 | head as u64) as f64 / u64::MAX as f64;
+    let scores: Vec<f64> = (0..layout.heads()).map(number).collect();
+    let scores = ScoreFile::new(ModelStamp::of(&arguments.model.source, &fingerprint, layout), "random", &scores);
+    scores.write(&arguments.out)?;
+    show(&scores)
 }

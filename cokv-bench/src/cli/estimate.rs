@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use cokv_core::Shard;
-use cokv_shapley::statistics::mean;
-use cokv_shapley::{LogFile, Outcome, estimator, read_log};
+use cokv_core::config::Choice;
+use cokv_core::{Registry, Shard};
+use cokv_shapley::{LogFile, read_log};
 
 use super::bar::fetching;
 use super::choice::{refused, with_choice};
@@ -15,10 +15,10 @@ use super::load::load;
 use super::output::print;
 use super::progress::{Audience, Progress};
 use crate::data::longbench::Fetcher;
-use crate::importance::{Estimated, Estimation, Importance, ImportanceSettings};
+use crate::importance::{Estimated, Estimation, Importance, ImportanceSettings, named};
 use crate::model::{Loaded, ModelSettings};
-use crate::scores::ModelStamp;
 use crate::scores::show::{TerminalColours, extremes, heat_map, summary};
+use crate::scores::{ModelStamp, ScoreFile};
 
 /// Find out what each KV head is worth to a task
 ///
@@ -41,7 +41,8 @@ pub struct Arguments {
     model: ModelSettings,
     #[command(flatten)]
     settings: ImportanceSettings,
-    /// scpr, ssv, ssv-ridge, complementary, permutation, kernel-shap, leave-one-out, banzhaf or exact
+    /// scpr, ssv, ssv-ridge, complementary, permutation, kernel-shap, leave-one-out, banzhaf or exact; headkv-r or headkv-r2,
+    /// which watch where the model looks while it answers; or one that a crate of your own adds
     #[arg(long, default_value = cokv_shapley::NAMES[0])]
     estimator: String,
     /// Settings of the estimator, as in a configuration: 'sides=\"both\"' (ssv), 'prior=\"ridge\"' (scpr),
@@ -59,43 +60,49 @@ pub struct Arguments {
     quiet: bool,
 }
 
-pub fn run(arguments: &Arguments) -> Result<()> {
-    let started = Instant::now();
+pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let settings = arguments.settings.clone();
-    settings.check().map_err(refused)?;
-    let estimator = with_choice("--estimator", &arguments.estimator, &arguments.estimator_settings, estimator)?;
+    let build = |choice: &Choice<'_>| named(choice, &settings, registry);
+    let estimator = with_choice("--estimator", &arguments.estimator, &arguments.estimator_settings, build)?;
+    settings.check(estimator.evidence()).map_err(refused)?;
     let importance = Importance { settings, estimator, per_task: false };
+    let log = beside(&arguments.out, "samples.jsonl");
+    find_out(&importance, &arguments.model, &log, arguments.shard, &arguments.out, arguments.quiet)
+}
 
-    let Loaded { model, fingerprint } = load(&arguments.model)?;
-    let stamp = ModelStamp::of(&arguments.model.source, &fingerprint, model.config().layout);
-    let held_as = arguments.model.held_as();
-    let estimation = Estimation::prepare(&importance, &model, stamp, &held_as, &Fetcher::from_env(fetching()))?;
-    let samples = beside(&arguments.out, "samples.jsonl");
-    let shard = arguments.shard.unwrap_or(Shard::WHOLE);
-    let audience = if arguments.quiet { Audience::Nobody } else { Audience::People };
-    let played = estimation.play(&samples, shard, &mut Progress::new(audience)?)?;
-    let Some(Estimated { scores, estimate, outcome, log }) = played else {
-        let next = if arguments.shard.is_some() { ", or cokv merge joins the shards" } else { "" };
-        eprintln!("what was played is in {}; the same command goes on{next}", samples.display());
+/// Runs an estimation on a model, writes the score file and shows it.
+pub(super) fn find_out(
+    importance: &Importance,
+    settings: &ModelSettings,
+    log: &Path,
+    shard: Option<Shard>,
+    out: &Path,
+    quiet: bool,
+) -> Result<()> {
+    let started = Instant::now();
+    let Loaded { model, fingerprint } = load(settings)?;
+    let stamp = ModelStamp::of(&settings.source, &fingerprint, model.config().layout);
+    let held_as = settings.held_as();
+    let estimation = Estimation::prepare(importance, &model, stamp, &held_as, &Fetcher::from_env(fetching()))?;
+    let audience = if quiet { Audience::Nobody } else { Audience::People };
+    let played = estimation.run(log, shard.unwrap_or(Shard::WHOLE), &mut Progress::new(audience)?)?;
+    let Some(Estimated { scores, estimate }) = played else {
+        let next = if shard.is_some() { ", or cokv merge joins the shards" } else { "" };
+        eprintln!("what was played is in {}; the same command goes on{next}", log.display());
         return Ok(());
     };
-    scores.write(&arguments.out)?;
-    if !arguments.quiet {
-        let ends = log.ends().map(|ends| (mean(&ends.full), mean(&ends.empty))).unwrap_or_default();
-        eprintln!(
-            "{}: reliability {:.3} after {} samples, {} evaluations; U(all heads) {:.4}, U(none) {:.4}; {:.1} s; scores in {}",
-            outcome_text(outcome),
-            estimate.reliability,
-            estimate.samples,
-            estimate.evaluations,
-            ends.0,
-            ends.1,
-            started.elapsed().as_secs_f64(),
-            arguments.out.display()
-        );
+    scores.write(out)?;
+    if !quiet {
+        let seconds = started.elapsed().as_secs_f64();
+        eprintln!("{}; {seconds:.1} s; scores in {}", estimate.summary, out.display());
     }
+    show(&scores)
+}
+
+/// A score file on the terminal.
+pub(super) fn show(scores: &ScoreFile) -> Result<()> {
     let colours = TerminalColours::detect(std::io::stdout().is_terminal(), |name| std::env::var(name).ok());
-    print(&format!("{}\n{}\n{}", summary(&scores), heat_map(&scores, colours), extremes(&scores, 5)))
+    print(&format!("{}\n{}\n{}", summary(scores), heat_map(scores, colours), extremes(scores, 5)))
 }
 
 /// The file beside `x.scores.json` that is called `x.` and `ending`.
@@ -109,18 +116,6 @@ pub(super) fn beside(out: &Path, ending: &str) -> PathBuf {
 pub(super) fn stem(path: &Path, ending: &str) -> String {
     let name = path.file_name().map_or_else(Default::default, |name| name.to_string_lossy().into_owned());
     name.strip_suffix(ending).unwrap_or(&name).to_owned()
-}
-
-fn outcome_text(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Reliable => "reliable",
-        Outcome::Evaluations => "no more evaluations are allowed",
-        Outcome::Time => "time is up",
-        Outcome::TwoRunMae => "two halves agree",
-        Outcome::AllocationDistance => "two halves give the same budgets",
-        Outcome::Exhausted => "all samples are done",
-        Outcome::Interrupted => "stopped",
-    }
 }
 
 /// Put the samples of several shards into one file

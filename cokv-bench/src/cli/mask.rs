@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use cokv_core::Game;
+use cokv_core::{Evidence, Game, Registry};
 use cokv_models::game::{GameRules, HeadMaskGame};
 use cokv_shapley::whole;
 
@@ -61,12 +61,12 @@ pub struct Arguments {
     out: Option<PathBuf>,
 }
 
-pub fn run(arguments: &Arguments) -> Result<()> {
+pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let MaskConfig { model: model_settings, settings, importance, folder } = match &arguments.config {
         Some(path) => {
             let file = path.display().to_string();
             let text = std::fs::read_to_string(path).with_context(|| file.clone())?;
-            let config = MaskConfig::parse(&file, &text)?;
+            let config = MaskConfig::parse(&file, &text, registry)?;
             MaskConfig { folder: arguments.out.clone().or(config.folder), ..config }
         }
         None => MaskConfig {
@@ -97,7 +97,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     let fetcher = Fetcher::from_env(fetching());
     let answer_tokens = ImportanceSettings::default().answer_tokens;
-    let calibration = Calibration::open(&model, &settings.data(), &fetcher, &rules, answer_tokens)?;
+    let calibration =
+        Calibration::open(&model, &settings.data(), &fetcher, &rules, answer_tokens, Evidence::Coalitions)?;
     calibration.notices.iter().for_each(|notice| eprintln!("note: {notice}"));
     let played: HashSet<String> = calibration.seen().into_iter().collect();
     let mut orders = Vec::new();

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use cokv_core::Shard;
 use cokv_models::LanguageModel;
-use cokv_shapley::{LogHeader, is_log_of};
 
 use super::bar::fetching;
 use super::mode::Mode;
@@ -52,12 +51,12 @@ pub fn measure(
         } else {
             std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
             eprintln!("{title} is measured; scores will be in {}", scores.display());
-            let samples = match samples_of(&estimation.header(), name, folder)? {
+            let samples = match samples_of(&estimation, name, folder)? {
                 Some(of_an_earlier_build) => of_an_earlier_build,
                 None => folder.join(format!("{name}-{samples}.samples.jsonl")),
             };
             let audience = if mode.quiet { Audience::Nobody } else { Audience::People };
-            let played = estimation.play(&samples, Shard::WHOLE, &mut Progress::new(audience)?);
+            let played = estimation.run(&samples, Shard::WHOLE, &mut Progress::new(audience)?);
             let Some(estimated) = played.with_context(|| title.clone())? else {
                 bail!("stopped; what was played is in {}; the same command goes on", samples.display());
             };
@@ -71,12 +70,12 @@ pub fn measure(
 }
 
 /// Samples that the folder has of this game and plan, whatever build hashed them to their file's name.
-fn samples_of(header: &LogHeader, name: &str, folder: &Path) -> Result<Option<PathBuf>> {
+fn samples_of(estimation: &Estimation<'_>, name: &str, folder: &Path) -> Result<Option<PathBuf>> {
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         let is_of_table = file.starts_with(&format!("{name}-")) && file.ends_with(".samples.jsonl");
-        if is_of_table && is_log_of(&path, header)? {
+        if is_of_table && estimation.is_log(&path)? {
             return Ok(Some(path));
         }
     }

@@ -56,7 +56,7 @@ impl Drop for Progress {
 
 impl Listener for Progress {
     fn hear(&mut self, event: &Event<'_>) -> ControlFlow<()> {
-        if matches!(event, Event::Begun { .. } | Event::Playing { .. }) {
+        if matches!(event, Event::Begun { .. } | Event::Playing { .. } | Event::Looked { .. }) {
             self.interrupt.working(true);
         }
         self.teller.tell(event);
@@ -82,7 +82,7 @@ impl Teller for Json {
     fn tell(&mut self, event: &Event<'_>) {
         match event {
             Event::Note { .. } => Notes.tell(event),
-            Event::Prefilled { .. } | Event::Played { .. } | Event::Begun { .. } => {}
+            Event::Prefilled { .. } | Event::Played { .. } | Event::Looked { .. } | Event::Begun { .. } => {}
             other => {
                 if let Ok(line) = serde_json::to_string(other) {
                     // Nobody reads on: nothing is lost by working on.
@@ -160,6 +160,12 @@ impl Teller for Bar {
                 }
             }
             Event::Played { .. } => self.bar.set_message(sentence(event)),
+            Event::Looked { records, of } => {
+                if self.bar.length() != Some(*of as u64) {
+                    self.begin("{wide_bar} {pos}/{len} records looked at, {eta} left", *of);
+                }
+                self.bar.set_position(*records as u64);
+            }
         }
     }
 }
@@ -189,6 +195,7 @@ impl Teller for Lines {
             }
             Event::Resumed { .. } | Event::Playing { .. } => true,
             Event::Prompt { prompts_done, prompts, .. } => prompts_done == prompts || self.said.elapsed() > Self::PAUSE,
+            Event::Looked { records, of } => records == of || self.said.elapsed() > Self::PAUSE,
             Event::Prefilled { .. } | Event::Played { .. } => self.said.elapsed() > Self::PAUSE,
         };
         if due {
@@ -211,6 +218,7 @@ fn sentence(event: &Event<'_>) -> String {
         Event::Prompt { prompts_done, prompts, seconds_left, .. } => {
             format!("{prompts_done}/{prompts} prompts, {}, about {} left", speed(event), duration(*seconds_left))
         }
+        Event::Looked { records, of } => format!("{records}/{of} records looked at"),
         Event::Resumed { samples } => format!("going on after {samples} samples"),
         Event::Playing { heads, records, seconds } => {
             format!("{heads} heads play on {records} records, prefilled in {seconds:.1} s")

@@ -1,9 +1,8 @@
 //! From records to the game that a model plays on them, and from the samples of a game to head scores.
 
-use cokv_core::GameError;
+use cokv_core::{Evidence, GameError};
 use cokv_models::game::{GameRecord, GameRules, Scorer, Unplayable};
-use cokv_models::{LanguageModel, ModelError};
-use cokv_shapley::{Estimate, Estimator, FitError, SampleLog, interactions};
+use cokv_models::{LanguageModel, ModelError, StopRule};
 use thiserror::Error;
 
 use crate::data::longbench::Fetcher;
@@ -11,10 +10,6 @@ use crate::data::prompt;
 use crate::data::{DataError, DataSettings, Record, Suite, TaskProtocol, TaskRecords};
 use crate::fingerprint::{build, fingerprint};
 use crate::metrics;
-use crate::scores::{GameStamp, Interaction, ModelStamp, ScoreFile};
-
-/// Heads whose pairs are looked at.
-const INTERACTING_HEADS: usize = 14;
 
 /// Why there is nothing to calibrate on.
 #[derive(Debug, Error)]
@@ -38,16 +33,21 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// Tokenises the records of all tasks that `data` asks for and leaves out those on which masking cannot matter.
+    /// Tokenises the records of all tasks that `data` asks for; where coalitions are played, those are left out on which masking
+    /// cannot matter.
     pub fn open(
         model: &LanguageModel,
         data: &DataSettings,
         fetcher: &Fetcher,
         rules: &GameRules,
         answer_tokens: usize,
+        evidence: Evidence,
     ) -> Result<Self, CalibrationError> {
         let limit = |protocol: &TaskProtocol| {
-            let answer = protocol.max_new_tokens.max(answer_tokens).max(rules.agreement_tokens);
+            let answer = match evidence {
+                Evidence::Coalitions => protocol.max_new_tokens.max(answer_tokens).max(rules.agreement_tokens),
+                Evidence::Answers => protocol.max_new_tokens,
+            };
             data.max_prompt_tokens.unwrap_or_else(|| prompt::room(model, answer))
         };
         let mut calibration = Self { records: Vec::new(), notices: Vec::new(), tasks: Vec::new() };
@@ -61,8 +61,10 @@ impl Calibration {
                 let name = format!("{} {}", protocol.name, record.id);
                 let game_record = GameRecord { name: name.clone(), prompt: built.tokens, answer: built.answer, stop };
                 match game_record.playable(rules) {
-                    Ok(()) => calibration.records.push((protocol.clone(), record, game_record)),
-                    Err(reason) => calibration.notices.push(left_out(&name, reason)),
+                    Err(reason) if evidence == Evidence::Coalitions => {
+                        calibration.notices.push(left_out(&name, reason))
+                    }
+                    _ => calibration.records.push((protocol.clone(), record, game_record)),
                 }
             }
         }
@@ -72,6 +74,22 @@ impl Calibration {
     /// The records as the game takes them.
     pub fn game_records(&self) -> Vec<GameRecord> {
         self.records.iter().map(|(_, _, record)| record.clone()).collect()
+    }
+
+    /// A record's prompt, when its answer ends, and its right answers.
+    pub fn asked(&self, record: usize) -> (&[u32], &StopRule, &[String]) {
+        let (_, record, game) = &self.records[record];
+        (&game.prompt, &game.stop, &record.answers)
+    }
+
+    /// Hash of all that could change how the model answers each record.
+    pub fn answer_fingerprints(&self, model: &str, held_as: &str) -> Vec<String> {
+        let of_record = |(protocol, record, game): &(TaskProtocol, Record, GameRecord)| {
+            let [version, backend] = build();
+            let asked = format!("{} {:?} {:?} {:?}", protocol.name, game.prompt, game.stop, record.answers);
+            fingerprint([version, backend, format!("{model} {held_as}"), asked])
+        };
+        self.records.iter().map(of_record).collect()
     }
 
     /// Hashes of the records, for whoever must not be tested on them.
@@ -115,43 +133,4 @@ impl Calibration {
 
 fn left_out(name: &str, reason: Unplayable) -> String {
     format!("{name} is left out: {reason}")
-}
-
-/// A score file of what the samples say now. `players` are the flat indices of the heads that played, if not all did.
-pub fn score_file(
-    model: ModelStamp,
-    game: GameStamp,
-    players: &[usize],
-    estimator: &dyn Estimator,
-    log: &SampleLog,
-) -> Result<(ScoreFile, Estimate), FitError> {
-    let estimate = estimator.fit(log)?;
-    let heads = model.layers * model.kv_heads;
-    let flat = |player: usize| players.get(player).copied().unwrap_or(player);
-    let head = |player: usize| [flat(player) / model.kv_heads, flat(player) % model.kv_heads];
-    let spread = |values: &[f64]| {
-        let mut all = vec![0.0; heads];
-        values.iter().enumerate().for_each(|(player, &value)| all[flat(player)] = value);
-        all
-    };
-    let (values, errors) = (spread(&estimate.values), spread(&estimate.standard_errors));
-    // A log too short or without pairs says nothing about pairs of heads, and that is no error.
-    let found = interactions(log, &estimate.values, INTERACTING_HEADS).unwrap_or_default();
-    let interactions = found
-        .iter()
-        .map(|pair| Interaction { first: head(pair.first), second: head(pair.second), effect: pair.effect, t: pair.t })
-        .collect();
-    let split_half = cokv_shapley::diagnostics::split_half(log, estimator).ok();
-    let mut file = ScoreFile {
-        players: (0..players.len()).map(head).collect(),
-        ..ScoreFile::new(model.clone(), estimator.name(), &values).with_standard_errors(&errors)
-    };
-    file.reliability = Some(estimate.reliability);
-    file.split_half = split_half.as_ref().map(|halves| halves.spearman).filter(|correlation| correlation.is_finite());
-    file.allocation_distance = split_half.map(|halves| halves.allocation_distance);
-    file.samples = Some(estimate.samples);
-    file.evaluations = Some(estimate.evaluations);
-    file.game = Some(game);
-    file.interactions = interactions;
-    Ok((file, estimate))
 }

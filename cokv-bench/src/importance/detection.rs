@@ -4,20 +4,16 @@
 //! The model answers a question about a long text; then the prompt is prefilled once more with the answer behind it,
 //! whose queries are the window that prefill records. A step of the answer is the query from which its token came.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::path::Path;
 
-use cokv_core::{HeadLayout, ObservationRequest, PolicyError};
-use cokv_models::cache::RaggedCache;
-use cokv_models::{LanguageModel, ModelError};
+use cokv_core::{Answered, Evidence, GameError, HeadEstimate, HeadLayout, ImportanceEstimator, Study, Subject, Told};
 use cokv_shapley::lines::LineLog;
 use cokv_shapley::lock::LockError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::data::prompt::{self, Prompt};
-use crate::data::{Record, TaskProtocol};
-use crate::fingerprint::{build, fingerprint};
+use crate::fingerprint::fingerprint;
 use crate::metrics::Metric;
 
 /// How a head scores.
@@ -45,12 +41,9 @@ pub struct Detected {
 /// Why a record could not be looked at.
 #[derive(Debug, Error)]
 pub enum DetectionError {
-    /// The model failed.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// The attention was not recorded.
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
+    /// No record was answered rightly.
+    #[error("the model answered none of the records rightly: try an easier task or shorter prompts")]
+    NothingSaid,
     /// The file of what was found cannot be used.
     #[error(transparent)]
     Log(#[from] LockError),
@@ -65,29 +58,15 @@ pub enum DetectionError {
 }
 
 impl Detection {
+    /// All kinds.
+    pub const ALL: [Self; 2] = [Self::HeadkvR, Self::HeadkvR2];
+
     /// The name in files and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::HeadkvR => "headkv-r",
             Self::HeadkvR2 => "headkv-r2",
         }
-    }
-
-    /// Hash of all that could change what a record says.
-    pub fn fingerprint(
-        self,
-        model: &str,
-        held_as: &str,
-        protocol: &TaskProtocol,
-        record: &Record,
-        prompt: &Prompt,
-    ) -> String {
-        let mut parts: Vec<String> = build().into();
-        parts.push(format!("{self:?} {model} {held_as}"));
-        parts.push(format!("{} {}", protocol.name, protocol.max_new_tokens));
-        parts.push(format!("{} {:?}", protocol.stops_at_newline, record.answers));
-        parts.push(format!("{:?}", prompt.tokens));
-        fingerprint(parts)
     }
 
     /// How far the model's answer is the right one, from 0 to 1: HeadKV's filters, the ROUGE-1 recall where heads copy and
@@ -101,41 +80,19 @@ impl Detection {
 
     /// Lets the model answer and looks at where every head attended meanwhile; none where half of the answer or more is
     /// wrong, or the right one is not in the prompt word for word.
-    pub fn look(
-        self,
-        model: &LanguageModel,
-        protocol: &TaskProtocol,
-        record: &Record,
-        prompt: &[u32],
-        mut progress: impl FnMut(usize),
-    ) -> Result<Option<Vec<f64>>, DetectionError> {
-        let prefill = model.prefill(prompt, ObservationRequest::default(), &mut progress)?;
-        let stop = prompt::stop_rule(model, protocol)?;
-        let mut cache = [RaggedCache::full(prefill.prompt())];
-        let answers = model.greedy(&mut cache, &[prefill.first(&stop)], &stop, |_, _| ControlFlow::Continue(()))?;
-        drop(prefill);
-        let said = answers.into_iter().next().unwrap_or_default();
-        let prediction = model.tokenizer().decode(&said, true)?;
-        let answers = &record.answers;
+    fn look(self, study: &mut dyn Study, record: usize) -> Result<Option<Vec<f64>>, GameError> {
+        let Answered { prompt, pieces, said, prediction, answers } = study.answer(record)?;
         let right = !said.is_empty() && answers.iter().any(|answer| self.agreement(&prediction, answer) > 0.5);
-        let Some(needle) = self.needle(model, prompt, answers)?.filter(|_| right) else {
-            return Ok(None);
-        };
-        // The last token said was never a query.
-        let seen = [prompt, &said[..said.len() - 1]].concat();
-        let request = ObservationRequest { window: said.len(), ..Default::default() };
-        let prefill = model.prefill(&seen, request, |_| ())?;
-        let layout = model.config().layout;
-        let mut scores = Vec::with_capacity(layout.layers * layout.query_heads);
-        for layer in 0..layout.layers {
-            prefill.view(layer, |view| -> Result<(), PolicyError> {
-                for query_head in 0..layout.query_heads {
-                    let rows = view.last_rows(query_head, said.len())?.chunks_exact(seen.len());
-                    scores.push(rows.zip(&said).map(|(row, &token)| self.step(row, token, &seen, &needle)).sum());
-                }
-                Ok(())
-            })??;
-        }
+        let Some(needle) = self.needle(&pieces, &answers).filter(|_| right) else { return Ok(None) };
+        let seen = [&prompt[..], &said[..said.len() - 1]].concat();
+        let mut scores = Vec::new();
+        study.attention(record, &said, &mut |layer| {
+            for query_head in 0..layer.layout.query_heads {
+                let rows = layer.last_rows(query_head, said.len())?.chunks_exact(seen.len());
+                scores.push(rows.zip(&said).map(|(row, &token)| self.step(row, token, &seen, &needle)).sum());
+            }
+            Ok(())
+        })?;
         Ok(Some(scores))
     }
 
@@ -160,23 +117,18 @@ impl Detection {
     }
 
     /// Where the prompt holds the first of the answers that it holds: the answer itself, or its sentence.
-    fn needle(
-        self,
-        model: &LanguageModel,
-        prompt: &[u32],
-        answers: &[String],
-    ) -> Result<Option<Range<usize>>, ModelError> {
-        let mut ends = Vec::with_capacity(prompt.len());
+    fn needle(self, pieces: &[String], answers: &[String]) -> Option<Range<usize>> {
+        let mut ends = Vec::with_capacity(pieces.len());
         let mut text = String::new();
-        for piece in model.tokenizer().pieces(prompt)? {
-            text += &piece;
+        for piece in pieces {
+            text += piece;
             ends.push(text.len());
         }
         let found = answers.iter().filter(|answer| !answer.trim().is_empty()).find_map(|answer| {
             let start = text.find(answer.trim())?;
             Some(start..start + answer.trim().len())
         });
-        let Some(mut bytes) = found else { return Ok(None) };
+        let mut bytes = found?;
         if self == Self::HeadkvR {
             let ends_sentence = |c: &(usize, char)| ['.', '!', '?', '\n', '。'].contains(&c.1);
             let after = |(at, c): (usize, char)| at + c.len_utf8();
@@ -186,7 +138,43 @@ impl Detection {
         }
         let first = ends.partition_point(|&end| end <= bytes.start);
         let last = ends.partition_point(|&end| end < bytes.end);
-        Ok(Some(first..(last + 1).min(prompt.len())))
+        Some(first..(last + 1).min(pieces.len()))
+    }
+}
+
+impl ImportanceEstimator for Detection {
+    fn evidence(&self) -> Evidence {
+        Evidence::Answers
+    }
+
+    fn estimate(&self, study: &mut dyn Study) -> Result<Option<HeadEstimate>, GameError> {
+        let mut log = DetectionLog::open(study.log())?;
+        let Subject { layout, records, limits, .. } = study.subject().clone();
+        let mut detected: Vec<Detected> = Vec::new();
+        for record in 0..records {
+            let name = fingerprint([self.name().into(), study.record(record).into()]);
+            let ours = record as u64 % limits.shard.count == limits.shard.index;
+            match log.find(&name) {
+                Some(known) => detected.push(known.clone()),
+                None if ours => {
+                    let new = Detected { scores: self.look(study, record)?, fingerprint: name };
+                    log.append(new.clone())?;
+                    detected.push(new);
+                }
+                None => continue,
+            }
+            if study.tell(&Told::Looked { records: record + 1, of: records }).is_break() && record + 1 < records {
+                return Ok(None);
+            }
+        }
+        // The others' records are in files of theirs.
+        if detected.len() < records {
+            return Ok(None);
+        }
+        let answered = detected.iter().filter(|record| record.scores.is_some()).count();
+        let values = mean_scores(layout, &detected).ok_or(DetectionError::NothingSaid)?;
+        let summary = format!("{answered} of {records} records were answered rightly and say something");
+        Ok(Some(HeadEstimate { values, samples: Some(answered as u64), summary, ..HeadEstimate::default() }))
     }
 }
 

@@ -1,9 +1,7 @@
 //! Why importance could not be measured.
 
-use cokv_core::GameError;
+use cokv_core::{GameError, ScoresError};
 use cokv_models::game::HeadMaskError;
-use cokv_shapley::games::RestrictedError;
-use cokv_shapley::{DesignError, FitError, LogError, PlayError};
 use thiserror::Error;
 
 use super::CalibrationError;
@@ -21,9 +19,6 @@ pub enum ImportanceError {
     /// The records cannot be read.
     #[error(transparent)]
     Calibration(#[from] CalibrationError),
-    /// What should be sampled does not exist.
-    #[error(transparent)]
-    Design(#[from] DesignError),
     /// Enumeration is out of reach.
     #[error(
         "all coalitions of {heads} heads on {records} records are {evaluations:.1e} evaluations, about {time} at the \
@@ -42,22 +37,24 @@ pub enum ImportanceError {
         /// Heads that can be enumerated.
         most: usize,
     },
-    /// The file of samples cannot be used.
-    #[error(transparent)]
-    Log(#[from] LogError),
     /// The records cannot be played.
     #[error(transparent)]
     Records(#[from] HeadMaskError),
-    /// The heads named cannot play.
-    #[error(transparent)]
-    Heads(#[from] RestrictedError),
     /// The game failed.
     #[error(transparent)]
     Game(GameError),
-    /// The play failed.
+    /// The estimator failed.
     #[error(transparent)]
-    Play(#[from] PlayError),
-    /// The samples cannot be turned into scores.
+    Estimator(GameError),
+    /// The estimator returned an array of the wrong length.
+    #[error("the estimator returned {found} values where {expected} heads are asked about")]
+    WrongLength {
+        /// Values returned.
+        found: usize,
+        /// Values that the study asks for.
+        expected: usize,
+    },
+    /// What the estimator returned are no scores.
     #[error(transparent)]
-    Fit(#[from] FitError),
+    Scores(#[from] ScoresError),
 }

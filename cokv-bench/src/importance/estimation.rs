@@ -1,43 +1,42 @@
-//! Scores measured: from what to play, on a loaded model, to a score file.
+//! Scores measured: from what to look at, on a loaded model, to a score file.
 
 use std::path::Path;
 use std::time::Instant;
 
-use cokv_core::{Coalition, ConfigError, ConfigTable, Game, Named, Query, Shard};
+use cokv_core::{
+    Coalition, ConfigError, ConfigTable, Evidence, Game, HeadEstimate, HeadScores, ImportanceEstimator, Limits, Named,
+    Query, Registry, Shard, Subject,
+};
 use cokv_models::LanguageModel;
 use cokv_models::game::{GameRules, HeadMaskGame};
-use cokv_shapley::games::Restricted;
-use cokv_shapley::{
-    DesignError, Estimate, Estimator, FitError, Kept, LogFile, LogHeader, MOST_ENUMERATED, Notice, Outcome,
-    PlaySettings, Progress, SampleLog, SamplingPlan, Stop, enumeration, enumeration_time, estimator, play,
-};
+use cokv_shapley::{DesignError, MOST_ENUMERATED, enumeration, enumeration_time};
 use indicatif::HumanDuration;
 
-use super::calibration::{Calibration, score_file};
+use super::calibration::Calibration;
+use super::estimators::named;
+use super::study::{ModelEvidence, OpenStudy, Tells};
 use super::{ImportanceError, ImportanceSettings};
 use crate::data::longbench::Fetcher;
 use crate::event::{Event, Listener};
 use crate::fingerprint::{computed_by, fingerprint};
-use crate::scores::{GameStamp, ModelStamp, ScoreFile};
+use crate::scores::{GameStamp, Interaction, ModelStamp, ScoreFile};
 
-/// What to play, and what to make of it.
+/// What to look at, and what to make of it.
 #[derive(Clone, Debug)]
 pub struct Importance {
-    /// What is played.
+    /// What is looked at.
     pub settings: ImportanceSettings,
-    /// What turns samples into values.
-    pub estimator: Named<dyn Estimator>,
+    /// What turns it into values.
+    pub estimator: Named<dyn ImportanceEstimator>,
     /// Whether every task of the run gets scores of its own, measured on records of that task.
     pub per_task: bool,
 }
 
 impl Importance {
     /// Reads a table `[importance.NAME]`.
-    pub fn read(mut table: ConfigTable<'_>) -> Result<Self, ConfigError> {
-        let estimator = match table.take_choice("estimator")? {
-            Some(choice) => estimator(&choice)?,
-            None => estimator(&cokv_core::config::Choice::named(cokv_shapley::NAMES[0], &table))?,
-        };
+    pub fn read(mut table: ConfigTable<'_>, registry: &Registry) -> Result<Self, ConfigError> {
+        let whole = table.clone();
+        let choice = table.take_choice("estimator")?;
         let per_task = table.take_flag("per_task")?;
         if per_task && table.contains("tasks") {
             let message = "`tasks` contradicts `per_task`, which takes the tasks of the run";
@@ -48,7 +47,9 @@ impl Importance {
             // Until the tasks are known.
             settings.records.tasks = vec!["all".into()];
         }
-        settings.check().map_err(|(key, message)| table.error_at(key, message))?;
+        let choice = choice.unwrap_or_else(|| cokv_core::config::Choice::named(cokv_shapley::NAMES[0], &whole));
+        let estimator = named(&choice, &settings, registry)?;
+        settings.check(estimator.evidence()).map_err(|(key, message)| table.error_at(key, message))?;
         Ok(Self { settings, estimator, per_task })
     }
 
@@ -83,29 +84,16 @@ impl Importance {
     }
 }
 
-fn played(progress: &Progress) -> Event<'static> {
-    Event::Played {
-        samples: progress.samples,
-        evaluations_per_second: progress.new_evaluations as f64 / progress.elapsed.as_secs_f64().max(1e-9),
-        reliability: progress.estimate.as_ref().map(|estimate| estimate.reliability),
-        seconds_left: progress.remaining.map(|remaining| remaining.as_secs_f64()),
-    }
-}
-
 /// What came out of an estimation.
 #[derive(Debug)]
 pub struct Estimated {
     /// What the heads are worth.
     pub scores: ScoreFile,
-    /// The same in flat order, with what it cost.
-    pub estimate: Estimate,
-    /// Why the play ended.
-    pub outcome: Outcome,
-    /// All samples.
-    pub log: SampleLog,
+    /// The same as the estimator said it, with what it cost.
+    pub estimate: HeadEstimate,
 }
 
-/// An estimation that only needs to be played.
+/// An estimation that only needs to be run.
 pub struct Estimation<'a> {
     importance: &'a Importance,
     model: &'a LanguageModel,
@@ -115,12 +103,14 @@ pub struct Estimation<'a> {
     game: GameStamp,
     /// Flat indices of the heads that play; empty for all of them.
     players: Vec<usize>,
-    plan: SamplingPlan,
+    /// Hashes of what each record's answer depends on.
+    records: Vec<String>,
+    subject: Subject,
 }
 
 impl<'a> Estimation<'a> {
-    /// Reads and tokenises the records and finds out whether the game can be played. `held_as` says how the model's
-    /// weights and cache are held, which changes utilities a little; `fetcher` brings records that are not on disk.
+    /// Reads and tokenises the records and finds out whether the estimator can work on them. `held_as` says how the model's
+    /// weights and cache are held, which changes what is found a little.
     pub fn prepare(
         importance: &'a Importance,
         model: &'a LanguageModel,
@@ -143,138 +133,140 @@ impl<'a> Estimation<'a> {
             memory_bytes: GameRules::memory_of(model),
             ..GameRules::default()
         };
-        let calibration = Calibration::open(model, &settings.data(), fetcher, &rules, settings.answer_tokens)?;
-        let fingerprint = {
-            let model = stamp.fingerprint.as_deref().unwrap_or(&stamp.name);
-            let game = calibration.fingerprint(model, held_as, &rules);
-            if players.is_empty() { game } else { fingerprint([game, format!("{players:?}")]) }
+        let evidence = importance.estimator.evidence();
+        let data = settings.data(evidence);
+        let calibration = Calibration::open(model, &data, fetcher, &rules, settings.answer_tokens, evidence)?;
+        let hash = stamp.fingerprint.as_deref().unwrap_or(&stamp.name);
+        let records = calibration.answer_fingerprints(hash, held_as);
+        let watched = evidence == Evidence::Answers;
+        let fingerprint = match evidence {
+            Evidence::Answers => fingerprint(records.clone()),
+            Evidence::Coalitions if players.is_empty() => calibration.fingerprint(hash, held_as, &rules),
+            Evidence::Coalitions => {
+                fingerprint([calibration.fingerprint(hash, held_as, &rules), format!("{players:?}")])
+            }
         };
         let game = GameStamp {
-            fingerprint,
-            utility: settings.utility.name().into(),
-            window: rules.window,
+            fingerprint: fingerprint.clone(),
+            utility: if watched { "attention" } else { settings.utility.name() }.into(),
+            window: if watched { 0 } else { rules.window },
             holdout_suffix: rules.holdout_suffix,
             tasks: calibration.tasks.clone(),
             records: calibration.len(),
             seen: calibration.seen(),
         };
-        let count = if players.is_empty() { layout.heads() } else { players.len() };
-        let plan = SamplingPlan {
-            players: count,
-            instances: calibration.len().max(1),
-            instances_per_sample: settings.records_per_pair,
-            seed: settings.seed,
-            design: settings.design.clone().unwrap_or_else(|| importance.estimator.design(count)),
+        let subject = Subject {
+            layout,
+            players: if players.is_empty() { layout.heads() } else { players.len() },
+            records: calibration.len(),
+            fingerprint,
+            computed_by: computed_by(),
+            limits: Limits {
+                seed: settings.seed,
+                reliability: settings.reliability,
+                evaluations: settings.max_evaluations,
+                time: settings.time()?,
+                batch: settings.batch,
+                shard: Shard::WHOLE,
+            },
         };
-        let estimation = Self { importance, model, stamp, calibration, rules, game, players, plan };
-        // An empty log shows what is wrong with the design before anything is prefilled.
-        let fitted = match SampleLog::new(estimation.header()) {
-            Err(DesignError::TooManyPlayers { .. }) => return Err(estimation.too_many_heads()?),
-            empty => importance.estimator.fit(&empty?),
-        };
-        match fitted {
-            Err(error @ FitError::Design { .. }) => Err(error.into()),
-            _ => Ok(estimation),
+        let estimation = Self { importance, model, stamp, calibration, rules, game, players, records, subject };
+        match importance.estimator.check(&estimation.subject) {
+            Ok(()) => Ok(estimation),
+            Err(error) => match error.downcast_ref() {
+                Some(DesignError::TooManyPlayers { .. }) => Err(estimation.too_many_heads()?),
+                _ => Err(ImportanceError::Estimator(error)),
+            },
         }
     }
 
-    /// Hashes of the records that are played.
+    /// Hashes of the records that are looked at.
     pub fn seen(&self) -> &[String] {
         &self.game.seen
     }
 
-    /// Which game, and how it is sampled: what a file of samples begins with.
-    pub fn header(&self) -> LogHeader {
-        LogHeader {
-            computed_by: Some(computed_by()),
-            ..LogHeader::new(self.game.fingerprint.clone(), self.plan.clone())
-        }
-    }
-
-    /// Hashes of what the samples depend on, and of what the scores do.
+    /// Hashes of what the log depends on, and of what the scores do.
     pub fn fingerprints(&self) -> (String, String) {
-        let LogHeader { game, plan, .. } = self.header();
-        let SamplingPlan { players, instances, instances_per_sample, seed, design } = plan;
-        let samples = fingerprint([game, format!("{players} {instances} {instances_per_sample} {seed} {design}")]);
-        let scores = fingerprint([samples.clone(), self.importance.definition()]);
-        (samples, scores)
+        let key = self.importance.estimator.log_key(&self.subject);
+        let log = fingerprint([self.subject.fingerprint.clone(), key]);
+        let scores = fingerprint([log.clone(), self.importance.definition()]);
+        (log, scores)
     }
 
-    /// Prefills the records and plays until a stop rule is met; none if the listener broke it off before, or if the samples
-    /// of a shard say nothing without those of the others.
-    ///
-    /// The samples that the file holds already are not played again.
-    pub fn play(
+    /// Whether a file is a log of this estimation, whatever it is called.
+    pub fn is_log(&self, path: &Path) -> Result<bool, ImportanceError> {
+        self.importance.estimator.is_log(path, &self.subject).map_err(ImportanceError::Estimator)
+    }
+
+    /// Looks at the records until the estimator knows enough; none if the listener broke it off before, or if what a shard
+    /// knows says nothing without the others'. What the log holds already is not done again.
+    pub fn run(
         &self,
-        samples: &Path,
+        log: &Path,
         shard: Shard,
         listener: &mut dyn Listener,
     ) -> Result<Option<Estimated>, ImportanceError> {
-        let mut note = |text: &str| {
+        for text in &self.calibration.notices {
             let _ = listener.hear(&Event::Note { text });
-        };
-        self.calibration.notices.iter().for_each(|notice| note(notice));
-        let (mut file, mut log, notices) = LogFile::open(samples, &self.header())?;
-        let tell = |notice: &Notice| format!("{}: {notice}", samples.display());
-        notices.iter().for_each(|notice| note(&tell(notice)));
-        if !log.is_empty() {
-            let _ = listener.hear(&Event::Resumed { samples: log.len() });
         }
-        let settings = &self.importance.settings;
-        let records = self.calibration.game_records();
-        let tokens: usize = records.iter().map(|record| record.prompt.len()).sum();
-        let scorer = Some(self.calibration.scorer(self.model));
-        let started = Instant::now();
-        let mut game = HeadMaskGame::prepare(self.model, records, self.rules.clone(), scorer, |done| {
-            let _ = listener.hear(&Event::Prefilled { tokens: done.tokens, of: tokens });
-        })?;
-        let (heads, records, seconds) = (self.plan.players, game.instances(), started.elapsed().as_secs_f64());
-        let _ = listener.hear(&Event::Playing { heads, records, seconds });
+        let mut subject = self.subject.clone();
+        subject.limits.shard = shard;
+        let Self { model, calibration, rules, players, .. } = self;
+        let mut study = OpenStudy {
+            subject,
+            log: log.to_path_buf(),
+            tells: Tells(listener),
+            evidence: ModelEvidence { model, calibration, rules, players },
+            records: self.records.clone(),
+            game: None,
+        };
+        let estimate = self.importance.estimator.estimate(&mut study).map_err(ImportanceError::Estimator)?;
+        estimate.map(|estimate| Ok(Estimated { scores: self.score_file(&estimate)?, estimate })).transpose()
+    }
 
-        let play_settings = PlaySettings {
-            shard,
-            stop: Stop {
-                reliability: Some(settings.reliability),
-                evaluations: settings.max_evaluations,
-                time: settings.time()?,
-                two_run_mae: settings.two_run_mae,
-                allocation_distance: settings.allocation_distance,
-            },
-            batch: settings.batch.min(game.batch_limit()),
-            // A batch for every record, so that forward passes are full.
-            round: (self.calibration.len() * settings.batch / self.plan.evaluations_per_sample() as usize).max(1),
+    fn score_file(&self, estimate: &HeadEstimate) -> Result<ScoreFile, ImportanceError> {
+        let layout = self.subject.layout;
+        let flat = |player: usize| self.players.get(player).copied().unwrap_or(player);
+        let head = |player: usize| [flat(player) / layout.kv_heads, flat(player) % layout.kv_heads];
+        let spread = |values: &[f64]| {
+            let mut all = vec![0.0; layout.heads()];
+            values.iter().enumerate().for_each(|(player, &value)| all[flat(player)] = value);
+            all
         };
-        let all = self.model.config().layout.heads();
-        let others = Coalition::from_members(all, self.players.iter().copied()).complement();
-        let mut restricted;
-        let game: &mut dyn Game = if self.players.is_empty() {
-            &mut game
-        } else {
-            restricted = Restricted::new(&mut game, self.players.clone(), others)?;
-            &mut restricted
+        let expected = match self.importance.estimator.evidence() {
+            Evidence::Coalitions => self.subject.players,
+            Evidence::Answers => layout.layers * layout.query_heads,
         };
-        let estimator = &*self.importance.estimator;
-        let outcome = play(
-            game,
-            &mut log,
-            estimator,
-            &play_settings,
-            &mut |kept| match kept {
-                Kept::Ends(ends) => file.append_ends(ends),
-                Kept::Sample(sample) => file.append(sample),
-            },
-            &mut |progress| listener.hear(&played(progress)),
-        )?;
-        if outcome == Outcome::Interrupted {
-            return Ok(None);
+        let lengths = [Some(estimate.values.len()), estimate.standard_errors.as_ref().map(Vec::len)];
+        if let Some(found) = lengths.into_iter().flatten().find(|&found| found != expected) {
+            return Err(ImportanceError::WrongLength { found, expected });
         }
-        match score_file(self.stamp.clone(), self.game.clone(), &self.players, estimator, &log) {
-            // A shard of a finite design is done without knowing enough.
-            Err(FitError::TooFewSamples { .. }) if shard != Shard::WHOLE => Ok(None),
-            fitted => {
-                fitted.map(|(scores, estimate)| Some(Estimated { scores, estimate, outcome, log })).map_err(Into::into)
-            }
+        let (values, errors) = match self.importance.estimator.evidence() {
+            Evidence::Coalitions => (spread(&estimate.values), estimate.standard_errors.as_deref().map(spread)),
+            Evidence::Answers => (HeadScores::per_query_head(layout, estimate.values.clone())?.values().to_vec(), None),
+        };
+        let name = self.importance.estimator.settings().name();
+        let mut file = ScoreFile::new(self.stamp.clone(), name, &values);
+        if let Some(errors) = errors {
+            file = file.with_standard_errors(&errors);
         }
+        let pairs = estimate.pairs.iter();
+        file.interactions = pairs
+            .map(|pair| Interaction {
+                first: head(pair.first),
+                second: head(pair.second),
+                effect: pair.effect,
+                t: pair.t,
+            })
+            .collect();
+        file.players = (0..self.players.len()).map(head).collect();
+        file.reliability = estimate.reliability;
+        file.split_half = estimate.split_half;
+        file.allocation_distance = estimate.allocation_distance;
+        file.samples = estimate.samples;
+        file.evaluations = estimate.evaluations;
+        file.game = Some(self.game.clone());
+        Ok(file)
     }
 
     /// How far out of reach an enumeration is, from the time that a batch of coalitions takes on one record.
@@ -288,7 +280,7 @@ impl<'a> Estimation<'a> {
         let started = Instant::now();
         game.evaluate(&queries, &mut [0.0; COALITIONS]).map_err(ImportanceError::Game)?;
         let seconds = started.elapsed().as_secs_f64() / COALITIONS as f64;
-        let (players, instances) = (self.plan.players, self.plan.instances);
+        let (players, instances) = (self.subject.players, self.subject.records);
         let time = match enumeration_time(players, instances, seconds) {
             Some(time) => HumanDuration(time).to_string(),
             None => "more years than the universe is old".into(),

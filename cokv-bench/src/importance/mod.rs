@@ -9,10 +9,13 @@ pub mod convergence;
 pub mod detection;
 mod error;
 mod estimation;
+mod estimators;
 pub mod mask;
 mod settings;
+mod study;
 
 pub use self::calibration::{Calibration, CalibrationError};
 pub use self::error::ImportanceError;
 pub use self::estimation::{Estimated, Estimation, Importance};
+pub use self::estimators::named;
 pub use self::settings::ImportanceSettings;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cokv_core::{ConfigError, ConfigTable};
+use cokv_core::{ConfigError, ConfigTable, Evidence};
 use cokv_models::game::UtilityKind;
 use cokv_shapley::Design;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -97,7 +97,7 @@ impl ImportanceSettings {
     }
 
     /// The first setting that makes no sense whatever the model is, and why.
-    pub fn check(&self) -> Result<(), (&'static str, String)> {
+    pub fn check(&self, evidence: Evidence) -> Result<(), (&'static str, String)> {
         let positive = |key, value: usize| match value {
             0 => Err((key, format!("{key} is 0: there would be nothing to play"))),
             _ => Ok(()),
@@ -106,8 +106,14 @@ impl ImportanceSettings {
         positive("batch", self.batch)?;
         positive("answer_tokens", self.answer_tokens)?;
         positive("records_per_pair", self.records_per_pair)?;
-        if self.records.tasks.is_empty() {
+        if self.records.tasks.is_empty() && evidence == Evidence::Coalitions {
             return Err(("tasks", "no task to calibrate on: name one, such as tasks = [\"passkey\"]".into()));
+        }
+        if evidence == Evidence::Answers && !self.heads.is_empty() {
+            return Err((
+                "heads",
+                "where the model is watched while it answers, all heads are: leave `heads` out".into(),
+            ));
         }
         if !(self.reliability > 0.0 && self.reliability <= 1.0) {
             return Err(("reliability", format!("reliability {} is not between 0 and 1", self.reliability)));
@@ -128,9 +134,19 @@ impl ImportanceSettings {
         self.minutes.map(duration).transpose()
     }
 
-    /// The records, as the benchmark would ask for them.
-    pub fn data(&self) -> DataSettings {
-        self.records.or(DataSettings { records: 16, seed: 1, split: Split::Validation, ..DataSettings::default() })
+    /// The records, as the benchmark would ask for them. To be watched, the model answers what stands in the text word for
+    /// word, where nothing else is said.
+    pub fn data(&self, evidence: Evidence) -> DataSettings {
+        let unsaid = DataSettings { records: 16, seed: 1, split: Split::Validation, ..DataSettings::default() };
+        self.records.or(match evidence {
+            Evidence::Coalitions => unsaid,
+            Evidence::Answers => DataSettings {
+                tasks: ["passkey", "multi-key-needle"].map(str::to_owned).into(),
+                records: 10,
+                context_lengths: Some(vec![500, 1000]),
+                ..unsaid
+            },
+        })
     }
 }
 

@@ -109,8 +109,8 @@ impl<A: Game, B: Game> Game for SumOf<A, B> {
 
 /// A game that only some players of a bigger game play, while others always take part and the rest never do: exact
 /// values of a dozen heads of a real model.
-pub struct Restricted<'a> {
-    game: &'a mut dyn Game,
+pub struct Restricted<G> {
+    game: G,
     players: Vec<usize>,
     others: Coalition,
 }
@@ -139,9 +139,9 @@ pub enum RestrictedError {
     },
 }
 
-impl<'a> Restricted<'a> {
+impl<G: Game> Restricted<G> {
     /// Player i of the smaller game is `players[i]` of the bigger one; `others` always take part.
-    pub fn new(game: &'a mut dyn Game, players: Vec<usize>, others: Coalition) -> Result<Self, RestrictedError> {
+    pub fn new(game: G, players: Vec<usize>, others: Coalition) -> Result<Self, RestrictedError> {
         let all = game.players();
         if others.players() != all {
             return Err(RestrictedError::OtherGame { found: others.players(), expected: all });
@@ -158,7 +158,7 @@ impl<'a> Restricted<'a> {
     }
 }
 
-impl Game for Restricted<'_> {
+impl<G: Game> Game for Restricted<G> {
     fn players(&self) -> usize {
         self.players.len()
     }

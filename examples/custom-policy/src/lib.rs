@@ -1,10 +1,12 @@
-//! Two policies that cokv does not know, beside all that it does.
+//! A scorer, an allocator and an estimator of heads that cokv does not know, beside all that it does.
 
 mod late_layers;
+mod sharp_heads;
 mod vatp;
 
 use cokv_core::Registry;
 pub use late_layers::LateLayers;
+pub use sharp_heads::SharpHeads;
 pub use vatp::Vatp;
 
 /// cokv's policies and ours.
@@ -12,5 +14,6 @@ pub fn registry() -> Registry {
     let mut registry = cokv_policies::registry();
     registry.add_compressor("vatp", |settings| settings.read::<Vatp>());
     registry.add_allocator("late-layers", |settings| settings.read::<LateLayers>());
+    registry.add_estimator("sharp-heads", |settings| settings.read::<SharpHeads>());
     registry
 }

@@ -1,17 +1,17 @@
-//! The binary as a user runs it: cokv's bench with two policies more.
+//! The binary as a user runs it: cokv's bench with three policies more.
 
 use std::path::Path;
 use std::process::Command;
 
 #[test]
-fn the_bench_runs_both_policies() {
+fn the_bench_runs_all_three() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("custom.toml");
     let mut bench = Command::new(env!("CARGO_BIN_EXE_custom-policy"));
     let output = bench.current_dir(folder).args(["bench", "--quiet", "--config"]).arg(config).output().unwrap();
     let table = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    for method in ["full", "snapkv", "vatp", "vatp+late-layers"] {
+    for method in ["full", "snapkv", "vatp", "vatp+late-layers", "snapkv+headkv"] {
         assert!(table.contains(&format!("| {method} ")), "{table}");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use cokv_core::{ConfigError, ConfigTable};
+use cokv_core::{ConfigError, ConfigTable, Registry};
 use cokv_models::game::UtilityKind;
 use serde::Deserialize;
 
@@ -81,7 +81,7 @@ struct TopLevel {
 
 impl MaskConfig {
     /// Reads a configuration; `file` is what errors call it.
-    pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
+    pub fn parse(file: &str, text: &str, registry: &Registry) -> Result<Self, ConfigError> {
         let mut table = ConfigTable::parse(file, text)?;
         let mut importance = BTreeMap::new();
         for (name, table) in table.take_named_tables("importance")? {
@@ -89,7 +89,7 @@ impl MaskConfig {
             if !names_file(&name) {
                 return wrong("cannot name files: use letters, digits, `-`, `_` and `.`");
             }
-            let read = Importance::read(table.clone())?;
+            let read = Importance::read(table.clone(), registry)?;
             if read.per_task || !read.settings.heads.is_empty() {
                 return wrong("must score all heads, for all tasks: masks have one order of heads");
             }
@@ -119,13 +119,15 @@ mod tests {
     #[test]
     fn the_shipped_experiment_reads() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/experiments/mask-heads.toml");
-        let config = MaskConfig::parse(file, &std::fs::read_to_string(file).unwrap()).unwrap();
+        let config =
+            MaskConfig::parse(file, &std::fs::read_to_string(file).unwrap(), &cokv_policies::registry()).unwrap();
         assert!(!config.importance.is_empty());
     }
 
     #[test]
     fn mistakes_are_named_with_their_line() {
-        let error = |text: &str| MaskConfig::parse("m.toml", text).err().unwrap().to_string();
+        let error =
+            |text: &str| MaskConfig::parse("m.toml", text, &cokv_policies::registry()).err().unwrap().to_string();
         assert!(
             error("name = 'x'\n[mask]\ntask = ['passkey']")
                 .contains("m.toml:3: unknown key `task`; did you mean `tasks`?")
