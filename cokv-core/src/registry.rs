@@ -44,12 +44,7 @@ impl Registry {
         C: CacheCompressor + Serialize + 'static,
         F: Fn(&ConfigTable<'_>) -> Result<C, ConfigError> + Send + Sync + 'static,
     {
-        let build = move |choice: &Choice<'_>| -> Result<Named<dyn CacheCompressor>, ConfigError> {
-            let compressor = read(&choice.settings)?;
-            let settings = choice.settings_of(&compressor)?;
-            Ok(Named::new(Arc::new(compressor), settings))
-        };
-        self.compressors.insert(name.into(), Box::new(build));
+        self.compressors.insert(name.into(), builder(read, |compressor| Arc::new(compressor)));
     }
 
     /// Makes an allocator known; a second one of the same name replaces the first.
@@ -58,12 +53,7 @@ impl Registry {
         A: BudgetAllocator + Serialize + 'static,
         F: Fn(&ConfigTable<'_>) -> Result<A, ConfigError> + Send + Sync + 'static,
     {
-        let build = move |choice: &Choice<'_>| -> Result<Named<dyn BudgetAllocator>, ConfigError> {
-            let allocator = read(&choice.settings)?;
-            let settings = choice.settings_of(&allocator)?;
-            Ok(Named::new(Arc::new(allocator), settings))
-        };
-        self.allocators.insert(name.into(), Box::new(build));
+        self.allocators.insert(name.into(), builder(read, |allocator| Arc::new(allocator)));
     }
 
     /// Makes an estimator of heads known, beside cokv's own; a second one of the same name replaces the first.
@@ -72,12 +62,7 @@ impl Registry {
         E: ImportanceEstimator + Serialize + 'static,
         F: Fn(&ConfigTable<'_>) -> Result<E, ConfigError> + Send + Sync + 'static,
     {
-        let build = move |choice: &Choice<'_>| -> Result<Named<dyn ImportanceEstimator>, ConfigError> {
-            let estimator = read(&choice.settings)?;
-            let settings = choice.settings_of(&estimator)?;
-            Ok(Named::new(Arc::new(estimator), settings))
-        };
-        self.estimators.insert(name.into(), Box::new(build));
+        self.estimators.insert(name.into(), builder(read, |estimator| Arc::new(estimator)));
     }
 
     /// Names of all compressors, sorted.
@@ -141,6 +126,20 @@ struct MethodName {
     _compressor: IgnoredAny,
     #[serde(default, rename = "allocator")]
     _allocator: IgnoredAny,
+}
+
+/// Reads the settings of a `T`, and keeps what serde writes of them beside it.
+fn builder<T, D, F>(read: F, share: fn(T) -> Arc<D>) -> Builder<D>
+where
+    T: Serialize + 'static,
+    D: ?Sized + 'static,
+    F: Fn(&ConfigTable<'_>) -> Result<T, ConfigError> + Send + Sync + 'static,
+{
+    Box::new(move |choice| {
+        let built = read(&choice.settings)?;
+        let settings = choice.settings_of(&built)?;
+        Ok(Named::new(share(built), settings))
+    })
 }
 
 fn build<T: ?Sized>(
