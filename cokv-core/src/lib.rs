@@ -20,6 +20,7 @@ mod game;
 mod importance;
 mod layout;
 mod method;
+mod plan;
 mod policy;
 pub mod random;
 pub mod registry;
@@ -31,7 +32,7 @@ mod shard;
 pub mod testing;
 mod view;
 
-pub use budget::{Budget, BudgetError, BudgetPlan};
+pub use budget::{Budget, BudgetError};
 pub use coalition::{Coalition, CoalitionError};
 pub use config::{ConfigError, ConfigTable};
 pub use error::PolicyError;
@@ -42,6 +43,7 @@ pub use importance::{
 };
 pub use layout::{HeadLayout, LayoutError};
 pub use method::Method;
+pub use plan::{BudgetPlan, PlanError};
 pub use policy::{AllocationRequest, BudgetAllocator, CacheCompressor, Gqa, Protected, Spending};
 pub use registry::Registry;
 pub use scores::{HeadScores, ScoresError, TokenScores};

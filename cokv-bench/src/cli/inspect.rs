@@ -82,5 +82,9 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
         format!("head {} keeps {} of {} tokens:\n{text}", head.head, head.budget, tokens.len())
     });
     let width = 100;
-    print(&of_a_head.unwrap_or_else(|| inspection.map(width)))
+    let of_all = || {
+        let (kept, total) = (inspection.kept_tokens, inspection.total.min(layout.heads() * tokens.len()));
+        format!("{}\nall heads keep {kept} of the {total} tokens that the budget allows", inspection.map(width))
+    };
+    print(&of_a_head.unwrap_or_else(of_all))
 }
