@@ -7,6 +7,7 @@
 pub mod allocators;
 pub mod apportion;
 pub mod compressors;
+mod presets;
 pub mod settings;
 
 use allocators::{
@@ -17,7 +18,7 @@ use compressors::{
     CriticalKv, ExpectedAttention, Full, H2o, KeyDiff, Knorm, LagKv, Random, SnapKv, StreamingLlm, Tova,
 };
 
-/// All policies of this crate under the names that a TOML file gives them.
+/// All policies of this crate under the names that a TOML file gives them, and published settings as presets.
 pub fn registry() -> Registry {
     let mut registry = Registry::default();
     registry.add_compressor("critical-kv", CriticalKv::read);
@@ -41,6 +42,7 @@ pub fn registry() -> Registry {
     registry.add_allocator("shapley-ada", |settings| settings.read::<ShapleyAda>());
     registry.add_allocator("uniform", |settings| settings.read::<Uniform>());
     registry.add_allocator("water-filling", |settings| settings.read::<WaterFilling>());
+    presets::add(&mut registry);
     registry
 }
 
