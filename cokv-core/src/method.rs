@@ -63,9 +63,10 @@ impl Method {
         self.compressor.evicts()
     }
 
-    /// What every head keeps, as far as its budget goes.
-    pub fn protected(&self) -> Protected {
-        self.compressor.protected()
+    /// What every head keeps, as far as its budget goes, of a prompt whose last `tail` tokens are the chat template's, behind
+    /// the user's text.
+    pub fn protected(&self, tail: usize) -> Protected {
+        self.compressor.protected(tail)
     }
 
     /// How what is kept relates to the budget.
@@ -83,9 +84,16 @@ impl Method {
         self.allocator.check(layout, self.head_scores.as_ref())
     }
 
-    /// What prefill must record.
-    pub fn observations(&self) -> ObservationRequest {
-        self.compressor.observations()
+    /// What prefill must record of such a prompt.
+    pub fn observations(&self, tail: usize) -> ObservationRequest {
+        self.compressor.observations(tail)
+    }
+
+    /// The observation window, where it holds nothing but the chat template's tail: no token of the user's text then says
+    /// what is kept.
+    pub fn window_within(&self, tail: usize) -> Option<usize> {
+        let window = self.observations(tail).window;
+        (1..=tail).contains(&window).then_some(window)
     }
 
     /// Whether another method's compressor is the same, so that its scores are this one's too.
@@ -125,7 +133,7 @@ impl Method {
         if !self.evicts() {
             return Ok(Selection::everything(layout.heads()));
         }
-        let protected = self.compressor.protected();
+        let protected = self.protected(scores.tail());
         let request = AllocationRequest {
             layout,
             prompt_len: scores.prompt_len(),
@@ -158,7 +166,7 @@ mod tests {
     }
 
     impl CacheCompressor for Told {
-        fn protected(&self) -> Protected {
+        fn protected(&self, _tail: usize) -> Protected {
             Protected { sinks: 1, window: 1 }
         }
 
