@@ -25,7 +25,7 @@ use super::progress::{Audience, Progress};
 use super::ready::{Ready, read, ready};
 use crate::config::Config;
 use crate::machine::memory::{mebibytes, peak_resident_bytes};
-use crate::run::{Ended, MODELS, Manifest, Matrix, Opened, Plan, Results, Row, RunStore, tables};
+use crate::run::{Ended, MODELS, Manifest, Matrix, Opened, Plan, Results, Row, RunStore, origin, tables};
 
 /// Run a matrix of methods and budgets
 ///
@@ -38,7 +38,8 @@ Example:
   cokv bench --config cokv.toml
 
 A configuration, with all defaults:
-  name = \"default\"                 # the run's folder is runs/default
+  name = \"mine\"                    # the run's folder is runs/mine; where
+                                   # nothing is said, as the file is called
   budgets = [64, \"10%\", \"8 MiB\"]   # tokens per KV head, share, bytes
   [model]                          # or several [[model]]
   source = \"smollm2-135m-instruct\" # or hub:owner/repo, path:FILE-OR-FOLDER,
@@ -152,6 +153,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let started = Instant::now();
     let (text, config) = read(&arguments.config, registry)?;
     let folder = config.folder();
+    origin::check(&folder, &arguments.config, &text)?;
     let mut store = None;
     let mut fingerprints: Vec<String> = Vec::new();
     if config.models.len() > 1 {
@@ -233,7 +235,8 @@ fn one_model(arguments: &Arguments, text: &str, config: Config, store: &mut Opti
     }
     store
         .write(MODELS, &serde_json::to_string(&config.models.iter().map(|model| &model.source).collect::<Vec<_>>())?)?;
-    store.write("config.toml", text)?;
+    origin::claim(&folder, &arguments.config, text)?;
+    store.write(origin::CONFIGURATION, text)?;
     store.write("resolved.toml", &resolved(&config, text)?)?;
     store.write("environment.json", &environment(&config)?)?;
     let manifest = manifest(&config, &fingerprint, model.config().layout, &matrix);
@@ -291,7 +294,7 @@ mod tests {
             assert!(whole.lines().chain(scores.lines()).all(|line| line.chars().count() <= 76), "{help}");
             let parsed = |text: &str| Config::parse("help", text, &cokv_policies::registry());
             let first = parsed(&whole).map_err(|error| error.to_string()).unwrap();
-            assert_eq!((first.run.name.as_str(), first.columns.len()), ("default", 1));
+            assert_eq!((first.run.name.as_str(), first.columns.len()), ("mine", 1));
             let both = parsed(&(whole + &scores)).map_err(|error| error.to_string()).unwrap();
             assert_eq!(both.columns.len(), 2);
         }

@@ -11,6 +11,7 @@ use cokv_shapley::{LogFile, read_log};
 
 use super::bar::fetching;
 use super::choice::{refused, with_choice};
+use super::data::of_configuration;
 use super::load::load;
 use super::output::print;
 use super::progress::{Audience, Progress};
@@ -61,7 +62,8 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
-    let settings = arguments.settings.clone();
+    let records = of_configuration(&arguments.settings.records)?;
+    let settings = ImportanceSettings { records, ..arguments.settings.clone() };
     let build = |choice: &Choice<'_>| named(choice, &settings, registry);
     let estimator = with_choice("--estimator", &arguments.estimator, &arguments.estimator_settings, build)?;
     settings.check(estimator.evidence()).map_err(refused)?;

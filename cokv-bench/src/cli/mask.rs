@@ -10,6 +10,7 @@ use cokv_shapley::whole;
 
 use super::bar::{bar, fetching};
 use super::choice::refused;
+use super::data::of_configuration;
 use super::estimate::stem;
 use super::load::load;
 use super::measure::{Wanted, measure};
@@ -71,7 +72,10 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
         }
         None => MaskConfig {
             model: arguments.model.clone(),
-            settings: arguments.settings.clone(),
+            settings: MaskSettings {
+                records: of_configuration(&arguments.settings.records)?,
+                ..arguments.settings.clone()
+            },
             importance: BTreeMap::new(),
             folder: arguments.out.clone(),
         },

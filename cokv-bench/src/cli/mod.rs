@@ -5,6 +5,7 @@ mod bench;
 mod choice;
 mod compare;
 mod convergence;
+mod data;
 mod detect;
 mod estimate;
 mod fetch;
@@ -52,6 +53,7 @@ enum Command {
     Report(report::Arguments),
     Compare(compare::Arguments),
     Select(select::Arguments),
+    Data(data::Arguments),
     Generate(generate::Arguments),
     Inspect(inspect::Arguments),
     Estimate(Box<estimate::Arguments>),
@@ -81,6 +83,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::Report(arguments) => report::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Select(arguments) => select::run(&arguments, &registry),
+        Command::Data(arguments) => data::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments, &registry),
         Command::Inspect(arguments) => inspect::run(&arguments, &registry),
         Command::Estimate(arguments) => estimate::run(&arguments, &registry),

@@ -52,6 +52,7 @@ pub fn read(path: &Path, registry: &Registry) -> Result<(String, Config)> {
 pub fn ready(mut config: Config, mode: Mode) -> Result<Ready> {
     let folder = config.folder();
     let suite = Suite::open(&config.run.data, &Fetcher::from_env(fetching()))?;
+    suite.notices().iter().filter(|_| !mode.quiet).for_each(|notice| eprintln!("note: {notice}"));
     let settings = config.run.model.clone();
     let Loaded { model, fingerprint } = load(&settings)?;
     let stamp = ModelStamp::of(&settings.source, &fingerprint, model.config().layout);

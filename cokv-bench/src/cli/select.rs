@@ -13,7 +13,7 @@ use super::output::print;
 use super::progress::{Audience, Progress};
 use super::ready::{Ready, read, ready};
 use crate::markdown;
-use crate::run::{Choice, Ended, Matrix, RunStore, SELECTION, Selected, selection_fingerprint};
+use crate::run::{Choice, Ended, Matrix, RunStore, SELECTION, Selected, origin, selection_fingerprint};
 use crate::selection::{choose, sweep, validation};
 
 /// Choose settings of methods on the validation records
@@ -43,7 +43,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let mode = Mode { plan: false, choosing: true, quiet: arguments.quiet };
-    let (_, mut config) = read(&arguments.config, registry)?;
+    let (text, mut config) = read(&arguments.config, registry)?;
     config.columns.retain(|column| column.is_open());
     if config.columns.is_empty() {
         bail!(
@@ -51,6 +51,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
             arguments.config.display()
         );
     }
+    origin::check(&config.folder(), &arguments.config, &text)?;
     config.run.data = validation(&config.run.data);
     let Ready { config, model, fingerprint, tasks, tested, folder, .. } = ready(config, mode)?;
     let made_for = selection_fingerprint(&config, &fingerprint);
@@ -66,6 +67,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let config = crate::config::Config { columns: sweep(config.columns), ..config };
     let matrix = Matrix::prepare(&config, tasks, &model, &fingerprint, None, |_, _| {})?;
     let mut store: RunStore = open(&folder.join("selection"), Shard::WHOLE)?;
+    origin::claim(&folder, &arguments.config, &text)?;
     let plan = matrix.plan(store.results(), Shard::WHOLE);
     if !arguments.quiet {
         eprintln!("validation records of {}", describe(&config, &plan, None));

@@ -70,12 +70,25 @@ fn chat_template<'a>(model: &'a LanguageModel, protocol: &TaskProtocol, chat_use
 pub fn stop_rule(model: &LanguageModel, protocol: &TaskProtocol) -> Result<StopRule, ModelError> {
     let mut tokens = model.stop_tokens().to_vec();
     let mut min_new_tokens = 0;
-    if protocol.stops_at_newline {
-        tokens.extend(model.tokenizer().encode("\n", false)?.last());
+    for text in &protocol.stop {
+        let token = match &model.tokenizer().encode(text, false)?[..] {
+            // As LongBench's pred.py, because some tokenizers put a space before everything.
+            [.., last] if text == "\n" => *last,
+            [token] => *token,
+            // Several tokens end an answer once it is decoded, where the prediction is cut.
+            _ => continue,
+        };
+        tokens.push(token);
         // As LongBench's pred.py: an answer that would begin with its end is not taken.
         min_new_tokens = 1;
     }
     Ok(StopRule { tokens, max_new_tokens: protocol.max_new_tokens, min_new_tokens })
+}
+
+/// The text of an answer, up to what ends it.
+pub fn prediction(model: &LanguageModel, protocol: &TaskProtocol, answer: &[u32]) -> Result<String, ModelError> {
+    let text = model.tokenizer().decode(answer, true)?;
+    Ok(protocol.until_stop(&text).to_owned())
 }
 
 /// Keeps the first and the last half of `limit` tokens, and tells how many there were where that is fewer. Halves are

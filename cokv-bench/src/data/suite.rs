@@ -1,8 +1,11 @@
 //! The records that a configuration asks for, wherever they come from.
 
+use std::path::Path;
+
 use super::longbench::{Fetcher, Files, LongBench};
+use super::own::{self, OwnRecords};
 use super::synthetic::{self, Task};
-use super::{DataError, DataSettings, Questions, SYNTHETIC, SyntheticError, TaskProtocol, TaskRecords};
+use super::{DataError, DataSettings, Questions, SYNTHETIC, SourceKind, SyntheticError, TaskProtocol, TaskRecords};
 
 /// Most records of a synthetic task; more would be a slip of the keyboard.
 const MOST_RECORDS: usize = 100_000;
@@ -17,8 +20,13 @@ pub enum Suite {
         /// What those ask that make nothing up.
         questions: Option<Questions>,
     },
-    /// Records of LongBench.
-    LongBench(Vec<TaskRecords>),
+    /// Records of files: LongBench's, or one's own.
+    Read {
+        /// Task by task.
+        tasks: Vec<TaskRecords>,
+        /// What was guessed and left out, a line each.
+        notices: Vec<String>,
+    },
 }
 
 impl Suite {
@@ -52,6 +60,10 @@ impl Suite {
             }
             return Ok(Suite::Synthetic { tasks: unique(tasks), questions });
         }
+        if SourceKind::of(&settings.source) == SourceKind::Own && is_there(&settings.source) {
+            let OwnRecords { tasks, notices } = own::open(settings, fetcher)?;
+            return Ok(Suite::Read { tasks, notices });
+        }
         LongBench::check_names(&settings.tasks)?;
         let longbench = LongBench::open(Files::find(&settings.source, fetcher)?)?;
         let tasks = unique(longbench.resolve(&settings.tasks)?);
@@ -62,14 +74,22 @@ impl Suite {
         if records.iter().all(|task| task.records.is_empty()) {
             return Err(DataError::Setting(format!("{} holds no record of the tasks asked for", settings.source)));
         }
-        Ok(Suite::LongBench(records))
+        Ok(Suite::Read { tasks: records, notices: Vec::new() })
+    }
+
+    /// What was guessed and left out, for users to read.
+    pub fn notices(&self) -> &[String] {
+        match self {
+            Suite::Synthetic { .. } => &[],
+            Suite::Read { notices, .. } => notices,
+        }
     }
 
     /// Names of the tasks, in the order of [`tasks`](Self::tasks).
     pub fn names(&self) -> Vec<String> {
         match self {
             Suite::Synthetic { tasks, .. } => tasks.iter().map(Task::to_string).collect(),
-            Suite::LongBench(tasks) => tasks.iter().map(|task| task.protocol.name.clone()).collect(),
+            Suite::Read { tasks, .. } => tasks.iter().map(|task| task.protocol.name.clone()).collect(),
         }
     }
 
@@ -82,7 +102,7 @@ impl Suite {
         tokens_of: &dyn Fn(&TaskProtocol, &str) -> usize,
     ) -> Result<Vec<TaskRecords>, DataError> {
         let (tasks, questions) = match self {
-            Suite::LongBench(tasks) => return Ok(tasks),
+            Suite::Read { tasks, .. } => return Ok(tasks),
             Suite::Synthetic { tasks, questions } => (tasks, questions),
         };
         let generate = |task: Task| {
@@ -92,7 +112,8 @@ impl Suite {
                 max_new_tokens: task.max_new_tokens(),
                 metric: task.metric(),
                 chat: task.chat(),
-                stops_at_newline: task.stops_at_newline(),
+                stop: if task.stops_at_newline() { vec!["\n".into()] } else { Vec::new() },
+                first_line_only: false,
             };
             let limit = limit(&protocol);
             let tokens_of = &|text: &str| tokens_of(&protocol, text);
@@ -125,6 +146,11 @@ impl Suite {
 fn records_of(task: Task, settings: &DataSettings) -> usize {
     let depths = if task.is_grid() { settings.depths } else { 1 };
     settings.records.saturating_mul(settings.lengths().len()).saturating_mul(depths)
+}
+
+/// Whether a source is there to be read.
+fn is_there(source: &str) -> bool {
+    source.starts_with("hub:") || Path::new(source).exists()
 }
 
 /// Each once, where it came first.

@@ -9,7 +9,6 @@ use crate::data::longbench::Fetcher;
 use crate::data::prompt;
 use crate::data::{DataError, DataSettings, Record, Suite, TaskProtocol, TaskRecords};
 use crate::fingerprint::{build, fingerprint};
-use crate::metrics;
 
 /// Why there is nothing to calibrate on.
 #[derive(Debug, Error)]
@@ -111,9 +110,7 @@ impl Calibration {
     pub fn scorer<'a>(&'a self, model: &'a LanguageModel) -> Scorer<'a> {
         Box::new(move |instance, answer| -> Result<f64, GameError> {
             let (protocol, record, _) = &self.records[instance];
-            let prediction = model.tokenizer().decode(answer, true)?;
-            let Record { answers, all_classes, .. } = record;
-            Ok(metrics::score_prediction(&protocol.name, protocol.metric, &prediction, answers, all_classes))
+            Ok(protocol.score(&prompt::prediction(model, protocol, answer)?, record))
         })
     }
 

@@ -106,7 +106,7 @@ impl ImportanceSettings {
         positive("batch", self.batch)?;
         positive("answer_tokens", self.answer_tokens)?;
         positive("records_per_pair", self.records_per_pair)?;
-        if self.records.tasks.is_empty() && evidence == Evidence::Coalitions {
+        if self.records.names_no_task() && evidence == Evidence::Coalitions {
             return Err(("tasks", "no task to calibrate on: name one, such as tasks = [\"passkey\"]".into()));
         }
         if evidence == Evidence::Answers && !self.heads.is_empty() {

@@ -277,6 +277,15 @@ fn is_done(job: &Job<'_>, results: &Results) -> bool {
     job.cells.iter().all(|cell| results.row(&cell.fingerprint).is_some())
 }
 
+/// What ends answers, as builds wrote it in which that could be a line break and nothing else, so that their rows stay good.
+fn stops(stop: &[String]) -> String {
+    match stop {
+        [] => "false".into(),
+        [newline] if newline == "\n" => "true".into(),
+        others => format!("{others:?}"),
+    }
+}
+
 /// Hash of all that could change a row.
 fn row_fingerprint(
     run: &RunConfig,
@@ -293,7 +302,7 @@ fn row_fingerprint(
         features,
         model_fingerprint.to_owned(),
         format!("{} {}", run.model.source, run.model.held_as()),
-        format!("{} {} {:?} {}", protocol.name, protocol.max_new_tokens, protocol.metric, protocol.stops_at_newline),
+        format!("{} {} {:?} {}", protocol.name, protocol.max_new_tokens, protocol.metric, stops(&protocol.stop)),
         format!("{} {:?} {:?}", record.id, record.answers, record.all_classes),
         format!("{:?} {:?}", prompt.tokens, prompt.answer),
         format!("{} {}", cell.column.name, method.definition()),

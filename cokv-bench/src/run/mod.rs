@@ -9,6 +9,7 @@ mod kept;
 mod manifest;
 mod matrix;
 mod measure;
+pub mod origin;
 mod store;
 mod table;
 

@@ -130,6 +130,36 @@ impl HubSource {
         self.download_dataset_file(file, options)
     }
 
+    /// Names of a dataset's files, from the hub, or, where that cannot be asked, of those that are in the cache.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::fetch`](super::Source::fetch).
+    pub fn list_dataset_files(&self, options: &FetchOptions) -> Result<Vec<String>, SourceError> {
+        let failure = if options.hub_offline {
+            SourceError::HubOffline { source_text: self.to_string(), cache: options.hub_cache.clone() }
+        } else {
+            match self.request_dataset_files(options) {
+                Ok(files) => return Ok(files),
+                Err(error) => error,
+            }
+        };
+        match self.snapshot(Kind::Dataset, options) {
+            Some(snapshot) => local::relative_files(&snapshot),
+            None => Err(failure),
+        }
+    }
+
+    #[cfg(feature = "hub")]
+    fn request_dataset_files(&self, options: &FetchOptions) -> Result<Vec<String>, SourceError> {
+        download::dataset_files(self, options)
+    }
+
+    #[cfg(not(feature = "hub"))]
+    fn request_dataset_files(&self, _options: &FetchOptions) -> Result<Vec<String>, SourceError> {
+        Err(SourceError::HubDisabled { source_text: self.to_string() })
+    }
+
     /// A file of a dataset that is in the cache.
     fn dataset_file(&self, file: &str, options: &FetchOptions) -> Option<PathBuf> {
         self.snapshot(Kind::Dataset, options).map(|snapshot| snapshot.join(file)).filter(|path| path.exists())

@@ -42,6 +42,23 @@ pub(super) fn open(path: &Path) -> Result<ModelFiles, SourceError> {
     }
 }
 
+/// Names of all files below a folder, with slashes between their parts.
+pub(super) fn relative_files(folder: &Path) -> Result<Vec<String>, SourceError> {
+    let mut files = Vec::new();
+    let mut folders = vec![String::new()];
+    while let Some(prefix) = folders.pop() {
+        let here = folder.join(&prefix);
+        for entry in std::fs::read_dir(&here).map_err(SourceError::io("list", &here))? {
+            let entry = entry.map_err(SourceError::io("list", &here))?;
+            let Some(name) = entry.file_name().to_str().map(|name| format!("{prefix}{name}")) else { continue };
+            // The cache's files are links.
+            if entry.path().is_dir() { folders.push(name + "/") } else { files.push(name) }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// Checks that a Hugging Face folder has what a model needs and that no weight file is cut short.
 pub(super) fn check_folder(folder: &Path) -> Result<(), SourceError> {
     if !folder.join(CONFIG).exists() {

@@ -28,6 +28,8 @@ mod task;
 mod variable_tracking;
 mod words;
 
+use std::collections::BTreeMap;
+
 use cokv_core::random::mix;
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
@@ -36,7 +38,7 @@ use self::definition::Definition;
 use self::draft::{Depth, Draft, Fitted};
 pub use self::needle::MOST_DEPTHS;
 pub use self::task::Task;
-use super::record::fill;
+use super::record::{asked, fill};
 use super::{Place, Questions, Record, SyntheticError};
 use crate::fingerprint::fingerprint;
 
@@ -153,7 +155,7 @@ fn fit(
     // All drafts are looked at first, so that the minimum reported is enough for every record.
     let minimum = sketches
         .iter()
-        .map(|Sketch { draft, .. }| tokens_of(&fill(definition.template, &draft.bare(), &draft.input)))
+        .map(|Sketch { draft, .. }| tokens_of(&prompt(definition.template, &draft.bare(), &draft.input)))
         .max()
         .unwrap_or(0);
     if minimum > context_tokens {
@@ -164,7 +166,7 @@ fn fit(
     let records = sketches.into_iter().map(|Sketch { name, fingerprint, place, mut draft }| {
         let input = draft.input.clone();
         let Fitted { context, tokens } =
-            draft.fit(context_tokens, &|context| tokens_of(&fill(definition.template, context, &input)), &|piece| {
+            draft.fit(context_tokens, &|context| tokens_of(&prompt(definition.template, context, &input)), &|piece| {
                 tokens_of(piece).saturating_sub(overhead)
             });
         Record {
@@ -178,9 +180,14 @@ fn fit(
             language: definition.language.to_owned(),
             fingerprint,
             place,
+            fields: BTreeMap::new(),
         }
     });
     Ok(records.collect())
+}
+
+fn prompt(template: &str, context: &str, input: &str) -> String {
+    fill(template, |name| asked(name, context, input))
 }
 
 /// What tells a record that is made up from all others, whatever its length.

@@ -10,7 +10,6 @@ use cokv_models::{Compressed, ModelError, Prefill};
 use super::{Cell, Job, JobCell, Matrix};
 use crate::data::prompt;
 use crate::event::{Event, Listener};
-use crate::metrics;
 use crate::run::kept::{Kept, KeptCell};
 use crate::run::measure::{Damage, agreement, damage};
 use crate::run::store::Row;
@@ -134,14 +133,8 @@ impl Matrix<'_> {
         times: &Times,
     ) -> Result<Row, ModelError> {
         let Job { protocol, record, prompt, .. } = job;
-        let prediction = self.model.tokenizer().decode(&branch.answer, true)?;
-        let score = metrics::score_prediction(
-            &protocol.name,
-            protocol.metric,
-            &prediction,
-            &record.answers,
-            &record.all_classes,
-        );
+        let prediction = prompt::prediction(self.model, protocol, &branch.answer)?;
+        let score = protocol.score(&prediction, record);
         Ok(Row {
             fingerprint: own.fingerprint.clone(),
             model: self.config.model.source.clone(),
