@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use cokv_core::{Budget, ConfigError, ConfigTable, Registry};
 use serde::{Deserialize, Serialize};
 
-pub use self::columns::{Column, Measured, MethodError, ScoreSource, Variant, check_unseen};
+pub use self::columns::{Column, Measured, MeasuredScores, MethodError, ScoreSource, Variant, check_unseen};
 use crate::data::DataSettings;
 use crate::importance::Importance;
 use crate::model::ModelSettings;
@@ -48,11 +48,24 @@ pub struct RunSettings {
     /// Whether all cells of a prompt come from one prefill and are decoded as one batch. Without, every cell prefills and
     /// decodes alone, which is what tools that cannot share do: for comparing times.
     pub share_prefill: bool,
+    /// What becomes of methods whose head scores are noise.
+    pub noisy_scores: NoisyScores,
+}
+
+/// What becomes of methods whose head scores are noise: see [`HeadScoresWorth`](crate::scores::HeadScoresWorth).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoisyScores {
+    /// The run stops before it begins.
+    #[default]
+    Stop,
+    /// Their results are marked wherever they are shown.
+    Mark,
 }
 
 impl Default for RunSettings {
     fn default() -> Self {
-        Self { folder: "runs".into(), answer_tokens: 64, share_prefill: true }
+        Self { folder: "runs".into(), answer_tokens: 64, share_prefill: true, noisy_scores: NoisyScores::Stop }
     }
 }
 

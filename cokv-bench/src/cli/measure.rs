@@ -10,11 +10,11 @@ use cokv_models::LanguageModel;
 use super::bar::fetching;
 use super::mode::Mode;
 use super::progress::{Audience, Progress};
-use crate::config::{Measured, check_unseen};
+use crate::config::{Measured, MeasuredScores, check_unseen};
 use crate::data::longbench::Fetcher;
 use crate::importance::{Estimation, Importance};
 use crate::scores::show::summary;
-use crate::scores::{ModelStamp, ScoreFile};
+use crate::scores::{HeadScoresWorth, ModelStamp, ScoreFile};
 
 /// What is to be measured: the table's name, the task where every task has scores of its own, and how.
 pub type Wanted = ((String, Option<String>), Importance);
@@ -64,7 +64,9 @@ pub fn measure(
             eprintln!("{}", summary(&estimated.scores));
             estimated.scores
         };
-        measured.insert(key.clone(), file.head_scores(stamp).map_err(|problem| problem.at(&scores))?);
+        let worth = HeadScoresWorth::of(&file);
+        let scores = file.head_scores(stamp).map_err(|problem| problem.at(&scores))?;
+        measured.insert(key.clone(), MeasuredScores { scores, worth });
     }
     Ok(measured)
 }

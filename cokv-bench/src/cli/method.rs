@@ -35,8 +35,11 @@ impl MethodArguments {
     /// Gives the method its head scores, and finds out what does not fit the model.
     pub fn fit(&self, method: &mut Method, model: &ModelStamp, layout: HeadLayout) -> Result<()> {
         if let Some(path) = &self.scores {
-            let FittedScores { scores, notice, seen: _ } = ScoreFile::read_for(path, model)?;
+            let FittedScores { scores, notice, worth, seen: _ } = ScoreFile::read_for(path, model)?;
             notice.iter().for_each(|notice| eprintln!("note: {notice}"));
+            if let Some(reason) = worth.unworthy {
+                eprintln!("note: {}: these head scores are noise: {reason}", path.display());
+            }
             method.set_head_scores(scores);
         }
         Ok(method.check(layout)?)

@@ -12,12 +12,12 @@ use super::bar::fetching;
 use super::load::load;
 use super::measure::{Wanted, measure};
 use super::mode::Mode;
-use crate::config::{Column, Config, Measured, check_unseen};
+use crate::config::{Column, Config, Measured, MeasuredScores, check_unseen};
 use crate::data::longbench::Fetcher;
 use crate::data::{Suite, TaskRecords};
 use crate::model::Loaded;
 use crate::run::{SELECTION, Selected, tasks};
-use crate::scores::ModelStamp;
+use crate::scores::{HeadScoresWorth, ModelStamp};
 
 /// Everything that a matrix is made of.
 pub struct Ready {
@@ -100,6 +100,7 @@ pub fn fit_made_up(
 ) -> Result<()> {
     let layout = stamp.layout().map_err(|problem| problem.at(Path::new(&stamp.name)))?;
     let made_up = HeadScores::new(layout, (0..layout.heads()).map(|head| head as f64).collect())?;
+    let made_up = MeasuredScores { scores: made_up, worth: HeadScoresWorth::default() };
     let measured = wanted(config, tasks).into_iter().map(|(key, _)| (key, made_up.clone())).collect();
     config.fit_to(stamp, tasks, &measured, forbidden)?;
     Ok(())

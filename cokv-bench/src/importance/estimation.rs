@@ -78,7 +78,7 @@ impl Importance {
         } = &self.settings;
         // Rounds, between which stop rules are looked at, depend on the batch.
         format!(
-            "{} {batch} {reliability} {max_evaluations:?} {minutes:?} {two_run_mae} {allocation_distance:?}",
+            "{} {batch} {reliability} {max_evaluations:?} {minutes:?} {two_run_mae} {allocation_distance}",
             self.estimator.settings()
         )
     }

@@ -22,6 +22,7 @@ use crate::data::{DataError, Record, Suite, TaskProtocol, TaskRecords};
 use crate::event::{Event, Listener};
 use crate::fingerprint::{build, fingerprint};
 use crate::machine::memory::peak_resident_bytes;
+use crate::scores::HeadScoresWorth;
 
 /// Why a run stopped.
 #[derive(Debug, Error)]
@@ -107,6 +108,7 @@ struct Job<'a> {
 struct JobCell<'a> {
     /// What was chosen for the task, of settings that were listed to choose from.
     settings: &'a str,
+    head_scores: Option<&'a HeadScoresWorth>,
     method: &'a Method,
     fingerprint: String,
 }
@@ -178,7 +180,8 @@ impl<'a> Matrix<'a> {
                     let method = variant.method(&protocol.name);
                     let fingerprint =
                         row_fingerprint(run, model_fingerprint, &protocol, &record, &prompt, method, cell);
-                    Ok(JobCell { settings: &variant.settings, method, fingerprint })
+                    let head_scores = variant.worth(&protocol.name);
+                    Ok(JobCell { settings: &variant.settings, head_scores, method, fingerprint })
                 };
                 let cells = cells.iter().map(fingerprinted).collect::<Result<_, _>>()?;
                 jobs.push(Job { protocol: protocol.clone(), record, prompt, first: place == 0, cells });

@@ -55,7 +55,7 @@ pub fn summary(file: &ScoreFile) -> String {
         count("samples", file.samples),
         count("evaluations", file.evaluations),
         share("reliability", file.reliability),
-        share("split-half correlation", file.split_half),
+        share("rank correlation of two halves", file.split_half),
         share("budgets of two halves apart by", file.allocation_distance),
         (!file.players.is_empty()).then(|| format!("{} heads, the others keep the whole prompt", file.players.len())),
     ];
