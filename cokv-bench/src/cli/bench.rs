@@ -23,6 +23,7 @@ use super::mode::Mode;
 use super::output::print;
 use super::progress::{Audience, Progress};
 use super::ready::{Ready, read, ready};
+use super::stopped::Stopped;
 use crate::config::Config;
 use crate::machine::memory::{mebibytes, peak_resident_bytes};
 use crate::run::{Ended, MODELS, Manifest, Matrix, Opened, Plan, Results, Row, RunStore, origin, tables};
@@ -250,11 +251,10 @@ fn one_model(arguments: &Arguments, text: &str, config: Config, store: &mut Opti
 
     let ended = matrix.run(store, shard, &mut Progress::new(arguments.audience())?)?;
     if ended == Ended::Stopped {
-        arguments.say("stopped after the prompt; the same command goes on");
         if arguments.audience() == Audience::Machine {
             print(&json!({ "event": "stopped" }).to_string())?;
         }
-        std::process::exit(130);
+        return Err(Stopped("stopped after the prompt; the same command goes on".into()).into());
     }
     Ok(manifest)
 }

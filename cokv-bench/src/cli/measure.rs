@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use cokv_core::Shard;
 use cokv_models::LanguageModel;
 
 use super::bar::fetching;
 use super::mode::Mode;
 use super::progress::{Audience, Progress};
+use super::stopped::Stopped;
 use crate::config::{Measured, MeasuredScores, check_unseen};
 use crate::data::longbench::Fetcher;
 use crate::importance::{Estimation, Importance};
@@ -58,7 +59,8 @@ pub fn measure(
             let audience = if mode.quiet { Audience::Nobody } else { Audience::People };
             let played = estimation.run(&samples, Shard::WHOLE, &mut Progress::new(audience)?);
             let Some(estimated) = played.with_context(|| title.clone())? else {
-                bail!("stopped; what was played is in {}; the same command goes on", samples.display());
+                let message = format!("stopped; what was played is in {}; the same command goes on", samples.display());
+                return Err(Stopped(message).into());
             };
             estimated.scores.write(&scores)?;
             eprintln!("{}", summary(&estimated.scores));

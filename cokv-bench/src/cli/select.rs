@@ -12,6 +12,7 @@ use super::mode::Mode;
 use super::output::print;
 use super::progress::{Audience, Progress};
 use super::ready::{Ready, read, ready};
+use super::stopped::Stopped;
 use crate::markdown;
 use crate::run::{Choice, Ended, Matrix, RunStore, SELECTION, Selected, origin, selection_fingerprint};
 use crate::selection::{choose, sweep, validation};
@@ -75,7 +76,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let audience = if arguments.quiet { Audience::Nobody } else { Audience::People };
     let ended = matrix.run(&mut store, Shard::WHOLE, &mut Progress::new(audience)?)?;
     if ended == Ended::Stopped {
-        bail!("stopped after the prompt; the same command goes on");
+        return Err(Stopped("stopped after the prompt; the same command goes on".into()).into());
     }
 
     let choices = choose(&matrix.rows(store.results()), &names);
