@@ -10,7 +10,7 @@ use super::{Description, Fields, SYNTHETIC, SourceKind, Split};
 use crate::metrics::Metric;
 
 /// Keys that mean something for generated data only.
-const GENERATED: [&str; 5] = ["context_tokens", "context_lengths", "depths", "seed", "questions"];
+const GENERATED: [&str; 6] = ["context_tokens", "context_lengths", "depths", "seed", "questions", "haystack"];
 
 /// When prompts go through the model's chat template.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,8 @@ pub struct DataSettings {
     pub seed: u64,
     /// What the task `ruler-qa` asks: records of LongBench's layout, one a line, or SQuAD's `.json`.
     pub questions: Option<PathBuf>,
+    /// A text that needles and pass keys are hidden in, instead of made-up prose.
+    pub haystack: Option<PathBuf>,
     /// Which part of the records of files: `all`, `validation` or `test`.
     pub split: Split,
     /// Longer prompts lose their middle; the default leaves room for the answer in the model's context.
@@ -80,6 +82,7 @@ impl Default for DataSettings {
             depths: 5,
             seed: 0,
             questions: None,
+            haystack: None,
             split: Split::All,
             max_prompt_tokens: None,
             chat_template: ChatUse::Auto,

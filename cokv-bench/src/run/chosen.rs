@@ -124,6 +124,7 @@ pub fn selection_fingerprint(config: &Config, model: &str) -> String {
         depths: _,
         seed: _,
         questions: _,
+        haystack,
         split: _,
         max_prompt_tokens,
         chat_template,
@@ -139,6 +140,7 @@ pub fn selection_fingerprint(config: &Config, model: &str) -> String {
     let mut parts = vec![model.to_owned(), config.run.model.held_as(), prompts];
     // Only where they are given, so that a selection made without them stays good.
     parts.extend(context_lengths.iter().map(|lengths| format!("{lengths:?}")));
+    parts.extend(haystack.iter().map(|file| file.display().to_string()));
     parts.extend(own.map(|own| format!("{own:?}")));
     parts.extend(build());
     for variant in variants {
