@@ -19,7 +19,7 @@ use super::stopped::Stopped;
 use crate::data::longbench::Fetcher;
 use crate::importance::{Estimated, Estimation, Importance, ImportanceSettings, named};
 use crate::model::{Loaded, ModelSettings};
-use crate::scores::show::{TerminalColours, extremes, heat_map, summary};
+use crate::scores::show::{Shades, TerminalColours, extremes, heat_map, summary};
 use crate::scores::{ModelStamp, ScoreFile};
 
 /// Find out what each KV head is worth to a task
@@ -109,7 +109,7 @@ pub(super) fn find_out(
 /// A score file on the terminal.
 pub(super) fn show(scores: &ScoreFile) -> Result<()> {
     let colours = TerminalColours::detect(std::io::stdout().is_terminal(), |name| std::env::var(name).ok());
-    print(&format!("{}\n{}\n{}", summary(scores), heat_map(scores, colours), extremes(scores, 5)))
+    print(&format!("{}\n{}\n{}", summary(scores), heat_map(scores, colours, Shades::default()), extremes(scores, 5)))
 }
 
 /// The file beside `x.scores.json` that is called `x.` and `ending`.

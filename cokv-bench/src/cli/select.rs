@@ -14,7 +14,7 @@ use super::progress::{Audience, Progress};
 use super::ready::{Ready, read, ready};
 use super::stopped::Stopped;
 use crate::markdown;
-use crate::run::{Choice, Ended, Matrix, RunStore, SELECTION, Selected, origin, selection_fingerprint};
+use crate::run::{Choice, Ended, Matrix, RunStore, SELECTION, Selected, Trial, origin, selection_fingerprint};
 use crate::selection::{choose, sweep, validation};
 
 /// Choose settings of methods on the validation records
@@ -94,7 +94,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
 }
 
 fn table(choices: &[Choice]) -> String {
-    let mut table = markdown::table(["method", "task", "budget", "chosen", "score", "all scores"], 4);
+    let mut table = markdown::table(["method", "task", "budget", "chosen", "decided by", "score", "all scores"], 5);
     for Choice { method, task, budget, settings, sweep } in choices {
         let score = |score: f64| format!("{:.1}", 100.0 * score);
         let chosen = sweep.iter().find(|trial| trial.settings == *settings).map(|trial| score(trial.score));
@@ -104,9 +104,21 @@ fn table(choices: &[Choice]) -> String {
             task.clone(),
             budget.to_string(),
             settings.clone(),
+            decided_by(sweep).into(),
             chosen.unwrap_or_default(),
             all.join(" "),
         ]);
     }
     markdown::text(&table)
+}
+
+/// What told the best trial from the others.
+fn decided_by(sweep: &[Trial]) -> &'static str {
+    let best = sweep.iter().map(|trial| trial.score).fold(f64::NEG_INFINITY, f64::max);
+    let tied: Vec<&Trial> = sweep.iter().filter(|trial| trial.score == best).collect();
+    match &tied[..] {
+        [] | [_] => "score",
+        [first, rest @ ..] if rest.iter().all(|trial| trial.log_likelihood == first.log_likelihood) => "nothing: all tie",
+        _ => "log-likelihood",
+    }
 }
