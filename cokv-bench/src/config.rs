@@ -224,7 +224,9 @@ mod tests {
             with("[importance.other]\nestimator = 'scpp'")
                 .contains(":7: unknown estimator `scpp`; did you mean `scpr`?")
         );
-        assert!(with("[importance.other]\nsplit = 'all'").contains(":7: `split` is for records of files and contradicts"));
+        assert!(
+            with("[importance.other]\nsplit = 'all'").contains(":7: `split` is for records of files and contradicts")
+        );
         assert!(
             with("[importance.other]\ndata = 'x'\ndata_seed = 1").contains(":8: `data_seed` is for synthetic data")
         );

@@ -21,8 +21,10 @@ fn shipped() -> Vec<PathBuf> {
 /// Files of the layouts that configurations name, of some records each.
 fn write_own_records(folder: &Path) {
     let lines = |line: &dyn Fn(usize) -> Json| (0..20).map(|at| line(at).to_string() + "\n").collect::<String>();
-    let text = |at: usize| format!("The house {at} is green and has {at} doors. {}", "It stands by the sea. ".repeat(8));
-    let plain = |at: usize| json!({"context": text(at), "question": "How many doors?", "answers": [format!("{at} doors")]});
+    let text =
+        |at: usize| format!("The house {at} is green and has {at} doors. {}", "It stands by the sea. ".repeat(8));
+    let plain =
+        |at: usize| json!({"context": text(at), "question": "How many doors?", "answers": [format!("{at} doors")]});
     let quality = |at: usize| {
         let question = json!({"question": "Which colour?", "question_unique_id": format!("{at}-0"), "gold_label": 2,
             "options": ["red", "green", "blue", "white"]});

@@ -47,11 +47,11 @@ pub fn measure(
         let file = if scores.exists() {
             ScoreFile::read(&scores)?
         } else if mode.plan {
-            eprintln!("{title} has to be measured first");
+            eprintln!("{title} has to be measured first, which is not in the time below: {}", estimation.describe());
             continue;
         } else {
             std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-            eprintln!("{title} is measured; scores will be in {}", scores.display());
+            eprintln!("{title} is measured: {}; scores will be in {}", estimation.describe(), scores.display());
             let samples = match samples_of(&estimation, name, folder)? {
                 Some(of_an_earlier_build) => of_an_earlier_build,
                 None => folder.join(format!("{name}-{samples}.samples.jsonl")),

@@ -118,7 +118,9 @@ fn decided_by(sweep: &[Trial]) -> &'static str {
     let tied: Vec<&Trial> = sweep.iter().filter(|trial| trial.score == best).collect();
     match &tied[..] {
         [] | [_] => "score",
-        [first, rest @ ..] if rest.iter().all(|trial| trial.log_likelihood == first.log_likelihood) => "nothing: all tie",
+        [first, rest @ ..] if rest.iter().all(|trial| trial.log_likelihood == first.log_likelihood) => {
+            "nothing: all tie"
+        }
         _ => "log-likelihood",
     }
 }

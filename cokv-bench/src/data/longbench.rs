@@ -116,6 +116,7 @@ impl LongBench {
                 length: line.length.unwrap_or(0),
                 language: line.language.unwrap_or_default(),
                 place: None,
+                text: None,
                 fields: BTreeMap::new(),
             })
         }));

@@ -31,6 +31,8 @@ pub struct Record {
     pub fingerprint: String,
     /// Where in a grid of lengths and depths it stands; none outside of one.
     pub place: Option<Place>,
+    /// Hash of the text where others may ask about the same, of records of one's own: what they say is not independent.
+    pub text: Option<String>,
     /// What else the task's template names, of records of one's own.
     pub fields: BTreeMap<String, String>,
 }
@@ -188,6 +190,7 @@ mod tests {
             language: "en".into(),
             fingerprint: String::new(),
             place: None,
+            text: None,
             fields: BTreeMap::from([("domain".to_owned(), "law {{".to_owned())]),
         }
     }

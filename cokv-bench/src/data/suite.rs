@@ -283,9 +283,11 @@ mod tests {
     fn needles_are_hidden_in_a_text_of_one_s_own() {
         let folder = tempfile::tempdir().unwrap();
         let book = folder.path().join("book.txt");
-        std::fs::write(&book, (0..300).map(|at| format!("The whale number {at} swam by. ")).collect::<String>()).unwrap();
+        std::fs::write(&book, (0..300).map(|at| format!("The whale number {at} swam by. ")).collect::<String>())
+            .unwrap();
         let words = |_: &TaskProtocol, text: &str| text.split_whitespace().count();
-        let with = |tasks: &[&str]| DataSettings { haystack: Some(book.clone()), depths: 2, ..settings(SYNTHETIC, tasks) };
+        let with =
+            |tasks: &[&str]| DataSettings { haystack: Some(book.clone()), depths: 2, ..settings(SYNTHETIC, tasks) };
         let tasks = open(&with(&["needle"])).unwrap().tasks(&with(&["needle"]), |_| 300, &words).unwrap();
         for record in &tasks[0].records {
             assert!(record.context.matches("The whale number").count() > 20, "{}", record.context);

@@ -96,6 +96,11 @@ impl Calibration {
         self.records.iter().map(|(_, record, _)| record.fingerprint.clone()).collect()
     }
 
+    /// Tokens of all prompts.
+    pub fn prompt_tokens(&self) -> usize {
+        self.records.iter().map(|(_, _, record)| record.prompt.len()).sum()
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.records.len()

@@ -59,6 +59,9 @@ pub struct Row {
     /// Where in a grid of lengths and depths the record stands, of the records of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// Hash of the text where other records may ask about the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     /// Name of the task's metric; empty in rows of builds that did not write it.
     #[serde(default)]
     pub metric: String,
@@ -272,6 +275,7 @@ pub(crate) mod tests {
             all_classes: vec![],
             length: 5,
             place: None,
+            text: None,
             metric: String::new(),
             score: 0.1 + 0.2,
             log_likelihood: Some(-1.5),

@@ -136,9 +136,10 @@ pub fn heat_map(file: &ScoreFile, colours: TerminalColours, shades: Shades) -> S
         let ranked = ScoreFile { scores: layers_of(file, &ranks(&values)), ..file.clone() };
         let map = heat_map(&ranked, colours, Shades::Value);
         let step = resolution(&values);
-        let ends = values.iter().copied().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
-            (value.min(low), value.max(high))
-        });
+        let ends = values
+            .iter()
+            .copied()
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (value.min(low), value.max(high)));
         let (low, high) = (label(ends.0, step), label(ends.1, step));
         let picture = map.rsplit_once('\n').map_or(&*map, |(picture, _)| picture);
         let legend = match colours {

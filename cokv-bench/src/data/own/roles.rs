@@ -274,6 +274,7 @@ impl Roles {
         }
         let id = of(&self.id).and_then(text).unwrap_or_else(|| row.place.number.to_string());
         let answers = fields.get(&self.answers).unwrap_or(&Value::Null);
+        let text_hash = fingerprint([context.clone()]);
         let mut read = Read { records: Vec::new(), unanswered: 0 };
         for (suffix, input, answers) in asked(of(&self.question), answers)? {
             let answers = self.answers(&answers, &choices)?;
@@ -297,6 +298,7 @@ impl Roles {
                 length: fields.get("length").and_then(count).unwrap_or(context.split_whitespace().count() as u64),
                 language: String::new(),
                 place: None,
+                text: Some(text_hash.clone()),
                 fields: extra.clone(),
             });
         }

@@ -201,6 +201,7 @@ fn fit(
             language: definition.language.to_owned(),
             fingerprint,
             place,
+            text: None,
             fields: BTreeMap::new(),
         }
     });

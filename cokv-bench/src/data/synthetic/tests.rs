@@ -153,7 +153,8 @@ fn records_are_the_same_on_every_platform() {
 fn later_tasks_are_the_same_on_every_platform() {
     // As above; RULER's variable tracking is one of the tasks there.
     let later = made_up().into_iter().filter(|task| !Task::ALL.contains(task));
-    let prompts: String = later.map(|task| prompt(task, &generate(task, 600, 1, 42, None, &tokens).unwrap()[0])).collect();
+    let prompts: String =
+        later.map(|task| prompt(task, &generate(task, 600, 1, 42, None, &tokens).unwrap()[0])).collect();
     assert_eq!(prompts.bytes().fold(0, |state, byte| mix(state ^ u64::from(byte))), 0xbcd3_203e_cde4_57a8);
 }
 

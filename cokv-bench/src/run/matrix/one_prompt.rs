@@ -153,6 +153,7 @@ impl Matrix<'_> {
             all_classes: record.all_classes.clone(),
             length: record.length,
             place: record.place,
+            text: record.text.clone(),
             metric: protocol.metric.name().into(),
             score,
             log_likelihood: branch.damage.log_likelihood,
