@@ -362,7 +362,7 @@ fn importance_is_measured_when_a_method_needs_it_and_then_kept() {
     let method = "[[method]]\ncompressor = 'snapkv'\nallocator = 'proportional'\nimportance = 'easy'\n";
     fs::write(path.join("cokv.toml"), config(PASSKEY, &format!("{importance}{method}"))).unwrap();
     let plan = cokv(path, &["bench", "--plan"]);
-    assert!(stderr(&plan).contains("[importance.easy] has to be measured first"), "{}", stderr(&plan));
+    assert!(stderr(&plan).contains("[importance.easy] has to be measured first, which"), "{}", stderr(&plan));
     let first = cokv(path, &["bench"]);
     assert!(stdout(&first).contains("| snapkv+proportional |"));
     assert!(stderr(&first).contains("[importance.easy] is measured"), "{}", stderr(&first));
