@@ -132,6 +132,8 @@ pub fn selection_fingerprint(config: &Config, model: &str) -> String {
     let mut parts = vec![model.to_owned(), config.run.model.held_as(), prompts];
     // Only where they are given, so that a selection made without them stays good.
     parts.extend(context_lengths.iter().map(|lengths| format!("{lengths:?}")));
+    let kwargs = &config.run.model.chat_template_kwargs;
+    parts.extend((!kwargs.is_empty()).then(|| format!("{kwargs:?}")));
     parts.extend(build());
     for variant in variants {
         let own = variant.of_task.iter().map(|(task, method)| format!("{task} {}", method.definition()));
