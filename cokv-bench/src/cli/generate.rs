@@ -97,7 +97,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     }
     bar.finish_and_clear();
     written.context("the answer could not be written")?;
-    writeln!(out)?;
+    writeln!(out, "{}", stream.finish()?)?;
     let decode_seconds = started.elapsed().as_secs_f64();
     let Told { tokens, kept, bytes, allowed, prefill_seconds, compress_seconds } = told;
     let (kept, bytes) = if method.evicts() { (kept, bytes) } else { (layout.heads() * prompt_len, full_bytes) };

@@ -47,11 +47,10 @@ impl PromptArguments {
 
     /// The tokens that the model reads.
     pub fn tokens(&self, text: String, model: &LanguageModel) -> Result<Vec<u32>> {
-        let text = match model.chat_template().filter(|_| !self.raw) {
-            Some(template) => template.render(&text)?,
-            None => text,
-        };
-        Ok(model.tokenizer().encode(&text, true)?)
+        match model.chat_template().filter(|_| !self.raw) {
+            Some(template) => Ok(model.tokenizer().encode_conversation(&template.render(&text)?)?),
+            None => Ok(model.tokenizer().encode(&text, true)?),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::config::{Column, Config, Measured, MeasuredScores, check_unseen};
 use crate::data::longbench::Fetcher;
 use crate::data::{Suite, TaskRecords};
 use crate::model::Loaded;
-use crate::run::{SELECTION, Selected, tasks};
+use crate::run::{SELECTION, Selected, capped, tasks};
 use crate::scores::{HeadScoresWorth, ModelStamp};
 
 /// Everything that a matrix is made of.
@@ -57,6 +57,9 @@ pub fn ready(mut config: Config, mode: Mode) -> Result<Ready> {
     let Loaded { model, fingerprint } = load(&settings)?;
     let stamp = ModelStamp::of(&settings.source, &fingerprint, model.config().layout);
     let tasks = tasks(&config.run, suite, &model)?;
+    if let Some(notice) = capped(&config.run, &tasks, &model) {
+        eprintln!("note: {notice}");
+    }
     let tested: HashSet<String> =
         tasks.iter().flat_map(|task| task.records.iter().map(|record| record.fingerprint.clone())).collect();
     let open = !mode.choosing && config.columns.iter().any(Column::is_open);

@@ -42,17 +42,18 @@ impl Calibration {
         answer_tokens: usize,
         evidence: Evidence,
     ) -> Result<Self, CalibrationError> {
-        let limit = |protocol: &TaskProtocol| {
-            let answer = match evidence {
-                Evidence::Coalitions => protocol.max_new_tokens.max(answer_tokens).max(rules.agreement_tokens),
-                Evidence::Answers => protocol.max_new_tokens,
-            };
-            data.max_prompt_tokens.unwrap_or_else(|| prompt::room(model, answer))
+        let answer = |protocol: &TaskProtocol| match evidence {
+            Evidence::Coalitions => protocol.max_new_tokens.max(answer_tokens).max(rules.agreement_tokens),
+            Evidence::Answers => protocol.max_new_tokens,
         };
+        let holds = model.config().max_tokens();
+        let limit = |protocol: &TaskProtocol| prompt::limit(holds, data.max_prompt_tokens, answer(protocol));
         let mut calibration = Self { records: Vec::new(), notices: Vec::new(), tasks: Vec::new() };
         let tokens_of = prompt::token_counter(model, data.chat_template);
         for TaskRecords { protocol, records } in Suite::open(data, fetcher)?.tasks(data, limit, &tokens_of)? {
             calibration.tasks.push(protocol.name.clone());
+            let task = [(protocol.name.as_str(), answer(&protocol))];
+            calibration.notices.extend(prompt::capped(holds, data.max_prompt_tokens, task));
             for record in records {
                 let mut built = prompt::build(model, &protocol, &record, limit(&protocol), data.chat_template)?;
                 built.answer.truncate(answer_tokens);

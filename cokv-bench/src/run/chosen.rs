@@ -142,6 +142,8 @@ pub fn selection_fingerprint(config: &Config, model: &str) -> String {
     parts.extend(context_lengths.iter().map(|lengths| format!("{lengths:?}")));
     parts.extend(haystack.iter().map(|file| file.display().to_string()));
     parts.extend(own.map(|own| format!("{own:?}")));
+    let kwargs = &config.run.model.chat_template_kwargs;
+    parts.extend((!kwargs.is_empty()).then(|| format!("{kwargs:?}")));
     parts.extend(build());
     for variant in variants {
         let own = variant.of_task.iter().map(|(task, method)| format!("{task} {}", method.definition()));

@@ -138,8 +138,19 @@ pub fn tasks(run: &RunConfig, suite: Suite, model: &LanguageModel) -> Result<Vec
 
 /// Tokens that a prompt of a task may have.
 fn prompt_limit(run: &RunConfig, model: &LanguageModel, protocol: &TaskProtocol) -> usize {
-    let answer = protocol.max_new_tokens.max(run.run.answer_tokens);
-    run.data.max_prompt_tokens.unwrap_or_else(|| prompt::room(model, answer))
+    prompt::limit(model.config().max_tokens(), run.data.max_prompt_tokens, answer_tokens(run, protocol))
+}
+
+/// Says of which tasks prompts have fewer tokens than are asked for.
+pub fn capped(run: &RunConfig, tasks: &[TaskRecords], model: &LanguageModel) -> Option<String> {
+    let answers =
+        tasks.iter().map(|TaskRecords { protocol, .. }| (protocol.name.as_str(), answer_tokens(run, protocol)));
+    prompt::capped(model.config().max_tokens(), run.data.max_prompt_tokens, answers)
+}
+
+/// Tokens of an answer at most, whether the model says it or is made to.
+fn answer_tokens(run: &RunConfig, protocol: &TaskProtocol) -> usize {
+    protocol.max_new_tokens.max(run.run.answer_tokens)
 }
 
 impl<'a> Matrix<'a> {

@@ -11,7 +11,13 @@ use std::path::{Path, PathBuf};
 use super::{FetchOptions, ModelFiles, SourceError, integrity, local};
 
 /// Files that a model may lack. They are small, and are fetched before the weights.
-const OPTIONAL: [&str; 3] = ["generation_config.json", "tokenizer_config.json", "chat_template.jinja"];
+const OPTIONAL: [&str; 5] = [
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+];
 
 /// What a repository holds, which decides where its files lie.
 #[derive(Clone, Copy)]

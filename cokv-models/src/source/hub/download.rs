@@ -30,6 +30,7 @@ pub(super) fn download(source: &HubSource, options: &FetchOptions) -> Result<(),
             config.parent().map(Path::to_owned).unwrap_or_default()
         }
     };
+    local::check_architecture(&snapshot)?;
     for name in OPTIONAL {
         match client.ensure(&snapshot, name) {
             Err(SourceError::HubNotFound { .. }) => note_absence(&absence_marker(&snapshot, name))?,
