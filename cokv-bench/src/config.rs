@@ -3,10 +3,12 @@
 mod columns;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use cokv_core::{Budget, ConfigError, ConfigTable, Registry};
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use self::columns::{Column, Measured, MeasuredScores, MethodError, ScoreSource, Variant, check_unseen};
 use crate::data::DataSettings;
@@ -34,7 +36,35 @@ pub struct RunConfig {
 #[serde(deny_unknown_fields)]
 struct TopLevel {
     name: Option<String>,
-    budgets: Option<Vec<Budget>>,
+    #[serde(default)]
+    budgets: Budgets,
+}
+
+/// As an array, with an error that shows one.
+#[derive(Default)]
+struct Budgets(Vec<Budget>);
+
+impl<'de> Deserialize<'de> for Budgets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Listed;
+
+        impl<'de> Visitor<'de> for Listed {
+            type Value = Budgets;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list: budgets = [64] or budgets = [64, \"10%\", \"8 MiB\"]")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut listed: A) -> Result<Budgets, A::Error> {
+                let mut budgets = Vec::new();
+                while let Some(budget) = listed.next_element()? {
+                    budgets.push(budget);
+                }
+                Ok(Budgets(budgets))
+            }
+        }
+        deserializer.deserialize_seq(Listed)
+    }
 }
 
 /// `[run]`
@@ -110,7 +140,7 @@ impl Config {
             let message = format!("`{name}` cannot name a folder: use letters, digits, `-`, `_` and `.`");
             return Err(table.error_at("name", message));
         }
-        let budgets = top.budgets.unwrap_or_default();
+        let Budgets(budgets) = top.budgets;
         if budgets.is_empty() {
             let message = "no budget: write, for example, budgets = [64, \"10%\", \"8 MiB\"] above all tables";
             return Err(table.error_at("budgets", message));
@@ -187,6 +217,20 @@ mod tests {
     }
 
     #[test]
+    fn a_preset_is_a_column_with_settings_to_choose_from() {
+        let text = "budgets = [64]\n[[method]]\ncompressor = 'cokv-paper'\nselect = { drop_lowest = [1, 5] }\n";
+        let config = Config::parse("cokv.toml", text, &cokv_policies::registry()).unwrap();
+        let [column] = &config.columns[..] else { panic!("one method") };
+        let names: Vec<&str> = column.variants.iter().map(|variant| variant.method.name()).collect();
+        assert_eq!(
+            (column.name.as_str(), &names[..]),
+            ("cokv-paper", &["cokv-paper(drop_lowest=1)", "cokv-paper(drop_lowest=5)"][..])
+        );
+        let settings = column.variants[1].method.settings().to_string();
+        assert!(settings.contains("drop_lowest = 5") && settings.contains("rounding = \"paper\""), "{settings}");
+    }
+
+    #[test]
     fn mistakes_are_named_with_their_line() {
         let method = "[[method]]\ncompressor = 'full'\n";
         assert!(error(&format!("budgets = [0]\n{method}")).starts_with("cokv.toml:1: a budget of `0` keeps nothing"));
@@ -208,6 +252,10 @@ mod tests {
         assert!(error("budgets = [1]").contains("no method"));
         assert!(error(method).contains("no budget: write, for example"));
         assert!(error(&format!("budgets = [1, '1 tokens']\n{method}")).contains(":1: the budget `1` is listed twice"));
+        assert!(
+            error(&format!("budgets = 64\n{method}"))
+                .contains(":1: invalid type: integer `64`, expected a list: budgets = [64]")
+        );
         assert!(error(&format!("budgets = [true]\n{method}")).contains("expected a budget: tokens per head (128)"));
         assert!(error(&format!("budgets = [1]\ndata = []\n{method}")).contains(":2: `data` must be a table"));
         assert!(

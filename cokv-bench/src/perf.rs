@@ -135,7 +135,7 @@ pub fn measure(
         said(&format!("prefill of {context} tokens"));
         forget_peak_resident_bytes();
         let started = Instant::now();
-        let prefill = model.prefill(&prompt, method.observations(), |_| ())?;
+        let prefill = model.prefill(&prompt, method.observations(0), |_| ())?;
         let seconds = started.elapsed().as_secs_f64();
         report.prefill.push(PrefillSpeed {
             context,

@@ -424,7 +424,8 @@ fn inspecting_shows_positions_scores_and_text() {
         cokv(path, &[&fixed[..], rest].concat())
     };
     let map = stdout(&inspect(&["--json", "kept.json", "--svg", "kept.svg"]));
-    assert_eq!(map.lines().count(), 1 + 90, "{map}");
+    assert_eq!(map.lines().count(), 1 + 90 + 1, "{map}");
+    assert!(map.ends_with(&format!("all heads keep {0} of the {0} tokens that the budget allows\n", 24 * 90)), "{map}");
     let kept: Json = serde_json::from_str(&fs::read_to_string(path.join("kept.json")).unwrap()).unwrap();
     let heads = kept["heads"].as_array().unwrap();
     let tokens = kept["tokens"].as_array().unwrap().len();

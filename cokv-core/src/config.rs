@@ -60,6 +60,21 @@ impl<'i> Choice<'i> {
         Self { name: name.into(), settings: table.like(table.table.span(), DeTable::new()) }
     }
 
+    /// A preset's choice in the place of this one, which named the preset: the settings that are written here win.
+    pub(crate) fn over(&self, preset: Self) -> Self {
+        let span = self.settings.table.span();
+        let mut table = DeTable::new();
+        for (key, value) in preset.settings.table.into_inner() {
+            table.insert(Spanned::new(span.clone(), key.into_inner()), Spanned::new(span.clone(), value.into_inner()));
+        }
+        for (key, value) in self.settings.table.get_ref() {
+            // An entry that is there keeps its old key, and with it the old place.
+            table.remove(key.get_ref().as_ref());
+            table.insert(key.clone(), value.clone());
+        }
+        Self { name: preset.name, settings: self.settings.like(span, table) }
+    }
+
     /// The settings of what was built of this choice: every default written out.
     ///
     /// # Errors
@@ -168,6 +183,27 @@ impl<'i> ConfigTable<'i> {
                 Err(self.origin.at(span, format!("`{key}` must be a name or a table with a name, not {kind}")))
             }
         }
+    }
+
+    /// Writes a choice under `key`, in place of what is there.
+    pub(crate) fn put_choice(&mut self, key: &'static str, choice: Choice<'i>) {
+        let span = choice.settings.table.span();
+        let mut table = choice.settings.table.into_inner();
+        let name = Spanned::new(span.clone(), DeValue::String(choice.name.into()));
+        table.insert(Spanned::new(span.clone(), "name".into()), name);
+        self.put(key, Spanned::new(span, DeValue::Table(table)));
+    }
+
+    /// Writes a text under `key`, if nothing is there.
+    pub(crate) fn put_text_unless_there(&mut self, key: &'static str, text: String) {
+        if !self.contains(key) {
+            self.put(key, Spanned::new(self.table.span(), DeValue::String(text.into())));
+        }
+    }
+
+    fn put(&mut self, key: &'static str, value: Spanned<DeValue<'i>>) {
+        self.table.get_mut().remove(key);
+        self.table.get_mut().insert(Spanned::new(value.span(), key.into()), value);
     }
 
     /// One table for every combination of the values that are listed under `key` for settings of the choice under

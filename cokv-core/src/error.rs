@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::PlanError;
+
 /// Why a method could not say what to keep.
 #[derive(Debug, Error, PartialEq)]
 pub enum PolicyError {
@@ -27,7 +29,15 @@ pub enum PolicyError {
         /// The score.
         value: f32,
     },
-    /// A compressor or an allocator returned an array of the wrong length.
+    /// The allocator's plan breaks its promises.
+    #[error("method `{method}`: its allocator breaks a promise of `BudgetAllocator`: {broken}")]
+    BrokenPlan {
+        /// Name of the method.
+        method: String,
+        /// Which promise, and where.
+        broken: PlanError,
+    },
+    /// A compressor returned scores of the wrong length, or an allocator was given such.
     #[error("method `{method}`: {what} has {found} values where {expected} are needed")]
     WrongLength {
         /// Name of the method.

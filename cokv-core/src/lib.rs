@@ -20,7 +20,9 @@ mod game;
 mod importance;
 mod layout;
 mod method;
+mod plan;
 mod policy;
+mod preset;
 pub mod random;
 pub mod registry;
 mod scores;
@@ -31,7 +33,7 @@ mod shard;
 pub mod testing;
 mod view;
 
-pub use budget::{Budget, BudgetError, BudgetPlan};
+pub use budget::{Budget, BudgetError};
 pub use coalition::{Coalition, CoalitionError};
 pub use config::{ConfigError, ConfigTable};
 pub use error::PolicyError;
@@ -42,7 +44,9 @@ pub use importance::{
 };
 pub use layout::{HeadLayout, LayoutError};
 pub use method::Method;
+pub use plan::{BudgetPlan, PlanError};
 pub use policy::{AllocationRequest, BudgetAllocator, CacheCompressor, Gqa, Protected, Spending};
+pub use preset::Preset;
 pub use registry::Registry;
 pub use scores::{HeadScores, ScoresError, TokenScores};
 pub use select::{HeadSelection, Selection};

@@ -63,9 +63,10 @@ impl Method {
         self.compressor.evicts()
     }
 
-    /// What every head keeps, as far as its budget goes.
-    pub fn protected(&self) -> Protected {
-        self.compressor.protected()
+    /// What every head keeps, as far as its budget goes, of a prompt whose last `tail` tokens are the chat template's, behind
+    /// the user's text.
+    pub fn protected(&self, tail: usize) -> Protected {
+        self.compressor.protected(tail)
     }
 
     /// How what is kept relates to the budget.
@@ -83,9 +84,16 @@ impl Method {
         self.allocator.check(layout, self.head_scores.as_ref())
     }
 
-    /// What prefill must record.
-    pub fn observations(&self) -> ObservationRequest {
-        self.compressor.observations()
+    /// What prefill must record of such a prompt.
+    pub fn observations(&self, tail: usize) -> ObservationRequest {
+        self.compressor.observations(tail)
+    }
+
+    /// The observation window, where it holds nothing but the chat template's tail: no token of the user's text then says
+    /// what is kept.
+    pub fn window_within(&self, tail: usize) -> Option<usize> {
+        let window = self.observations(tail).window;
+        (1..=tail).contains(&window).then_some(window)
     }
 
     /// Whether another method's compressor is the same, so that its scores are this one's too.
@@ -118,27 +126,108 @@ impl Method {
     }
 
     /// Shares `total` tokens out over the heads and takes the best of each.
+    ///
+    /// # Errors
+    /// Where the allocator refuses, and [`PolicyError::BrokenPlan`] where it breaks its own promises.
     pub fn select(&self, layout: HeadLayout, scores: &TokenScores, total: usize) -> Result<Selection, PolicyError> {
         if !self.evicts() {
             return Ok(Selection::everything(layout.heads()));
         }
-        let protected = self.compressor.protected();
-        let plan = self.allocator.allocate(&AllocationRequest {
+        let protected = self.protected(scores.tail());
+        let request = AllocationRequest {
             layout,
             prompt_len: scores.prompt_len(),
             total,
             protected,
             token_scores: scores,
             head_scores: self.head_scores.as_ref(),
-        })?;
-        if plan.kept().len() != layout.heads() {
-            return Err(PolicyError::WrongLength {
-                method: self.name.clone(),
-                what: "the budget plan",
-                found: plan.kept().len(),
-                expected: layout.heads(),
-            });
-        }
+        };
+        let plan = self.allocator.allocate(&request)?;
+        let broken = |broken| PolicyError::BrokenPlan { method: self.name.clone(), broken };
+        plan.check(&request, self.allocator.spending()).map_err(broken)?;
         Ok(select::select(scores, &plan, protected))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use toml::Table;
+
+    use super::*;
+    use crate::{BudgetPlan, PlanError, Settings};
+
+    /// Scores nothing, protects two tokens, and allocates what it was told.
+    #[derive(Debug)]
+    struct Told {
+        counts: Vec<usize>,
+        spending: Spending,
+    }
+
+    impl CacheCompressor for Told {
+        fn protected(&self, _tail: usize) -> Protected {
+            Protected { sinks: 1, window: 1 }
+        }
+
+        fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+            Ok(vec![0.0; layer.layout.kv_heads * layer.prompt_len])
+        }
+    }
+
+    impl BudgetAllocator for Told {
+        fn allocate(&self, _: &AllocationRequest<'_>) -> Result<BudgetPlan, PolicyError> {
+            Ok(BudgetPlan::new(self.counts.clone()))
+        }
+
+        fn spending(&self) -> Spending {
+            self.spending
+        }
+    }
+
+    /// What becomes of a plan for two layers of two heads, a prompt of ten tokens and twenty for all.
+    fn select(counts: [usize; 4], spending: Spending) -> Result<Selection, PolicyError> {
+        let told = Arc::new(Told { counts: counts.to_vec(), spending });
+        let settings = Settings::of("told", &Table::new()).unwrap();
+        let method = Method::new(
+            "mine",
+            Named::new(told.clone() as Arc<dyn CacheCompressor>, settings.clone()),
+            Named::new(told as Arc<dyn BudgetAllocator>, settings),
+        );
+        let layout = HeadLayout::new(2, 2, 2, 4).unwrap();
+        let mut scores = TokenScores::with_capacity(layout, 10);
+        scores.push_layer(&[0.0; 40]);
+        method.select(layout, &scores, 20)
+    }
+
+    #[test]
+    fn plans_that_break_a_promise_are_refused_with_method_head_and_numbers() {
+        assert_eq!(select([2, 3, 5, 10], Spending::Exact).unwrap().total(10), 20);
+        let error = |counts, spending| select(counts, spending).unwrap_err().to_string();
+        let above = error([2, 2, 5, 11], Spending::MayExceed(""));
+        assert!(above.starts_with("method `mine`: ") && above.contains("head 1.1 gets 11 tokens of a prompt of 10"));
+        let below = error([9, 1, 5, 5], Spending::Exact);
+        assert!(below.contains("head 0.1 gets 1 tokens, fewer than the 2 that are always kept"), "{below}");
+        for counts in [[5, 5, 5, 4], [5, 5, 5, 6]] {
+            let off = error(counts, Spending::Exact);
+            assert!(off.contains("where exactly 20 are to be spent"), "{off}");
+        }
+        assert!(select([5, 5, 5, 4], Spending::AtMost("")).is_ok());
+        assert!(error([5, 5, 5, 6], Spending::AtMost("")).contains("get 21 tokens, where at most 20 are"));
+        assert!(select([5, 5, 5, 6], Spending::MayExceed("")).is_ok());
+    }
+
+    #[test]
+    fn a_plan_for_other_heads_is_refused() {
+        let plan = BudgetPlan::new(vec![5; 3]);
+        let request = AllocationRequest {
+            layout: HeadLayout::new(2, 2, 2, 4).unwrap(),
+            prompt_len: 10,
+            total: 20,
+            protected: Protected::default(),
+            token_scores: &TokenScores::with_capacity(HeadLayout::new(2, 2, 2, 4).unwrap(), 0),
+            head_scores: None,
+        };
+        assert_eq!(plan.check(&request, Spending::Exact), Err(PlanError::WrongNumber { found: 3, expected: 4 }));
     }
 }

@@ -93,14 +93,15 @@ impl Protected {
 /// A new policy is one file: a struct with its settings (read and written by `serde`, unknown keys denied), this trait, and
 /// one line in a registry.
 pub trait CacheCompressor: Debug + Send + Sync {
-    /// What prefill must record for [`score`](Self::score).
-    fn observations(&self) -> ObservationRequest {
+    /// What prefill must record for [`score`](Self::score) of a prompt whose last `tail` tokens are the chat template's,
+    /// behind the user's text.
+    fn observations(&self, _tail: usize) -> ObservationRequest {
         ObservationRequest::default()
     }
 
-    /// Tokens kept before any other. Where a head's budget is smaller than both, the window's youngest tokens go first,
-    /// then the sinks.
-    fn protected(&self) -> Protected {
+    /// Tokens of such a prompt that are kept before any other. Where a head's budget is smaller than both, the window's
+    /// youngest tokens go first, then the sinks.
+    fn protected(&self, _tail: usize) -> Protected {
         Protected::default()
     }
 

@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 
 use crate::config::{Choice, unknown_name};
-use crate::{BudgetAllocator, CacheCompressor, ConfigError, ConfigTable, ImportanceEstimator, Method, Named};
+use crate::preset::Choices;
+use crate::{BudgetAllocator, CacheCompressor, ConfigError, ConfigTable, ImportanceEstimator, Method, Named, Preset};
 
 type Builder<T> = Box<dyn Fn(&Choice<'_>) -> Result<Named<T>, ConfigError> + Send + Sync>;
 
@@ -35,6 +36,7 @@ pub struct Registry {
     compressors: BTreeMap<String, Builder<dyn CacheCompressor>>,
     allocators: BTreeMap<String, Builder<dyn BudgetAllocator>>,
     estimators: BTreeMap<String, Builder<dyn ImportanceEstimator>>,
+    presets: BTreeMap<String, Preset>,
 }
 
 impl Registry {
@@ -65,6 +67,27 @@ impl Registry {
         self.estimators.insert(name.into(), builder(read, |estimator| Arc::new(estimator)));
     }
 
+    /// Gives settings that somebody published a name, which stands where a compressor's would. `method` is what a
+    /// `[[method]]` table would say: `compressor = …`, and `allocator = …` if it is a whole method. A second preset of the
+    /// same name replaces the first, and a compressor goes before a preset.
+    ///
+    /// ```
+    /// # let mut registry = cokv_core::Registry::default();
+    /// registry.add_preset(
+    ///     "wide-snapkv",
+    ///     "compressor = { name = 'snapkv', window = 64 }\nallocator = 'ada-kv'",
+    ///     "our workshop paper, table 2",
+    /// );
+    /// ```
+    pub fn add_preset(&mut self, name: &str, method: &str, source: &str) {
+        self.presets.insert(name.into(), Preset::new(name, method, source));
+    }
+
+    /// All presets by name, sorted.
+    pub fn presets(&self) -> impl Iterator<Item = (&str, &Preset)> {
+        self.presets.iter().map(|(name, preset)| (name.as_str(), preset))
+    }
+
     /// Names of all compressors, sorted.
     pub fn compressors(&self) -> impl Iterator<Item = &str> {
         self.compressors.keys().map(String::as_str)
@@ -85,36 +108,107 @@ impl Registry {
         self.estimators.get(&choice.name).map(|build| build(choice))
     }
 
-    /// Builds a compressor from its name and settings.
+    /// Builds a compressor from its name, or that of a preset, and its settings.
     pub fn compressor(&self, choice: &Choice<'_>) -> Result<Named<dyn CacheCompressor>, ConfigError> {
-        build(&self.compressors, "compressor", choice)
+        let choice = &match self.preset(choice)? {
+            None => choice.clone(),
+            Some((compressor, None)) => compressor,
+            Some((_, Some(_))) => {
+                let message = format!("`{}` is a whole method, and what is needed here is a compressor", choice.name);
+                return Err(choice.settings.error(message));
+            }
+        };
+        let names = || self.compressors().chain(self.presets.keys().map(String::as_str));
+        let build = self.compressors.get(&choice.name).ok_or_else(|| {
+            choice.settings.error(match self.allocators.contains_key(&choice.name) {
+                true => format!(
+                    "`{0}` is an allocator: write allocator = \"{0}\" beside a compressor, such as compressor = \"snapkv\"",
+                    choice.name
+                ),
+                false => unknown_name("compressor", &choice.name, names()),
+            })
+        })?;
+        build(choice)
     }
 
     /// Builds an allocator from its name and settings.
     pub fn allocator(&self, choice: &Choice<'_>) -> Result<Named<dyn BudgetAllocator>, ConfigError> {
-        build(&self.allocators, "allocator", choice)
+        let scores = self.compressors.contains_key(&choice.name) || self.presets.contains_key(&choice.name);
+        let build = self.allocators.get(&choice.name).ok_or_else(|| {
+            choice.settings.error(match scores {
+                true => format!("`{0}` is no allocator: write compressor = \"{0}\"", choice.name),
+                false => unknown_name("allocator", &choice.name, self.allocators()),
+            })
+        })?;
+        build(choice)
     }
 
-    /// Builds a method from a `[[method]]` table: `compressor`, `allocator` (default `uniform`) and `name` (default: the
-    /// compressor's, with the allocator's behind it where that is not the default).
-    pub fn method(&self, mut table: ConfigTable<'_>) -> Result<Method, ConfigError> {
+    /// What the name of a preset stands for, with the settings that are written beside the name; none where it is no
+    /// preset's.
+    fn preset<'i>(&'i self, choice: &Choice<'i>) -> Result<Option<Choices<'i>>, ConfigError> {
+        let Some(preset) = self.presets.get(&choice.name).filter(|_| !self.compressors.contains_key(&choice.name))
+        else {
+            return Ok(None);
+        };
+        let (compressor, allocator) = preset.choices()?;
+        let bare = Choice::named(&choice.name, &choice.settings);
+        Ok(Some((choice.over(compressor), allocator.map(|allocator| bare.over(allocator)))))
+    }
+
+    /// A `[[method]]` table in which a compressor and an allocator stand for the preset that it names, whose name becomes
+    /// the method's. Other tables are as before.
+    pub fn expand<'i>(&'i self, mut table: ConfigTable<'i>) -> Result<ConfigTable<'i>, ConfigError> {
+        let mut written = table.clone();
+        let (named, beside) = (written.take_choice("compressor")?, written.take_choice("allocator")?);
+        let Some(named) = named else { return Ok(table) };
+        let Some((compressor, allocator)) = self.preset(&named)? else { return Ok(table) };
+        match (allocator, &beside) {
+            (Some(allocator), None) => {
+                table.put_text_unless_there("name", named.name);
+                table.put_choice("allocator", allocator);
+            }
+            (Some(_), Some(_)) => {
+                let message = format!(
+                    "`{}` is a whole method, allocator included: leave this one out, or write the compressor that the preset \
+                     stands for (`cokv methods` shows it)",
+                    named.name
+                );
+                return Err(table.error_at("allocator", message));
+            }
+            (None, beside) => {
+                let name = default_name(&named.name, beside.as_ref().map_or(UNIFORM, |allocator| &allocator.name));
+                table.put_text_unless_there("name", name);
+            }
+        }
+        table.put_choice("compressor", compressor);
+        Ok(table)
+    }
+
+    /// Builds a method from a `[[method]]` table: `compressor`, a compressor or a preset, `allocator` (default `uniform`)
+    /// and `name` (default: the compressor's, with the allocator's behind it where that is not the default).
+    pub fn method(&self, table: ConfigTable<'_>) -> Result<Method, ConfigError> {
+        let mut table = self.expand(table)?;
         let whole = table.clone();
         let compressor = table.take_choice("compressor")?;
-        let allocator = table.take_choice("allocator")?.unwrap_or_else(|| Choice::named("uniform", &whole));
+        let allocator = table.take_choice("allocator")?.unwrap_or_else(|| Choice::named(UNIFORM, &whole));
         let MethodName { name, .. } = table.read()?;
         let compressor = compressor
             .ok_or_else(|| whole.error("a method needs a compressor, for example: compressor = \"snapkv\""))?;
-        let default_name = match allocator.name.as_str() {
-            "uniform" => compressor.name.clone(),
-            other => format!("{}+{other}", compressor.name),
-        };
-        let name = name.unwrap_or(default_name);
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+".contains(c)) {
-            let message = format!("`{name}` cannot name a method: use letters, digits, `-`, `_`, `.` and `+`");
+        let name = name.unwrap_or_else(|| default_name(&compressor.name, &allocator.name));
+        let label = |letter: char| letter.is_ascii_alphanumeric() || "-_.+ ".contains(letter);
+        if name.trim() != name || name.is_empty() || !name.chars().all(label) {
+            let message = format!("`{name}` cannot name a method: use letters, digits, blanks, `-`, `_`, `.` and `+`");
             return Err(whole.error_at("name", message));
         }
         Ok(Method::new(name, self.compressor(&compressor)?, self.allocator(&allocator)?))
     }
+}
+
+/// The allocator of a method that names none.
+const UNIFORM: &str = "uniform";
+
+fn default_name(compressor: &str, allocator: &str) -> String {
+    if allocator == UNIFORM { compressor.into() } else { format!("{compressor}+{allocator}") }
 }
 
 #[derive(serde::Deserialize)]
@@ -142,17 +236,6 @@ where
     })
 }
 
-fn build<T: ?Sized>(
-    builders: &BTreeMap<String, Builder<T>>,
-    kind: &str,
-    choice: &Choice<'_>,
-) -> Result<Named<T>, ConfigError> {
-    match builders.get(&choice.name) {
-        Some(build) => build(choice),
-        None => Err(choice.settings.error(unknown_name(kind, &choice.name, builders.keys().map(String::as_str)))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;
@@ -170,6 +253,19 @@ mod tests {
         }
     }
 
+    #[derive(Debug, Default, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Broad {
+        width: usize,
+        depth: usize,
+    }
+
+    impl CacheCompressor for Broad {
+        fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+            Flat {}.score(layer)
+        }
+    }
+
     impl BudgetAllocator for Flat {
         fn allocate(&self, request: &AllocationRequest<'_>) -> Result<BudgetPlan, PolicyError> {
             Ok(BudgetPlan::new(vec![0; request.layout.heads()]))
@@ -181,6 +277,9 @@ mod tests {
         registry.add_compressor("flat", |settings| settings.read::<Flat>());
         registry.add_allocator("uniform", |settings| settings.read::<Flat>());
         registry.add_allocator("other", |settings| settings.read::<Flat>());
+        registry.add_compressor("broad", |settings| settings.read::<Broad>());
+        registry.add_preset("broad-paper", "compressor = { name = 'broad', width = 3, depth = 4 }", "a paper");
+        registry.add_preset("whole", "compressor = { name = 'broad', width = 5 }\nallocator = 'other'", "another");
         registry.method(ConfigTable::parse("cokv.toml", text)?)
     }
 
@@ -189,6 +288,60 @@ mod tests {
         assert_eq!(method("compressor = 'flat'").unwrap().name(), "flat");
         assert_eq!(method("compressor = 'flat'\nallocator = 'other'").unwrap().name(), "flat+other");
         assert_eq!(method("compressor = 'flat'\nname = 'mine'").unwrap().name(), "mine");
+        assert_eq!(method("compressor = 'flat'\nname = 'flat w32'").unwrap().name(), "flat w32");
+    }
+
+    #[test]
+    fn presets_stand_for_settings_that_can_be_changed() {
+        for (text, name, settings) in [
+            (
+                "compressor = 'broad-paper'",
+                "broad-paper",
+                "{ compressor = { name = \"broad\", depth = 4, width = 3 }, allocator = \"uniform\" }",
+            ),
+            (
+                "compressor = { name = 'broad-paper', width = 9 }\nallocator = 'other'",
+                "broad-paper+other",
+                "{ compressor = { name = \"broad\", depth = 4, width = 9 }, allocator = \"other\" }",
+            ),
+            (
+                "compressor = { name = 'whole', depth = 1 }",
+                "whole",
+                "{ compressor = { name = \"broad\", depth = 1, width = 5 }, allocator = \"other\" }",
+            ),
+            (
+                "compressor = 'whole'\nname = 'mine'",
+                "mine",
+                "{ compressor = { name = \"broad\", depth = 0, width = 5 }, allocator = \"other\" }",
+            ),
+        ] {
+            let method = method(text).unwrap();
+            assert_eq!((method.name(), method.settings().to_string().as_str()), (name, settings), "{text}");
+        }
+    }
+
+    #[test]
+    fn settings_beside_a_preset_are_errors_where_they_are_written() {
+        let message = |text: &str| method(text).err().unwrap().to_string();
+        let unknown = message("name = 'x'\ncompressor = { name = 'whole', widht = 1 }");
+        assert!(unknown.starts_with("cokv.toml:2: unknown key `widht`; did you mean `width`?"), "{unknown}");
+        let wrong = message("name = 'x'\ncompressor = { name = 'whole', width = 'far' }");
+        assert!(wrong.starts_with("cokv.toml:2: invalid type"), "{wrong}");
+        let twice = message("compressor = 'whole'\nallocator = 'other'");
+        assert!(twice.starts_with("cokv.toml:2: `whole` is a whole method"), "{twice}");
+    }
+
+    /// Regression: an allocator's name was taken for a misspelt compressor.
+    #[test]
+    fn names_of_the_other_kind_are_recognised() {
+        let message = |text: &str| method(text).err().unwrap().to_string();
+        assert!(
+            message("compressor = 'other'").contains(":1: `other` is an allocator: write allocator = \"other\" beside")
+        );
+        for name in ["whole", "broad"] {
+            let text = format!("compressor = 'flat'\nallocator = '{name}'");
+            assert!(message(&text).contains(&format!(":2: `{name}` is no allocator: write compressor = \"{name}\"")));
+        }
     }
 
     #[test]
@@ -196,7 +349,7 @@ mod tests {
         let message = |text: &str| method(text).err().unwrap().to_string();
         assert_eq!(
             message("compressor = 'flatt'"),
-            "cokv.toml:1: unknown compressor `flatt`; did you mean `flat`? (known: flat)"
+            "cokv.toml:1: unknown compressor `flatt`; did you mean `flat`? (known: broad, flat, broad-paper, whole)"
         );
         assert!(
             message("compressor = 'flat'\nalocator = 'other'")

@@ -85,13 +85,19 @@ fn checked(values: Vec<f64>, expected: usize) -> Result<Vec<f64>, ScoresError> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenScores {
     prompt_len: usize,
+    tail: usize,
     values: Vec<f32>,
 }
 
 impl TokenScores {
     /// No layer scored yet; room for all of them.
     pub fn with_capacity(layout: HeadLayout, prompt_len: usize) -> Self {
-        Self { prompt_len, values: Vec::with_capacity(layout.heads() * prompt_len) }
+        Self { prompt_len, tail: 0, values: Vec::with_capacity(layout.heads() * prompt_len) }
+    }
+
+    /// Of a prompt whose last `tail` tokens are the chat template's, behind the user's text.
+    pub fn with_tail(self, tail: usize) -> Self {
+        Self { tail, ..self }
     }
 
     /// Appends the next layer's scores, `[kv_heads, prompt_len]`.
@@ -102,6 +108,11 @@ impl TokenScores {
     /// Prompt tokens.
     pub fn prompt_len(&self) -> usize {
         self.prompt_len
+    }
+
+    /// Prompt tokens that a chat template put behind the user's text.
+    pub fn tail(&self) -> usize {
+        self.tail
     }
 
     /// Scores of one KV head by its flat index: `[prompt_len]`.

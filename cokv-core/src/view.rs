@@ -76,6 +76,10 @@ pub struct LayerView<'a> {
     pub layout: HeadLayout,
     /// Prompt tokens.
     pub prompt_len: usize,
+    /// Their ids: `[prompt_len]`.
+    pub tokens: &'a [u32],
+    /// How many of the last ones a chat template put behind the user's text.
+    pub tail: usize,
     /// Rows of `window_attention` for each query head: the largest window asked for, or the whole prompt where it is shorter.
     pub window: usize,
     /// Softmax attention of the last `window` queries: `[query_heads, window, prompt_len]`, oldest query first.
@@ -137,6 +141,8 @@ mod tests {
             layer: 0,
             layout,
             prompt_len: 3,
+            tokens: &[7, 8, 9],
+            tail: 0,
             window: 2,
             window_attention: &attention,
             column_sums: None,

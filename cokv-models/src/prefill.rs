@@ -19,6 +19,7 @@ const CHUNK: usize = 512;
 pub struct Prefilling {
     engine: Arc<dyn Engine>,
     prompt: Vec<u32>,
+    tail: usize,
     cache: RaggedCache,
     watch: Box<dyn Watch>,
     logits: Option<Vec<f32>>,
@@ -27,6 +28,8 @@ pub struct Prefilling {
 /// A prefilled prompt: its keys and values, what the methods asked to be recorded, and the logits of the first token.
 pub struct Prefill {
     engine: Arc<dyn Engine>,
+    tokens: Vec<u32>,
+    tail: usize,
     prompt: Arc<Segment>,
     watch: Box<dyn Watch>,
     logits: Vec<f32>,
@@ -59,7 +62,12 @@ impl Prefilling {
         engine.config().check_length(prompt.len())?;
         let cache = engine.cache(format, prompt.len())?;
         let watch = engine.watch(request, prompt.len());
-        Ok(Self { engine: Arc::clone(engine), prompt, cache, watch, logits: None })
+        Ok(Self { engine: Arc::clone(engine), prompt, tail: 0, cache, watch, logits: None })
+    }
+
+    /// Says how many of its last tokens a chat template put behind the user's text, which some methods want to know.
+    pub fn with_tail(self, tail: usize) -> Self {
+        Self { tail, ..self }
     }
 
     /// Tokens done.
@@ -99,7 +107,7 @@ impl Prefilling {
         let unfinished = || ModelError::Backend("a prompt was taken for prefilled before its end".into());
         let logits = self.logits.ok_or_else(unfinished)?;
         let prompt = self.cache.into_segment()?.ok_or_else(unfinished)?;
-        Ok(Prefill { engine: self.engine, prompt, watch: self.watch, logits })
+        Ok(Prefill { engine: self.engine, tokens: self.prompt, tail: self.tail, prompt, watch: self.watch, logits })
     }
 }
 
@@ -120,6 +128,11 @@ impl Prefill {
             progress(prefilling.done());
         }
         prefilling.finish()
+    }
+
+    /// As [`Prefilling::with_tail`].
+    pub fn with_tail(self, tail: usize) -> Self {
+        Self { tail, ..self }
     }
 
     /// Keys and values of the whole prompt.
@@ -155,7 +168,8 @@ impl Prefill {
         let firsts: Vec<usize> = methods.iter().map(|method| first_like(method)).collect();
         let mut scored = vec![TokenScores::with_capacity(layout, 0); methods.len()];
         let scorers: Vec<usize> = (0..methods.len()).filter(|&place| firsts[place] == place).collect();
-        scorers.iter().for_each(|&place| scored[place] = TokenScores::with_capacity(layout, self.prompt_len()));
+        let empty = || TokenScores::with_capacity(layout, self.prompt_len()).with_tail(self.tail);
+        scorers.iter().for_each(|&place| scored[place] = empty());
         for layer in 0..layout.layers {
             self.view(layer, |view| -> Result<(), ModelError> {
                 for &place in &scorers {
@@ -209,6 +223,8 @@ impl Prefill {
             layer,
             layout: self.prompt.layout(),
             prompt_len: self.prompt_len(),
+            tokens: &self.tokens,
+            tail: self.tail,
             window: summaries.window,
             window_attention: &summaries.window_attention,
             column_sums: recorded(&summaries.column_sums),

@@ -7,6 +7,7 @@
 pub mod allocators;
 pub mod apportion;
 pub mod compressors;
+mod presets;
 pub mod settings;
 
 use allocators::{
@@ -17,7 +18,7 @@ use compressors::{
     CriticalKv, ExpectedAttention, Full, H2o, KeyDiff, Knorm, LagKv, Random, SnapKv, StreamingLlm, Tova,
 };
 
-/// All policies of this crate under the names that a TOML file gives them.
+/// All policies of this crate under the names that a TOML file gives them, and published settings as presets.
 pub fn registry() -> Registry {
     let mut registry = Registry::default();
     registry.add_compressor("critical-kv", CriticalKv::read);
@@ -41,6 +42,7 @@ pub fn registry() -> Registry {
     registry.add_allocator("shapley-ada", |settings| settings.read::<ShapleyAda>());
     registry.add_allocator("uniform", |settings| settings.read::<Uniform>());
     registry.add_allocator("water-filling", |settings| settings.read::<WaterFilling>());
+    presets::add(&mut registry);
     registry
 }
 
@@ -83,7 +85,7 @@ mod tests {
             "compressor = { name = 'snapkv', pooling = 'avg', order = 'pool-first', group = 'max', kernel = 3 }",
             "compressor = { name = 'critical-kv', base = { name = 'h2o', recent_share = 0.25 }, epsilon = 0.001 }",
             "compressor = { name = 'critical-kv', base = { name = 'critical-kv', base = 'knorm' } }",
-            "compressor = 'full'\nallocator = { name = 'headkv', gqa = 'per-query-head', beta = 1 }",
+            "compressor = 'full'\nallocator = { name = 'headkv', gqa = 'per-query-head', rounding = 'paper', beta = 1 }",
             "compressor = 'full'\nallocator = { name = 'ada-kv', scope = 'model', normalise = 'top-mass' }",
             "compressor = 'full'\nallocator = { name = 'water-filling', curve = 'per-head', floor = 1 }",
         ] {
@@ -118,7 +120,7 @@ mod tests {
             method.definition(),
             "{ compressor = { name = \"critical-kv\", base = { name = \"snapkv\", group = \"mean\", kernel = 7, order = \
              \"reduce-first\", pooling = \"max\", window = 16 }, epsilon = 0.0001, first_stage = 0.5 }, allocator = { name = \
-             \"cokv\", cap = false, drop_lowest = 2, rounding = \"paper\" } } with [0.5, -0.25]"
+             \"cokv\", cap = false, drop_lowest = 2, rounding = \"exact\" } } with [0.5, -0.25]"
         );
         assert_eq!(
             self::method("compressor = 'full'").definition(),

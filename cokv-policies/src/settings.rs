@@ -82,9 +82,10 @@ impl TryFrom<f64> for AtLeastOne {
 #[serde(rename_all = "kebab-case")]
 pub enum Rounding {
     /// As the paper's code does it: what it loses is lost, what it overspends is overspent.
-    #[default]
     Paper,
-    /// The total to the token, never a token less for any head when the total grows, surplus beyond the prompt passed on.
+    /// The total to the token, never a token less for any head when the total grows, surplus beyond the prompt passed on:
+    /// columns of a table have the same memory.
+    #[default]
     Exact,
 }
 

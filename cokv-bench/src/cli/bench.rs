@@ -80,6 +80,8 @@ A configuration, with all defaults:
   share_prefill = true             # false: every cell alone, to see what
                                    # sharing saves
   [[method]]                       # name = \"…\" sets the label in tables
+                                   # (compressor = \"ada-snapkv\": a preset,
+                                   # of which cokv methods lists all)
   allocator = \"uniform\"
   [method.compressor]
   name = \"snapkv\"

@@ -82,9 +82,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let suite = Suite::open(&settings, &Fetcher::from_env(fetching()))?;
     let notices = suite.notices().to_vec();
     let model = load(&check.model)?.model;
-    let limit = |protocol: &TaskProtocol| {
-        settings.max_prompt_tokens.unwrap_or_else(|| prompt::room(&model, protocol.max_new_tokens))
-    };
+    let holds = model.config().max_tokens();
+    let limit = |protocol: &TaskProtocol| prompt::limit(holds, settings.max_prompt_tokens, protocol.max_new_tokens);
     let tasks = suite.tasks(&settings, limit, &prompt::token_counter(&model, settings.chat_template))?;
     if !check.json {
         notices.iter().try_for_each(|notice| print(notice))?;

@@ -13,8 +13,10 @@ use super::bar::bar;
 use super::load::load;
 use super::method::MethodArguments;
 use super::prompt_source::PromptArguments;
+use crate::data::prompt::Framed;
 use crate::machine::memory::{mebibytes, peak_resident_bytes};
 use crate::model::{Loaded, ModelSettings};
+use crate::run::tail_remark;
 use crate::scores::ModelStamp;
 
 /// Answer a prompt with a compressed cache
@@ -51,7 +53,10 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let layout = model.config().layout;
     arguments.method.fit(&mut method, &ModelStamp::of(&arguments.model.source, &fingerprint, layout), layout)?;
     let budget = arguments.method.budget;
-    let prompt = arguments.prompt.tokens(text, &model)?;
+    let Framed { tokens: prompt, tail, .. } = arguments.prompt.framed(text, &model)?;
+    if let Some(remark) = tail_remark(&[&method], tail) {
+        eprintln!("note: {remark}");
+    }
     model.config().check_length(prompt.len() + arguments.max_new_tokens)?;
 
     let stop =
@@ -61,7 +66,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let settings = BatchSettings { format: model.format(), ..BatchSettings::default() };
     let mut batch = Batch::new(Arc::clone(model.engine()), settings, Ledger::of(model.engine().as_ref(), 1.0));
     let compress = Some((method.clone(), budget));
-    let sequence = batch.submit(Request { start: Start::Prompt { tokens: prompt, compress }, stop })?;
+    let sequence = batch.submit(Request { start: Start::Prompt { tokens: prompt, tail, compress }, stop })?;
 
     let bar = bar(false, "prefill {wide_bar} {pos}/{len} tokens, {per_sec}, {eta} left", prompt_len);
     let (mut stream, mut out) = (model.tokenizer().stream(), std::io::stdout().lock());
@@ -101,13 +106,13 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let decode_seconds = started.elapsed().as_secs_f64();
     let Told { tokens, kept, bytes, allowed, prefill_seconds, compress_seconds } = told;
     let (kept, bytes) = if method.evicts() { (kept, bytes) } else { (layout.heads() * prompt_len, full_bytes) };
-    let decoded = tokens.saturating_sub(1);
+    let (decoded, protected) = (tokens.saturating_sub(1), method.protected(tail));
     eprintln!();
     if !method.evicts() && budget != Budget::Share(1.0) {
         eprintln!("note: {} keeps everything, whatever the budget", method.name());
     } else if method.evicts() && allowed >= layout.heads() * prompt_len {
         eprintln!("note: the budget is at least the prompt, so that nothing was evicted");
-    } else if method.evicts() && allowed <= layout.heads() * (method.protected().window + method.protected().sinks) {
+    } else if method.evicts() && allowed <= layout.heads() * (protected.window + protected.sinks) {
         eprintln!("note: the budget covers only the tokens that {} always keeps: no score mattered", method.name());
     }
     eprintln!(

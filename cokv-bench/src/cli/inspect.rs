@@ -13,8 +13,10 @@ use super::method::MethodArguments;
 use super::output::print;
 use super::prompt_source::PromptArguments;
 use crate::chart;
+use crate::data::prompt::Framed;
 use crate::model::{Loaded, ModelSettings};
 use crate::run::inspect::Inspection;
+use crate::run::tail_remark;
 use crate::scores::{HeadName, ModelStamp};
 
 /// Stretches of the prompt that a picture distinguishes.
@@ -55,10 +57,13 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let layout = model.config().layout;
     arguments.method.fit(&mut method, &ModelStamp::of(&arguments.model.source, &fingerprint, layout), layout)?;
     let chosen = arguments.head.map(|head| head.flat(layout)).transpose()?;
-    let tokens = arguments.prompt.tokens(text, &model)?;
+    let Framed { tokens, tail, .. } = arguments.prompt.framed(text, &model)?;
+    if let Some(remark) = tail_remark(&[&method], tail) {
+        eprintln!("note: {remark}");
+    }
     model.config().check_length(tokens.len())?;
 
-    let prefill = model.prefill(&tokens, method.observations(), |_| ())?;
+    let prefill = model.prefill(&tokens, method.observations(tail), |_| ())?.with_tail(tail);
     let scores = prefill.score(&method)?;
     let Compressed { selection, allowed, .. } = prefill.compress_scored(&method, &scores, arguments.method.budget)?;
     let texts = model.tokenizer().pieces(&tokens)?;
@@ -82,5 +87,9 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
         format!("head {} keeps {} of {} tokens:\n{text}", head.head, head.budget, tokens.len())
     });
     let width = 100;
-    print(&of_a_head.unwrap_or_else(|| inspection.map(width)))
+    let of_all = || {
+        let (kept, total) = (inspection.kept_tokens, inspection.total.min(layout.heads() * tokens.len()));
+        format!("{}\nall heads keep {kept} of the {total} tokens that the budget allows", inspection.map(width))
+    };
+    print(&of_a_head.unwrap_or_else(of_all))
 }

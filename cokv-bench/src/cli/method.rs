@@ -2,20 +2,20 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
-use cokv_core::{Budget, ConfigTable, HeadLayout, Method, Registry};
+use anyhow::{Result, anyhow, bail};
+use cokv_core::{Budget, ConfigError, ConfigTable, HeadLayout, Method, PolicyError, Registry};
 
 use crate::scores::{FittedScores, ModelStamp, ScoreFile};
 
 /// Which tokens of a prompt are kept.
 #[derive(clap::Args)]
 pub struct MethodArguments {
-    /// Compressor: a name, or an inline TOML table with its settings; `cokv methods` lists them
+    /// Compressor or preset: a name, or an inline TOML table with its settings; `cokv methods` lists them
     #[arg(long, default_value = "full")]
     pub method: String,
-    /// Allocator: a name, or an inline TOML table with its settings
-    #[arg(long, default_value = "uniform")]
-    pub allocator: String,
+    /// Allocator: a name, or an inline TOML table with its settings [default: the preset's, or uniform]
+    #[arg(long)]
+    pub allocator: Option<String>,
     /// Head scores for the allocator, from cokv estimate or cokv scores import
     #[arg(long)]
     pub scores: Option<PathBuf>,
@@ -27,9 +27,7 @@ pub struct MethodArguments {
 impl MethodArguments {
     /// The method; what it says is checked before a model is loaded.
     pub fn build(&self, registry: &Registry) -> Result<Method> {
-        let value = |text: &str| if text.trim_start().starts_with('{') { text.into() } else { format!("{text:?}") };
-        let toml = format!("compressor = {}\nallocator = {}", value(&self.method), value(&self.allocator));
-        Ok(registry.method(ConfigTable::parse("--method and --allocator", &toml)?)?)
+        method(registry, &self.method, self.allocator.as_deref())
     }
 
     /// Gives the method its head scores, and finds out what does not fit the model.
@@ -42,6 +40,82 @@ impl MethodArguments {
             }
             method.set_head_scores(scores);
         }
-        Ok(method.check(layout)?)
+        method.check(layout).map_err(|error| match error {
+            PolicyError::MissingScores(message) if self.scores.is_none() => {
+                anyhow!("{message}: give --scores FILE; cokv estimate --task passkey --out FILE makes one")
+            }
+            other => other.into(),
+        })
+    }
+}
+
+/// What `--method` and `--allocator` stand for; each is a name or an inline table.
+pub fn method(registry: &Registry, compressor: &str, allocator: Option<&str>) -> Result<Method> {
+    let scores_tokens =
+        registry.compressors().chain(registry.presets().map(|(name, _)| name)).any(|name| name == compressor);
+    if !scores_tokens && registry.allocators().any(|name| name == compressor) {
+        bail!("--method: `{compressor}` is an allocator: --method snapkv --allocator {compressor}");
+    }
+    let options = [("--method", "compressor", Some(compressor)), ("--allocator", "allocator", allocator)];
+    let mut toml = String::new();
+    for (option, key, value) in options {
+        let Some(value) = value else { continue };
+        let line = match value.trim_start().starts_with('{') {
+            true => format!("{key} = {}\n", value.replace('\n', " ")),
+            false => format!("{key} = {value:?}\n"),
+        };
+        ConfigTable::parse(option, &line).map_err(without_line)?;
+        toml += &line;
+    }
+    let of_option = |error: ConfigError| {
+        let (option, ..) = options[usize::from(error.line == Some(2))];
+        without_line(ConfigError { file: option.into(), ..error })
+    };
+    ConfigTable::parse("--method", &toml)
+        .and_then(|table| registry.method(table))
+        .map_err(|error| of_option(error).into())
+}
+
+/// An option has but one line.
+fn without_line(error: ConfigError) -> ConfigError {
+    ConfigError { line: None, ..error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(compressor: &str, allocator: Option<&str>) -> String {
+        method(&cokv_policies::registry(), compressor, allocator).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_preset_brings_its_allocator_and_others_are_uniform() {
+        let settings = |compressor: &str, allocator| {
+            let method = method(&cokv_policies::registry(), compressor, allocator).unwrap();
+            (method.name().to_owned(), method.settings().allocator.name().to_owned())
+        };
+        assert_eq!(settings("snapkv", None), ("snapkv".into(), "uniform".into()));
+        assert_eq!(settings("snapkv-paper", Some("ada-kv")), ("snapkv-paper+ada-kv".into(), "ada-kv".into()));
+        assert_eq!(settings("{ name = 'ada-snapkv', window = 8 }", None), ("ada-snapkv".into(), "ada-kv".into()));
+    }
+
+    /// Regression: the place of a mistake was "--method and --allocator:1".
+    #[test]
+    fn mistakes_name_their_option() {
+        assert!(error("{ name = 'snapkv', windw = 3 }", None).starts_with("--method: unknown key `windw`"));
+        assert!(
+            error("{ name = 'snapkv',\n windw = 3 }", Some("uniform")).starts_with("--method: unknown key `windw`")
+        );
+        assert!(error("snapkv", Some("{ name = 'ada-kv', flor = 0 }")).starts_with("--allocator: unknown key `flor`"));
+        assert!(error("{ name = 'snapkv'", None).starts_with("--method: "));
+        assert!(error("snapkv", Some("{ name")).starts_with("--allocator: "));
+        assert!(error("ada-snapkv", Some("ada-kv")).starts_with("--allocator: `ada-snapkv` is a whole method"));
+    }
+
+    #[test]
+    fn an_allocator_for_a_method_is_put_right() {
+        assert_eq!(error("ada-kv", None), "--method: `ada-kv` is an allocator: --method snapkv --allocator ada-kv");
+        assert!(error("snapkv", Some("tova")).starts_with("--allocator: `tova` is no allocator"));
     }
 }

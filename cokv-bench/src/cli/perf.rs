@@ -1,8 +1,7 @@
 //! `cokv perf`
 
 use anyhow::{Result, bail};
-use cokv_core::Format;
-use cokv_core::{ConfigTable, Method, Registry};
+use cokv_core::{Format, Method, Registry};
 use cokv_models::WeightType;
 use cokv_models::source::DEFAULT_MODEL;
 use indicatif::ProgressBar;
@@ -10,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::load::load;
+use super::method::method;
 use super::output::print;
 use crate::machine::Machine;
 use crate::machine::memory::mebibytes;
@@ -88,8 +88,7 @@ struct Held {
 }
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
-    let toml = format!("compressor = {:?}", arguments.method);
-    let method = registry.method(ConfigTable::parse("--method", &toml)?)?;
+    let method = method(registry, &arguments.method, None)?;
     let settings = settings(arguments)?;
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(200));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use cokv_core::{AllocationRequest, Budget, BudgetPlan, Format, Protected, Registry, TokenScores};
 use serde_json::json;
 
@@ -73,7 +73,9 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
             token_scores: &token_scores,
             head_scores: Some(&scores),
         };
-        Ok(allocator.allocate(&request)?)
+        let plan = allocator.allocate(&request)?;
+        plan.check(&request, allocator.spending()).with_context(|| format!("--allocator {}", arguments.allocator))?;
+        Ok(plan)
     };
     let (budgets, other) = (plan(1)?, plan(2)?);
     if budgets != other {

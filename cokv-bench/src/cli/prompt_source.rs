@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use cokv_models::LanguageModel;
 
+use crate::data::prompt::{Framed, framed};
+
 /// Where a prompt comes from, and how it is put to the model.
 #[derive(clap::Args)]
 pub struct PromptArguments {
@@ -45,12 +47,9 @@ impl PromptArguments {
         Ok(text)
     }
 
-    /// The tokens that the model reads.
-    pub fn tokens(&self, text: String, model: &LanguageModel) -> Result<Vec<u32>> {
-        match model.chat_template().filter(|_| !self.raw) {
-            Some(template) => Ok(model.tokenizer().encode_conversation(&template.render(&text)?)?),
-            None => Ok(model.tokenizer().encode(&text, true)?),
-        }
+    /// The text as the model reads it.
+    pub fn framed(&self, text: String, model: &LanguageModel) -> Result<Framed> {
+        Ok(framed(model.tokenizer(), model.chat_template().filter(|_| !self.raw), text)?)
     }
 }
 

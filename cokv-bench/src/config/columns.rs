@@ -73,10 +73,11 @@ pub enum ScoreSource {
 impl Column {
     /// Reads a `[[method]]` table.
     pub(super) fn read(
-        mut table: ConfigTable<'_>,
+        table: ConfigTable<'_>,
         importance: &BTreeMap<String, Importance>,
         registry: &Registry,
     ) -> Result<Self, ConfigError> {
+        let mut table = registry.expand(table)?;
         let scores = ScoreSource::take(&mut table, importance)?;
         let mut variants = Vec::new();
         for (settings, table) in table.variants("select", "allocator")? {

@@ -11,6 +11,8 @@ use super::{ChatUse, Record, TaskProtocol};
 pub struct Prompt {
     /// What is prefilled.
     pub tokens: Vec<u32>,
+    /// How many of the last ones the chat template put behind the user's text.
+    pub tail: usize,
     /// The reference answer as it would follow the prompt; empty where the record has none.
     pub answer: Vec<u32>,
     /// Tokens before the middle was cut out, where it was.
@@ -38,20 +40,41 @@ pub fn build(
         });
     }
     let tokenizer = model.tokenizer();
-    let (mut text, shortened_from) = truncate_middle(tokenizer, protocol.prompt(record), max_prompt_tokens)?;
+    let (text, shortened_from) = truncate_middle(tokenizer, protocol.prompt(record), max_prompt_tokens)?;
     let template = chat_template(model, protocol, chat_use);
-    let tokens = match template {
-        Some(template) => {
-            text = template.render(&text)?;
-            tokenizer.encode_conversation(&text)?
-        }
-        None => tokenizer.encode(&text, true)?,
-    };
+    let Framed { text, tokens, tail } = framed(tokenizer, template, text)?;
     let answer = match record.answers.first() {
         Some(answer) => tokenizer.encode(&as_continuation(&text, answer, template.is_some()), false)?,
         None => Vec::new(),
     };
-    Ok(Prompt { tokens, answer, shortened_from })
+    Ok(Prompt { tokens, tail, answer, shortened_from })
+}
+
+/// A user's text as a model reads it.
+pub struct Framed {
+    /// The text, in the chat template where there is one.
+    pub text: String,
+    /// All of it.
+    pub tokens: Vec<u32>,
+    /// How many of the last tokens the template put behind the user's text.
+    pub tail: usize,
+}
+
+/// Puts a text into a chat template, if there is one, and tokenises it.
+///
+/// The tail is what ends alike where the user's text ends otherwise. A token that the end of the text and the template share
+/// is the text's.
+pub fn framed(tokenizer: &Tokenizer, template: Option<&ChatTemplate>, text: String) -> Result<Framed, ModelError> {
+    let Some(template) = template else {
+        return Ok(Framed { tokens: tokenizer.encode(&text, true)?, text, tail: 0 });
+    };
+    let rendered = template.render(&text)?;
+    let tokens = tokenizer.encode_conversation(&rendered)?;
+    // Templates may trim what they are given.
+    let other = if text.trim_end().ends_with('a') { "b" } else { "a" };
+    let other = tokenizer.encode_conversation(&template.render(other)?)?;
+    let tail = tokens.iter().rev().zip(other.iter().rev()).take_while(|(ours, others)| ours == others).count();
+    Ok(Framed { text: rendered, tokens, tail })
 }
 
 /// Tokens left free for what a chat template adds around a prompt.
@@ -163,6 +186,40 @@ mod tests {
         );
         assert_eq!(capped(8192, Some(7616), tasks), None);
         assert_eq!(capped(8192, None, tasks), None);
+    }
+
+    const VOCABULARY: &str = r#"{
+        "version": "1.0",
+        "added_tokens": [
+            {"id": 0, "content": "<end>", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false},
+            {"id": 1, "content": "<start>", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}
+        ],
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "unk_token": "?",
+            "vocab": {"<end>": 0, "<start>": 1, "?": 2, "user": 3, "assistant": 4, "a": 5, "b": 6, "banana": 7}}
+    }"#;
+
+    /// The tail of a text in a template.
+    fn tail(template: &str, text: &str) -> usize {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("tokenizer.json"), VOCABULARY).unwrap();
+        std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+        let tokenizer = Tokenizer::from_file(&folder.path().join("tokenizer.json")).unwrap();
+        let template = ChatTemplate::from_folder(folder.path()).unwrap();
+        assert_eq!(framed(&tokenizer, None, text.into()).unwrap().tail, 0);
+        framed(&tokenizer, template.as_ref(), text.into()).unwrap().tail
+    }
+
+    #[test]
+    fn the_tail_is_what_the_template_puts_behind_the_text() {
+        let chat = "<start>user {{ messages[0]['content'] }}<end> <start>assistant ";
+        // Also where the text ends as the other text does that it is compared with, or as the tail.
+        for text in ["b a", "a b", "a", "b", "banana", "a a a a ", "banana\n", "<start> assistant", "", "  "] {
+            assert_eq!(tail(chat, text), 3, "{text:?}");
+            assert_eq!(tail(&chat.replace("'] }}", "'].strip() }}"), text), 3, "{text:?}, trimmed");
+        }
+        assert_eq!(tail("{{ messages[0]['content'] }}", "a b"), 0, "nothing behind the text");
+        assert_eq!(tail("<start>user {{ messages[0]['content'] }}", "a b"), 0);
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub struct Inspection {
     pub method: MethodSettings,
     /// Tokens that all heads together may keep.
     pub total: usize,
+    /// Tokens that they do keep together.
+    pub kept_tokens: usize,
     /// The prompt's tokens as text.
     pub tokens: Vec<String>,
     /// One for each KV head, layer by layer.
@@ -51,7 +53,7 @@ impl Inspection {
             scores: scores.head(flat).to_vec(),
         };
         let heads = selection.heads.iter().enumerate().map(head).collect();
-        Self { method: method.settings(), total, tokens, heads }
+        Self { method: method.settings(), total, kept_tokens: selection.total(tokens.len()), tokens, heads }
     }
 
     /// Share of tokens kept in each of `bins` equal stretches of the prompt: `[heads][bins]`.
@@ -112,7 +114,7 @@ mod tests {
         let tokens = ["a", "b", "c", "d", "e", "f"].map(str::to_owned).to_vec();
         let full = ConfigTable::parse("test", "compressor = 'full'").unwrap();
         let method = cokv_policies::registry().method(full).unwrap().settings();
-        Inspection { method, total: 3, tokens, heads: vec![head] }
+        Inspection { method, total: 3, kept_tokens: head.budget, tokens, heads: vec![head] }
     }
 
     #[test]

@@ -63,17 +63,18 @@ struct Cell<'a> {
 
 impl<'a> Cell<'a> {
     /// A budget that does not pay for the tokens which the method always keeps would stop the run at this prompt.
-    fn check(&self, model: &LanguageModel, prompt_len: usize) -> Result<(), ModelError> {
+    fn check(&self, model: &LanguageModel, prompt: &Prompt) -> Result<(), ModelError> {
         let layout = model.config().layout;
         let Some(budget) = self.budget else { return Ok(()) };
+        let prompt_len = prompt.tokens.len();
         let total = budget.total_tokens(layout, prompt_len, model.format());
-        self.protected().within(total, layout, prompt_len)?;
+        self.protected(prompt.tail).within(total, layout, prompt_len)?;
         Ok(())
     }
 
     /// The same for all variants.
-    fn protected(&self) -> Protected {
-        self.column.variants[0].method.protected()
+    fn protected(&self, tail: usize) -> Protected {
+        self.column.variants[0].method.protected(tail)
     }
 
     /// The variant of a task: the only one, or the one that was chosen.
@@ -184,7 +185,7 @@ impl<'a> Matrix<'a> {
                 let longest = prompt.tokens.len() + protocol.max_new_tokens.max(prompt.answer.len());
                 model.config().check_length(longest).map_err(&failed)?;
                 for cell in &cells {
-                    cell.check(model, prompt.tokens.len()).map_err(&failed)?;
+                    cell.check(model, &prompt).map_err(&failed)?;
                 }
                 let fingerprinted = |cell: &Cell<'a>| -> Result<JobCell<'a>, RunError> {
                     let variant = cell.variant(&protocol.name, selected)?;
@@ -221,9 +222,14 @@ impl<'a> Matrix<'a> {
             let Job { protocol, record, prompt, .. } = job;
             let (task, prompt_tokens) = (protocol.name.as_str(), prompt.tokens.len());
             let _ = listener.hear(&Event::Begun { task, record: &record.id, prompt_tokens });
+            let methods: Vec<&Method> = job.cells.iter().map(|cell| cell.method).collect();
+            if let Some(text) = tail_remark(&methods, prompt.tail).filter(|_| said.insert("tail")) {
+                let _ = listener.hear(&Event::Note { text: &format!("{text} (first seen in {task} {})", record.id) });
+            }
             let (rows, kept) = self.run_prompt(job, listener).map_err(failed(task, &record.id))?;
             for (cell, row) in self.cells.iter().zip(&rows) {
-                if let Some((kind, text)) = self.remark(cell, row).filter(|(kind, _)| !said.contains(kind)) {
+                if let Some((kind, text)) = self.remark(cell, row, prompt.tail).filter(|(kind, _)| !said.contains(kind))
+                {
                     said.insert(kind);
                     let _ = listener.hear(&Event::Note { text: &text });
                 }
@@ -250,12 +256,12 @@ impl<'a> Matrix<'a> {
     }
 
     /// What a user should know about a budget that does not do what it seems to, with a name for that kind of remark.
-    fn remark(&self, cell: &Cell<'_>, row: &Row) -> Option<(&'static str, String)> {
+    fn remark(&self, cell: &Cell<'_>, row: &Row, tail: usize) -> Option<(&'static str, String)> {
         cell.budget?;
         let (method, budget, prompt) = (&row.method, row.budget, row.prompt_tokens);
         let place = format!("first seen in {} {}", row.task, row.record);
         let each = row.kept_tokens / self.model.config().layout.heads();
-        let protected = cell.protected().window + cell.protected().sinks;
+        let protected = cell.protected(tail).window + cell.protected(tail).sinks;
         if each >= prompt {
             let text =
                 format!("a budget of {budget} is at least a whole prompt of {prompt} tokens: nothing is evicted there");
@@ -280,6 +286,23 @@ impl<'a> Matrix<'a> {
     pub fn rows(&self, results: &Results) -> Vec<Row> {
         self.fingerprints().filter_map(|fingerprint| results.row(fingerprint).cloned()).collect()
     }
+}
+
+/// What a user should know where the chat template's tail fills the windows of methods: nothing that they see is the user's.
+pub fn tail_remark(methods: &[&Method], tail: usize) -> Option<String> {
+    let mut blind: Vec<&str> = Vec::new();
+    for method in methods.iter().filter(|method| method.window_within(tail).is_some()) {
+        if !blind.contains(&method.name()) {
+            blind.push(method.name());
+        }
+    }
+    (!blind.is_empty()).then(|| {
+        format!(
+            "the window of {} holds no token of the user's text, only some of the {tail} that the chat template puts behind \
+             it: set window_from = \"user-text\" in the compressor, or a window above {tail}",
+            blind.join(", ")
+        )
+    })
 }
 
 fn failed(task: &str, record: &str) -> impl Fn(ModelError) -> RunError + use<> {
@@ -322,5 +345,7 @@ fn row_fingerprint(
         format!("{} {}", cell.column.name, method.definition()),
         cell.budget_name().to_string(),
     ];
-    fingerprint(parts)
+    // Where the user's text ends is nothing to those who count from the prompt's end.
+    let tail = (method.protected(prompt.tail) != method.protected(0)).then(|| format!("tail {}", prompt.tail));
+    fingerprint(parts.into_iter().chain(tail))
 }

@@ -19,7 +19,7 @@ pub use chosen::{Choice, FILE as SELECTION, Selected, SelectionError, Trial, sel
 pub use folder::StoreError;
 pub use kept::{Kept, KeptCell, STRETCHES};
 pub use manifest::{MODELS, Manifest, ManifestMethod};
-pub use matrix::{Ended, Matrix, Plan, RunError, capped, tasks};
+pub use matrix::{Ended, Matrix, Plan, RunError, capped, tail_remark, tasks};
 pub use measure::Damage;
 pub(crate) use measure::mean;
 #[cfg(test)]

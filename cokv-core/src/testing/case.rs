@@ -97,9 +97,18 @@ impl Case {
         allocator: &dyn BudgetAllocator,
         head_scores: Option<&HeadScores>,
     ) -> Result<BudgetPlan, PolicyError> {
+        self.with_request(head_scores, |request| allocator.allocate(request))
+    }
+
+    /// Lends what an allocator sees.
+    pub fn with_request<T>(
+        &self,
+        head_scores: Option<&HeadScores>,
+        work: impl FnOnce(&AllocationRequest<'_>) -> T,
+    ) -> T {
         let mut token_scores = TokenScores::with_capacity(self.layout, self.prompt_len);
         token_scores.push_layer(&self.token_scores);
-        allocator.allocate(&AllocationRequest {
+        work(&AllocationRequest {
             layout: self.layout,
             prompt_len: self.prompt_len,
             total: self.total,

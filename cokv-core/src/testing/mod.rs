@@ -114,17 +114,8 @@ impl<'a> AllocatorContract<'a> {
             Err(PolicyError::NotFinite { value, .. }) if !value.is_finite() => return Ok(None),
             Err(error) => return Err(TestCaseError::fail(format!("refused: {error}"))),
         };
-        prop_assert_eq!(plan.kept().len(), heads, "number of heads");
-        for (head, &kept) in plan.kept().iter().enumerate() {
-            prop_assert!(kept <= case.prompt_len, "head {} keeps {} tokens of the prompt", head, kept);
-            prop_assert!(kept >= protected, "head {} keeps {} of {} protected tokens", head, kept, protected);
-        }
-        let payable = case.total.min(heads.saturating_mul(case.prompt_len));
-        match self.allocator.spending() {
-            Spending::Exact => prop_assert_eq!(plan.total(), payable, "total"),
-            Spending::AtMost(_) => prop_assert!(plan.total() <= payable, "{} of {} tokens", plan.total(), payable),
-            Spending::MayExceed(_) => {}
-        }
+        let checked = case.with_request(None, |request| plan.check(request, self.allocator.spending()));
+        checked.map_err(|broken| TestCaseError::fail(broken.to_string()))?;
         Ok(Some(plan))
     }
 

@@ -26,6 +26,8 @@ pub enum Start {
     Prompt {
         /// Its tokens.
         tokens: Vec<u32>,
+        /// How many of the last ones a chat template put behind the user's text.
+        tail: usize,
         /// What keeps how much of it before it is answered; all is kept where there is none.
         compress: Option<(Method, Budget)>,
     },
@@ -115,8 +117,8 @@ impl Request {
         let per_token = layout.heads() * per_head;
         let answer = self.stop.max_new_tokens * per_token;
         let bytes = match &self.start {
-            Start::Prompt { tokens, compress: None } => tokens.len() * per_token + answer,
-            Start::Prompt { tokens, compress: Some((method, budget)) } => {
+            Start::Prompt { tokens, compress: None, .. } => tokens.len() * per_token + answer,
+            Start::Prompt { tokens, compress: Some((method, budget)), .. } => {
                 let whole = tokens.len() * layout.heads();
                 let kept = match method.spending() {
                     Spending::MayExceed(_) => whole,

@@ -151,11 +151,11 @@ impl State {
     fn of(engine: &Arc<dyn Engine>, start: Start, stop: &StopRule, format: Format) -> Result<Self, ModelError> {
         let room = stop.max_new_tokens;
         match start {
-            Start::Prompt { tokens, compress } => {
+            Start::Prompt { tokens, tail, compress } => {
                 let nothing = ObservationRequest::default();
-                let observed = compress.as_ref().map_or(nothing, |(method, _)| method.observations());
+                let observed = compress.as_ref().map_or(nothing, |(method, _)| method.observations(tail));
                 let of = tokens.len();
-                let prompt = Box::new(Prefilling::new(engine, tokens, format, observed)?);
+                let prompt = Box::new(Prefilling::new(engine, tokens, format, observed)?.with_tail(tail));
                 Ok(State::Prefilling { prompt, of, compress })
             }
             Start::Cache { mut cache, .. } => {

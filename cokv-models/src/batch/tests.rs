@@ -140,7 +140,7 @@ fn stop(max_new_tokens: usize) -> StopRule {
 
 fn prompt(tokens: usize, answer: usize, budget: Option<usize>) -> Request {
     let compress = budget.map(|budget| (method(), Budget::Tokens(budget)));
-    Request { start: Start::Prompt { tokens: vec![1; tokens], compress }, stop: stop(answer) }
+    Request { start: Start::Prompt { tokens: vec![1; tokens], tail: 0, compress }, stop: stop(answer) }
 }
 
 fn batch(limit: u64) -> Batch {
@@ -246,7 +246,7 @@ fn a_large_one_is_overtaken_but_not_for_ever() {
 #[test]
 fn a_row_that_is_not_finite_concerns_nobody_else() {
     let mut batch = batch(1 << 20);
-    let poisoned = Request { start: Start::Prompt { tokens: vec![1, POISON], compress: None }, stop: stop(5) };
+    let poisoned = Request { start: Start::Prompt { tokens: vec![1, POISON], tail: 0, compress: None }, stop: stop(5) };
     let [sound, poisoned] = [prompt(20, 5, None), poisoned].map(|request| batch.submit(request).unwrap());
     let mut ended = Vec::new();
     while batch
@@ -265,7 +265,7 @@ fn a_row_that_is_not_finite_concerns_nobody_else() {
 #[test]
 fn a_pass_that_fails_frees_its_rows() {
     let mut batch = batch(1 << 20);
-    let broken = Request { start: Start::Prompt { tokens: vec![FAILURE], compress: None }, stop: stop(5) };
+    let broken = Request { start: Start::Prompt { tokens: vec![FAILURE], tail: 0, compress: None }, stop: stop(5) };
     batch.submit(broken).unwrap();
     assert!(batch.step(&mut |_, _| {}).is_err());
     assert!(batch.is_empty());

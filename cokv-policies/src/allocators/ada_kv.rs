@@ -42,7 +42,7 @@ pub enum Scope {
 
 impl Default for AdaKv {
     fn default() -> Self {
-        Self { floor: FLOOR, scope: Scope::Layer, normalise: Normalise::None, rounding: Rounding::Paper }
+        Self { floor: FLOOR, scope: Scope::Layer, normalise: Normalise::None, rounding: Rounding::Exact }
     }
 }
 

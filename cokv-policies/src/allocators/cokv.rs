@@ -26,7 +26,7 @@ pub struct CoKv {
 
 impl Default for CoKv {
     fn default() -> Self {
-        Self { drop_lowest: 20, rounding: Rounding::Paper, cap: false }
+        Self { drop_lowest: 20, rounding: Rounding::Exact, cap: false }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use cokv_core::testing::AllocatorContract;
 use cokv_core::{
     AllocationRequest, BudgetAllocator, BudgetPlan, ConfigTable, Gqa, HeadLayout, HeadScores, Named, PolicyError,
-    Protected, TokenScores,
+    Protected, Spending, TokenScores,
 };
 
 use super::{AdaKv, Normalise, Scope, ShapleyAda};
@@ -47,21 +47,21 @@ fn every_allocator_keeps_the_contract() {
     let forms = [
         ("'uniform'", "exactly"),
         ("'proportional'", "exactly"),
-        ("'cokv', drop_lowest = 2", "at most"),
-        ("'cokv', drop_lowest = 2, cap = true", "at most"),
-        ("'cokv', drop_lowest = 2, rounding = 'exact'", "exactly"),
-        ("'cokv', drop_lowest = 0, rounding = 'exact'", "exactly"),
-        ("'pyramidkv'", "may exceed"),
-        ("'pyramidkv', beta = 3, rounding = 'exact'", "exactly"),
-        ("'ada-kv'", "may exceed"),
-        ("'ada-kv', scope = 'model', normalise = 'top-mass'", "may exceed"),
-        ("'ada-kv', rounding = 'exact'", "exactly"),
-        ("'ada-kv', rounding = 'exact', scope = 'model', normalise = 'sum', floor = 0.7", "exactly"),
-        ("'ada-pyramidkv'", "may exceed"),
-        ("'ada-pyramidkv', rounding = 'exact', beta = 4", "exactly"),
-        ("'headkv'", "at most"),
-        ("'headkv', rounding = 'exact', beta = 1.5", "exactly"),
-        ("'headkv', gqa = 'per-query-head'", "may exceed"),
+        ("'cokv', drop_lowest = 2, rounding = 'paper'", "at most"),
+        ("'cokv', drop_lowest = 2, rounding = 'paper', cap = true", "at most"),
+        ("'cokv', drop_lowest = 2", "exactly"),
+        ("'cokv', drop_lowest = 0", "exactly"),
+        ("'pyramidkv', rounding = 'paper'", "may exceed"),
+        ("'pyramidkv', beta = 3", "exactly"),
+        ("'ada-kv', rounding = 'paper'", "may exceed"),
+        ("'ada-kv', rounding = 'paper', scope = 'model', normalise = 'top-mass'", "may exceed"),
+        ("'ada-kv'", "exactly"),
+        ("'ada-kv', scope = 'model', normalise = 'sum', floor = 0.7", "exactly"),
+        ("'ada-pyramidkv', rounding = 'paper'", "may exceed"),
+        ("'ada-pyramidkv', beta = 4", "exactly"),
+        ("'headkv', rounding = 'paper'", "at most"),
+        ("'headkv', beta = 1.5", "exactly"),
+        ("'headkv', gqa = 'per-query-head', rounding = 'paper'", "may exceed"),
         ("'duo-attention', sinks = 2, recent = 5", "exactly"),
         ("'duo-attention', retrieval_share = 0.25", "exactly"),
         ("'water-filling', tau = 5", "exactly"),
@@ -87,9 +87,7 @@ fn every_allocator_keeps_the_contract() {
 /// Forms that may take a token back when the total grows, and say so.
 #[test]
 fn all_else_holds_where_a_larger_total_may_take_a_token() {
-    for form in
-        ["'proportional', apportionment = 'largest-remainder'", "'ada-kv', rounding = 'exact', normalise = 'top-mass'"]
-    {
+    for form in ["'proportional', apportionment = 'largest-remainder'", "'ada-kv', normalise = 'top-mass'"] {
         let allocator = allocator(&format!("name = {form}"));
         AllocatorContract::new(&*allocator).not_house_monotone().check().unwrap_or_else(|v| panic!("{form}: {v}"));
     }
@@ -140,6 +138,15 @@ fn a_higher_border_never_leaves_fewer_heads_with_nothing() {
     assert!(counts.iter().enumerate().all(|(at, &empty)| empty > at), "{counts:?}");
 }
 
+/// Columns of a table are to be compared at the same memory, unless somebody asks for a paper's own.
+#[test]
+fn every_allocator_spends_its_total_by_default() {
+    let registry = registry();
+    for name in registry.allocators() {
+        assert_eq!(allocator(&format!("name = '{name}'")).spending(), Spending::Exact, "{name}");
+    }
+}
+
 #[test]
 fn settings_out_of_range_are_refused_with_their_line() {
     let error = |written: &str| try_allocator(written).unwrap_err().to_string();
@@ -151,7 +158,7 @@ fn settings_out_of_range_are_refused_with_their_line() {
         ("name = 'cokv', drop = 3", "test:1: unknown key `drop`; did you mean `drop_lowest`?"),
         ("name = 'cokv', rounding = 'exactly'", "unknown value `exactly`; did you mean `exact`?"),
         ("name = 'coakv'", "test:1: unknown allocator `coakv`; did you mean `cokv`?"),
-        ("name = 'headkv', gqa = 'per-query-head', rounding = 'exact'", "only with gqa = \"per-kv-head\""),
+        ("name = 'headkv', gqa = 'per-query-head'", "write rounding = \"paper\" beside it"),
     ] {
         assert!(error(written).contains(expected), "{written}: {}", error(written));
     }
@@ -167,7 +174,7 @@ fn what_does_not_fit_the_model_is_refused_before_there_is_a_prompt() {
     let other = HeadLayout::new(4, 2, 1, 4).unwrap();
     assert_eq!(cokv.check(other, Some(&scores)), Err(PolicyError::OtherModel { scores: (2, 2), model: (4, 1) }));
 
-    let headkv = allocator("name = 'headkv', gqa = 'per-query-head'");
+    let headkv = allocator("name = 'headkv', gqa = 'per-query-head', rounding = 'paper'");
     assert_eq!(headkv.gqa(), Gqa::PerQueryHead);
     let message = headkv.check(layout, Some(&scores)).unwrap_err().to_string();
     assert!(message.contains("needs a score for every query head"), "{message}");

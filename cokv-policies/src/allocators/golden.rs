@@ -14,14 +14,14 @@ fn toy(settings: &str, prompt_len: usize) -> Vec<usize> {
 
 #[test]
 fn cokv_shares_out_what_is_above_the_border() {
-    assert_eq!(toy("name = 'cokv', drop_lowest = 1", 1000), [0, 40, 13, 26]);
-    assert_eq!(toy("name = 'cokv', drop_lowest = 2", 1000), [0, 53, 0, 26]);
-    assert_eq!(toy("name = 'cokv', drop_lowest = 3", 1000), [0, 80, 0, 0]);
-    assert_eq!(toy("name = 'cokv', drop_lowest = 1, rounding = 'exact'", 1000), [0, 40, 13, 27]);
-    assert_eq!(toy("name = 'cokv', drop_lowest = 1, rounding = 'exact'", 30), [0, 30, 20, 30]);
+    assert_eq!(toy("name = 'cokv', drop_lowest = 1, rounding = 'paper'", 1000), [0, 40, 13, 26]);
+    assert_eq!(toy("name = 'cokv', drop_lowest = 2, rounding = 'paper'", 1000), [0, 53, 0, 26]);
+    assert_eq!(toy("name = 'cokv', drop_lowest = 3, rounding = 'paper'", 1000), [0, 80, 0, 0]);
+    assert_eq!(toy("name = 'cokv', drop_lowest = 1", 1000), [0, 40, 13, 27]);
+    assert_eq!(toy("name = 'cokv', drop_lowest = 1", 30), [0, 30, 20, 30]);
     // The published rule loses what a head of a short prompt cannot use, unless it is told to pass it on.
-    assert_eq!(toy("name = 'cokv', drop_lowest = 1", 30), [0, 30, 13, 26]);
-    assert_eq!(toy("name = 'cokv', drop_lowest = 1, cap = true", 30), [0, 30, 19, 30]);
+    assert_eq!(toy("name = 'cokv', drop_lowest = 1, rounding = 'paper'", 30), [0, 30, 13, 26]);
+    assert_eq!(toy("name = 'cokv', drop_lowest = 1, rounding = 'paper', cap = true", 30), [0, 30, 19, 30]);
 }
 
 #[test]
@@ -99,17 +99,17 @@ fn ada_kv_mixes_winners_and_floors() {
     let first = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.04, 0.03];
     let second = [0.55, 0.45, 0.35, 0.25, 0.15, 0.14, 0.13, 0.12, 0.11, 0.02, 0.01, 0.005];
     for (settings, base, expected) in [
-        ("floor = 0.2", 6, [7, 4]),
-        ("floor = 0.5", 6, [7, 5]),
+        ("floor = 0.2, rounding = 'paper'", 6, [7, 4]),
+        ("floor = 0.5, rounding = 'paper'", 6, [7, 5]),
+        ("floor = 1, rounding = 'paper'", 6, [6, 6]),
+        ("floor = 0.2, rounding = 'paper'", 4, [5, 2]),
+        ("floor = 0.5, rounding = 'paper'", 5, [6, 4]),
+        ("floor = 0, rounding = 'paper'", 6, [8, 4]),
+        ("floor = 0, rounding = 'paper'", 4, [6, 2]),
+        ("floor = 0, rounding = 'paper'", 5, [7, 3]),
+        ("floor = 0.2", 6, [8, 4]),
+        ("floor = 0.8", 6, [8, 4]),
         ("floor = 1", 6, [6, 6]),
-        ("floor = 0.2", 4, [5, 2]),
-        ("floor = 0.5", 5, [6, 4]),
-        ("floor = 0", 6, [8, 4]),
-        ("floor = 0", 4, [6, 2]),
-        ("floor = 0", 5, [7, 3]),
-        ("floor = 0.2, rounding = 'exact'", 6, [8, 4]),
-        ("floor = 0.8, rounding = 'exact'", 6, [8, 4]),
-        ("floor = 1, rounding = 'exact'", 6, [6, 6]),
     ] {
         assert_eq!(ada(settings, base, [&first, &second]), expected, "{settings}, base {base}");
     }
@@ -122,7 +122,7 @@ fn ada_kv_makes_heads_comparable() {
         [[&[4.0, 0.0, 0.0, 0.0], &[4.2, 4.2, 4.2, 4.2]], [&[4.0, 1.0, 1.0, 1.0], &[10.0, 9.0, 9.0, 9.0]]];
     for (normalise, expected) in [("none", [[0, 2], [0, 2]]), ("top-mass", [[1, 1], [0, 2]]), ("sum", [[1, 1], [1, 1]])]
     {
-        let settings = format!("floor = 0, normalise = '{normalise}'");
+        let settings = format!("floor = 0, rounding = 'paper', normalise = '{normalise}'");
         assert_eq!(pairs.map(|pair| ada(&settings, 1, pair)), expected, "{normalise}");
     }
 }
@@ -135,10 +135,10 @@ fn ada_kv_rounds_half_to_even() {
         [scores(first), scores(2 * base - first)]
     };
     for (settings, base, first, expected) in [
-        ("floor = 0.5", 6, 5, [6, 6]),
-        ("floor = 0.2", 120, 200, [184, 56]),
-        ("floor = 0.2", 120, 121, [121, 119]),
-        ("floor = 0.2", 120, 240, [216, 24]),
+        ("floor = 0.5, rounding = 'paper'", 6, 5, [6, 6]),
+        ("floor = 0.2, rounding = 'paper'", 120, 200, [184, 56]),
+        ("floor = 0.2, rounding = 'paper'", 120, 121, [121, 119]),
+        ("floor = 0.2, rounding = 'paper'", 120, 240, [216, 24]),
     ] {
         let [a, b] = winners(first, base, 300);
         assert_eq!(ada(settings, base, [&a, &b]), expected, "{settings}, base {base}");
@@ -150,7 +150,7 @@ fn the_exact_pyramid_spends_what_it_has() {
     for (layers, base, prompt_len) in [(32, 128, 4000), (32, 64, 4000), (4, 64, 90), (1, 64, 90)] {
         let layout = HeadLayout::new(layers, 8, 8, 4).unwrap();
         let scores = HeadScores::new(layout, vec![0.0; layout.heads()]).unwrap();
-        let exact = allocator("name = 'pyramidkv', rounding = 'exact'");
+        let exact = allocator("name = 'pyramidkv'");
         let kept = plan(&*exact, &scores, layout, 8, base, prompt_len).unwrap();
         assert_eq!(kept.total(), base * layout.heads());
         assert!(kept.kept().is_sorted_by(|low, high| low >= high), "{kept:?}");
@@ -160,10 +160,10 @@ fn the_exact_pyramid_spends_what_it_has() {
     let kept = |settings: &str, prompt_len| {
         plan(&*allocator(settings), &scores, layout, 8, 64, prompt_len).unwrap().kept().to_vec()
     };
-    assert_eq!(kept("name = 'pyramidkv'", 200), [118, 82, 46, 10]);
-    assert_eq!(kept("name = 'pyramidkv'", 90), [64; 4], "short prompts are uniform");
-    assert_eq!(kept("name = 'pyramidkv'", 60), [60; 4], "shorter ones untouched");
-    assert_eq!(kept("name = 'pyramidkv', rounding = 'exact'", 200), [117, 82, 46, 11]);
+    assert_eq!(kept("name = 'pyramidkv', rounding = 'paper'", 200), [118, 82, 46, 10]);
+    assert_eq!(kept("name = 'pyramidkv', rounding = 'paper'", 90), [64; 4], "short prompts are uniform");
+    assert_eq!(kept("name = 'pyramidkv', rounding = 'paper'", 60), [60; 4], "shorter ones untouched");
+    assert_eq!(kept("name = 'pyramidkv'", 200), [117, 82, 46, 11]);
 }
 
 /// HeadKV's scores: the mean over the samples of each query head, `[32, 32]`.
@@ -181,7 +181,7 @@ fn headkv_scores(file: &str) -> Option<Vec<f64>> {
 fn headkv(beta: f64, gqa: &str, kv_heads: usize, scores: &[f64]) -> Vec<usize> {
     let layout = HeadLayout::new(32, 32, kv_heads, 128).unwrap();
     let scores = HeadScores::per_query_head(layout, scores.to_vec()).unwrap();
-    let headkv = allocator(&format!("name = 'headkv', beta = {beta:?}, gqa = '{gqa}'"));
+    let headkv = allocator(&format!("name = 'headkv', rounding = 'paper', beta = {beta:?}, gqa = '{gqa}'"));
     let plan = plan(&*headkv, &scores, layout, 8, 128, 1_000_000).unwrap();
     plan.kept().iter().map(|kept| kept - 8).collect()
 }
@@ -251,7 +251,7 @@ fn exact_ada_kv_gives_the_budgets_of_kvpress() {
                 token_scores: &token_scores,
                 head_scores: None,
             };
-            let ada = allocator("name = 'ada-kv', rounding = 'exact', floor = 0");
+            let ada = allocator("name = 'ada-kv', floor = 0");
             let ours = ada.allocate(&request).unwrap();
             let theirs = words(&format!("A/{run}@{removed}/counts")).into_iter().map(u32::from_le_bytes);
             let theirs: Vec<usize> = theirs.map(|count| count as usize).collect();

@@ -24,13 +24,13 @@ pub struct HeadKv {
     pub rounding: Rounding,
     /// What the budget counts. `per-query-head` is the published form: the budget is that of a query head, its scores must
     /// be known one by one, and a KV head keeps what its group would keep together, which is several times the total. It
-    /// is always rounded as in the paper.
+    /// goes with `rounding = "paper"` alone.
     pub gqa: Gqa,
 }
 
 impl Default for HeadKv {
     fn default() -> Self {
-        Self { beta: BETA, rounding: Rounding::Paper, gqa: Gqa::PerKvHead }
+        Self { beta: BETA, rounding: Rounding::Exact, gqa: Gqa::PerKvHead }
     }
 }
 
@@ -38,7 +38,9 @@ impl HeadKv {
     /// Refuses settings that contradict each other.
     pub fn checked(self, settings: &ConfigTable<'_>) -> Result<Self, ConfigError> {
         if (self.gqa, self.rounding) == (Gqa::PerQueryHead, Rounding::Exact) {
-            return Err(settings.error_at("rounding", "headkv rounds exactly only with gqa = \"per-kv-head\""));
+            let message = "headkv with gqa = \"per-query-head\" spends several times the total, as published: write rounding = \
+                           \"paper\" beside it";
+            return Err(settings.error_at("rounding", message));
         }
         Ok(self)
     }

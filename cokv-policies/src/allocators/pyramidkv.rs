@@ -22,7 +22,7 @@ pub struct PyramidKv {
 
 impl Default for PyramidKv {
     fn default() -> Self {
-        Self { beta: BETA, rounding: Rounding::Paper }
+        Self { beta: BETA, rounding: Rounding::Exact }
     }
 }
 

@@ -15,6 +15,8 @@ pub const LAYOUT: HeadLayout = HeadLayout { layers: 1, query_heads: 4, kv_heads:
 #[derive(Clone)]
 pub struct Prompt {
     tokens: usize,
+    tail: usize,
+    ids: Vec<u32>,
     /// `[query_heads, tokens, tokens]`
     attention: Vec<f32>,
     column_sums: Vec<f32>,
@@ -63,6 +65,8 @@ impl Prompt {
         });
         Self {
             tokens,
+            tail: 0,
+            ids: (0..tokens as u32).collect(),
             column_sums: (0..LAYOUT.query_heads * tokens).map(column).collect(),
             attention,
             keys: vectors(&key),
@@ -73,11 +77,18 @@ impl Prompt {
         }
     }
 
+    /// The same, its last tokens those of a chat template.
+    pub fn with_tail(self, tail: usize) -> Self {
+        Self { tail, ..self }
+    }
+
     pub fn view(&self) -> LayerView<'_> {
         LayerView {
             layer: 0,
             layout: LAYOUT,
             prompt_len: self.tokens,
+            tokens: &self.ids,
+            tail: self.tail,
             window: self.tokens,
             window_attention: &self.attention,
             column_sums: Some(&self.column_sums),
@@ -114,7 +125,7 @@ impl Prompt {
     /// What a method keeps of each KV head with so many tokens for each on average.
     pub fn kept(&self, compressor: &str, budget: usize) -> [Vec<u32>; 2] {
         let method = method(compressor);
-        let mut all = TokenScores::with_capacity(LAYOUT, self.tokens);
+        let mut all = TokenScores::with_capacity(LAYOUT, self.tokens).with_tail(self.tail);
         all.push_layer(&self.score(&method));
         let selection = method.select(LAYOUT, &all, 2 * budget).unwrap();
         [0, 1].map(|head| match &selection.heads[head] {

@@ -44,7 +44,7 @@ fn heads_that_change_places_take_their_scores_along() {
 #[test]
 fn protected_tokens_stay_and_budgets_are_kept() {
     for method in all() {
-        let (name, protected) = (method.name(), method.protected());
+        let (name, protected) = (method.name(), method.protected(0));
         for tokens in [1, 5, 16, 40] {
             let scores = Prompt::new(tokens).score(&method);
             for budget in 0..=tokens {
@@ -100,7 +100,7 @@ fn missing_observations_are_named() {
                 assert!(!blind && error.to_string().contains("was not recorded"), "{}: {error}", method.name())
             }
         }
-        assert_eq!(method.observations() == Default::default(), blind, "{}", method.name());
+        assert_eq!(method.observations(0) == Default::default(), blind, "{}", method.name());
     }
 }
 

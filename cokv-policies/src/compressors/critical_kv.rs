@@ -53,12 +53,12 @@ impl CriticalKv {
 }
 
 impl CacheCompressor for CriticalKv {
-    fn observations(&self) -> ObservationRequest {
-        self.base.observations().union(ObservationRequest { value_output_norms: true, ..Default::default() })
+    fn observations(&self, tail: usize) -> ObservationRequest {
+        self.base.observations(tail).union(ObservationRequest { value_output_norms: true, ..Default::default() })
     }
 
-    fn protected(&self) -> Protected {
-        self.base.protected()
+    fn protected(&self, tail: usize) -> Protected {
+        self.base.protected(tail)
     }
 
     fn evicts(&self) -> bool {
@@ -71,7 +71,7 @@ impl CacheCompressor for CriticalKv {
         let norms = layer.recorded("value output norms", layer.value_output_norms)?;
         let norms = group_mean(layer.layout, norms, tokens);
         let epsilon = self.epsilon as f32;
-        let candidates = self.base.protected().candidates(tokens);
+        let candidates = self.base.protected(layer.tail).candidates(tokens);
         for (head, norms) in scores.chunks_exact_mut(tokens.max(1)).zip(norms.chunks_exact(tokens.max(1))) {
             let (head, norms) = (&mut head[candidates.clone()], &norms[candidates.clone()]);
             let written: Vec<f32> = head.iter().zip(norms).map(|(score, norm)| (score + epsilon) * norm).collect();

@@ -33,11 +33,11 @@ impl Default for ExpectedAttention {
 }
 
 impl CacheCompressor for ExpectedAttention {
-    fn observations(&self) -> ObservationRequest {
+    fn observations(&self, _tail: usize) -> ObservationRequest {
         ObservationRequest { query_statistics: true, keys: true, values: true, ..Default::default() }
     }
 
-    fn protected(&self) -> Protected {
+    fn protected(&self, _tail: usize) -> Protected {
         Protected { sinks: self.sinks, window: 0 }
     }
 

@@ -12,7 +12,7 @@ use super::group::{norm, per_token};
 pub struct KeyDiff {}
 
 impl CacheCompressor for KeyDiff {
-    fn observations(&self) -> ObservationRequest {
+    fn observations(&self, _tail: usize) -> ObservationRequest {
         ObservationRequest { keys: true, ..Default::default() }
     }
 

@@ -12,7 +12,7 @@ use super::group::{norm, per_token};
 pub struct Knorm {}
 
 impl CacheCompressor for Knorm {
-    fn observations(&self) -> ObservationRequest {
+    fn observations(&self, _tail: usize) -> ObservationRequest {
         ObservationRequest { keys: true, ..Default::default() }
     }
 

@@ -62,11 +62,11 @@ impl LagKv {
 }
 
 impl CacheCompressor for LagKv {
-    fn observations(&self) -> ObservationRequest {
+    fn observations(&self, _tail: usize) -> ObservationRequest {
         ObservationRequest { keys: true, values: true, ..Default::default() }
     }
 
-    fn protected(&self) -> Protected {
+    fn protected(&self, _tail: usize) -> Protected {
         Protected { sinks: self.sinks, window: 0 }
     }
 

@@ -14,6 +14,7 @@ mod snapkv;
 mod softmax;
 mod streaming_llm;
 mod tova;
+mod window;
 
 pub use critical_kv::CriticalKv;
 pub use expected_attention::ExpectedAttention;
@@ -26,6 +27,7 @@ pub use random::Random;
 pub use snapkv::{GroupReduction, Order, Pooling, SnapKv};
 pub use streaming_llm::StreamingLlm;
 pub use tova::Tova;
+pub use window::WindowFrom;
 
 #[cfg(test)]
 mod closed_form;

@@ -16,7 +16,7 @@ pub struct Random {
 }
 
 impl CacheCompressor for Random {
-    fn protected(&self) -> Protected {
+    fn protected(&self, _tail: usize) -> Protected {
         Protected { sinks: 0, window: self.window }
     }
 

@@ -3,6 +3,8 @@
 use cokv_core::{CacheCompressor, ConfigError, ConfigTable, LayerView, ObservationRequest, PolicyError, Protected};
 use serde::{Deserialize, Serialize};
 
+use super::window::WindowFrom;
+
 /// Scores a token by the attention that the observation window pays to it: mean over the window's queries, pooled along
 /// the prompt, reduced over the query heads that share a KV head.
 ///
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub struct SnapKv {
     /// Queries at the end of the prompt that vote; their own tokens are always kept.
     pub window: usize,
+    /// Where the window ends.
+    pub window_from: WindowFrom,
     /// Width of the pooling, odd.
     pub kernel: usize,
     /// What pooling takes of its neighbourhood.
@@ -57,7 +61,14 @@ pub enum Order {
 
 impl Default for SnapKv {
     fn default() -> Self {
-        Self { window: 8, kernel: 7, pooling: Pooling::Max, group: GroupReduction::Mean, order: Order::ReduceFirst }
+        Self {
+            window: 8,
+            window_from: WindowFrom::default(),
+            kernel: 7,
+            pooling: Pooling::Max,
+            group: GroupReduction::Mean,
+            order: Order::ReduceFirst,
+        }
     }
 }
 
@@ -101,23 +112,23 @@ impl SnapKv {
 }
 
 impl CacheCompressor for SnapKv {
-    fn observations(&self) -> ObservationRequest {
-        ObservationRequest { window: self.window, ..Default::default() }
+    fn observations(&self, tail: usize) -> ObservationRequest {
+        ObservationRequest { window: self.window_from.reach(self.window, tail), ..Default::default() }
     }
 
-    fn protected(&self) -> Protected {
-        Protected { sinks: 0, window: self.window }
+    fn protected(&self, tail: usize) -> Protected {
+        Protected { sinks: 0, window: self.window_from.reach(self.window, tail) }
     }
 
     fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
         let prompt_len = layer.prompt_len;
         // Pooling must not see the window: its tokens attend to each other and are kept anyway.
-        let prefix = prompt_len.saturating_sub(self.window);
+        let prefix = self.protected(layer.tail).candidates(prompt_len).end;
         let mut scores = Vec::with_capacity(layer.layout.kv_heads * prompt_len);
         for kv_head in 0..layer.layout.kv_heads {
             let mut heads = Vec::with_capacity(layer.layout.group());
             for query_head in kv_head * layer.layout.group()..(kv_head + 1) * layer.layout.group() {
-                heads.push(mean_of_rows(layer.last_rows(query_head, self.window)?, prompt_len, prefix));
+                heads.push(mean_of_rows(self.window_from.rows(layer, query_head, self.window)?, prompt_len, prefix));
             }
             let pooled = match self.order {
                 Order::ReduceFirst => self.pool(&self.reduce(&heads)),

@@ -19,7 +19,7 @@ impl Default for StreamingLlm {
 }
 
 impl CacheCompressor for StreamingLlm {
-    fn protected(&self) -> Protected {
+    fn protected(&self, _tail: usize) -> Protected {
         Protected { sinks: self.sinks, window: 0 }
     }
 

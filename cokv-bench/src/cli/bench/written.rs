@@ -131,6 +131,7 @@ mod tests {
         let methods = "[[method]]\ncompressor = { name = 'critical-kv', base = 'h2o' }\nallocator = 'ada-kv'\n\
              select = { floor = [0.0, 0.2] }\n\
              [[method]]\ncompressor = 'snapkv'\nallocator = 'cokv'\nimportance = 'own'\n\
+             [[method]]\ncompressor = { name = 'ada-snapkv', window = 9 }\n\
              [[method]]\nname = 'from-file'\ncompressor = 'snapkv'\nallocator = 'cokv'\nscores = 'x.scores.json'\n\
              [importance.own]\nper_task = true\nestimator = { name = 'ssv', sides = 'both' }\ndesign = 'slices 3,4'\n";
         for data in ["source = 'x'\nsplit = 'test'", "tasks = ['needle']\ncontext_lengths = [300, 200]\ndepths = 3", ""]
@@ -145,6 +146,7 @@ mod tests {
             assert_eq!(definitions(&again), definitions(&config));
             assert_eq!(toml::to_string(&again.run).unwrap(), toml::to_string(&config.run).unwrap());
             assert!(written.contains("window = 8") && written.contains("recent_share"), "{written}");
+            assert!(written.contains("window = 9") && written.contains("name = \"ada-snapkv\""), "{written}");
         }
     }
 }

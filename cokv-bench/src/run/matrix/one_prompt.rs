@@ -51,11 +51,14 @@ impl Matrix<'_> {
     ) -> Result<(), ModelError> {
         let Job { protocol, prompt, .. } = job;
         let own = &job.cells[cells.clone()];
-        let request = own.iter().fold(ObservationRequest::default(), |all, cell| all.union(cell.method.observations()));
+        let request = own
+            .iter()
+            .fold(ObservationRequest::default(), |all, cell| all.union(cell.method.observations(prompt.tail)));
         let started = Instant::now();
         let prefill = self.model.prefill(&prompt.tokens, request, |tokens| {
             let _ = listener.hear(&Event::Prefilled { tokens, of: prompt.tokens.len() });
         })?;
+        let prefill = prefill.with_tail(prompt.tail);
         let prefill_seconds = started.elapsed().as_secs_f64();
 
         let (mut branches, of_cells) = self.branches(job, cells.clone(), &prefill)?;

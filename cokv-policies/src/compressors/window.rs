@@ -1,0 +1,101 @@
+//! Where a window at the end of the prompt is counted from.
+
+use cokv_core::{LayerView, PolicyError};
+use serde::{Deserialize, Serialize};
+
+/// What stands last in a prompt is not always what was asked: a chat template closes the user's text with tokens of its own
+/// (`<|im_end|>`, `<|im_start|>assistant`), which may fill a small window to the brim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WindowFrom {
+    /// From the last token, whatever it is: as published.
+    #[default]
+    PromptEnd,
+    /// From the last token of the user's text. The chat template's tokens behind it are kept besides, and count in the
+    /// budget as everything does.
+    UserText,
+}
+
+impl WindowFrom {
+    /// Tokens at the prompt's end that are always kept: the window, and the `tail` of the chat template where that is
+    /// beside it.
+    pub fn reach(self, window: usize, tail: usize) -> usize {
+        match self {
+            WindowFrom::PromptEnd => window,
+            WindowFrom::UserText => window.saturating_add(tail),
+        }
+    }
+
+    /// Attention of the window's queries of one query head, `[rows, prompt_len]`, the youngest last. Where the user's text is
+    /// empty, the tail's queries are all that there is.
+    pub fn rows<'a>(self, layer: &LayerView<'a>, query_head: usize, window: usize) -> Result<&'a [f32], PolicyError> {
+        let rows = layer.last_rows(query_head, self.reach(window, layer.tail))?;
+        let tail = self.reach(0, layer.tail) * layer.prompt_len;
+        let observed = rows.len().saturating_sub(tail);
+        Ok(if observed > 0 { &rows[..observed] } else { rows })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::compressors::closed_form::{LAYOUT, Prompt, method};
+
+    /// Prompts of 16 tokens, of which the last 3 are a chat template's.
+    fn prompt() -> Prompt {
+        Prompt::new(16).with_tail(3)
+    }
+
+    #[test]
+    fn queries_of_the_users_text_score_what_lies_before_them() {
+        let prompt = prompt();
+        let view = prompt.view();
+        let row = |head: usize, row: usize| &view.window_attention[(head * 16 + row) * 16..][..16];
+        for (compressor, observed) in [
+            ("{ name = 'snapkv', window = 4, pooling = 'none', window_from = 'user-text' }", 9..13),
+            ("{ name = 'snapkv', window = 4, pooling = 'none', window_from = 'prompt-end' }", 12..16),
+        ] {
+            let method = method(compressor);
+            let scores = prompt.score(&method);
+            let protected = method.protected(3);
+            assert_eq!(protected.candidates(16), 0..observed.start, "{compressor}");
+            for kv_head in 0..LAYOUT.kv_heads {
+                for token in protected.candidates(16) {
+                    let heads = [2 * kv_head, 2 * kv_head + 1];
+                    let sum: f32 = heads.iter().flat_map(|&h| observed.clone().map(move |r| row(h, r)[token])).sum();
+                    let (ours, expected) = (scores[kv_head * 16 + token], sum / 8.0);
+                    assert!((ours - expected).abs() < 1e-6, "{compressor}, head {kv_head}, token {token}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn window_and_tail_are_kept_and_counted() {
+        let kept = prompt().kept("{ name = 'snapkv', window = 4, window_from = 'user-text' }", 9);
+        assert!(kept.iter().all(|head| head.len() == 9 && head.ends_with(&[9, 10, 11, 12, 13, 14, 15])), "{kept:?}");
+        let kept = prompt().kept("{ name = 'tova', window_from = 'user-text' }", 6);
+        assert!(kept.iter().all(|head| head.len() == 6 && head.ends_with(&[12, 13, 14, 15])), "{kept:?}");
+    }
+
+    #[test]
+    fn without_a_tail_the_text_ends_where_the_prompt_does() {
+        for name in ["snapkv", "tova"] {
+            let [text, end] = ["user-text", "prompt-end"].map(|from| {
+                let method = method(&format!("{{ name = '{name}', window_from = '{from}' }}"));
+                (Prompt::new(16).score(&method), method.protected(0), method.observations(0))
+            });
+            assert_eq!(text, end, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_window_that_a_tail_fills_is_told() {
+        let within = |compressor: &str, tail| method(compressor).window_within(tail);
+        assert_eq!(within("'tova'", 5), Some(1));
+        assert_eq!(within("{ name = 'snapkv', window = 5, window_from = 'prompt-end' }", 5), Some(5));
+        assert_eq!(within("{ name = 'snapkv', window = 6, window_from = 'prompt-end' }", 5), None);
+        assert_eq!(within("{ name = 'snapkv', window = 5, window_from = 'user-text' }", 5), None);
+        assert_eq!(within("{ name = 'snapkv', window = 5, window_from = 'prompt-end' }", 0), None);
+        assert_eq!(within("'knorm'", 5), None, "it has no window");
+    }
+}

@@ -1,0 +1,115 @@
+//! Settings as papers and programs have them, by name: `compressor = "ada-snapkv"`.
+//!
+//! Our own defaults are what compares well in one table: one window for all, and budgets that are spent to the token. Whoever
+//! wants the numbers of a paper takes its preset.
+
+use cokv_core::Registry;
+
+/// Name, `[[method]]` table, and who published it.
+const PRESETS: [(&str, &str, &str); 12] = [
+    (
+        "snapkv-paper",
+        "compressor = { name = 'snapkv', window = 64, kernel = 5, pooling = 'avg' }",
+        "SnapKV (arXiv 2404.14469), the class of its code; every query head of a group keeps tokens of its own there",
+    ),
+    (
+        "snapkv-longbench",
+        "compressor = { name = 'snapkv', window = 32, kernel = 7, pooling = 'max' }",
+        "the LongBench runs of SnapKV's and Ada-KV's code",
+    ),
+    (
+        "snapkv-kvcache-factory",
+        "compressor = { name = 'snapkv', window = 8, kernel = 7, pooling = 'max' }",
+        "KVCache-Factory's scripts, HeadKV and CoKV",
+    ),
+    (
+        "snapkv-kvpress",
+        "compressor = { name = 'snapkv', window = 64, kernel = 5, pooling = 'avg', order = 'pool-first' }",
+        "kvpress's SnapKVPress",
+    ),
+    (
+        "h2o-paper",
+        "compressor = { name = 'h2o', window = 0, recent_share = 0.5 }",
+        "H2O (arXiv 2306.14048): half of the budget for heavy hitters, half for the latest tokens; decided once",
+    ),
+    (
+        "observed-attention",
+        "compressor = { name = 'h2o', window = 0, mean_over_queries = true }",
+        "kvpress's ObservedAttentionPress",
+    ),
+    (
+        "pyramidkv",
+        "compressor = { name = 'snapkv', window = 8, kernel = 7, pooling = 'max' }
+         allocator = { name = 'pyramidkv', beta = 20, rounding = 'paper' }",
+        "PyramidKV (arXiv 2406.02069) as KVCache-Factory runs it; spends up to 16 % more than its budget",
+    ),
+    (
+        "ada-snapkv",
+        "compressor = { name = 'snapkv', window = 32, kernel = 7, pooling = 'max' }
+         allocator = { name = 'ada-kv', floor = 0.2, rounding = 'paper' }",
+        "Ada-KV (arXiv 2407.11550), the scripts of its code for grouped queries",
+    ),
+    (
+        "ada-pyramidkv",
+        "compressor = { name = 'snapkv', window = 32, kernel = 7, pooling = 'max' }
+         allocator = { name = 'ada-pyramidkv', beta = 20, floor = 0.2, rounding = 'paper' }",
+        "Ada-KV (arXiv 2407.11550) on PyramidKV's layers, the scripts of its code for grouped queries",
+    ),
+    (
+        "headkv-r2",
+        "compressor = { name = 'snapkv', window = 8, kernel = 7, pooling = 'max' }
+         allocator = { name = 'headkv', beta = 1.01, rounding = 'paper' }",
+        "HeadKV (arXiv 2410.19258) as CoKV's code puts it on KV heads; wants the scores of cokv detect --kind headkv-r2",
+    ),
+    (
+        "cokv-paper",
+        "compressor = { name = 'snapkv', window = 8, kernel = 7, pooling = 'max' }
+         allocator = { name = 'cokv', drop_lowest = 20, rounding = 'paper' }",
+        "CoKV (arXiv 2502.17501); its drop_lowest is chosen for each task: select = { drop_lowest = [1, 5, 10, 15, 20, 30, 40] }",
+    ),
+    (
+        "duo-attention",
+        "compressor = { name = 'streaming-llm', sinks = 64 }
+         allocator = { name = 'duo-attention', retrieval_share = 0.5, sinks = 64, recent = 256 }",
+        "DuoAttention (arXiv 2410.10819) as deployed on grouped queries; wants its gates: cokv scores import --from duo-attention",
+    ),
+];
+
+/// Makes all of them known.
+pub fn add(registry: &mut Registry) {
+    for (name, method, source) in PRESETS {
+        registry.add_preset(name, method, source);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cokv_core::{ConfigTable, Method};
+
+    use super::PRESETS;
+    use crate::registry;
+
+    fn method(text: &str) -> Method {
+        registry().method(ConfigTable::parse("test", text).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_preset_is_what_it_spells_out_under_its_own_name() {
+        for (name, text, source) in PRESETS {
+            let preset = method(&format!("compressor = '{name}'"));
+            assert_eq!((preset.name(), preset.settings()), (name, method(text).settings()));
+            assert!(!source.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_preset_may_be_the_base_of_another_compressor() {
+        let refined =
+            |base: &str| method(&format!("compressor = {{ name = 'critical-kv', base = {base} }}")).settings();
+        let spelled_out = "{ name = 'snapkv', window = 64, kernel = 5, pooling = 'avg' }";
+        assert_eq!(refined("'snapkv-paper'"), refined(spelled_out));
+        let text = "compressor = { name = 'critical-kv', base = 'ada-snapkv' }";
+        let error = registry().method(ConfigTable::parse("test", text).unwrap()).err().unwrap().to_string();
+        assert!(error.contains("`ada-snapkv` is a whole method"), "{error}");
+    }
+}
