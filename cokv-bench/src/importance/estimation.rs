@@ -196,7 +196,9 @@ impl<'a> Estimation<'a> {
                 let evaluations = max_evaluations.map(|most| format!(", or {most} evaluations are made"));
                 let time = minutes.map(|minutes| format!(", or {minutes} minutes are gone"));
                 let limits = [evaluations, time].into_iter().flatten().collect::<String>();
-                format!("{first}, then coalitions until reliability {reliability} and a stable plan are reached{limits}")
+                format!(
+                    "{first}, then coalitions until reliability {reliability} and a stable plan are reached{limits}"
+                )
             }
         }
     }
