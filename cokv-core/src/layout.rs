@@ -54,6 +54,11 @@ impl HeadLayout {
         self.layers * self.kv_heads
     }
 
+    /// Layer of a flat index, and KV head of that layer.
+    pub fn place(&self, flat: usize) -> (usize, usize) {
+        (flat / self.kv_heads, flat % self.kv_heads)
+    }
+
     /// Flat index of a KV head.
     pub fn flat(&self, layer: usize, kv_head: usize) -> usize {
         layer * self.kv_heads + kv_head
@@ -70,6 +75,7 @@ mod tests {
         assert_eq!(layout.group(), 3);
         assert_eq!(layout.heads(), 90);
         assert_eq!(layout.flat(2, 1), 7);
+        assert_eq!(layout.place(7), (2, 1));
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl BudgetPlan {
         }
         let protected = prompt_len - protected.candidates(prompt_len).len();
         for (head, &kept) in self.kept.iter().enumerate() {
-            let (layer, kv_head) = (head / layout.kv_heads, head % layout.kv_heads);
+            let (layer, kv_head) = layout.place(head);
             if kept > prompt_len {
                 return Err(PlanError::AbovePrompt { layer, kv_head, kept, prompt_len });
             }

@@ -63,6 +63,36 @@ pub fn untied_case() -> impl Strategy<Value = Case> {
     case_of(&[Kind::Distinct, Kind::Signed])
 }
 
+/// Larger prompts and budgets of heads that have little in common: their scores differ by decades, and so does how much of a
+/// head's scores lies on how few tokens. A budget on the wrong head is then wrong by more than a token.
+pub fn contrasting_case() -> impl Strategy<Value = Case> {
+    let model = (2usize..5, 3usize..7, prop::sample::select(vec![1usize, 2]));
+    (model, 100usize..300, 0.1f64..0.6, any::<u64>()).prop_map(
+        |((layers, kv_heads, group), prompt_len, share, seed)| {
+            let layout = HeadLayout { layers, query_heads: kv_heads * group, kv_heads, head_dim: 4 };
+            let protected = Protected { sinks: 1, window: 4 };
+            let fraction = |seed, at: usize| Kind::Distinct.value(seed, at);
+            // Decades, lower and upper for each head in another order.
+            let scale = |head: usize| 10f64.powf(6.0 * fraction(mix(seed), head) - 3.0);
+            let peak = |head: usize| 10f64.powf(3.0 * fraction(mix(!seed), head) - 1.0);
+            let token = |at: usize| {
+                let head = at / prompt_len;
+                (scale(head) * fraction(seed, at).powf(peak(head))) as f32
+            };
+            Case {
+                layout,
+                prompt_len,
+                total: (share * (layout.heads() * prompt_len) as f64) as usize,
+                protected,
+                head_scores: (0..layers * layout.query_heads)
+                    .map(|at| fraction(seed, at) * scale(at / group))
+                    .collect(),
+                token_scores: (0..layout.heads() * prompt_len).map(token).collect(),
+            }
+        },
+    )
+}
+
 fn case_of(kinds: &[Kind]) -> impl Strategy<Value = Case> + use<> {
     let kind = prop::sample::select(kinds.to_vec());
     let model = (1usize..5, 1usize..7, prop::sample::select(vec![1usize, 2, 4]));
@@ -137,15 +167,13 @@ impl Case {
         equal.with_head_scores(|head, _| self.head_scores[head * self.layout.group()])
     }
 
-    /// The same with the KV heads of every layer moved on by one, the last to the front.
-    pub fn rotated(&self) -> Self {
+    /// The same with the KV heads of a layer moved on by one, the last to the front.
+    pub fn rotated(&self, layer: usize) -> Self {
         let mut rotated = self.clone();
         let HeadLayout { kv_heads, query_heads, .. } = self.layout;
-        rotated.head_scores.chunks_exact_mut(query_heads).for_each(|layer| layer.rotate_right(self.layout.group()));
-        if self.prompt_len > 0 {
-            let layers = rotated.token_scores.chunks_exact_mut(kv_heads * self.prompt_len);
-            layers.for_each(|layer| layer.rotate_right(self.prompt_len));
-        }
+        rotated.head_scores[layer * query_heads..][..query_heads].rotate_right(self.layout.group());
+        let width = kv_heads * self.prompt_len;
+        rotated.token_scores[layer * width..][..width].rotate_right(self.prompt_len);
         rotated
     }
 }

@@ -1,5 +1,6 @@
-//! What every registered compressor must keep.
+//! What every registered compressor must keep (`cokv_core::testing`), and what it must refuse.
 
+use cokv_core::testing::CompressorContract;
 use cokv_core::{ConfigTable, HeadSelection, Method, select};
 
 use super::closed_form::{LAYOUT, Prompt, method};
@@ -10,34 +11,28 @@ fn all() -> Vec<Method> {
 }
 
 #[test]
-fn scores_are_complete_finite_and_the_same_twice() {
-    for method in all() {
-        for tokens in [0, 1, 3, 4, 5, 16, 300] {
-            let prompt = Prompt::new(tokens);
-            // `Method::score` refuses another shape and numbers that are none.
-            let scores = method.score(&prompt.view()).unwrap_or_else(|e| panic!("{}, {tokens}: {e}", method.name()));
-            assert_eq!(scores, prompt.score(&method), "{}, {tokens} tokens", method.name());
-        }
-    }
-}
-
-#[test]
-fn heads_that_change_places_take_their_scores_along() {
-    for method in all() {
+fn every_compressor_keeps_the_contract() {
+    let registry = registry();
+    let presets = registry.presets().map(|(name, _)| name.to_owned());
+    let own = [
+        "{ name = 'snapkv', pooling = 'none', group = 'max' }",
+        "{ name = 'snapkv', window_from = 'prompt-end' }",
+        "{ name = 'snapkv', window = 12, order = 'pool-first', window_from = 'user-text' }",
+        "{ name = 'tova', window_from = 'user-text' }",
+        "{ name = 'h2o', window = 0, mean_over_queries = true }",
+        "{ name = 'critical-kv', base = { name = 'h2o', recent_share = 0.25 } }",
+        "{ name = 'lagkv', sinks = 2, lag = 4 }",
+        "{ name = 'expected-attention', future = 3, epsilon = 0.01 }",
+    ];
+    let names = registry.compressors().map(str::to_owned).chain(presets).map(|name| format!("'{name}'"));
+    for written in names.chain(own.map(str::to_owned)) {
+        let text = format!("compressor = {written}");
+        let table = registry.expand(ConfigTable::parse("test", &text).unwrap()).unwrap();
+        let compressor = registry.compressor(&table.clone().take_choice("compressor").unwrap().unwrap()).unwrap();
+        let contract = CompressorContract::new(&*compressor);
         // Draws by the head's place, which is all that it knows.
-        if method.name() == "random" {
-            continue;
-        }
-        for tokens in [16, 300] {
-            let prompt = Prompt::new(tokens);
-            let mut scores = prompt.score(&method);
-            scores.rotate_left(tokens);
-            let swapped = prompt.swapped().score(&method);
-            for (at, (a, b)) in scores.iter().zip(&swapped).enumerate() {
-                // A mean over all heads may add up in another order.
-                assert!((a - b).abs() <= 1e-6 * a.abs(), "{}, {tokens} tokens, place {at}: {a}, {b}", method.name());
-            }
-        }
+        let contract = if compressor.settings().name() == "random" { contract.not_equivariant() } else { contract };
+        contract.check().unwrap_or_else(|violation| panic!("{written}: {violation}"));
     }
 }
 
@@ -74,33 +69,6 @@ fn a_prompt_within_the_budget_passes_through() {
             let selection = method.select(LAYOUT, &scores, 2 * tokens).unwrap();
             assert!(selection.heads.iter().all(|head| *head == HeadSelection::Everything), "{}", method.name());
         }
-    }
-}
-
-/// What prefill did not record is an error that names it, not a panic.
-#[test]
-fn missing_observations_are_named() {
-    let prompt = Prompt::new(16);
-    let view = cokv_core::LayerView {
-        window: 0,
-        window_attention: &[],
-        column_sums: None,
-        query_statistics: None,
-        keys: None,
-        values: None,
-        value_output_norms: None,
-        rotary: None,
-        ..prompt.view()
-    };
-    for method in all() {
-        let blind = ["full", "random", "streaming-llm"].contains(&method.name());
-        match method.score(&view) {
-            Ok(_) => assert!(blind, "{} must look at something", method.name()),
-            Err(error) => {
-                assert!(!blind && error.to_string().contains("was not recorded"), "{}: {error}", method.name())
-            }
-        }
-        assert_eq!(method.observations(0) == Default::default(), blind, "{}", method.name());
     }
 }
 

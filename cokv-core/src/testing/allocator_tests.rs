@@ -130,3 +130,66 @@ fn shifts_are_looked_at_where_they_are_promised() {
     let violation = AllocatorContract::new(&positive).shift_invariant().check().unwrap_err();
     assert_eq!(violation.promise, "the zero of the scores does not matter");
 }
+
+/// Shares out in proportion to how evenly a head's scores lie on its tokens, which is a mild weight: the natural logarithm of
+/// the number of tokens at most, and seldom less than half of it. Then `sabotage` has its way with the plan.
+#[derive(Debug)]
+struct Entropic {
+    sabotage: fn(HeadLayout, &mut [usize]),
+}
+
+impl BudgetAllocator for Entropic {
+    fn allocate(&self, request: &AllocationRequest<'_>) -> Result<BudgetPlan, PolicyError> {
+        let (heads, protected) = (request.layout.heads(), request.protected_tokens()?);
+        if heads.saturating_mul(request.prompt_len) <= request.total {
+            return Ok(BudgetPlan::new(vec![request.prompt_len; heads]));
+        }
+        let weights: Vec<f64> = (0..heads).map(|head| entropy(request.token_scores, head)).collect();
+        let (sum, pool) = (weights.iter().sum::<f64>(), (request.total - heads * protected) as f64);
+        let share = |weight: &f64| protected + if sum > 0.0 { (pool * weight / sum) as usize } else { 0 };
+        let mut kept: Vec<usize> = weights.iter().map(|weight| share(weight).min(request.prompt_len)).collect();
+        (self.sabotage)(request.layout, &mut kept);
+        Ok(BudgetPlan::new(kept))
+    }
+
+    fn spending(&self) -> Spending {
+        Spending::AtMost("shares are rounded down")
+    }
+}
+
+fn entropy(scores: &crate::TokenScores, head: usize) -> f64 {
+    let sound = |score: &&f32| score.is_finite() && **score > 0.0;
+    let scores: Vec<f64> = scores.head(head).iter().filter(sound).map(|&score| f64::from(score)).collect();
+    let sum: f64 = scores.iter().sum();
+    -scores.iter().map(|score| score / sum).filter(|share| *share > 0.0).map(|share| share * share.ln()).sum::<f64>()
+}
+
+/// Regression: budgets that were right in their sum and on the wrong heads passed where the weights of heads were mild.
+#[test]
+fn budgets_on_the_wrong_heads_are_found() {
+    let check = |sabotage| AllocatorContract::new(&Entropic { sabotage }).check();
+    check(|_, _| {}).unwrap();
+    let sabotages: [(&str, fn(HeadLayout, &mut [usize])); 6] = [
+        ("sorted", |_, plan| plan.sort_unstable()),
+        ("reversed", |_, plan| plan.reverse()),
+        ("layers reversed", |layout, plan| {
+            plan.reverse();
+            plan.chunks_exact_mut(layout.kv_heads).for_each(<[usize]>::reverse);
+        }),
+        ("heads of a layer reversed", |layout, plan| {
+            plan.chunks_exact_mut(layout.kv_heads).for_each(<[usize]>::reverse);
+        }),
+        ("head-major", |layout, plan| {
+            let layer_major = plan.to_vec();
+            for (head, kept) in layer_major.into_iter().enumerate() {
+                let (layer, kv_head) = layout.place(head);
+                plan[kv_head * layout.layers + layer] = kept;
+            }
+        }),
+        ("a head late", |_, plan| plan.rotate_right(1)),
+    ];
+    for (name, sabotage) in sabotages {
+        let violation = check(sabotage).expect_err(name);
+        assert_eq!(violation.promise, "a head's place does not matter", "{name}: {violation}");
+    }
+}

@@ -1,0 +1,219 @@
+//! The contract of [`CacheCompressor`].
+
+use super::{ContractViolation, MadeUpPrompt};
+use crate::{CacheCompressor, HeadLayout, ObservationRequest, PolicyError};
+
+/// Tests of one compressor with its settings, on made-up prompts of 0 to 300 tokens, with and without a chat template's tail.
+///
+/// Always checked: a finite score for every token of every head, also of prompts that are shorter than a window or empty; the
+/// same scores twice; no look at what was not asked for, and an error that names what was asked for and is missing; and that
+/// heads which change places take their scores along, up to rounding.
+#[derive(Debug)]
+pub struct CompressorContract<'a> {
+    compressor: &'a dyn CacheCompressor,
+    equivariant: bool,
+}
+
+const LAYOUTS: [HeadLayout; 2] = [
+    HeadLayout { layers: 1, query_heads: 6, kv_heads: 3, head_dim: 4 },
+    HeadLayout { layers: 1, query_heads: 2, kv_heads: 2, head_dim: 6 },
+];
+const LENGTHS: [usize; 9] = [0, 1, 2, 4, 5, 9, 17, 64, 300];
+const TAILS: [usize; 2] = [0, 5];
+
+impl<'a> CompressorContract<'a> {
+    /// What every compressor must keep.
+    pub fn new(compressor: &'a dyn CacheCompressor) -> Self {
+        Self { compressor, equivariant: true }
+    }
+
+    /// Allows scores to depend on a head's place, as draws by its number do.
+    pub fn not_equivariant(self) -> Self {
+        Self { equivariant: false, ..self }
+    }
+
+    /// Runs everything; the same prompts every time.
+    pub fn check(&self) -> Result<(), ContractViolation> {
+        for layout in LAYOUTS {
+            for tokens in LENGTHS {
+                let prompt = MadeUpPrompt::new(layout, tokens);
+                for tail in TAILS.into_iter().filter(|&tail| tail <= tokens) {
+                    let case = format!("{tokens} tokens, {tail} of them a tail, {} KV heads", layout.kv_heads);
+                    let broken = |(promise, failure): (&'static str, String)| ContractViolation {
+                        promise,
+                        failure: format!("{failure} ({case})"),
+                    };
+                    self.on(&prompt.clone().with_tail(tail), tail).map_err(broken)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on(&self, whole: &MadeUpPrompt, tail: usize) -> Result<(), (&'static str, String)> {
+        let request = self.compressor.observations(tail);
+        let asked = whole.clone().showing(request);
+        let scores = self.scores(&asked)?;
+        if self.scores(&asked)? != scores {
+            return Err(("the same prompt gets the same scores", "they differ".into()));
+        }
+        if self.scores(whole)? != scores {
+            let failure = "they differ where more was recorded than it asked for".into();
+            return Err(("what others ask for does not matter", failure));
+        }
+        if self.equivariant {
+            self.equivariant(whole, &scores)?;
+        }
+        // A short prompt may need no look.
+        if whole.view().prompt_len >= LENGTHS[LENGTHS.len() - 1] {
+            self.names_what_is_missing(whole, request)?;
+        }
+        Ok(())
+    }
+
+    /// A finite score for every token of every head.
+    fn scores(&self, prompt: &MadeUpPrompt) -> Result<Vec<f32>, (&'static str, String)> {
+        let promise = "every token of every head has a finite score";
+        let view = prompt.view();
+        let scores = self.compressor.score(&view).map_err(|error| (promise, error.to_string()))?;
+        let expected = view.layout.kv_heads * view.prompt_len;
+        if scores.len() != expected {
+            return Err((promise, format!("there are {} scores for {expected}", scores.len())));
+        }
+        match scores.iter().position(|score| !score.is_finite()) {
+            None => Ok(scores),
+            Some(at) => {
+                let (head, token) = (at / view.prompt_len, at % view.prompt_len);
+                Err((promise, format!("token {token} of head {head} has {}", scores[at])))
+            }
+        }
+    }
+
+    fn equivariant(&self, prompt: &MadeUpPrompt, scores: &[f32]) -> Result<(), (&'static str, String)> {
+        let (tokens, mut expected) = (prompt.view().prompt_len, scores.to_vec());
+        expected.rotate_right(tokens);
+        let rotated = self.scores(&prompt.rotated())?;
+        for (at, (found, expected)) in rotated.iter().zip(&expected).enumerate() {
+            // A mean over all heads may add up in another order.
+            if (found - expected).abs() > 1e-5 * expected.abs() {
+                let failure = format!("token {} of head {}: {found} and not {expected}", at % tokens, at / tokens);
+                return Err(("a head's place does not matter", failure));
+            }
+        }
+        Ok(())
+    }
+
+    fn names_what_is_missing(
+        &self,
+        prompt: &MadeUpPrompt,
+        request: ObservationRequest,
+    ) -> Result<(), (&'static str, String)> {
+        let without = [
+            ("window attention", ObservationRequest { window: 0, ..request }),
+            ("column sums", ObservationRequest { column_sums: false, ..request }),
+            ("query statistics", ObservationRequest { query_statistics: false, ..request }),
+            ("keys", ObservationRequest { keys: false, ..request }),
+            ("values", ObservationRequest { values: false, ..request }),
+            ("value output norms", ObservationRequest { value_output_norms: false, ..request }),
+        ];
+        for (what, less) in without.into_iter().filter(|(_, less)| *less != request) {
+            let failure = match self.compressor.score(&prompt.clone().showing(less).view()) {
+                Err(PolicyError::MissingObservation { .. }) => continue,
+                Ok(_) => format!("it asks for {what} and does without"),
+                Err(error) => format!("without {what}: {error}"),
+            };
+            return Err(("an observation that is missing is named", failure));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LayerView;
+
+    /// A compressor made of what it asks for and a function of the layer.
+    struct Invented<F>(ObservationRequest, F);
+
+    impl<F> std::fmt::Debug for Invented<F> {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Invented")
+        }
+    }
+
+    impl<F> CacheCompressor for Invented<F>
+    where
+        F: Fn(&LayerView<'_>) -> Result<Vec<f32>, PolicyError> + Send + Sync,
+    {
+        fn observations(&self, _tail: usize) -> ObservationRequest {
+            self.0
+        }
+
+        fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+            (self.1)(layer)
+        }
+    }
+
+    fn flat(layer: &LayerView<'_>) -> Vec<f32> {
+        vec![0.5; layer.layout.kv_heads * layer.prompt_len]
+    }
+
+    /// The promise that it breaks, none where it keeps all.
+    fn broken<F>(request: ObservationRequest, score: F) -> Option<&'static str>
+    where
+        F: Fn(&LayerView<'_>) -> Result<Vec<f32>, PolicyError> + Send + Sync,
+    {
+        CompressorContract::new(&Invented(request, score)).check().err().map(|violation| violation.promise)
+    }
+
+    #[test]
+    fn what_breaks_a_promise_is_found() {
+        let (nothing, keys) = (ObservationRequest::default(), ObservationRequest { keys: true, ..Default::default() });
+        assert_eq!(broken(nothing, |layer| Ok(flat(layer))), None);
+
+        let finite = Some("every token of every head has a finite score");
+        assert_eq!(broken(nothing, |layer| Ok(vec![0.0; layer.prompt_len])), finite);
+        assert_eq!(broken(nothing, |layer| Ok(vec![f32::NAN; flat(layer).len()])), finite);
+        assert_eq!(broken(nothing, |layer| layer.recorded("keys", layer.keys).map(|_| flat(layer))), finite);
+
+        let calls = std::sync::atomic::AtomicU32::new(0);
+        let moody = |layer: &LayerView<'_>| {
+            let call = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(flat(layer).iter().map(|score| score + call as f32).collect())
+        };
+        assert_eq!(broken(nothing, moody), Some("the same prompt gets the same scores"));
+        let curious = |layer: &LayerView<'_>| {
+            let first = layer.values.and_then(|values| values.first()).copied().unwrap_or(0.0);
+            Ok(flat(layer).iter().map(|score| score + first).collect())
+        };
+        assert_eq!(broken(nothing, curious), Some("what others ask for does not matter"));
+
+        let by_place = |layer: &LayerView<'_>| Ok((0..flat(layer).len()).map(|at| at as f32).collect());
+        assert_eq!(broken(nothing, by_place), Some("a head's place does not matter"));
+        CompressorContract::new(&Invented(nothing, by_place)).not_equivariant().check().unwrap();
+
+        let named = Some("an observation that is missing is named");
+        assert_eq!(broken(keys, |layer| Ok(flat(layer))), named);
+        assert_eq!(broken(keys, |layer| layer.recorded("keys", layer.keys).map(|_| flat(layer))), None);
+    }
+
+    /// A window's rows are asked for without a look at how long the prompt is.
+    #[test]
+    fn a_window_longer_than_the_prompt_is_no_error() {
+        let request = ObservationRequest { window: 32, ..Default::default() };
+        let mean = |layer: &LayerView<'_>| {
+            let mut scores = vec![0.0; layer.layout.kv_heads * layer.prompt_len];
+            for query_head in 0..layer.layout.query_heads {
+                let rows = layer.last_rows(query_head, 32)?;
+                let head = query_head / layer.layout.group();
+                for row in rows.chunks_exact(layer.prompt_len.max(1)) {
+                    let scores = &mut scores[head * layer.prompt_len..][..layer.prompt_len];
+                    scores.iter_mut().zip(row).for_each(|(sum, weight)| *sum += weight);
+                }
+            }
+            Ok(scores)
+        };
+        assert_eq!(broken(request, mean), None);
+    }
+}

@@ -1,0 +1,162 @@
+//! A layer of a prompt that nobody wrote, with everything that a compressor may look at.
+
+use crate::random::mix;
+use crate::{HeadLayout, LayerView, ObservationRequest, QueryStatistics, RotaryEmbedding, RotaryPairs};
+
+/// Queries, keys and values of one layer, and causal attention over them.
+#[derive(Clone, Debug)]
+pub struct MadeUpPrompt {
+    layout: HeadLayout,
+    tokens: Vec<u32>,
+    tail: usize,
+    /// `[query_heads, tokens, tokens]`
+    attention: Vec<f32>,
+    /// The last rows of the same, as many as are shown.
+    window_attention: Vec<f32>,
+    shown: ObservationRequest,
+    column_sums: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    value_output_norms: Vec<f32>,
+    statistics: Option<QueryStatistics>,
+    rotary: RotaryEmbedding,
+}
+
+/// A number for a head, a token and a channel.
+type Formula<'a> = &'a dyn Fn(usize, usize, usize) -> f64;
+
+impl MadeUpPrompt {
+    /// Numbers between -1 and 1 that are the same every time.
+    pub fn new(layout: HeadLayout, tokens: usize) -> Self {
+        let number = |seed: u64, head: usize, token: usize, channel: usize| {
+            let bits = [head, token, channel].iter().fold(seed, |bits, &part| mix(bits ^ part as u64));
+            2.0 * (bits >> 11) as f64 / (1u64 << 53) as f64 - 1.0
+        };
+        Self::of(layout, tokens, &|h, t, c| 3.0 * number(1, h, t, c), &|h, t, c| number(2, h, t, c), &|h, t, c| {
+            number(3, h, t, c)
+        })
+    }
+
+    /// Queries of the query heads, keys and values of the KV heads, by formulas.
+    pub fn of(layout: HeadLayout, tokens: usize, query: Formula<'_>, key: Formula<'_>, value: Formula<'_>) -> Self {
+        let HeadLayout { query_heads, kv_heads, head_dim, .. } = layout;
+        let vectors = |heads: usize, of: Formula<'_>| -> Vec<f64> {
+            let places = (0..heads).flat_map(|head| (0..tokens).map(move |token| (head, token)));
+            places.flat_map(|(head, token)| (0..head_dim).map(move |c| of(head, token, c))).collect()
+        };
+        let single = |numbers: &[f64]| numbers.iter().map(|&number| number as f32).collect::<Vec<f32>>();
+        let (queries, keys) = (vectors(query_heads, query), vectors(kv_heads, key));
+        let mut attention = Vec::with_capacity(query_heads * tokens * tokens);
+        for (head, queries) in queries.chunks_exact((tokens * head_dim).max(1)).enumerate() {
+            let keys = &keys[head / layout.group() * tokens * head_dim..][..tokens * head_dim];
+            for (row, query) in queries.chunks_exact(head_dim).enumerate() {
+                let product = |key: &[f64]| query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>();
+                let weight = |(token, key)| {
+                    if token <= row { (product(key) / (head_dim as f64).sqrt()).exp() } else { 0.0 }
+                };
+                let weights: Vec<f64> = keys.chunks_exact(head_dim).enumerate().map(weight).collect();
+                let sum: f64 = weights.iter().sum();
+                attention.extend(weights.iter().map(|weight| (weight / sum) as f32));
+            }
+        }
+        let column = |at: usize| {
+            let (head, token) = (at / tokens, at % tokens);
+            (0..tokens).map(|row| attention[(head * tokens + row) * tokens + token]).sum()
+        };
+        let column_sums = (0..query_heads * tokens).map(column).collect();
+        Self {
+            layout,
+            tokens: (0..tokens as u32).collect(),
+            tail: 0,
+            window_attention: attention.clone(),
+            attention,
+            shown: ObservationRequest {
+                window: tokens,
+                column_sums: true,
+                query_statistics: true,
+                keys: true,
+                values: true,
+                value_output_norms: true,
+            },
+            column_sums,
+            keys: single(&keys),
+            values: single(&vectors(kv_heads, value)),
+            value_output_norms: (0..query_heads * tokens).map(|at| 1.0 + (at * 7 % 11) as f32).collect(),
+            statistics: statistics(layout, tokens, &queries),
+            rotary: RotaryEmbedding {
+                frequencies: (0..head_dim / 2).map(|pair| 0.01f32.powi(pair as i32)).collect(),
+                pairs: RotaryPairs::Halves,
+            },
+        }
+    }
+
+    /// The same, its last tokens those of a chat template.
+    pub fn with_tail(self, tail: usize) -> Self {
+        Self { tail, ..self }
+    }
+
+    /// The same where prefill has recorded no more than what a compressor asked for.
+    pub fn showing(mut self, request: ObservationRequest) -> Self {
+        let (tokens, window) = (self.tokens.len(), request.window.min(self.tokens.len()));
+        let heads = self.attention.chunks_exact((tokens * tokens).max(1));
+        self.window_attention = heads.flat_map(|rows| &rows[(tokens - window) * tokens..]).copied().collect();
+        self.shown = ObservationRequest { window, ..request };
+        self
+    }
+
+    /// The layer as a compressor sees it.
+    pub fn view(&self) -> LayerView<'_> {
+        let shown = &self.shown;
+        LayerView {
+            layer: 0,
+            layout: self.layout,
+            prompt_len: self.tokens.len(),
+            tokens: &self.tokens,
+            tail: self.tail,
+            window: shown.window,
+            window_attention: &self.window_attention,
+            column_sums: shown.column_sums.then_some(&self.column_sums),
+            query_statistics: self.statistics.as_ref().filter(|_| shown.query_statistics),
+            keys: shown.keys.then_some(&self.keys),
+            values: shown.values.then_some(&self.values),
+            value_output_norms: shown.value_output_norms.then_some(&self.value_output_norms),
+            rotary: Some(&self.rotary),
+        }
+    }
+
+    /// The same with the KV heads moved on by one, the last to the front.
+    pub fn rotated(&self) -> Self {
+        let mut rotated = self.clone();
+        let statistics = rotated.statistics.iter_mut().flat_map(|s| [&mut s.mean, &mut s.covariance]);
+        let observations = [
+            &mut rotated.attention,
+            &mut rotated.window_attention,
+            &mut rotated.column_sums,
+            &mut rotated.keys,
+            &mut rotated.values,
+            &mut rotated.value_output_norms,
+        ];
+        for heads in observations.into_iter().chain(statistics) {
+            let of_a_head = heads.len() / self.layout.kv_heads;
+            heads.rotate_right(of_a_head);
+        }
+        rotated
+    }
+}
+
+/// Of queries `[query_heads, tokens, head_dim]`; none where the prompt ends before the first that counts.
+fn statistics(layout: HeadLayout, tokens: usize, queries: &[f64]) -> Option<QueryStatistics> {
+    let (dim, first) = (layout.head_dim, QueryStatistics::FIRST_POSITION);
+    let counted = tokens.checked_sub(first).filter(|&counted| counted > 0)?;
+    let (mut means, mut covariances) = (Vec::new(), Vec::new());
+    for head in queries.chunks_exact(tokens * dim) {
+        let head = &head[first * dim..];
+        let mean = |of: &dyn Fn(&[f64]) -> f64| head.chunks_exact(dim).map(of).sum::<f64>() / counted as f64;
+        let of_channels: Vec<f64> = (0..dim).map(|channel| mean(&|query| query[channel])).collect();
+        for (a, b) in (0..dim * dim).map(|at| (at / dim, at % dim)) {
+            covariances.push((mean(&|query| query[a] * query[b]) - of_channels[a] * of_channels[b]) as f32);
+        }
+        means.extend(of_channels.into_iter().map(|mean| mean as f32));
+    }
+    Some(QueryStatistics { mean: means, covariance: covariances })
+}
