@@ -4,13 +4,13 @@ mod columns;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cokv_core::{Budget, ConfigError, ConfigTable, Registry};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use self::columns::{Column, Measured, MethodError, ScoreSource, Variant, check_unseen};
+pub use self::columns::{Column, Measured, MeasuredScores, MethodError, ScoreSource, Variant, check_unseen};
 use crate::data::DataSettings;
 use crate::importance::Importance;
 use crate::model::ModelSettings;
@@ -78,11 +78,24 @@ pub struct RunSettings {
     /// Whether all cells of a prompt come from one prefill and are decoded as one batch. Without, every cell prefills and
     /// decodes alone, which is what tools that cannot share do: for comparing times.
     pub share_prefill: bool,
+    /// What becomes of methods whose head scores are noise.
+    pub noisy_scores: NoisyScores,
+}
+
+/// What becomes of methods whose head scores are noise: see [`HeadScoresWorth`](crate::scores::HeadScoresWorth).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoisyScores {
+    /// The run stops before it begins.
+    #[default]
+    Stop,
+    /// Their results are marked wherever they are shown.
+    Mark,
 }
 
 impl Default for RunSettings {
     fn default() -> Self {
-        Self { folder: "runs".into(), answer_tokens: 64, share_prefill: true }
+        Self { folder: "runs".into(), answer_tokens: 64, share_prefill: true, noisy_scores: NoisyScores::Stop }
     }
 }
 
@@ -99,8 +112,14 @@ pub struct Config {
     pub importance: BTreeMap<String, Importance>,
 }
 
+/// What a run is called whose configuration does not say: as the file is.
+fn name_of(file: &str) -> String {
+    let stem = Path::new(file).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    Some(file_name(stem)).filter(|name| names_file(name)).unwrap_or_else(|| "run".into())
+}
+
 impl Config {
-    /// Reads a configuration; `file` is what errors call it.
+    /// Reads a configuration; `file` is what errors call it, and what the run is called where it has no name.
     pub fn parse(file: &str, text: &str, registry: &Registry) -> Result<Self, ConfigError> {
         let mut table = ConfigTable::parse(file, text)?;
         let tables = table.take_tables("method")?;
@@ -116,7 +135,7 @@ impl Config {
         let [data, run] = ["data", "run"].map(|key| table.take_table(key));
         let (data, run) = (data?, run?);
         let top: TopLevel = table.read_beside(&["model", "data", "run", "method", "importance"])?;
-        let name = top.name.unwrap_or_else(|| "default".into());
+        let name = top.name.unwrap_or_else(|| name_of(file));
         if !names_file(&name) {
             let message = format!("`{name}` cannot name a folder: use letters, digits, `-`, `_` and `.`");
             return Err(table.error_at("name", message));
@@ -145,7 +164,9 @@ impl Config {
         let Some(first) = several.first() else {
             return Err(table.error("no model: write [model], or one [[model]] or more"));
         };
-        let run = RunConfig { name, budgets, model: first.clone(), data: DataSettings::read(&data)?, run: run.read()? };
+        let data = DataSettings::read(&data)?;
+        importance.values_mut().for_each(|importance| importance.settings.records.described_as(&data));
+        let run = RunConfig { name, budgets, model: first.clone(), data, run: run.read()? };
         let mut columns: Vec<Column> = Vec::new();
         for table in tables {
             let column = Column::read(table.clone(), &importance, registry)?;
@@ -187,6 +208,8 @@ mod tests {
         assert_eq!(config.run.budgets, [Budget::Tokens(64), Budget::Share(0.1)]);
         assert_eq!(config.run.model.source, DEFAULT_MODEL);
         assert_eq!(config.columns[0].name, "snapkv");
+        let called = |file: &str| Config::parse(file, text, &cokv_policies::registry()).unwrap().run.name;
+        assert_eq!(["a/my run.toml", "x", ".toml"].map(called), ["my-run", "x", "toml"]);
         // What is written out reads back.
         let written = toml::to_string(&config.run).unwrap() + "\n[[method]]\ncompressor = 'full'";
         let again = Config::parse("again.toml", &written, &cokv_policies::registry()).unwrap();
@@ -249,7 +272,9 @@ mod tests {
             with("[importance.other]\nestimator = 'scpp'")
                 .contains(":7: unknown estimator `scpp`; did you mean `scpr`?")
         );
-        assert!(with("[importance.other]\nsplit = 'all'").contains(":7: `split` is for LongBench and contradicts"));
+        assert!(
+            with("[importance.other]\nsplit = 'all'").contains(":7: `split` is for records of files and contradicts")
+        );
         assert!(
             with("[importance.other]\ndata = 'x'\ndata_seed = 1").contains(":8: `data_seed` is for synthetic data")
         );

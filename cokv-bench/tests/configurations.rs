@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{cokv, stdout, wheel_source};
+use serde_json::{Value as Json, json};
 use toml::{Table, Value};
 
 fn shipped() -> Vec<PathBuf> {
@@ -17,14 +18,41 @@ fn shipped() -> Vec<PathBuf> {
     files
 }
 
+/// Files of the layouts that configurations name, of some records each.
+fn write_own_records(folder: &Path) {
+    let lines = |line: &dyn Fn(usize) -> Json| (0..20).map(|at| line(at).to_string() + "\n").collect::<String>();
+    let text =
+        |at: usize| format!("The house {at} is green and has {at} doors. {}", "It stands by the sea. ".repeat(8));
+    let plain =
+        |at: usize| json!({"context": text(at), "question": "How many doors?", "answers": [format!("{at} doors")]});
+    let quality = |at: usize| {
+        let question = json!({"question": "Which colour?", "question_unique_id": format!("{at}-0"), "gold_label": 2,
+            "options": ["red", "green", "blue", "white"]});
+        json!({"article": text(at), "questions": [question]})
+    };
+    let v2 = |at: usize| {
+        json!({"_id": at.to_string(), "context": text(at), "question": "Which colour?", "answer": "B", "choice_A": "red",
+            "choice_B": "green", "choice_C": "blue", "choice_D": "white"})
+    };
+    fs::write(folder.join("my.jsonl"), lines(&plain)).unwrap();
+    fs::write(folder.join("quality.jsonl"), lines(&quality)).unwrap();
+    fs::write(folder.join("longbench-v2.jsonl"), lines(&v2)).unwrap();
+    fs::write(folder.join("book.txt"), (0..200).map(text).collect::<String>()).unwrap();
+}
+
 /// The same matrix on what a test can have: other weights, fewer and shorter prompts, made-up scores.
 fn small(mut config: Table, longbench: &Path) -> Table {
     let model = Value::Table([("source".to_owned(), Value::from(wheel_source()))].into_iter().collect());
     config.insert("model".into(), model);
     let here = |table: &mut Table, key: &str| {
-        let from_hub = table.get(key).and_then(Value::as_str).is_some_and(|source| source.starts_with("hub:"));
-        if from_hub {
-            table.insert(key.into(), longbench.to_str().unwrap().into());
+        let of_hub = table.get(key).and_then(Value::as_str).and_then(|source| source.strip_prefix("hub:"));
+        let instead = of_hub.map(|dataset| match dataset {
+            "THUDM/LongBench" => longbench.to_str().unwrap(),
+            "THUDM/LongBench-v2" => "longbench-v2.jsonl",
+            _ => "my.jsonl",
+        });
+        if let Some(instead) = instead {
+            table.insert(key.into(), instead.into());
             table.insert("max_prompt_tokens".into(), 500.into());
         }
         table.insert("records".into(), 1.into());
@@ -50,6 +78,7 @@ fn every_shipped_configuration_is_planned() {
     let Some(longbench) = cokv_golden::find("longbench-mini") else { return };
     let folder = tempfile::tempdir().unwrap();
     let source = wheel_source();
+    write_own_records(folder.path());
     stdout(&cokv(folder.path(), &["detect", "--model", &source, "--kind", "random", "--out", "random.scores.json"]));
     for file in shipped() {
         let config: Table = fs::read_to_string(&file).unwrap().parse().unwrap();

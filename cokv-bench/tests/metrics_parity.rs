@@ -59,7 +59,7 @@ fn scores_of_task(folder: &Path, task: &str) -> Result<Vec<(String, f64)>, Box<d
         .map(|line| {
             let Prediction { id, pred, answers, all_classes } = serde_json::from_str(line)?;
             let classes = all_classes.unwrap_or_default();
-            Ok((id, metrics::score_prediction(task, metric, &pred, &answers, &classes)))
+            Ok((id, metrics::score_prediction(metric, metrics::first_line_only(task), &pred, &answers, &classes)))
         })
         .collect()
 }

@@ -16,7 +16,7 @@ fn a_run_becomes_a_page_that_a_browser_shows() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("cokv.toml"), config(PASSKEY, &format!("{METHODS}{ADA}"))).unwrap();
     stdout(&cokv(folder.path(), &["bench", "--quiet"]));
-    stdout(&cokv(folder.path(), &["report", "runs/default", "--out", "page"]));
+    stdout(&cokv(folder.path(), &["report", "runs/cokv", "--out", "page"]));
     let out = folder.path().join("page");
     let page = fs::read_to_string(out.join("index.html")).unwrap();
 
@@ -84,11 +84,11 @@ fn cells_of_two_runs_and_of_two_methods_are_compared() {
     let text = config(PASSKEY, METHODS);
     fs::write(folder.path().join("cokv.toml"), &text).unwrap();
     stdout(&cokv(folder.path(), &["bench", "--quiet"]));
-    let same = stdout(&cokv(folder.path(), &["compare", "runs/default", "runs/default", "--json"]));
+    let same = stdout(&cokv(folder.path(), &["compare", "runs/cokv", "runs/cokv", "--json"]));
     let same: Vec<Json> = serde_json::from_str(&same).unwrap();
     assert_eq!(same.len(), 4);
     assert!(same.iter().all(|cell| cell["records"] == 2 && cell["differences"][0]["mean"] == 0.0), "{same:?}");
-    let none = cokv(folder.path(), &["compare", "runs/default:snapkv", "runs/default:snpkv"]);
+    let none = cokv(folder.path(), &["compare", "runs/cokv:snapkv", "runs/cokv:snpkv"]);
     assert!(stderr(&none).contains("did you mean `snapkv`?"), "{}", stderr(&none));
     let nothing = cokv(folder.path(), &["report", "runs/other"]);
     assert!(stderr(&nothing).contains("no results here"), "{}", stderr(&nothing));

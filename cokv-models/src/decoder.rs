@@ -61,6 +61,13 @@ impl<B: Backend> Decoder<B> {
         if let Some(name) = needed.iter().find(|name| !weights.contains(name)) {
             return Err(weights.missing(name));
         }
+        let found = weights.layers();
+        if found > layers {
+            let message = format!(
+                "{found} layers are in it, and its configuration asks for {layers} (num_hidden_layers, block_count)"
+            );
+            return Err(ModelError::malformed(weights.path_of(&needed[0]), message));
+        }
         let untied = weights.contains("lm_head.weight");
         if !untied && config.tied_embeddings == Some(false) {
             return Err(weights.missing("lm_head.weight"));

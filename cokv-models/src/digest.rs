@@ -23,8 +23,15 @@ pub fn fingerprint(files: &ModelFiles) -> Result<String, ModelError> {
         ModelFiles::Folder(folder) => Some(folder.as_path()),
     };
     if let Some(folder) = folder {
-        let beside =
-            ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+        let beside = [
+            "config.json",
+            "generation_config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "chat_template.jinja",
+            "special_tokens_map.json",
+            "added_tokens.json",
+        ];
         paths.extend(beside.iter().map(|name| folder.join(name)).filter(|path| path.is_file()));
     }
     kept_or_computed(&paths, &FetchOptions::from_env().cache.join("digests"))

@@ -1,6 +1,7 @@
 //! Language models for cokv.
 #![warn(missing_docs)]
 
+mod architecture;
 pub mod ask;
 pub mod backend;
 pub mod batch;
@@ -12,6 +13,7 @@ pub mod decoder;
 mod digest;
 pub mod engine;
 mod error;
+mod files;
 pub mod game;
 mod generate;
 pub mod kernel;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cokv_core::{Format, ObservationRequest};
+use serde_json::{Map, Value as Json};
 
 use crate::backend::{Backend, Candle, Cpu, Reference};
 use crate::chat::ChatTemplate;
@@ -87,19 +88,22 @@ impl LanguageModel {
         let (config, weights, tokenizer, chat_template) = match files {
             ModelFiles::Gguf(path) => {
                 let gguf = Gguf::open(path)?;
+                let config = ModelConfig::from_gguf(&gguf)?;
                 let beside = path.with_file_name("tokenizer.json");
                 let tokenizer = match Tokenizer::from_gguf(&gguf) {
-                    // SentencePiece vocabularies need the tokenizer file that the model came with.
+                    // SentencePiece vocabularies, and files that do not say how words are split, need the tokenizer file that the
+                    // model came with.
                     Err(ModelError::Unsupported { .. }) if beside.is_file() => Tokenizer::from_file(&beside)?,
                     built => built?,
                 };
                 let chat_template = ChatTemplate::from_gguf(&gguf, &tokenizer)?;
-                (ModelConfig::from_gguf(&gguf)?, Weights::Gguf(gguf), tokenizer, chat_template)
+                (config, Weights::Gguf(gguf), tokenizer, chat_template)
             }
             ModelFiles::Folder(folder) => {
+                let config = ModelConfig::from_folder(folder)?;
                 let weights = Weights::Safetensors(Safetensors::open(files.weight_files()?)?);
                 let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
-                (ModelConfig::from_folder(folder)?, weights, tokenizer, ChatTemplate::from_folder(folder)?)
+                (config, weights, tokenizer, ChatTemplate::from_folder(folder)?)
             }
         };
         let mut stop_tokens = config.stop_tokens.clone();
@@ -111,6 +115,28 @@ impl LanguageModel {
         drop(weights);
         memory::give_back();
         Ok(Self { engine, tokenizer, chat_template, format: options.format, stop_tokens })
+    }
+
+    /// Tells the chat template more than transformers does by default: [`ChatTemplate::with_kwargs`].
+    ///
+    /// # Errors
+    ///
+    /// There is no template, or it has nothing of a given name to set.
+    pub fn with_chat_template_kwargs(mut self, kwargs: Map<String, Json>) -> Result<Self, ModelError> {
+        self.chat_template = match self.chat_template {
+            Some(template) => Some(template.with_kwargs(kwargs)?),
+            None if kwargs.is_empty() => None,
+            None => return Err(ModelError::ChatTemplate("the model has none, and so there is nothing to set".into())),
+        };
+        Ok(self)
+    }
+
+    /// What the user should know of the model, a sentence each.
+    pub fn notices(&self) -> Vec<String> {
+        let dated = self.chat_template.as_ref().is_some_and(ChatTemplate::asks_for_the_date);
+        let date = "the chat template writes today's date into prompts, so that those of another day differ; Llama 3's takes \
+                    a date to keep: chat_template_kwargs = { date_string = \"26 Jul 2024\" }";
+        dated.then(|| date.to_owned()).into_iter().collect()
     }
 
     /// What runs rows of tokens through the model.

@@ -234,6 +234,17 @@ mod hub {
     }
 
     #[test]
+    fn weights_of_an_unknown_architecture_are_not_fetched() {
+        let folder = tempfile::tempdir().unwrap();
+        let server =
+            Server::start(&[("config.json", br#"{"model_type": "gpt2"}"#), ("model.safetensors", &safetensors(10))]);
+        let error = source("hub:owner/tiny").fetch_with(&options(folder.path(), &server.endpoint)).unwrap_err();
+        assert!(error.to_string().contains("architecture `gpt2` is not implemented"), "{error}");
+        let requests = server.requests();
+        assert!(requests.iter().all(|line| line.contains("/config.json")), "{requests:?}");
+    }
+
+    #[test]
     fn all_files_are_of_the_commit_that_the_first_one_names() {
         let folder = tempfile::tempdir().unwrap();
         let server = model();

@@ -9,6 +9,12 @@ use thiserror::Error;
 /// Most players whose coalitions are enumerated: 2^20 coalitions are a million evaluations of each instance.
 pub const MOST_ENUMERATED: usize = 20;
 
+/// More players than any model has KV heads; estimators hold square matrices of them.
+pub const MOST_PLAYERS: usize = 1 << 14;
+
+/// More instances than anybody evaluates.
+pub const MOST_INSTANCES: usize = 1 << 20;
+
 /// Which coalitions a sample evaluates. A pair is a coalition S and its complement N∖S.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
@@ -49,6 +55,17 @@ pub enum DesignError {
     /// No players or no instances.
     #[error("a game needs players and instances; this one has {players} and {instances}")]
     NothingToPlay {
+        /// Players of the game.
+        players: usize,
+        /// Instances of the game.
+        instances: usize,
+    },
+    /// Numbers of a damaged log: nobody could draw from them.
+    #[error(
+        "{players} players and {instances} instances are more than a game has ({MOST_PLAYERS} and {MOST_INSTANCES}): the file \
+         that says so is damaged"
+    )]
+    TooLarge {
         /// Players of the game.
         players: usize,
         /// Instances of the game.

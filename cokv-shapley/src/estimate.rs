@@ -14,8 +14,8 @@ pub struct Estimate {
     pub values: Vec<f64>,
     /// Standard error of each value; infinite where the samples cannot tell.
     pub standard_errors: Vec<f64>,
-    /// Estimated squared correlation of the values with the true ones, from 0 to 1. It is 0 where all values are the
-    /// same, because then there is nothing to be right about.
+    /// Estimated squared correlation of the values with the true ones, from 0 to 1. Of estimates that are all the same it is 0,
+    /// because then there is nothing to be right about; of exact values it is 1.
     pub reliability: f64,
     /// Evaluations that the log cost.
     pub evaluations: u64,
@@ -35,9 +35,8 @@ impl Estimate {
 
     /// Values without any error.
     pub(crate) fn exact(log: &SampleLog, values: Vec<f64>) -> Self {
-        let reliability = if variance(&values) > 0.0 { 1.0 } else { 0.0 };
         let standard_errors = vec![0.0; values.len()];
-        Self::new(log, values, standard_errors, reliability)
+        Self::new(log, values, standard_errors, 1.0)
     }
 
     pub(crate) fn new(log: &SampleLog, values: Vec<f64>, standard_errors: Vec<f64>, reliability: f64) -> Self {
@@ -108,5 +107,26 @@ impl<E: Estimator + ?Sized> Estimator for Box<E> {
 
     fn fit(&self, log: &SampleLog) -> Result<Estimate, FitError> {
         (**self).fit(log)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::estimators::Exact;
+    use crate::{LogHeader, Sample, SamplingPlan};
+
+    #[test]
+    fn exact_values_are_reliable_whatever_they_are() {
+        for (players, utilities) in [(1, vec![vec![0.25, 1.0]]), (2, vec![vec![0.0, 1.0], vec![0.5, 0.5]])] {
+            let plan =
+                SamplingPlan { players, instances: 1, instances_per_sample: 1, seed: 0, design: Design::Exhaustive };
+            let mut log = SampleLog::new(LogHeader::new("game", plan)).unwrap();
+            for (k, utilities) in (0..).zip(utilities) {
+                log.insert(Sample { k, utilities }).unwrap();
+            }
+            let estimate = Exact {}.fit(&log).unwrap();
+            assert_eq!((estimate.reliability, estimate.standard_errors), (1.0, vec![0.0; players]), "{players}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use cokv_core::Coalition;
 use serde::{Deserialize, Serialize};
 
+use crate::design::{MOST_INSTANCES, MOST_PLAYERS};
 use crate::random::{Purpose, Stream};
 use crate::{Design, DesignError};
 
@@ -39,6 +40,9 @@ impl SamplingPlan {
         let &Self { players, instances, instances_per_sample: asked, .. } = self;
         if instances == 0 {
             return Err(DesignError::NothingToPlay { players, instances });
+        }
+        if players > MOST_PLAYERS || instances > MOST_INSTANCES {
+            return Err(DesignError::TooLarge { players, instances });
         }
         if asked == 0 || asked > instances {
             return Err(DesignError::InstancesPerSample { asked, instances });
@@ -224,6 +228,16 @@ mod tests {
     fn plans_must_have_enough_instances() {
         let plan = SamplingPlan { instances_per_sample: 6, ..plan(4, Design::AllSizes) };
         assert_eq!(plan.check().unwrap_err(), DesignError::InstancesPerSample { asked: 6, instances: 5 });
+    }
+
+    #[test]
+    fn plans_beyond_all_games_are_refused() {
+        let plan = plan(4, Design::AllSizes);
+        for (players, instances) in [(MOST_PLAYERS + 1, 5), (4, MOST_INSTANCES + 1), (usize::MAX, usize::MAX)] {
+            let plan = SamplingPlan { players, instances, ..plan.clone() };
+            assert_eq!(plan.check().unwrap_err(), DesignError::TooLarge { players, instances });
+        }
+        SamplingPlan { players: MOST_PLAYERS, instances: MOST_INSTANCES, ..plan }.check().unwrap();
     }
 
     proptest! {

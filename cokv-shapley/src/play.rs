@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use cokv_core::{Coalition, Game, GameError, Query, Shard};
 use thiserror::Error;
 
-use crate::diagnostics::{SplitHalf, split_half};
+use crate::diagnostics::split_half;
 use crate::{
     Draw, Ends, Estimate, Estimator, FitError, LogError, NotFinite, Outcome, Progress, Sample, SampleLog, Stop,
 };
@@ -82,7 +82,7 @@ pub fn play(
         new_evaluations: 0,
         elapsed: Duration::ZERO,
         estimate: None,
-        split_half: None,
+        halves: None,
         remaining: None,
     };
     let mut play = Play { game, log, settings, keep, observe, progress, started: Instant::now() };
@@ -154,12 +154,12 @@ impl Play<'_> {
                 continue;
             }
             if missing.len() == round.len() {
-                let halves = self.fit(estimator)?;
+                self.fit(estimator)?;
                 if let ControlFlow::Break(outcome) = self.report() {
                     return Ok(outcome);
                 }
-                let estimate = self.progress.estimate.as_ref();
-                if let Some(outcome) = self.settings.stop.satisfied(self.log, estimate, halves.as_ref()) {
+                let Progress { estimate, halves, .. } = &self.progress;
+                if let Some(outcome) = self.settings.stop.satisfied(self.log, estimate.as_ref(), halves.as_ref()) {
                     return Ok(outcome);
                 }
             }
@@ -275,11 +275,11 @@ impl Play<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn fit(&mut self, estimator: &dyn Estimator) -> Result<Option<SplitHalf>, PlayError> {
+    fn fit(&mut self, estimator: &dyn Estimator) -> Result<(), PlayError> {
         self.progress.estimate = fit(estimator, self.log)?;
-        let halves = if self.progress.estimate.is_some() { split_half(self.log, estimator).ok() } else { None };
-        self.progress.split_half = halves.as_ref().map(|halves| halves.spearman);
-        Ok(halves)
+        self.progress.halves =
+            if self.progress.estimate.is_some() { split_half(self.log, estimator).ok() } else { None };
+        Ok(())
     }
 
     /// Tells the observer where we are. Breaks when it asks to, or when the time is up.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::Estimate;
+use crate::diagnostics::SplitHalf;
 
 /// How far a play has come.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,8 +18,8 @@ pub struct Progress {
     pub elapsed: Duration,
     /// What the samples said at the end of the last round; none while there are too few.
     pub estimate: Option<Estimate>,
-    /// Rank correlation between the estimates of two halves of the log at the end of the last round.
-    pub split_half: Option<f64>,
+    /// How the estimates of two halves of the log agreed at the end of the last round.
+    pub halves: Option<SplitHalf>,
     /// Time left, as far as the stop rules let it be foreseen.
     pub remaining: Option<Duration>,
 }

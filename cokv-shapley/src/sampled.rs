@@ -69,8 +69,14 @@ impl Sampled {
         let pairs = interactions(log, &estimate.values, INTERACTING).unwrap_or_default();
         let halves = split_half(log, &*self.estimator).ok();
         let (full, empty) = log.ends().map(|ends| (mean(&ends.full), mean(&ends.empty))).unwrap_or_default();
+        let moved = halves.as_ref().map_or(String::new(), |halves| {
+            format!(
+                ", {:.0} % of tokens elsewhere by the other half of the samples",
+                100.0 * halves.allocation_distance
+            )
+        });
         let summary = format!(
-            "{}: reliability {:.3} after {} samples, {} evaluations; U(all heads) {full:.4}, U(none) {empty:.4}",
+            "{}: reliability {:.3}{moved} after {} samples, {} evaluations; U(all heads) {full:.4}, U(none) {empty:.4}",
             outcome.sentence(),
             estimate.reliability,
             estimate.samples,

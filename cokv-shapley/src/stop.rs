@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostics::SplitHalf;
 use crate::{Estimate, Progress, SampleLog, SamplingPlan};
 
-/// What ends a play; the first rule that is met does.
+/// What ends a play: [`reliability`](Self::reliability) and [`allocation_distance`](Self::allocation_distance) once both are
+/// reached, of which either may be left out, and each of the others by itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stop {
     /// Estimated reliability reached, such as 0.9. It does not count before there are twice as many pairs of coalitions
-    /// as players: with as many pairs as players, regression can take noise for signal. Without another rule, a game that is nothing but noise is played
-    /// for ever.
+    /// as players: with as many pairs as players, regression can take noise for signal. Without another rule, a game that is
+    /// nothing but noise is played for ever. A few strong heads make it high while the budgets of all others are still
+    /// chance, which is why there is the other rule.
     pub reliability: Option<f64>,
     /// Evaluations in the log, those of earlier plays included. A sample that would exceed them is not begun.
     pub evaluations: Option<u64>,
@@ -21,8 +23,8 @@ pub struct Stop {
     pub time: Option<Duration>,
     /// The authors' rule, see [`crate::diagnostics::SplitHalf::two_run_mae`]: not scale-free.
     pub two_run_mae: bool,
-    /// The budgets that the two halves of the log lead to differ by at most this share of the pool,
-    /// see [`crate::diagnostics::allocation_distance`].
+    /// A plan that is stable: the budgets that the two halves of the log lead to differ by at most this share of the pool, see
+    /// [`crate::diagnostics::allocation_distance`].
     pub allocation_distance: Option<f64>,
 }
 
@@ -77,20 +79,20 @@ impl Stop {
     ) -> Option<Outcome> {
         let (estimate, plan) = (estimate?, log.plan());
         let credible = log.len() * plan.coalitions_per_sample() >= 4 * plan.players;
-        if credible && self.reliability.is_some_and(|target| estimate.reliability >= target) {
-            return Some(Outcome::Reliable);
+        let reliable = self.reliability.map(|target| credible && estimate.reliability >= target);
+        let stable =
+            self.allocation_distance.map(|most| halves.is_some_and(|halves| halves.allocation_distance <= most));
+        match (reliable, stable) {
+            (Some(true), None | Some(true)) => return Some(Outcome::Reliable),
+            (None, Some(true)) => return Some(Outcome::AllocationDistance),
+            _ => {}
         }
-        let halves = halves?;
-        if self.two_run_mae && halves.two_run_mae < 1.0 / plan.players as f64 {
-            return Some(Outcome::TwoRunMae);
-        }
-        self.allocation_distance
-            .is_some_and(|most| halves.allocation_distance <= most)
-            .then_some(Outcome::AllocationDistance)
+        let agree = self.two_run_mae && halves?.two_run_mae < 1.0 / plan.players as f64;
+        agree.then_some(Outcome::TwoRunMae)
     }
 
     /// Time until the first of the rules that can be foreseen will be met, at the speed so far: 1/reliability - 1
-    /// falls like 1/samples.
+    /// falls like 1/samples, and so does the square of the distance of two halves.
     pub(crate) fn remaining(&self, plan: &SamplingPlan, shard: Shard, progress: &Progress) -> Option<Duration> {
         let per_evaluation = progress.elapsed.as_secs_f64() / progress.new_evaluations as f64;
         let whole_plan = plan.samples().map(|samples| {
@@ -103,8 +105,12 @@ impl Stop {
             let factor = (1.0 / estimate.reliability - 1.0) / (1.0 / target - 1.0);
             factor * estimate.evaluations as f64 - progress.evaluations as f64
         });
-        let by_speed =
-            [for_evaluations, for_reliability].into_iter().flatten().map(|left| left.max(0.0) * per_evaluation);
+        let for_stability = self.allocation_distance.zip(progress.halves.as_ref()).map(|(target, halves)| {
+            let factor = (halves.allocation_distance / target).powi(2);
+            (factor - 1.0) * progress.evaluations as f64
+        });
+        let for_both = for_reliability.into_iter().chain(for_stability).reduce(f64::max);
+        let by_speed = [for_evaluations, for_both].into_iter().flatten().map(|left| left.max(0.0) * per_evaluation);
         let by_clock = self.time.map(|limit| limit.saturating_sub(progress.elapsed).as_secs_f64());
         let seconds = by_speed.chain(by_clock).filter(|seconds| seconds.is_finite()).min_by(f64::total_cmp)?;
         Duration::try_from_secs_f64(seconds).ok()

@@ -53,6 +53,21 @@ fn the_file_can_be_read_without_this_crate() {
 }
 
 #[test]
+fn a_header_of_absurd_numbers_is_an_error_before_anything_is_drawn() {
+    let text = text();
+    for (absurd, of) in [
+        ("\"players\":2000000000", "2000000000 players and 3 instances"),
+        ("\"players\":18446744073709551615", "18446744073709551615 players and 3 instances"),
+        ("\"instances\":99999999999", "6 players and 99999999999 instances"),
+    ] {
+        let key = absurd.split(':').next().unwrap();
+        let sound = if key.contains("players") { "\"players\":6" } else { "\"instances\":3" };
+        let message = with_text(&text.replacen(sound, absurd, 1));
+        assert!(message.starts_with(&format!("log:1: {of} are more than a game has")), "{message}");
+    }
+}
+
+#[test]
 fn other_games_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log.jsonl");

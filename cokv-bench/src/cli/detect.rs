@@ -8,6 +8,7 @@ use cokv_core::random::mix;
 use cokv_core::{Evidence, Registry};
 
 use super::choice::{refused, with_choice};
+use super::data::of_configuration;
 use super::estimate::{beside, find_out, show};
 use super::load::load;
 use crate::data::Records;
@@ -53,7 +54,8 @@ enum Kind {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let settings = ImportanceSettings { records: arguments.records.clone(), ..ImportanceSettings::default() };
+    let settings =
+        ImportanceSettings { records: of_configuration(&arguments.records)?, ..ImportanceSettings::default() };
     let name = match arguments.kind {
         Kind::HeadkvR => Detection::HeadkvR.name(),
         Kind::HeadkvR2 => Detection::HeadkvR2.name(),

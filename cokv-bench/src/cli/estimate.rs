@@ -11,13 +11,15 @@ use cokv_shapley::{LogFile, read_log};
 
 use super::bar::fetching;
 use super::choice::{refused, with_choice};
+use super::data::of_configuration;
 use super::load::load;
 use super::output::print;
 use super::progress::{Audience, Progress};
+use super::stopped::Stopped;
 use crate::data::longbench::Fetcher;
 use crate::importance::{Estimated, Estimation, Importance, ImportanceSettings, named};
 use crate::model::{Loaded, ModelSettings};
-use crate::scores::show::{TerminalColours, extremes, heat_map, summary};
+use crate::scores::show::{Shades, TerminalColours, extremes, heat_map, summary};
 use crate::scores::{ModelStamp, ScoreFile};
 
 /// Find out what each KV head is worth to a task
@@ -32,7 +34,7 @@ Examples:
   cokv estimate --task passkey --out passkey.scores.json
   cokv estimate --data ../LongBench --task qasper --max-prompt-tokens 2000 --out qasper.scores.json
   cokv estimate --task key-value --utility agreement --reliability 0.95 --out any.scores.json
-  cokv estimate --task passkey --estimator ssv --set 'sides=\"both\"' --design 'slices 11,22,33,45' --out ssv.scores.json
+  cokv estimate --task passkey --estimator ssv --set sides=both --design 'slices 11,22,33,45' --out ssv.scores.json
   cokv estimate --task passkey --estimator exact --heads 18.2,23.0,20.2,17.1 --records 4 --out exact.scores.json
   cokv estimate --task passkey --shard 1/4 --out part1.scores.json      # on each of four machines, then:
   cokv merge part*.samples.jsonl --out whole.samples.jsonl")]
@@ -45,7 +47,7 @@ pub struct Arguments {
     /// which watch where the model looks while it answers; or one that a crate of your own adds
     #[arg(long, default_value = cokv_shapley::NAMES[0])]
     estimator: String,
-    /// Settings of the estimator, as in a configuration: 'sides=\"both\"' (ssv), 'prior=\"ridge\"' (scpr),
+    /// Settings of the estimator, as in a configuration: sides=both (ssv), prior=ridge (scpr),
     /// antithetic=false (permutation)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     estimator_settings: Vec<String>,
@@ -61,7 +63,8 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
-    let settings = arguments.settings.clone();
+    let records = of_configuration(&arguments.settings.records)?;
+    let settings = ImportanceSettings { records, ..arguments.settings.clone() };
     let build = |choice: &Choice<'_>| named(choice, &settings, registry);
     let estimator = with_choice("--estimator", &arguments.estimator, &arguments.estimator_settings, build)?;
     settings.check(estimator.evidence()).map_err(refused)?;
@@ -85,10 +88,14 @@ pub(super) fn find_out(
     let held_as = settings.held_as();
     let estimation = Estimation::prepare(importance, &model, stamp, &held_as, &Fetcher::from_env(fetching()))?;
     let audience = if quiet { Audience::Nobody } else { Audience::People };
-    let played = estimation.run(log, shard.unwrap_or(Shard::WHOLE), &mut Progress::new(audience)?)?;
+    let mut progress = Progress::new(audience)?;
+    let played = estimation.run(log, shard.unwrap_or(Shard::WHOLE), &mut progress)?;
     let Some(Estimated { scores, estimate }) = played else {
-        let next = if shard.is_some() { ", or cokv merge joins the shards" } else { "" };
-        eprintln!("what was played is in {}; the same command goes on{next}", log.display());
+        if progress.stopped() {
+            let message = format!("stopped; what was played is in {}; the same command goes on", log.display());
+            return Err(Stopped(message).into());
+        }
+        eprintln!("this shard is done, in {}: cokv merge joins the shards", log.display());
         return Ok(());
     };
     scores.write(out)?;
@@ -102,7 +109,7 @@ pub(super) fn find_out(
 /// A score file on the terminal.
 pub(super) fn show(scores: &ScoreFile) -> Result<()> {
     let colours = TerminalColours::detect(std::io::stdout().is_terminal(), |name| std::env::var(name).ok());
-    print(&format!("{}\n{}\n{}", summary(scores), heat_map(scores, colours), extremes(scores, 5)))
+    print(&format!("{}\n{}\n{}", summary(scores), heat_map(scores, colours, Shades::default()), extremes(scores, 5)))
 }
 
 /// The file beside `x.scores.json` that is called `x.` and `ending`.

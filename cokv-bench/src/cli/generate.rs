@@ -1,17 +1,19 @@
 //! `cokv generate`
 
+mod several;
+
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use cokv_core::{Budget, Registry};
-use cokv_models::StopRule;
+use cokv_core::{Budget, Method, Registry};
 use cokv_models::batch::{Batch, BatchSettings, Event, Ledger, Request, Start};
+use cokv_models::{LanguageModel, StopRule};
 
 use super::bar::bar;
 use super::load::load;
-use super::method::MethodArguments;
+use super::method::SeveralArguments;
 use super::prompt_source::PromptArguments;
 use crate::data::prompt::Framed;
 use crate::machine::memory::{mebibytes, peak_resident_bytes};
@@ -22,12 +24,14 @@ use crate::scores::ModelStamp;
 /// Answer a prompt with a compressed cache
 ///
 /// The prompt is prefilled with full attention, the method keeps what its budget allows, and the answer streams to
-/// standard output. Speed, cache bytes and the kept share follow on standard error.
+/// standard output. Speed, cache bytes and the kept share follow on standard error. Several methods or budgets answer side by
+/// side, from one prefill and as one batch.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   cokv generate --prompt 'What is a KV cache?'
   cokv generate --prompt-file report.txt --method snapkv --budget 128
+  cokv generate --prompt-file report.txt --method full --method snapkv --method tova --budget 64,128
   cokv generate --prompt-file report.txt --method '{ name = \"snapkv\", window = 32 }' --budget 10%
   cokv generate --prompt-file report.txt --method snapkv --allocator cokv --scores passkey.scores.json --budget 64
   cat report.txt | cokv generate --prompt-file - --method streaming-llm --budget '4 MiB'")]
@@ -35,32 +39,44 @@ pub struct Arguments {
     #[command(flatten)]
     model: ModelSettings,
     #[command(flatten)]
-    method: MethodArguments,
+    methods: SeveralArguments,
     #[command(flatten)]
     prompt: PromptArguments,
     /// Tokens of the answer at most
     #[arg(long, default_value_t = 256)]
     max_new_tokens: usize,
+    /// Print all answers with their figures as one JSON object, once all are there
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
-    let mut method = arguments.method.build(registry)?;
+    let mut methods = arguments.methods.build(registry)?;
     let text = arguments.prompt.text()?;
     if arguments.max_new_tokens == 0 {
         bail!("--max-new-tokens 0 leaves nothing to generate");
     }
     let Loaded { model, fingerprint } = load(&arguments.model)?;
     let layout = model.config().layout;
-    arguments.method.fit(&mut method, &ModelStamp::of(&arguments.model.source, &fingerprint, layout), layout)?;
-    let budget = arguments.method.budget;
-    let Framed { tokens: prompt, tail, .. } = arguments.prompt.framed(text, &model)?;
-    if let Some(remark) = tail_remark(&[&method], tail) {
+    let stamp = ModelStamp::of(&arguments.model.source, &fingerprint, layout);
+    methods.iter_mut().try_for_each(|method| arguments.methods.fit(method, &stamp, layout))?;
+    let framed = arguments.prompt.framed(text, &model)?;
+    if let Some(remark) = tail_remark(&methods.iter().collect::<Vec<_>>(), framed.tail) {
         eprintln!("note: {remark}");
     }
-    model.config().check_length(prompt.len() + arguments.max_new_tokens)?;
-
+    model.config().check_length(framed.tokens.len() + arguments.max_new_tokens)?;
     let stop =
         StopRule { tokens: model.stop_tokens().to_vec(), max_new_tokens: arguments.max_new_tokens, min_new_tokens: 0 };
+    match (&methods[..], &arguments.methods.budgets[..]) {
+        ([method], &[budget]) if !arguments.json => one(method, budget, framed, stop, &model),
+        (methods, budgets) => several::answer(methods, budgets, framed, &stop, &model, arguments.json),
+    }
+}
+
+/// One answer, as it comes.
+fn one(method: &Method, budget: Budget, prompt: Framed, stop: StopRule, model: &LanguageModel) -> Result<()> {
+    let layout = model.config().layout;
+    let Framed { tokens: prompt, tail, .. } = prompt;
     let full_bytes = layout.heads() * prompt.len() * model.format().token_bytes(layout.head_dim);
     let prompt_len = prompt.len();
     let settings = BatchSettings { format: model.format(), ..BatchSettings::default() };
@@ -102,7 +118,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     }
     bar.finish_and_clear();
     written.context("the answer could not be written")?;
-    writeln!(out)?;
+    writeln!(out, "{}", stream.finish()?)?;
     let decode_seconds = started.elapsed().as_secs_f64();
     let Told { tokens, kept, bytes, allowed, prefill_seconds, compress_seconds } = told;
     let (kept, bytes) = if method.evicts() { (kept, bytes) } else { (layout.heads() * prompt_len, full_bytes) };

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 
+use super::stopped::EXIT_CODE;
+
 /// Whether Ctrl-C was pressed, and whether there is something to finish first. A program has one.
 #[derive(Default)]
 pub struct Interrupt {
@@ -22,8 +24,9 @@ impl Interrupt {
         if first {
             ctrlc::set_handler(move || {
                 if interrupt.asked.swap(true, Ordering::Relaxed) || !interrupt.working.load(Ordering::Relaxed) {
-                    std::process::exit(130);
+                    std::process::exit(EXIT_CODE.into());
                 }
+                eprintln!("\nstopping after what is at work; Ctrl-C again to stop at once");
             })
             .context("Ctrl-C cannot be heard")?;
         }

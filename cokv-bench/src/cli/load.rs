@@ -12,5 +12,7 @@ pub fn load(settings: &ModelSettings) -> Result<Loaded> {
         bar.set_position(layer as u64);
     });
     bar.finish_and_clear();
-    Ok(loaded?)
+    let loaded = loaded?;
+    loaded.model.notices().iter().for_each(|notice| eprintln!("note: {notice}"));
+    Ok(loaded)
 }

@@ -10,6 +10,7 @@ use cokv_shapley::whole;
 
 use super::bar::{bar, fetching};
 use super::choice::refused;
+use super::data::of_configuration;
 use super::estimate::stem;
 use super::load::load;
 use super::measure::{Wanted, measure};
@@ -71,7 +72,10 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
         }
         None => MaskConfig {
             model: arguments.model.clone(),
-            settings: arguments.settings.clone(),
+            settings: MaskSettings {
+                records: of_configuration(&arguments.settings.records)?,
+                ..arguments.settings.clone()
+            },
             importance: BTreeMap::new(),
             folder: arguments.out.clone(),
         },
@@ -103,7 +107,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let played: HashSet<String> = calibration.seen().into_iter().collect();
     let mut orders = Vec::new();
     for path in &settings.scores {
-        let FittedScores { scores, seen, notice } = ScoreFile::read_for(path, &stamp)?;
+        let FittedScores { scores, seen, notice, worth: _ } = ScoreFile::read_for(path, &stamp)?;
         check_unseen(&path.display().to_string(), &seen, &played)?;
         notice.iter().for_each(|notice| eprintln!("note: {notice}"));
         orders.extend(MaskOrder::of_scores(&stem(path, ".scores.json"), scores.values()));
@@ -112,7 +116,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let mode = Mode { plan: false, choosing: false, quiet: false };
     let scores = Path::new("runs/importance");
     for ((name, _), scores) in measure(&wanted, scores, &model, &stamp, &model_settings.held_as(), &played, mode)? {
-        orders.extend(MaskOrder::of_scores(&name, scores.values()));
+        orders.extend(MaskOrder::of_scores(&name, scores.scores.values()));
     }
     let names: Vec<&str> = orders.iter().map(|order| order.name.as_str()).collect();
     if let Some(place) = (1..names.len()).find(|&place| names[..place].contains(&names[place])) {

@@ -3,18 +3,19 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use cokv_core::Shard;
 use cokv_models::LanguageModel;
 
 use super::bar::fetching;
 use super::mode::Mode;
 use super::progress::{Audience, Progress};
-use crate::config::{Measured, check_unseen};
+use super::stopped::Stopped;
+use crate::config::{Measured, MeasuredScores, check_unseen};
 use crate::data::longbench::Fetcher;
 use crate::importance::{Estimation, Importance};
 use crate::scores::show::summary;
-use crate::scores::{ModelStamp, ScoreFile};
+use crate::scores::{HeadScoresWorth, ModelStamp, ScoreFile};
 
 /// What is to be measured: the table's name, the task where every task has scores of its own, and how.
 pub type Wanted = ((String, Option<String>), Importance);
@@ -46,11 +47,11 @@ pub fn measure(
         let file = if scores.exists() {
             ScoreFile::read(&scores)?
         } else if mode.plan {
-            eprintln!("{title} has to be measured first");
+            eprintln!("{title} has to be measured first, which is not in the time below: {}", estimation.describe());
             continue;
         } else {
             std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-            eprintln!("{title} is measured; scores will be in {}", scores.display());
+            eprintln!("{title} is measured: {}; scores will be in {}", estimation.describe(), scores.display());
             let samples = match samples_of(&estimation, name, folder)? {
                 Some(of_an_earlier_build) => of_an_earlier_build,
                 None => folder.join(format!("{name}-{samples}.samples.jsonl")),
@@ -58,13 +59,16 @@ pub fn measure(
             let audience = if mode.quiet { Audience::Nobody } else { Audience::People };
             let played = estimation.run(&samples, Shard::WHOLE, &mut Progress::new(audience)?);
             let Some(estimated) = played.with_context(|| title.clone())? else {
-                bail!("stopped; what was played is in {}; the same command goes on", samples.display());
+                let message = format!("stopped; what was played is in {}; the same command goes on", samples.display());
+                return Err(Stopped(message).into());
             };
             estimated.scores.write(&scores)?;
             eprintln!("{}", summary(&estimated.scores));
             estimated.scores
         };
-        measured.insert(key.clone(), file.head_scores(stamp).map_err(|problem| problem.at(&scores))?);
+        let worth = HeadScoresWorth::of(&file);
+        let scores = file.head_scores(stamp).map_err(|problem| problem.at(&scores))?;
+        measured.insert(key.clone(), MeasuredScores { scores, worth });
     }
     Ok(measured)
 }

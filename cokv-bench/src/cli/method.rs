@@ -1,6 +1,6 @@
 //! A method from the command line, for one prompt.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use cokv_core::{Budget, ConfigError, ConfigTable, HeadLayout, Method, PolicyError, Registry};
@@ -32,18 +32,61 @@ impl MethodArguments {
 
     /// Gives the method its head scores, and finds out what does not fit the model.
     pub fn fit(&self, method: &mut Method, model: &ModelStamp, layout: HeadLayout) -> Result<()> {
-        if let Some(path) = &self.scores {
-            let FittedScores { scores, notice, seen: _ } = ScoreFile::read_for(path, model)?;
-            notice.iter().for_each(|notice| eprintln!("note: {notice}"));
-            method.set_head_scores(scores);
-        }
-        method.check(layout).map_err(|error| match error {
-            PolicyError::MissingScores(message) if self.scores.is_none() => {
-                anyhow!("{message}: give --scores FILE; cokv estimate --task passkey --out FILE makes one")
-            }
-            other => other.into(),
-        })
+        fit(method, self.scores.as_deref(), model, layout)
     }
+}
+
+/// Which tokens of a prompt are kept, by several methods at several budgets.
+#[derive(clap::Args)]
+pub struct SeveralArguments {
+    /// Compressor or preset: a name, or an inline TOML table with its settings; `cokv methods` lists them. Several give an
+    /// answer each, from one prefill
+    #[arg(long = "method", value_name = "METHOD", default_value = "full")]
+    methods: Vec<String>,
+    /// Allocator of all of them: a name, or an inline TOML table with its settings [default: the preset's, or uniform]
+    #[arg(long)]
+    allocator: Option<String>,
+    /// Head scores for the allocator, from cokv estimate or cokv scores import
+    #[arg(long)]
+    scores: Option<PathBuf>,
+    /// Cache kept: tokens per KV head (128), a share of the prompt (10%) or bytes ('8 MiB'); several with commas
+    #[arg(long = "budget", value_name = "BUDGET,…", value_delimiter = ',', default_value = "100%")]
+    pub budgets: Vec<Budget>,
+}
+
+impl SeveralArguments {
+    /// The methods; what they say is checked before a model is loaded.
+    pub fn build(&self, registry: &Registry) -> Result<Vec<Method>> {
+        let methods = self.methods.iter().map(|name| method(registry, name, self.allocator.as_deref()));
+        let methods: Vec<Method> = methods.collect::<Result<_>>()?;
+        if let Some(twice) = (1..methods.len()).find(|&at| methods[..at].iter().any(|m| m.name() == methods[at].name()))
+        {
+            bail!("--method: `{}` is named twice", methods[twice].name());
+        }
+        Ok(methods)
+    }
+
+    /// Gives a method its head scores, and finds out what does not fit the model.
+    pub fn fit(&self, method: &mut Method, model: &ModelStamp, layout: HeadLayout) -> Result<()> {
+        fit(method, self.scores.as_deref(), model, layout)
+    }
+}
+
+fn fit(method: &mut Method, scores: Option<&Path>, model: &ModelStamp, layout: HeadLayout) -> Result<()> {
+    if let Some(path) = scores {
+        let FittedScores { scores: values, notice, worth, seen: _ } = ScoreFile::read_for(path, model)?;
+        notice.iter().for_each(|notice| eprintln!("note: {notice}"));
+        if let Some(reason) = worth.unworthy {
+            eprintln!("note: {}: these head scores are noise: {reason}", path.display());
+        }
+        method.set_head_scores(values);
+    }
+    method.check(layout).map_err(|error| match error {
+        PolicyError::MissingScores(message) if scores.is_none() => {
+            anyhow!("{message}: give --scores FILE; cokv estimate --task passkey --out FILE makes one")
+        }
+        other => other.into(),
+    })
 }
 
 /// What `--method` and `--allocator` stand for; each is a name or an inline table.

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use cokv_core::config::Choice;
 use cokv_core::{ConfigTable, Registry};
+use serde_json::json;
 
 use super::output::print;
 
@@ -13,10 +14,30 @@ use super::output::print;
 /// name stands where a compressor's would: compressor = "snapkv-paper", or { name = "snapkv-paper", window = 32 }. One with an
 /// allocator is a whole method: compressor = "ada-snapkv" alone, or --method ada-snapkv.
 #[derive(clap::Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// Print them as JSON
+    #[arg(long)]
+    json: bool,
+}
 
-pub fn run(_: &Arguments, registry: &Registry) -> Result<()> {
+pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let table = ConfigTable::parse("defaults", "")?;
+    if arguments.json {
+        let compressors = registry
+            .compressors()
+            .map(|name| Ok(registry.compressor(&Choice::named(name, &table))?.settings().clone()));
+        let allocators =
+            registry.allocators().map(|name| Ok(registry.allocator(&Choice::named(name, &table))?.settings().clone()));
+        let presets = registry.presets().map(|(name, preset)| {
+            let method = registry.method(ConfigTable::parse("presets", &format!("compressor = {name:?}"))?)?;
+            Ok(json!({ "name": name, "method": method.settings(), "source": preset.source() }))
+        });
+        return print(&serde_json::to_string(&json!({
+            "compressors": compressors.collect::<Result<Vec<_>>>()?,
+            "allocators": allocators.collect::<Result<Vec<_>>>()?,
+            "presets": presets.collect::<Result<Vec<_>>>()?,
+        }))?);
+    }
     let mut lines = vec!["compressors".to_owned()];
     for name in registry.compressors() {
         lines.push(format!("  {}", registry.compressor(&Choice::named(name, &table))?.settings()));

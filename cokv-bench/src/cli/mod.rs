@@ -4,7 +4,9 @@ mod bar;
 mod bench;
 mod choice;
 mod compare;
+mod completions;
 mod convergence;
+mod data;
 mod detect;
 mod estimate;
 mod fetch;
@@ -27,17 +29,26 @@ mod report;
 mod score;
 mod scores;
 mod select;
+mod stopped;
 mod threads;
+mod version;
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use cokv_core::Registry;
 
 /// KV-cache compression for language models: run a model with a tenth of its cache, and see what that costs.
 #[derive(Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "cokv",
+    version = version::version(),
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 130 stopped by Ctrl-C or a signal: what was done \
+                  is kept, and the same command goes on."
+)]
 struct Arguments {
     /// Threads to compute on; as many as there are cores where nothing is said. Fewer are faster on a busy machine
     #[arg(long, global = true, value_name = "THREADS")]
@@ -52,6 +63,7 @@ enum Command {
     Report(report::Arguments),
     Compare(compare::Arguments),
     Select(select::Arguments),
+    Data(data::Arguments),
     Generate(generate::Arguments),
     Inspect(inspect::Arguments),
     Estimate(Box<estimate::Arguments>),
@@ -65,6 +77,8 @@ enum Command {
     Score(score::Arguments),
     Fetch(fetch::Arguments),
     Methods(methods::Arguments),
+    Completions(completions::Completions),
+    Man(completions::Man),
 }
 
 /// Runs the command line with these policies. A crate with policies of its own adds them to
@@ -81,6 +95,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::Report(arguments) => report::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Select(arguments) => select::run(&arguments, &registry),
+        Command::Data(arguments) => data::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments, &registry),
         Command::Inspect(arguments) => inspect::run(&arguments, &registry),
         Command::Estimate(arguments) => estimate::run(&arguments, &registry),
@@ -94,6 +109,8 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::Score(arguments) => score::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
         Command::Methods(arguments) => methods::run(&arguments, &registry),
+        Command::Completions(arguments) => completions::completions(&arguments, Arguments::command()),
+        Command::Man(arguments) => completions::man(&arguments, Arguments::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -105,17 +122,27 @@ pub fn main_with(registry: Registry) -> ExitCode {
 
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("cokv: {error:#}");
-    ExitCode::FAILURE
+    stopped::exit_code(error).unwrap_or(ExitCode::FAILURE)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn no_command_contradicts_itself() {
         Arguments::command().debug_assert();
+    }
+
+    /// Regression: the version of a command was that of `cokv-bench-bench`.
+    #[test]
+    fn every_command_says_the_program_s_version() {
+        for arguments in
+            [&["cokv", "--version"][..], &["cokv", "bench", "--version"], &["cokv", "scores", "show", "-V"]]
+        {
+            let said = Arguments::try_parse_from(arguments).err().unwrap().to_string();
+            let names = ["cokv 0.", "cokv-bench 0.", "cokv-scores-show 0."];
+            assert!(names.iter().any(|name| said.starts_with(name)) && said.contains(" (cpu"), "{said}");
+        }
     }
 }

@@ -97,7 +97,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let mut all = Vec::new();
     for &weights in &arguments.weights {
         for &cache in &arguments.cache {
-            let model = ModelSettings { source: arguments.model.clone(), weights, cache };
+            let model = ModelSettings { source: arguments.model.clone(), weights, cache, ..ModelSettings::default() };
             let report = bar.suspend(|| load(&model)).and_then(|loaded| {
                 one(&loaded, &method, &settings, &machine, |what| {
                     bar.set_message(format!("{}: {what}", name(weights, cache)))

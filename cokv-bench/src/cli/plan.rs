@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use cokv_core::{AllocationRequest, BudgetPlan, Protected, Registry, TokenScores};
+use cokv_core::{AllocationRequest, Budget, BudgetPlan, Format, Protected, Registry, TokenScores};
 use serde_json::json;
 
 use super::choice::with_choice;
@@ -26,9 +26,9 @@ pub struct Arguments {
     /// Name of the allocator; `cokv methods` lists them
     #[arg(long)]
     allocator: String,
-    /// Tokens for each KV head on average, window included
+    /// Tokens for each KV head on average, window included, or a share of the prompt such as 10%
     #[arg(long)]
-    budget: usize,
+    budget: Budget,
     /// Settings of the allocator, as in a configuration
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
@@ -58,7 +58,11 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let scores = cokv_core::HeadScores::new(layout, sum)?;
     allocator.check(layout, Some(&scores))?;
 
-    let Some(total) = arguments.budget.checked_mul(layout.heads()) else { bail!("--budget is out of range") };
+    // Of bytes, what a number of the cache takes is the model's business; score files do not say.
+    if let Budget::Bytes(_) = arguments.budget {
+        bail!("--budget {}: a plan counts tokens; write a number of them, or a share such as 10%", arguments.budget);
+    }
+    let total = arguments.budget.total_tokens(layout, arguments.prompt_tokens, Format::default());
     let plan = |seed: usize| -> Result<BudgetPlan> {
         let token_scores = made_up(layout, arguments.prompt_tokens, seed);
         let request = AllocationRequest {

@@ -48,6 +48,13 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// Whether whoever was told has asked to stop.
+    pub fn stopped(&self) -> bool {
+        self.interrupt.asked()
+    }
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         self.interrupt.working(false);

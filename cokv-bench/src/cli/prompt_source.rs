@@ -11,8 +11,8 @@ use crate::data::prompt::{Framed, framed};
 /// Where a prompt comes from, and how it is put to the model.
 #[derive(clap::Args)]
 pub struct PromptArguments {
-    /// The prompt itself
-    #[arg(long, conflicts_with = "prompt_file", required_unless_present = "prompt_file")]
+    /// The prompt itself; where neither this nor --prompt-file is given, standard input is read
+    #[arg(long, conflicts_with = "prompt_file")]
     prompt: Option<String>,
     /// A file with the prompt; - reads standard input
     #[arg(long)]
@@ -31,14 +31,15 @@ impl PromptArguments {
                 if std::io::stdin().is_terminal() {
                     eprintln!("reading the prompt from the terminal; end it with Ctrl-D");
                 }
-                let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).context("standard input")?;
-                text
+                read_input()?
             }
             (None, Some(path)) => {
                 std::fs::read_to_string(path).with_context(|| format!("--prompt-file {}", path.display()))?
             }
-            (None, None) => String::new(),
+            (None, None) if std::io::stdin().is_terminal() => {
+                bail!("no prompt: give --prompt TEXT or --prompt-file FILE (- for standard input), or pipe one in")
+            }
+            (None, None) => read_input()?,
         };
         if text.trim().is_empty() {
             bail!("the prompt is empty");
@@ -50,4 +51,10 @@ impl PromptArguments {
     pub fn framed(&self, text: String, model: &LanguageModel) -> Result<Framed> {
         Ok(framed(model.tokenizer(), model.chat_template().filter(|_| !self.raw), text)?)
     }
+}
+
+fn read_input() -> Result<String> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("standard input")?;
+    Ok(text)
 }

@@ -12,12 +12,12 @@ use super::bar::fetching;
 use super::load::load;
 use super::measure::{Wanted, measure};
 use super::mode::Mode;
-use crate::config::{Column, Config, Measured, check_unseen};
+use crate::config::{Column, Config, Measured, MeasuredScores, check_unseen};
 use crate::data::longbench::Fetcher;
 use crate::data::{Suite, TaskRecords};
 use crate::model::Loaded;
-use crate::run::{SELECTION, Selected, tasks};
-use crate::scores::ModelStamp;
+use crate::run::{SELECTION, Selected, capped, tasks};
+use crate::scores::{HeadScoresWorth, ModelStamp};
 
 /// Everything that a matrix is made of.
 pub struct Ready {
@@ -52,10 +52,14 @@ pub fn read(path: &Path, registry: &Registry) -> Result<(String, Config)> {
 pub fn ready(mut config: Config, mode: Mode) -> Result<Ready> {
     let folder = config.folder();
     let suite = Suite::open(&config.run.data, &Fetcher::from_env(fetching()))?;
+    suite.notices().iter().filter(|_| !mode.quiet).for_each(|notice| eprintln!("note: {notice}"));
     let settings = config.run.model.clone();
     let Loaded { model, fingerprint } = load(&settings)?;
     let stamp = ModelStamp::of(&settings.source, &fingerprint, model.config().layout);
     let tasks = tasks(&config.run, suite, &model)?;
+    if let Some(notice) = capped(&config.run, &tasks, &model) {
+        eprintln!("note: {notice}");
+    }
     let tested: HashSet<String> =
         tasks.iter().flat_map(|task| task.records.iter().map(|record| record.fingerprint.clone())).collect();
     let open = !mode.choosing && config.columns.iter().any(Column::is_open);
@@ -99,6 +103,7 @@ pub fn fit_made_up(
 ) -> Result<()> {
     let layout = stamp.layout().map_err(|problem| problem.at(Path::new(&stamp.name)))?;
     let made_up = HeadScores::new(layout, (0..layout.heads()).map(|head| head as f64).collect())?;
+    let made_up = MeasuredScores { scores: made_up, worth: HeadScoresWorth::default() };
     let measured = wanted(config, tasks).into_iter().map(|(key, _)| (key, made_up.clone())).collect();
     config.fit_to(stamp, tasks, &measured, forbidden)?;
     Ok(())

@@ -16,7 +16,7 @@ use crate::report::{LoadedRun, Report, cells_csv, csv, markdown, page};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:
-  cokv report runs/default --out report
+  cokv report runs/cokv --out report
   cokv report runs/longbench-small runs/needle --record qasper --out report")]
 pub struct Arguments {
     /// Folders of runs

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Subcommand, ValueEnum};
 use cokv_shapley::whole;
+use serde_json::json;
 
 use super::output::print;
 use crate::chart;
@@ -13,8 +14,8 @@ use crate::scores::compare::{ComparisonMatrix, Measure};
 use crate::scores::published::{
     Imported, export_duo_attention, export_headkv, import_cokv, import_duo_attention, import_headkv,
 };
-use crate::scores::show::{TerminalColours, extremes, heat_map, layer_means, summary};
-use crate::scores::{Interaction, ModelStamp, ScoreFile};
+use crate::scores::show::{Shades, TerminalColours, extremes, heat_map, layer_means, summary};
+use crate::scores::{HeadScoresWorth, Interaction, ModelStamp, ScoreFile};
 
 /// Look at head scores, compare them, and convert published ones
 #[derive(clap::Args)]
@@ -32,9 +33,15 @@ enum Command {
         /// Heads shown at each end
         #[arg(long, default_value_t = 10)]
         heads: usize,
+        /// What the shades of the picture follow
+        #[arg(long, default_value = "rank")]
+        shades: Shades,
         /// Also write the heat map as SVG
         #[arg(long)]
         svg: Option<PathBuf>,
+        /// Print the file's facts and scores as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Correlations between score files of models of one shape
     Compare {
@@ -97,7 +104,12 @@ fn shape(text: &str) -> Result<[usize; 4], String> {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
-        Command::Show { file, heads, svg } => show(file, *heads, svg.as_deref()),
+        Command::Show { file, json: true, .. } => {
+            let file = ScoreFile::read(file)?;
+            let worth = HeadScoresWorth::of(&file);
+            print(&serde_json::to_string(&json!({ "scores": file, "worth": worth }))?)
+        }
+        Command::Show { file, heads, shades, svg, .. } => show(file, *heads, *shades, svg.as_deref()),
         Command::Compare { files, svg } => compare(files, svg.as_deref()),
         Command::Import { from, path, task, shape, model, out } => {
             let stamp = shape.map(|[layers, query_heads, kv_heads, head_dim]| ModelStamp {
@@ -121,10 +133,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-fn show(path: &Path, heads: usize, svg: Option<&Path>) -> Result<()> {
+fn show(path: &Path, heads: usize, shades: Shades, svg: Option<&Path>) -> Result<()> {
     let file = ScoreFile::read(path)?;
     let colours = TerminalColours::detect(std::io::stdout().is_terminal(), |name| std::env::var(name).ok());
-    let mut parts = vec![summary(&file), heat_map(&file, colours), extremes(&file, heads), layer_means(&file)];
+    let mut parts = vec![summary(&file), heat_map(&file, colours, shades), extremes(&file, heads), layer_means(&file)];
     if !file.interactions.is_empty() {
         parts.push(pairs(&file.interactions));
     }

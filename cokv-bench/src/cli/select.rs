@@ -12,8 +12,9 @@ use super::mode::Mode;
 use super::output::print;
 use super::progress::{Audience, Progress};
 use super::ready::{Ready, read, ready};
+use super::stopped::Stopped;
 use crate::markdown;
-use crate::run::{Choice, Ended, Matrix, RunStore, SELECTION, Selected, selection_fingerprint};
+use crate::run::{Choice, Ended, Matrix, RunStore, SELECTION, Selected, Trial, origin, selection_fingerprint};
 use crate::selection::{choose, sweep, validation};
 
 /// Choose settings of methods on the validation records
@@ -43,7 +44,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let mode = Mode { plan: false, choosing: true, quiet: arguments.quiet };
-    let (_, mut config) = read(&arguments.config, registry)?;
+    let (text, mut config) = read(&arguments.config, registry)?;
     config.columns.retain(|column| column.is_open());
     if config.columns.is_empty() {
         bail!(
@@ -51,6 +52,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
             arguments.config.display()
         );
     }
+    origin::check(&config.folder(), &arguments.config, &text)?;
     config.run.data = validation(&config.run.data);
     let Ready { config, model, fingerprint, tasks, tested, folder, .. } = ready(config, mode)?;
     let made_for = selection_fingerprint(&config, &fingerprint);
@@ -66,6 +68,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let config = crate::config::Config { columns: sweep(config.columns), ..config };
     let matrix = Matrix::prepare(&config, tasks, &model, &fingerprint, None, |_, _| {})?;
     let mut store: RunStore = open(&folder.join("selection"), Shard::WHOLE)?;
+    origin::claim(&folder, &arguments.config, &text)?;
     let plan = matrix.plan(store.results(), Shard::WHOLE);
     if !arguments.quiet {
         eprintln!("validation records of {}", describe(&config, &plan, None));
@@ -73,7 +76,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let audience = if arguments.quiet { Audience::Nobody } else { Audience::People };
     let ended = matrix.run(&mut store, Shard::WHOLE, &mut Progress::new(audience)?)?;
     if ended == Ended::Stopped {
-        bail!("stopped after the prompt; the same command goes on");
+        return Err(Stopped("stopped after the prompt; the same command goes on".into()).into());
     }
 
     let choices = choose(&matrix.rows(store.results()), &names);
@@ -91,7 +94,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
 }
 
 fn table(choices: &[Choice]) -> String {
-    let mut table = markdown::table(["method", "task", "budget", "chosen", "score", "all scores"], 4);
+    let mut table = markdown::table(["method", "task", "budget", "chosen", "decided by", "score", "all scores"], 5);
     for Choice { method, task, budget, settings, sweep } in choices {
         let score = |score: f64| format!("{:.1}", 100.0 * score);
         let chosen = sweep.iter().find(|trial| trial.settings == *settings).map(|trial| score(trial.score));
@@ -101,9 +104,23 @@ fn table(choices: &[Choice]) -> String {
             task.clone(),
             budget.to_string(),
             settings.clone(),
+            decided_by(sweep).into(),
             chosen.unwrap_or_default(),
             all.join(" "),
         ]);
     }
     markdown::text(&table)
+}
+
+/// What told the best trial from the others.
+fn decided_by(sweep: &[Trial]) -> &'static str {
+    let best = sweep.iter().map(|trial| trial.score).fold(f64::NEG_INFINITY, f64::max);
+    let tied: Vec<&Trial> = sweep.iter().filter(|trial| trial.score == best).collect();
+    match &tied[..] {
+        [] | [_] => "score",
+        [first, rest @ ..] if rest.iter().all(|trial| trial.log_likelihood == first.log_likelihood) => {
+            "nothing: all tie"
+        }
+        _ => "log-likelihood",
+    }
 }

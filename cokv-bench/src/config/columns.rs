@@ -7,11 +7,11 @@ use cokv_core::config::unknown_name;
 use cokv_core::{ConfigError, ConfigTable, HeadScores, Method, PolicyError, Registry};
 use thiserror::Error;
 
-use super::Config;
+use super::{Config, NoisyScores};
 use crate::importance::Importance;
 use crate::markdown;
 use crate::names::file_name;
-use crate::scores::{FittedScores, ModelStamp, ScoreFile, ScoreFileError};
+use crate::scores::{FittedScores, HeadScoresWorth, ModelStamp, ScoreFile, ScoreFileError};
 
 /// A method; or several that differ in settings which are listed to choose from, of which every task and budget gets one.
 #[derive(Clone)]
@@ -33,6 +33,8 @@ pub struct Variant {
     pub method: Method,
     /// The method with the head scores of a task, where tasks have their own.
     pub of_task: BTreeMap<String, Method>,
+    /// How well its head scores are known, by the task where tasks have their own.
+    pub worth: BTreeMap<Option<String>, HeadScoresWorth>,
 }
 
 impl Variant {
@@ -40,10 +42,24 @@ impl Variant {
     pub fn method(&self, task: &str) -> &Method {
         self.of_task.get(task).unwrap_or(&self.method)
     }
+
+    /// How well the head scores are known that it uses on a task.
+    pub fn worth(&self, task: &str) -> Option<&HeadScoresWorth> {
+        self.worth.get(&Some(task.to_owned())).or_else(|| self.worth.get(&None))
+    }
 }
 
 /// Head scores that were measured, by the name of the importance table and, where every task has its own, the task.
-pub type Measured = BTreeMap<(String, Option<String>), HeadScores>;
+pub type Measured = BTreeMap<(String, Option<String>), MeasuredScores>;
+
+/// Head scores, and how well they are known.
+#[derive(Clone, Debug)]
+pub struct MeasuredScores {
+    /// One for each KV head.
+    pub scores: HeadScores,
+    /// How well.
+    pub worth: HeadScoresWorth,
+}
 
 /// Where head scores come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +81,8 @@ impl Column {
         let scores = ScoreSource::take(&mut table, importance)?;
         let mut variants = Vec::new();
         for (settings, table) in table.variants("select", "allocator")? {
-            variants.push(Variant { settings, method: registry.method(table)?, of_task: BTreeMap::new() });
+            let method = registry.method(table)?;
+            variants.push(Variant { settings, method, of_task: BTreeMap::new(), worth: BTreeMap::new() });
         }
         let name = variants[0].method.name().to_owned();
         for Variant { settings, method, .. } in variants.iter_mut().filter(|variant| !variant.settings.is_empty()) {
@@ -180,19 +197,31 @@ impl Config {
                     Some(ScoreSource::File(name)) => {
                         let name = name.replace(MODEL, &file_name(&model.name));
                         let path = PathBuf::from(task.map_or(name.clone(), |task| name.replace(TASK, task)));
-                        let FittedScores { scores, seen, notice } = ScoreFile::read_for(&path, model)?;
+                        let FittedScores { scores, seen, notice, worth } = ScoreFile::read_for(&path, model)?;
                         check_unseen(&path.display().to_string(), &seen, tested)?;
                         notices.extend(notice);
-                        Some(scores)
+                        Some(MeasuredScores { scores, worth })
                     }
                 };
-                for Variant { method, of_task, .. } in &mut column.variants {
+                if let Some(reason) = scores.as_ref().and_then(|scores| scores.worth.unworthy.as_ref()) {
+                    let noise = MethodError::Noise {
+                        method: column.name.clone(),
+                        task: task.map_or(String::new(), |task| format!(" on {task}")),
+                        reason: reason.clone(),
+                    };
+                    match self.run.run.noisy_scores {
+                        NoisyScores::Stop => return Err(noise),
+                        NoisyScores::Mark => notices.push(noise.to_string()),
+                    }
+                }
+                for Variant { method, of_task, worth, .. } in &mut column.variants {
                     let method = match task {
                         None => method,
                         Some(task) => of_task.entry(task.clone()).or_insert_with(|| method.clone()),
                     };
-                    if let Some(scores) = &scores {
-                        method.set_head_scores(scores.clone());
+                    if let Some(known) = &scores {
+                        method.set_head_scores(known.scores.clone());
+                        worth.insert(task.cloned(), known.worth.clone());
                     }
                     let failed = |error| MethodError::Policy { method: method.name().into(), error };
                     method.check(layout).map_err(failed)?;
@@ -220,7 +249,7 @@ pub enum MethodError {
     /// It was made from what it would be tested on.
     #[error(
         "{what}: {count} of the {records} records that it was made from are among the tested ones, which would flatter \
-         the method; test on others: [data] split = \"test\" for LongBench, another seed for synthetic data"
+         the method; test on others: [data] split = \"test\" for records of files, another seed for synthetic data"
     )]
     Seen {
         /// Scores or settings.
@@ -229,6 +258,19 @@ pub enum MethodError {
         count: usize,
         /// Records of the scores.
         records: usize,
+    },
+    /// Its head scores say nothing.
+    #[error(
+        "method `{method}`{task}: its head scores are noise: {reason}. Measure more (records, max_evaluations, minutes under \
+         [importance.NAME]), or write noisy_scores = \"mark\" under [run] to have its results with a mark"
+    )]
+    Noise {
+        /// Name of the method.
+        method: String,
+        /// On which task, if tasks have their own.
+        task: String,
+        /// What is wrong with them.
+        reason: String,
     },
     /// Its settings do not fit the model, or it needs scores.
     #[error(

@@ -6,17 +6,17 @@ mod fetch;
 mod files;
 mod tasks;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use serde::de::{DeserializeOwned, Error};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 pub use self::archive::Archive;
 pub use self::fetch::{Fetcher, REPOSITORY};
 pub use self::files::Files;
 use self::files::Text;
 pub use self::tasks::{Category, category, task_of_e};
-use super::{DataError, Record, Split, TaskProtocol, TaskRecords, json_lines};
+use super::{DataError, Record, Split, TaskProtocol, TaskRecords, json_lines, values};
 use crate::fingerprint::fingerprint;
 use crate::metrics;
 
@@ -33,26 +33,17 @@ pub struct LongBench {
 
 #[derive(Deserialize)]
 struct Line {
-    input: String,
+    #[serde(default, deserialize_with = "values::optional_text")]
+    input: Option<String>,
     context: String,
-    #[serde(deserialize_with = "at_least_one")]
+    #[serde(deserialize_with = "values::answers")]
     answers: Vec<String>,
-    #[serde(default)]
-    length: u64,
-    #[serde(default)]
-    language: String,
+    #[serde(default, deserialize_with = "values::optional_count")]
+    length: Option<u64>,
+    language: Option<String>,
     all_classes: Option<Vec<String>>,
-    #[serde(rename = "_id")]
-    id: String,
-}
-
-/// A record without an answer can be neither scored nor teacher-forced.
-fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let answers = Vec::deserialize(deserializer)?;
-    if answers.is_empty() {
-        return Err(D::Error::custom("`answers` is empty: the record could not be scored; remove it, or give it one"));
-    }
-    Ok(answers)
+    #[serde(default, rename = "_id", deserialize_with = "values::optional_text")]
+    id: Option<String>,
 }
 
 impl LongBench {
@@ -86,33 +77,47 @@ impl LongBench {
             metric: metrics::of_task(asked_as)
                 .ok_or_else(|| DataError::UnknownTask(format!("`{task}` is no LongBench task")))?,
             chat: !NO_CHAT.contains(&asked_as),
-            stops_at_newline: asked_as == "samsum",
+            stop: if asked_as == "samsum" { vec!["\n".into()] } else { Vec::new() },
+            first_line_only: metrics::first_line_only(asked_as),
         };
         // The other parts depend on how many records there are.
         let needed = if split == Split::All { limit } else { usize::MAX };
         let Text { path, text } = self.files.read(&data_file(task))?;
         let lines: Vec<Line> = json_lines::parse(&path, &text, needed)?;
+        for (place, line) in lines.iter().enumerate() {
+            let classes = line.all_classes.as_deref().unwrap_or_default();
+            if let Some(reason) = protocol.metric.unscorable(&line.answers, classes) {
+                return Err(DataError::File {
+                    path,
+                    message: format!("record {} cannot be scored: {reason}", place + 1),
+                });
+            }
+        }
         let places = split.places(lines.len());
         let mut seen: HashMap<String, usize> = HashMap::new();
         let mut records: Vec<Option<Record>> = Vec::with_capacity(lines.len());
-        records.extend(lines.into_iter().map(|line| {
+        records.extend(lines.into_iter().enumerate().map(|(place, line)| {
+            let id = line.id.unwrap_or_else(|| (place + 1).to_string());
             // The same record twice counts twice, as upstream; rows need ids of their own.
-            let id = match seen.entry(line.id.clone()).and_modify(|times| *times += 1).or_insert(1) {
-                1 => line.id,
-                times => format!("{}#{times}", line.id),
+            let id = match seen.entry(id.clone()).and_modify(|times| *times += 1).or_insert(1) {
+                1 => id,
+                times => format!("{id}#{times}"),
             };
-            let asked = [asked_as, &id, &line.input, &line.context].map(str::to_owned);
+            let input = line.input.unwrap_or_default();
+            let asked = [asked_as, &id, &input, &line.context].map(str::to_owned);
             Some(Record {
                 fingerprint: fingerprint(asked.into_iter().chain(line.answers.iter().cloned())),
                 id,
                 task: task.into(),
-                input: line.input,
+                input,
                 context: line.context,
                 answers: line.answers,
                 all_classes: line.all_classes.unwrap_or_default(),
-                length: line.length,
-                language: line.language,
+                length: line.length.unwrap_or(0),
+                language: line.language.unwrap_or_default(),
                 place: None,
+                text: None,
+                fields: BTreeMap::new(),
             })
         }));
         let records = places.into_iter().filter_map(|place| records[place].take()).take(limit).collect();

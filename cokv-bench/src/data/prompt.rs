@@ -21,6 +21,10 @@ pub struct Prompt {
 
 /// Fills the template, truncates in the middle, applies the chat template and tokenises, in the order of LongBench's
 /// `pred.py`.
+///
+/// It differs from `pred.py` in one way: texts that were tokens are as they were. Where a model's files say
+/// `clean_up_tokenization_spaces` (those of Llama 3 did), `pred.py` joins words and the marks behind them, in the ends of a
+/// shortened prompt (code included) and in predictions.
 pub fn build(
     model: &LanguageModel,
     protocol: &TaskProtocol,
@@ -28,6 +32,13 @@ pub fn build(
     max_prompt_tokens: usize,
     chat_use: ChatUse,
 ) -> Result<Prompt, ModelError> {
+    if max_prompt_tokens < 2 {
+        return Err(ModelError::TooLong {
+            tokens: protocol.max_new_tokens + CHAT_MARGIN + 2,
+            limit: model.config().max_tokens(),
+            reason: ", and the answer alone takes that many",
+        });
+    }
     let tokenizer = model.tokenizer();
     let (text, shortened_from) = truncate_middle(tokenizer, protocol.prompt(record), max_prompt_tokens)?;
     let template = chat_template(model, protocol, chat_use);
@@ -58,10 +69,10 @@ pub fn framed(tokenizer: &Tokenizer, template: Option<&ChatTemplate>, text: Stri
         return Ok(Framed { tokens: tokenizer.encode(&text, true)?, text, tail: 0 });
     };
     let rendered = template.render(&text)?;
-    let tokens = tokenizer.encode(&rendered, true)?;
+    let tokens = tokenizer.encode_conversation(&rendered)?;
     // Templates may trim what they are given.
     let other = if text.trim_end().ends_with('a') { "b" } else { "a" };
-    let other = tokenizer.encode(&template.render(other)?, true)?;
+    let other = tokenizer.encode_conversation(&template.render(other)?)?;
     let tail = tokens.iter().rev().zip(other.iter().rev()).take_while(|(ours, others)| ours == others).count();
     Ok(Framed { text: rendered, tokens, tail })
 }
@@ -69,19 +80,39 @@ pub fn framed(tokenizer: &Tokenizer, template: Option<&ChatTemplate>, text: Stri
 /// Tokens left free for what a chat template adds around a prompt.
 const CHAT_MARGIN: usize = 64;
 
-/// Tokens that a prompt may have, by default, before its middle is cut out: what the model can attend to, less the answer.
-pub fn room(model: &LanguageModel, answer_tokens: usize) -> usize {
-    model.config().max_tokens().saturating_sub(answer_tokens + CHAT_MARGIN)
+/// Tokens that a prompt may have before its middle is cut out: those that are asked for (`max_prompt_tokens`), and no more
+/// than are left of what the model `holds` beside the answer.
+pub fn limit(holds: usize, asked: Option<usize>, answer_tokens: usize) -> usize {
+    asked.unwrap_or(usize::MAX).min(holds.saturating_sub(answer_tokens + CHAT_MARGIN))
+}
+
+/// Says which tasks, with the tokens of their answers, leave fewer tokens to a prompt than are asked for.
+pub fn capped<'a>(
+    holds: usize,
+    asked: Option<usize>,
+    tasks: impl IntoIterator<Item = (&'a str, usize)>,
+) -> Option<String> {
+    let asked = asked?;
+    let limits = tasks.into_iter().map(|(task, answer)| (task, limit(holds, Some(asked), answer)));
+    let fewer: Vec<String> =
+        limits.filter(|&(_, limit)| limit < asked).map(|(task, limit)| format!("{task} {limit}")).collect();
+    (!fewer.is_empty()).then(|| {
+        format!(
+            "max_prompt_tokens is {asked}, and the {holds} tokens that the model can attend to leave fewer beside the \
+             answers of some tasks: {}",
+            fewer.join(", ")
+        )
+    })
 }
 
 /// Counts the tokens of a text as a prompt of a task, with the chat template where it goes through one, for prompts that are
 /// generated to a length; a text that cannot be tokenised fits nowhere.
 pub fn token_counter(model: &LanguageModel, chat_use: ChatUse) -> impl Fn(&TaskProtocol, &str) -> usize {
     move |protocol, text| {
-        let encode = |text: &str| model.tokenizer().encode(text, true);
+        let tokenizer = model.tokenizer();
         let ids = match chat_template(model, protocol, chat_use) {
-            Some(template) => template.render(text).and_then(|text| encode(&text)),
-            None => encode(text),
+            Some(template) => template.render(text).and_then(|text| tokenizer.encode_conversation(&text)),
+            None => tokenizer.encode(text, true),
         };
         ids.map_or(usize::MAX, |ids| ids.len())
     }
@@ -96,12 +127,25 @@ fn chat_template<'a>(model: &'a LanguageModel, protocol: &TaskProtocol, chat_use
 pub fn stop_rule(model: &LanguageModel, protocol: &TaskProtocol) -> Result<StopRule, ModelError> {
     let mut tokens = model.stop_tokens().to_vec();
     let mut min_new_tokens = 0;
-    if protocol.stops_at_newline {
-        tokens.extend(model.tokenizer().encode("\n", false)?.last());
+    for text in &protocol.stop {
+        let token = match &model.tokenizer().encode(text, false)?[..] {
+            // As LongBench's pred.py, because some tokenizers put a space before everything.
+            [.., last] if text == "\n" => *last,
+            [token] => *token,
+            // Several tokens end an answer once it is decoded, where the prediction is cut.
+            _ => continue,
+        };
+        tokens.push(token);
         // As LongBench's pred.py: an answer that would begin with its end is not taken.
         min_new_tokens = 1;
     }
     Ok(StopRule { tokens, max_new_tokens: protocol.max_new_tokens, min_new_tokens })
+}
+
+/// The text of an answer, up to what ends it.
+pub fn prediction(model: &LanguageModel, protocol: &TaskProtocol, answer: &[u32]) -> Result<String, ModelError> {
+    let text = model.tokenizer().decode(answer, true)?;
+    Ok(protocol.until_stop(&text).to_owned())
 }
 
 /// Keeps the first and the last half of `limit` tokens, and tells how many there were where that is fewer. Halves are
@@ -126,6 +170,23 @@ fn as_continuation(prompt: &str, answer: &str, chat: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Llama 3 with the paper's 8,000 tokens: summaries have answers of 512.
+    #[test]
+    fn prompts_leave_room_for_their_answers() {
+        assert_eq!(limit(8192, Some(8000), 512), 7616);
+        assert_eq!(limit(8192, Some(8000), 128), 8000);
+        assert_eq!(limit(8192, None, 128), 8000);
+        assert_eq!(limit(512, Some(400), 512), 0);
+        let tasks = [("qasper", 128), ("gov_report", 512), ("qmsum", 512)];
+        let notice = capped(8192, Some(8000), tasks).unwrap();
+        assert!(
+            notice.contains("max_prompt_tokens is 8000") && notice.ends_with(": gov_report 7616, qmsum 7616"),
+            "{notice}"
+        );
+        assert_eq!(capped(8192, Some(7616), tasks), None);
+        assert_eq!(capped(8192, None, tasks), None);
+    }
 
     const VOCABULARY: &str = r#"{
         "version": "1.0",

@@ -1,8 +1,10 @@
 //! Records, and how the tasks that they belong to are asked, answered and scored.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::Metric;
+use crate::metrics::{Metric, score_prediction};
 
 /// One question over one long text, with the fields of LongBench's data files.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +31,10 @@ pub struct Record {
     pub fingerprint: String,
     /// Where in a grid of lengths and depths it stands; none outside of one.
     pub place: Option<Place>,
+    /// Hash of the text where others may ask about the same, of records of one's own: what they say is not independent.
+    pub text: Option<String>,
+    /// What else the task's template names, of records of one's own.
+    pub fields: BTreeMap<String, String>,
 }
 
 /// A place in the grid of a needle in a haystack.
@@ -45,7 +51,7 @@ pub struct Place {
 pub struct TaskProtocol {
     /// Name, as in files and tables.
     pub name: String,
-    /// Prompt with `{context}` and `{input}`.
+    /// Prompt with `{context}` and `{input}` (or `{question}`), and names of the records' other fields.
     pub template: String,
     /// Tokens of an answer at most.
     pub max_new_tokens: usize,
@@ -53,38 +59,98 @@ pub struct TaskProtocol {
     pub metric: Metric,
     /// Whether the prompt goes through the model's chat template. Few-shot and code prompts do not: the model continues them.
     pub chat: bool,
-    /// Whether a line break ends the answer.
-    pub stops_at_newline: bool,
+    /// Texts that end an answer and are not part of it.
+    pub stop: Vec<String>,
+    /// Whether only the first line of a prediction is scored.
+    pub first_line_only: bool,
 }
 
 impl TaskProtocol {
     /// The prompt of a record.
     pub fn prompt(&self, record: &Record) -> String {
-        fill(&self.template, &record.context, &record.input)
+        fill(&self.template, |name| {
+            asked(name, &record.context, &record.input).or_else(|| record.fields.get(name).map(String::as_str))
+        })
+    }
+
+    /// The score of a prediction, in `[0, 1]`.
+    pub fn score(&self, prediction: &str, record: &Record) -> f64 {
+        score_prediction(self.metric, self.first_line_only, prediction, &record.answers, &record.all_classes)
+    }
+
+    /// An answer up to the first text that ends it.
+    pub fn until_stop<'a>(&self, answer: &'a str) -> &'a str {
+        let ends = self.stop.iter().filter_map(|stop| answer.find(stop.as_str()));
+        &answer[..ends.min().unwrap_or(answer.len())]
     }
 }
 
-/// A template with a record's fields put in, in one pass: a context may well contain the text "{input}".
-pub(super) fn fill(template: &str, context: &str, input: &str) -> String {
-    let mut prompt = String::with_capacity(template.len() + context.len() + input.len());
-    let mut rest = template;
-    while let Some(at) = rest.find('{') {
-        let (before, tail) = rest.split_at(at);
-        prompt.push_str(before);
-        let field = |name: &str| tail.strip_prefix(name);
-        rest = if let Some(after) = field("{context}") {
-            prompt.push_str(context);
-            after
-        } else if let Some(after) = field("{input}") {
-            prompt.push_str(input);
-            after
-        } else {
-            prompt.push('{');
-            // Python writes a brace as two.
-            field("{{").unwrap_or(&tail[1..])
-        };
+/// What the names that every template may have stand for.
+pub(super) fn asked<'a>(name: &str, context: &'a str, input: &'a str) -> Option<&'a str> {
+    match name {
+        "context" => Some(context),
+        "input" | "question" => Some(input),
+        _ => None,
     }
-    prompt + rest
+}
+
+/// A template with what its names stand for put in, in one pass: a context may well contain the text "{input}". A name
+/// without a value stays as it is written; two braces are one, as in Python's `str.format`.
+pub(super) fn fill<'a>(template: &str, value: impl Fn(&str) -> Option<&'a str>) -> String {
+    let mut prompt = String::with_capacity(template.len());
+    for piece in pieces(template) {
+        match piece {
+            Piece::Text(text) => prompt.push_str(text),
+            Piece::Name(name) => match value(name) {
+                Some(value) => prompt.push_str(value),
+                None => prompt.extend(["{", name, "}"]),
+            },
+        }
+    }
+    prompt
+}
+
+/// The names that a template puts something in for, in order.
+pub(super) fn names(template: &str) -> impl Iterator<Item = &str> {
+    pieces(template).filter_map(|piece| match piece {
+        Piece::Name(name) => Some(name),
+        Piece::Text(_) => None,
+    })
+}
+
+/// What a template is made of.
+#[derive(Debug, PartialEq)]
+enum Piece<'a> {
+    Text(&'a str),
+    Name(&'a str),
+}
+
+/// The pieces of a template, from left to right.
+fn pieces(template: &str) -> impl Iterator<Item = Piece<'_>> {
+    let mut rest = template;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (piece, length) = match rest.find(['{', '}']) {
+            None => (Piece::Text(rest), rest.len()),
+            Some(0) => match name_at(rest) {
+                Some(name) => (Piece::Name(name), name.len() + 2),
+                // Python writes a brace as two.
+                None => (Piece::Text(&rest[..1]), if rest.starts_with("{{") || rest.starts_with("}}") { 2 } else { 1 }),
+            },
+            Some(at) => (Piece::Text(&rest[..at]), at),
+        };
+        rest = &rest[length..];
+        Some(piece)
+    })
+}
+
+/// The name in braces that a text begins with.
+fn name_at(text: &str) -> Option<&str> {
+    let (name, _) = text.strip_prefix('{')?.split_once('}')?;
+    let begins = name.starts_with(|first: char| first.is_alphabetic() || first == '_');
+    (begins && name.chars().all(|letter| letter.is_alphanumeric() || "_-.".contains(letter))).then_some(name)
 }
 
 /// Records of one task.
@@ -100,17 +166,20 @@ pub struct TaskRecords {
 mod tests {
     use super::*;
 
-    #[test]
-    fn templates_are_filled_once() {
-        let protocol = TaskProtocol {
+    fn protocol(template: &str) -> TaskProtocol {
+        TaskProtocol {
             name: "t".into(),
-            template: "{context} {x} {{ {input}{".into(),
+            template: template.into(),
             max_new_tokens: 1,
             metric: Metric::QaF1,
             chat: true,
-            stops_at_newline: false,
-        };
-        let record = Record {
+            stop: Vec::new(),
+            first_line_only: false,
+        }
+    }
+
+    fn record() -> Record {
+        Record {
             id: "1".into(),
             task: "t".into(),
             input: "why {context}?".into(),
@@ -121,7 +190,35 @@ mod tests {
             language: "en".into(),
             fingerprint: String::new(),
             place: None,
+            text: None,
+            fields: BTreeMap::from([("domain".to_owned(), "law {{".to_owned())]),
+        }
+    }
+
+    #[test]
+    fn templates_are_filled_once() {
+        let prompt = |template: &str| protocol(template).prompt(&record());
+        assert_eq!(prompt("{context} {x} {{ {input}{"), "a {input} b {x} { why {context}?{");
+        assert_eq!(prompt("{question} on {domain}"), "why {context}? on law {{");
+        assert_eq!(names("{a} {{b}} { c } {d-1} {1} {}").collect::<Vec<_>>(), ["a", "d-1"]);
+    }
+
+    /// Regression: of doubled braces, `{{` became one and `}}` stayed two.
+    #[test]
+    fn doubled_braces_are_one_on_both_sides() {
+        let template = "Reply as {{\"name\": \"{input}\"}}. {x} }";
+        assert_eq!(protocol(template).prompt(&record()), "Reply as {\"name\": \"why {context}?\"}. {x} }");
+        assert_eq!(protocol("{{{input}}}").prompt(&record()), "{why {context}?}");
+    }
+
+    #[test]
+    fn answers_end_at_the_first_text_that_ends_them() {
+        let until = |stop: &[&str], answer: &str| {
+            let stop = stop.iter().map(|text| (*text).to_owned()).collect();
+            TaskProtocol { stop, ..protocol("") }.until_stop(answer).to_owned()
         };
-        assert_eq!(protocol.prompt(&record), "a {input} b {x} { why {context}?{");
+        assert_eq!(until(&["\nQuestion:", "</s>"], "yes</s>no\nQuestion: x"), "yes");
+        assert_eq!(until(&["\n"], "one line"), "one line");
+        assert_eq!(until(&[], "a\nb"), "a\nb");
     }
 }

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer};
 
 use super::settings::wrong_lengths;
-use super::{DataSettings, SYNTHETIC, Split};
+use super::{DataSettings, Description, SYNTHETIC, SourceKind, Split};
 use crate::names::by_name;
 
 /// Which records, as far as something is said; every command has defaults of its own.
 #[derive(Clone, Debug, PartialEq, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
 pub struct Records {
-    /// Where records come from: synthetic, hub:THUDM/LongBench, or its archive or folder
+    /// Where records come from: synthetic, LongBench (hub:THUDM/LongBench, its archive or folder), a file of records of your
+    /// own, or a configuration (.toml) whose [data] says what its records mean
     #[arg(id = "data", long = "data", value_name = "SOURCE", default_value = SYNTHETIC)]
     #[serde(rename = "data")]
     pub source: String,
@@ -40,6 +41,10 @@ pub struct Records {
     /// Longer prompts lose their middle
     #[arg(long)]
     pub max_prompt_tokens: Option<usize>,
+    /// What records of one's own mean, as a `[data]` table says that has the same source.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub description: Description,
 }
 
 impl Default for Records {
@@ -53,6 +58,7 @@ impl Default for Records {
             questions: None,
             split: None,
             max_prompt_tokens: None,
+            description: Description::default(),
         }
     }
 }
@@ -73,7 +79,7 @@ impl Records {
             ],
         };
         if let Some((key, _)) = foreign.iter().find(|(_, given)| *given) {
-            let kind = if self.source == SYNTHETIC { "LongBench" } else { "synthetic data" };
+            let kind = if self.source == SYNTHETIC { "records of files" } else { "synthetic data" };
             return Err((key, format!("`{key}` is for {kind} and contradicts data = \"{}\"", self.source)));
         }
         if self.records == Some(0) {
@@ -91,11 +97,25 @@ impl Records {
 
     /// The records, as the benchmark would ask for them; `unsaid` stands for what is not said. Its `split` is for LongBench.
     pub fn or(&self, unsaid: DataSettings) -> DataSettings {
-        let Self { source, tasks, records, context_tokens, data_seed, questions, split, max_prompt_tokens } =
-            self.clone();
+        let Self {
+            source,
+            tasks,
+            records,
+            context_tokens,
+            data_seed,
+            questions,
+            split,
+            max_prompt_tokens,
+            description,
+        } = self.clone();
         let split_unsaid = if source == SYNTHETIC { Split::All } else { unsaid.split };
-        DataSettings {
-            tasks: if tasks.is_empty() { unsaid.tasks } else { tasks },
+        let own = SourceKind::of(&source) == SourceKind::Own;
+        let settings = DataSettings {
+            tasks: match tasks.is_empty() {
+                true if own => vec!["all".into()],
+                true => unsaid.tasks,
+                false => tasks,
+            },
             records: records.unwrap_or(unsaid.records),
             context_lengths: if context_tokens.is_empty() { unsaid.context_lengths } else { Some(context_tokens) },
             seed: data_seed.unwrap_or(unsaid.seed),
@@ -104,6 +124,19 @@ impl Records {
             questions,
             max_prompt_tokens,
             ..unsaid
+        };
+        settings.described(description)
+    }
+
+    /// Whether nothing says what is asked: files of one's own are all tasks that there are.
+    pub fn names_no_task(&self) -> bool {
+        self.tasks.is_empty() && SourceKind::of(&self.source) != SourceKind::Own
+    }
+
+    /// Takes over what a `[data]` table of the same source says of its records.
+    pub fn described_as(&mut self, data: &DataSettings) {
+        if self.source == data.source {
+            self.description = data.description();
         }
     }
 }

@@ -5,14 +5,12 @@ use std::path::PathBuf;
 use cokv_core::{ConfigError, ConfigTable};
 use serde::{Deserialize, Serialize};
 
-use super::Split;
 use super::synthetic::{MOST_DEPTHS, Task};
-
-/// The `source` of generated data.
-pub const SYNTHETIC: &str = "synthetic";
+use super::{Description, Fields, SYNTHETIC, SourceKind, Split};
+use crate::metrics::Metric;
 
 /// Keys that mean something for generated data only.
-const GENERATED: [&str; 5] = ["context_tokens", "context_lengths", "depths", "seed", "questions"];
+const GENERATED: [&str; 6] = ["context_tokens", "context_lengths", "depths", "seed", "questions", "haystack"];
 
 /// When prompts go through the model's chat template.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +27,8 @@ pub enum ChatUse {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataSettings {
-    /// `synthetic`, `hub:THUDM/LongBench`, LongBench's archive, or a LongBench folder.
+    /// `synthetic`, `hub:THUDM/LongBench`, LongBench's archive or folder, or records of one's own: a file, a folder of
+    /// files, or another dataset of the hub.
     pub source: String,
     /// Names of tasks and of groups of tasks, such as `all`.
     pub tasks: Vec<String>,
@@ -45,13 +44,32 @@ pub struct DataSettings {
     pub seed: u64,
     /// What the task `ruler-qa` asks: records of LongBench's layout, one a line, or SQuAD's `.json`.
     pub questions: Option<PathBuf>,
-    /// Which part of LongBench's records: `all`, `validation` or `test`.
+    /// A text that needles and pass keys are hidden in, instead of made-up prose.
+    pub haystack: Option<PathBuf>,
+    /// Which part of the records of files: `all`, `validation` or `test`.
     pub split: Split,
     /// Longer prompts lose their middle; the default leaves room for the answer in the model's context.
     pub max_prompt_tokens: Option<usize>,
     /// `auto` or `never`.
     pub chat_template: ChatUse,
+    /// Which field of a record of one's own is what.
+    #[serde(skip_serializing_if = "Fields::is_empty")]
+    pub fields: Fields,
+    /// What the model is asked of such records, with `{context}`, `{question}`, `{choices}` and names of other fields.
+    pub prompt: Option<String>,
+    /// How answers to them are scored.
+    pub metric: Option<Metric>,
+    /// Tokens of an answer at most.
+    pub max_new_tokens: Option<usize>,
+    /// Texts that end an answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+    /// What the first choice is as a number, where answers are: 0 or 1.
+    pub first_choice: Option<usize>,
 }
+
+/// Keys that mean something for records of one's own only.
+const OWN: [&str; 6] = ["fields", "prompt", "metric", "max_new_tokens", "stop", "first_choice"];
 
 impl Default for DataSettings {
     fn default() -> Self {
@@ -64,9 +82,16 @@ impl Default for DataSettings {
             depths: 5,
             seed: 0,
             questions: None,
+            haystack: None,
             split: Split::All,
             max_prompt_tokens: None,
             chat_template: ChatUse::Auto,
+            fields: Fields::default(),
+            prompt: None,
+            metric: None,
+            max_new_tokens: None,
+            stop: Vec::new(),
+            first_choice: None,
         }
     }
 }
@@ -75,17 +100,25 @@ impl DataSettings {
     /// Reads the table and refuses what makes no sense whatever the model is.
     pub(crate) fn read(table: &ConfigTable<'_>) -> Result<Self, ConfigError> {
         let settings: Self = table.read()?;
+        settings.description().check().map_err(|(key, message)| table.error_at(key, message))?;
         if settings.tasks.is_empty() {
             return Err(table.error_at("tasks", "`tasks` is empty: name tasks, or \"all\""));
         }
         if settings.source == SYNTHETIC && settings.split != Split::All {
-            let message = "`split` is for LongBench; other synthetic records are drawn with another seed";
+            let message = "`split` is for records of files; other synthetic records are drawn with another seed";
             return Err(table.error_at("split", message));
         }
         if settings.source != SYNTHETIC
             && let Some(key) = GENERATED.into_iter().find(|key| table.contains(key))
         {
             let message = format!("`{key}` is for synthetic data and contradicts source = \"{}\"", settings.source);
+            return Err(table.error_at(key, message));
+        }
+        if SourceKind::of(&settings.source) != SourceKind::Own
+            && let Some(key) = OWN.into_iter().find(|key| table.contains(key))
+        {
+            let message =
+                format!("`{key}` is for records of your own and contradicts source = \"{}\"", settings.source);
             return Err(table.error_at(key, message));
         }
         if settings.questions.is_some() && !Task::any_asks_supplied(&settings.tasks) {
@@ -123,6 +156,24 @@ impl DataSettings {
         };
         table.retain(|key, _| !left_out(key));
         Ok(table)
+    }
+
+    /// What is said of records of one's own.
+    pub fn description(&self) -> Description {
+        Description {
+            fields: self.fields.clone(),
+            prompt: self.prompt.clone(),
+            metric: self.metric,
+            max_new_tokens: self.max_new_tokens,
+            stop: self.stop.clone(),
+            first_choice: self.first_choice,
+        }
+    }
+
+    /// The settings for records that mean what others do.
+    pub fn described(self, description: Description) -> Self {
+        let Description { fields, prompt, metric, max_new_tokens, stop, first_choice } = description;
+        Self { fields, prompt, metric, max_new_tokens, stop, first_choice, ..self }
     }
 
     /// Tokens of synthetic prompts, in the order asked for.

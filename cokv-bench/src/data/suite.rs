@@ -1,8 +1,11 @@
 //! The records that a configuration asks for, wherever they come from.
 
+use std::path::Path;
+
 use super::longbench::{Fetcher, Files, LongBench};
-use super::synthetic::{self, Task};
-use super::{DataError, DataSettings, Questions, SYNTHETIC, SyntheticError, TaskProtocol, TaskRecords};
+use super::own::{self, OwnRecords};
+use super::synthetic::{self, Haystack, Task};
+use super::{DataError, DataSettings, Questions, SYNTHETIC, SourceKind, SyntheticError, TaskProtocol, TaskRecords};
 
 /// Most records of a synthetic task; more would be a slip of the keyboard.
 const MOST_RECORDS: usize = 100_000;
@@ -16,9 +19,16 @@ pub enum Suite {
         tasks: Vec<Task>,
         /// What those ask that make nothing up.
         questions: Option<Questions>,
+        /// What those hide something in that hide it in prose.
+        haystack: Option<Haystack>,
     },
-    /// Records of LongBench.
-    LongBench(Vec<TaskRecords>),
+    /// Records of files: LongBench's, or one's own.
+    Read {
+        /// Task by task.
+        tasks: Vec<TaskRecords>,
+        /// What was guessed and left out, a line each.
+        notices: Vec<String>,
+    },
 }
 
 impl Suite {
@@ -50,7 +60,20 @@ impl Suite {
                     "{most} records of a synthetic task are more than {MOST_RECORDS}"
                 )));
             }
-            return Ok(Suite::Synthetic { tasks: unique(tasks), questions });
+            if let Some(file) = &settings.haystack
+                && !tasks.iter().any(|task| task.hides_in_prose())
+            {
+                return Err(DataError::Setting(format!(
+                    "haystack: none of the tasks hides anything in prose that {} could stand for; needle does",
+                    file.display()
+                )));
+            }
+            let haystack = settings.haystack.as_deref().map(Haystack::read).transpose()?;
+            return Ok(Suite::Synthetic { tasks: unique(tasks), questions, haystack });
+        }
+        if SourceKind::of(&settings.source) == SourceKind::Own && is_there(&settings.source) {
+            let OwnRecords { tasks, notices } = own::open(settings, fetcher)?;
+            return Ok(Suite::Read { tasks, notices });
         }
         LongBench::check_names(&settings.tasks)?;
         let longbench = LongBench::open(Files::find(&settings.source, fetcher)?)?;
@@ -62,14 +85,22 @@ impl Suite {
         if records.iter().all(|task| task.records.is_empty()) {
             return Err(DataError::Setting(format!("{} holds no record of the tasks asked for", settings.source)));
         }
-        Ok(Suite::LongBench(records))
+        Ok(Suite::Read { tasks: records, notices: Vec::new() })
+    }
+
+    /// What was guessed and left out, for users to read.
+    pub fn notices(&self) -> &[String] {
+        match self {
+            Suite::Synthetic { .. } => &[],
+            Suite::Read { notices, .. } => notices,
+        }
     }
 
     /// Names of the tasks, in the order of [`tasks`](Self::tasks).
     pub fn names(&self) -> Vec<String> {
         match self {
             Suite::Synthetic { tasks, .. } => tasks.iter().map(Task::to_string).collect(),
-            Suite::LongBench(tasks) => tasks.iter().map(|task| task.protocol.name.clone()).collect(),
+            Suite::Read { tasks, .. } => tasks.iter().map(|task| task.protocol.name.clone()).collect(),
         }
     }
 
@@ -81,9 +112,9 @@ impl Suite {
         limit: impl Fn(&TaskProtocol) -> usize,
         tokens_of: &dyn Fn(&TaskProtocol, &str) -> usize,
     ) -> Result<Vec<TaskRecords>, DataError> {
-        let (tasks, questions) = match self {
-            Suite::LongBench(tasks) => return Ok(tasks),
-            Suite::Synthetic { tasks, questions } => (tasks, questions),
+        let (tasks, questions, haystack) = match self {
+            Suite::Read { tasks, .. } => return Ok(tasks),
+            Suite::Synthetic { tasks, questions, haystack } => (tasks, questions, haystack),
         };
         let generate = |task: Task| {
             let protocol = TaskProtocol {
@@ -92,7 +123,8 @@ impl Suite {
                 max_new_tokens: task.max_new_tokens(),
                 metric: task.metric(),
                 chat: task.chat(),
-                stops_at_newline: task.stops_at_newline(),
+                stop: if task.stops_at_newline() { vec!["\n".into()] } else { Vec::new() },
+                first_line_only: false,
             };
             let limit = limit(&protocol);
             let tokens_of = &|text: &str| tokens_of(&protocol, text);
@@ -107,12 +139,12 @@ impl Suite {
                 }
                 let DataSettings { depths, records: count, seed, .. } = *settings;
                 records.extend(if task.is_grid() {
-                    synthetic::generate_grid(task, length, depths, count, seed, tokens_of)?
+                    synthetic::generate_grid(task, length, depths, count, seed, haystack.as_ref(), tokens_of)?
                 } else if task.asks_supplied() {
                     let questions = questions.as_ref().ok_or(SyntheticError::NoQuestions(task.name()))?;
                     synthetic::generate_asked(task, questions, length, count, seed, tokens_of)?
                 } else {
-                    synthetic::generate(task, length, count, seed, tokens_of)?
+                    synthetic::generate(task, length, count, seed, haystack.as_ref(), tokens_of)?
                 });
             }
             Ok(TaskRecords { protocol, records })
@@ -125,6 +157,11 @@ impl Suite {
 fn records_of(task: Task, settings: &DataSettings) -> usize {
     let depths = if task.is_grid() { settings.depths } else { 1 };
     settings.records.saturating_mul(settings.lengths().len()).saturating_mul(depths)
+}
+
+/// Whether a source is there to be read.
+fn is_there(source: &str) -> bool {
+    source.starts_with("hub:") || Path::new(source).exists()
 }
 
 /// Each once, where it came first.
@@ -240,5 +277,23 @@ mod tests {
         let error = open(&grid).unwrap_err().to_string();
         assert!(error.contains("125000 records of a synthetic task"), "{error}");
         assert!(open(&DataSettings { depths: 4, ..grid }).is_ok());
+    }
+
+    #[test]
+    fn needles_are_hidden_in_a_text_of_one_s_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let book = folder.path().join("book.txt");
+        std::fs::write(&book, (0..300).map(|at| format!("The whale number {at} swam by. ")).collect::<String>())
+            .unwrap();
+        let words = |_: &TaskProtocol, text: &str| text.split_whitespace().count();
+        let with =
+            |tasks: &[&str]| DataSettings { haystack: Some(book.clone()), depths: 2, ..settings(SYNTHETIC, tasks) };
+        let tasks = open(&with(&["needle"])).unwrap().tasks(&with(&["needle"]), |_| 300, &words).unwrap();
+        for record in &tasks[0].records {
+            assert!(record.context.matches("The whale number").count() > 20, "{}", record.context);
+            assert!(record.context.contains(&record.answers[0]));
+        }
+        let error = open(&with(&["key-value"])).unwrap_err().to_string();
+        assert!(error.contains("haystack: none of the tasks hides anything in prose"), "{error}");
     }
 }

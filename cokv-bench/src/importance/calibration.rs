@@ -9,7 +9,6 @@ use crate::data::longbench::Fetcher;
 use crate::data::prompt;
 use crate::data::{DataError, DataSettings, Record, Suite, TaskProtocol, TaskRecords};
 use crate::fingerprint::{build, fingerprint};
-use crate::metrics;
 
 /// Why there is nothing to calibrate on.
 #[derive(Debug, Error)]
@@ -43,17 +42,18 @@ impl Calibration {
         answer_tokens: usize,
         evidence: Evidence,
     ) -> Result<Self, CalibrationError> {
-        let limit = |protocol: &TaskProtocol| {
-            let answer = match evidence {
-                Evidence::Coalitions => protocol.max_new_tokens.max(answer_tokens).max(rules.agreement_tokens),
-                Evidence::Answers => protocol.max_new_tokens,
-            };
-            data.max_prompt_tokens.unwrap_or_else(|| prompt::room(model, answer))
+        let answer = |protocol: &TaskProtocol| match evidence {
+            Evidence::Coalitions => protocol.max_new_tokens.max(answer_tokens).max(rules.agreement_tokens),
+            Evidence::Answers => protocol.max_new_tokens,
         };
+        let holds = model.config().max_tokens();
+        let limit = |protocol: &TaskProtocol| prompt::limit(holds, data.max_prompt_tokens, answer(protocol));
         let mut calibration = Self { records: Vec::new(), notices: Vec::new(), tasks: Vec::new() };
         let tokens_of = prompt::token_counter(model, data.chat_template);
         for TaskRecords { protocol, records } in Suite::open(data, fetcher)?.tasks(data, limit, &tokens_of)? {
             calibration.tasks.push(protocol.name.clone());
+            let task = [(protocol.name.as_str(), answer(&protocol))];
+            calibration.notices.extend(prompt::capped(holds, data.max_prompt_tokens, task));
             for record in records {
                 let mut built = prompt::build(model, &protocol, &record, limit(&protocol), data.chat_template)?;
                 built.answer.truncate(answer_tokens);
@@ -97,6 +97,11 @@ impl Calibration {
         self.records.iter().map(|(_, record, _)| record.fingerprint.clone()).collect()
     }
 
+    /// Tokens of all prompts.
+    pub fn prompt_tokens(&self) -> usize {
+        self.records.iter().map(|(_, _, record)| record.prompt.len()).sum()
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.records.len()
@@ -111,9 +116,7 @@ impl Calibration {
     pub fn scorer<'a>(&'a self, model: &'a LanguageModel) -> Scorer<'a> {
         Box::new(move |instance, answer| -> Result<f64, GameError> {
             let (protocol, record, _) = &self.records[instance];
-            let prediction = model.tokenizer().decode(answer, true)?;
-            let Record { answers, all_classes, .. } = record;
-            Ok(metrics::score_prediction(&protocol.name, protocol.metric, &prediction, answers, all_classes))
+            Ok(protocol.score(&prompt::prediction(model, protocol, answer)?, record))
         })
     }
 

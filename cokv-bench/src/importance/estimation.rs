@@ -78,7 +78,7 @@ impl Importance {
         } = &self.settings;
         // Rounds, between which stop rules are looked at, depend on the batch.
         format!(
-            "{} {batch} {reliability} {max_evaluations:?} {minutes:?} {two_run_mae} {allocation_distance:?}",
+            "{} {batch} {reliability} {max_evaluations:?} {minutes:?} {two_run_mae} {allocation_distance}",
             self.estimator.settings()
         )
     }
@@ -183,6 +183,24 @@ impl<'a> Estimation<'a> {
     /// Hashes of the records that are looked at.
     pub fn seen(&self) -> &[String] {
         &self.game.seen
+    }
+
+    /// What there is to do, for people.
+    pub fn describe(&self) -> String {
+        let ImportanceSettings { reliability, max_evaluations, minutes, .. } = &self.importance.settings;
+        let (records, tokens) = (self.calibration.len(), self.calibration.prompt_tokens());
+        let first = format!("{records} records, {tokens} tokens to prefill");
+        match self.importance.estimator.evidence() {
+            Evidence::Answers => format!("{first}, each answered and watched"),
+            Evidence::Coalitions => {
+                let evaluations = max_evaluations.map(|most| format!(", or {most} evaluations are made"));
+                let time = minutes.map(|minutes| format!(", or {minutes} minutes are gone"));
+                let limits = [evaluations, time].into_iter().flatten().collect::<String>();
+                format!(
+                    "{first}, then coalitions until reliability {reliability} and a stable plan are reached{limits}"
+                )
+            }
+        }
     }
 
     /// Hashes of what the log depends on, and of what the scores do.

@@ -35,7 +35,7 @@ pub fn named(
         design: design.clone(),
         records_per_sample: *records_per_pair,
         two_run_mae: *two_run_mae,
-        allocation_distance: *allocation_distance,
+        allocation_distance: Some(*allocation_distance).filter(|most| *most < 1.0),
     };
     Ok(Named::new(Arc::new(sampled), written))
 }

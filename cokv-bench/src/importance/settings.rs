@@ -46,7 +46,8 @@ pub struct ImportanceSettings {
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Stop at this estimated reliability (squared correlation with the true values); 1 is never reached by samples
+    /// Stop once this estimated reliability is reached (squared correlation with the true values; a few strong heads
+    /// decide it), and the plan is stable too: see --allocation-distance. 1 is never reached by samples
     #[arg(long, default_value_t = ImportanceSettings::default().reliability)]
     pub reliability: f64,
     /// Stop at this number of evaluations (one coalition on one record)
@@ -59,9 +60,10 @@ pub struct ImportanceSettings {
     /// not scale-free: values that hardly differ pass it although they are noise
     #[arg(long)]
     pub two_run_mae: bool,
-    /// Stop when the budgets that two halves of the samples lead to differ by at most this share of all tokens
-    #[arg(long)]
-    pub allocation_distance: Option<f64>,
+    /// Share of all tokens that may go to other heads by one half of the samples than by the other, before the plan counts as
+    /// stable; 1 asks for reliability alone
+    #[arg(long, default_value_t = ImportanceSettings::default().allocation_distance)]
+    pub allocation_distance: f64,
     /// Coalitions of one forward pass at most; fewer where memory is short
     #[arg(long, default_value_t = ImportanceSettings::default().batch)]
     pub batch: usize,
@@ -83,7 +85,7 @@ impl Default for ImportanceSettings {
             max_evaluations: None,
             minutes: None,
             two_run_mae: false,
-            allocation_distance: None,
+            allocation_distance: 0.25,
             batch: 64,
         }
     }
@@ -106,7 +108,7 @@ impl ImportanceSettings {
         positive("batch", self.batch)?;
         positive("answer_tokens", self.answer_tokens)?;
         positive("records_per_pair", self.records_per_pair)?;
-        if self.records.tasks.is_empty() && evidence == Evidence::Coalitions {
+        if self.records.names_no_task() && evidence == Evidence::Coalitions {
             return Err(("tasks", "no task to calibrate on: name one, such as tasks = [\"passkey\"]".into()));
         }
         if evidence == Evidence::Answers && !self.heads.is_empty() {
@@ -118,8 +120,9 @@ impl ImportanceSettings {
         if !(self.reliability > 0.0 && self.reliability <= 1.0) {
             return Err(("reliability", format!("reliability {} is not between 0 and 1", self.reliability)));
         }
-        if let Some(distance) = self.allocation_distance.filter(|distance| !(*distance > 0.0 && *distance < 1.0)) {
-            return Err(("allocation_distance", format!("allocation_distance {distance} is not between 0 and 1")));
+        if !(self.allocation_distance > 0.0 && self.allocation_distance <= 1.0) {
+            let message = format!("allocation_distance {} is not between 0 and 1", self.allocation_distance);
+            return Err(("allocation_distance", message));
         }
         self.time().map_err(|error| ("minutes", error.to_string()))?;
         Ok(())

@@ -18,6 +18,11 @@ pub(super) fn similarity(prediction: &str, answer: &str) -> f64 {
     fuzzy_ratio(line, answer) / 100.0
 }
 
+/// Similarity of the whole texts, in `[0, 1]` in steps of 0.01.
+pub(super) fn edit_similarity(prediction: &str, answer: &str) -> f64 {
+    fuzzy_ratio(prediction.trim(), answer.trim()) / 100.0
+}
+
 /// `fuzzywuzzy.fuzz.ratio`: similarity in whole percent, halves rounded to the even neighbour as
 /// Python rounds. Two empty texts are equal, hence 100.
 fn fuzzy_ratio(first: &str, second: &str) -> f64 {

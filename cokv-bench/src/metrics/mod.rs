@@ -1,4 +1,5 @@
-//! The metrics of LongBench v1, equal to upstream's `metrics.py` and `eval.py` score for score, and those of RULER.
+//! The metrics of LongBench v1, equal to upstream's `metrics.py` and `eval.py` score for score, those of RULER, and some for
+//! records of one's own.
 //!
 //! A score compares one prediction with one accepted answer and lies in `[0, 1]`; published tables
 //! show its mean over a task's records times 100. Parity includes upstream's accidents (set-based
@@ -7,8 +8,11 @@
 //! python-Levenshtein, under CPython 3.11.
 
 mod by_length;
+mod choice;
 mod classification;
 mod code;
+mod exact;
+mod number;
 mod python_text;
 mod qa;
 mod retrieval;
@@ -18,15 +22,21 @@ mod sequence_matcher;
 mod string_match;
 
 pub use by_length::{BUCKETS, Bucket, bucket, by_length, mean_percent};
+pub use choice::letter;
+pub use number::is_number;
 pub use rouge::PYTHON_RECURSION_LIMIT;
+use serde::{Deserialize, Serialize};
 pub use string_match::SEPARATOR;
 
 /// How a task's predictions are compared with its answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Metric {
     /// F1 over the words of English text (`qa_f1_score`).
+    #[serde(rename = "f1")]
     QaF1,
     /// F1 over the words of segmented Chinese text (`qa_f1_zh_score`).
+    #[serde(rename = "f1-zh")]
     QaF1Zh,
     /// Rouge-L F-measure over space-separated words (`rouge_score`).
     RougeL,
@@ -44,15 +54,27 @@ pub enum Metric {
     /// Edit similarity of the first line of code (`code_sim_score`).
     CodeSimilarity,
     /// Share of the answer's values, which [`SEPARATOR`] joins, that occur in the prediction (RULER's `string_match_all`).
+    #[serde(rename = "contains-all")]
     StringMatchAll,
     /// Whether the answer occurs in the prediction (RULER's `string_match_part`).
+    #[serde(rename = "contains")]
     StringMatchPart,
+    /// Whether the words are the answer's (SQuAD's `exact_match_score`).
+    Exact,
+    /// Edit similarity of the whole texts, without whitespace around them (`fuzz.ratio`).
+    EditSimilarity,
+    /// Whether the prediction names the right one of several choices, which are the record's classes; the answer is a letter.
+    Choice,
+    /// As [`Metric::Choice`], in LongBench v2's words only (`extract_answer`).
+    ChoiceStated,
+    /// Whether the prediction's last number is the answer's.
+    Number,
 }
 
 impl Metric {
     /// Scores one prediction against one answer, in `[0, 1]`.
     ///
-    /// Only [`Metric::Classification`] looks at `all_classes`, the labels that the task knows.
+    /// Only [`Metric::Classification`] and [`Metric::Choice`] look at `all_classes`, the labels that the task knows.
     /// Argument order matters: several metrics are asymmetric. Most callers want
     /// [`score_prediction`], which applies a task's own rules first.
     pub fn score(self, prediction: &str, answer: &str, all_classes: &[String]) -> f64 {
@@ -68,10 +90,36 @@ impl Metric {
             Self::CodeSimilarity => code::similarity(prediction, answer),
             Self::StringMatchAll => string_match::all(prediction, answer),
             Self::StringMatchPart => string_match::part(prediction, answer),
+            Self::Exact => exact::score(prediction, answer),
+            Self::EditSimilarity => code::edit_similarity(prediction, answer),
+            Self::Choice => choice::score(prediction, answer, all_classes),
+            Self::ChoiceStated => choice::stated(prediction, answer),
+            Self::Number => number::score(prediction, answer),
         }
     }
 
-    /// The name of the function in upstream's `metrics.py`, or in RULER's `constants.py`.
+    /// Why no prediction could score with these answers and labels, where none could: upstream stops with an error there, and
+    /// a score of 0 would say something of the model.
+    pub fn unscorable(self, answers: &[String], all_classes: &[String]) -> Option<&'static str> {
+        let no_answer = |names: fn(&str) -> bool| !answers.iter().any(|answer| names(answer));
+        match self {
+            Self::Classification | Self::Choice | Self::ChoiceStated if all_classes.is_empty() => {
+                Some("it has no classes (`all_classes`, or choices), which this metric needs")
+            }
+            Self::Retrieval if no_answer(retrieval::names_paragraph) => {
+                Some("its answer names no paragraph, such as `Paragraph 7`, which this metric needs")
+            }
+            Self::RetrievalZh if no_answer(retrieval::names_paragraph_zh) => {
+                Some("its answer names no paragraph, such as `段落7`, which this metric needs")
+            }
+            Self::Number if no_answer(|answer| number::score(answer, answer) == 1.0) => {
+                Some("its answer is no number, which this metric needs")
+            }
+            _ => None,
+        }
+    }
+
+    /// The name of the function in upstream's `metrics.py`, or in RULER's `constants.py`; of the others, one like those.
     pub fn name(self) -> &'static str {
         match self {
             Self::QaF1 => "qa_f1_score",
@@ -85,6 +133,11 @@ impl Metric {
             Self::CodeSimilarity => "code_sim_score",
             Self::StringMatchAll => "string_match_all",
             Self::StringMatchPart => "string_match_part",
+            Self::Exact => "exact_match",
+            Self::EditSimilarity => "edit_similarity",
+            Self::Choice => "choice",
+            Self::ChoiceStated => "choice_stated",
+            Self::Number => "number",
         }
     }
 }
@@ -114,16 +167,16 @@ pub fn first_line_only(task: &str) -> bool {
     matches!(base_name(task), "trec" | "triviaqa" | "samsum" | "lsht")
 }
 
-/// Scores a prediction for a task: the best score over all accepted answers, in `[0, 1]`, and 0
-/// where there is none (the inner loop of `eval.py`'s `scorer`).
+/// Scores a prediction: the best score over all accepted answers, in `[0, 1]`, and 0 where there is none (the inner loop of
+/// `eval.py`'s `scorer`). With `first_line_only`, what follows the prediction's first line does not count.
 pub fn score_prediction(
-    task: &str,
     metric: Metric,
+    first_line_only: bool,
     prediction: &str,
     answers: &[String],
     all_classes: &[String],
 ) -> f64 {
-    let prediction = if first_line_only(task) { first_line(prediction) } else { prediction };
+    let prediction = if first_line_only { first_line(prediction) } else { prediction };
     answers.iter().map(|answer| metric.score(prediction, answer, all_classes)).fold(0.0, f64::max)
 }
 
@@ -144,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Metric; 11] = [
+    const ALL: [Metric; 16] = [
         Metric::QaF1,
         Metric::QaF1Zh,
         Metric::RougeL,
@@ -156,6 +209,11 @@ mod tests {
         Metric::CodeSimilarity,
         Metric::StringMatchAll,
         Metric::StringMatchPart,
+        Metric::Exact,
+        Metric::EditSimilarity,
+        Metric::Choice,
+        Metric::ChoiceStated,
+        Metric::Number,
     ];
 
     #[test]
@@ -172,7 +230,7 @@ mod tests {
     fn few_shot_predictions_are_cut_to_their_first_line() {
         let answers = ["Paris".to_string()];
         let prediction = "\n\n Paris\nQuestion: next";
-        let score = |task| score_prediction(task, Metric::QaF1, prediction, &answers, &[]);
+        let score = |task| score_prediction(Metric::QaF1, first_line_only(task), prediction, &answers, &[]);
         assert_eq!(score("triviaqa"), 1.0);
         assert_eq!(score("triviaqa_e"), 1.0);
         assert_eq!(score("hotpotqa"), 0.5);
@@ -181,8 +239,22 @@ mod tests {
     #[test]
     fn the_best_answer_counts() {
         let answers = ["Rome".to_string(), "New York".to_string()];
-        assert_eq!(score_prediction("musique", Metric::QaF1, "new york", &answers, &[]), 1.0);
-        assert_eq!(score_prediction("musique", Metric::QaF1, "new york", &[], &[]), 0.0);
+        assert_eq!(score_prediction(Metric::QaF1, false, "new york", &answers, &[]), 1.0);
+        assert_eq!(score_prediction(Metric::QaF1, false, "new york", &[], &[]), 0.0);
+    }
+
+    #[test]
+    fn what_nothing_could_score_on_is_told_apart() {
+        let unscorable = |metric: Metric, answer: &str, classes: &[&str]| {
+            let classes: Vec<String> = classes.iter().map(|class| (*class).to_owned()).collect();
+            metric.unscorable(&[answer.to_owned()], &classes).is_some()
+        };
+        assert!(unscorable(Metric::Classification, "a", &[]) && !unscorable(Metric::Classification, "a", &["a"]));
+        assert!(unscorable(Metric::Choice, "A", &[]) && !unscorable(Metric::Choice, "A", &["x", "y"]));
+        assert!(unscorable(Metric::Retrieval, "7", &[]) && !unscorable(Metric::Retrieval, "Paragraph 7", &[]));
+        assert!(unscorable(Metric::RetrievalZh, "7", &[]) && !unscorable(Metric::RetrievalZh, "段落7", &[]));
+        assert!(unscorable(Metric::Number, "many", &[]) && !unscorable(Metric::Number, "about 7", &[]));
+        assert!(!unscorable(Metric::QaF1, "", &[]));
     }
 
     proptest! {

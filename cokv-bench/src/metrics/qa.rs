@@ -28,7 +28,8 @@ pub(super) fn f1_zh(prediction: &str, answer: &str) -> f64 {
     f1_of_words(&words_zh(prediction), &words_zh(answer))
 }
 
-fn normalise(text: &str) -> String {
+/// Case, ASCII punctuation and the articles a, an, the taken out.
+pub(super) fn normalise(text: &str) -> String {
     let mut text = text.to_lowercase();
     // Punctuation goes first, so "a-b" becomes the word "ab" and "a." the article.
     text.retain(|character| !character.is_ascii_punctuation());

@@ -9,10 +9,18 @@ static NUMBER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\d+").expect("val
 static PARAGRAPH: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"Paragraph (\d+)").expect("valid"));
 static PARAGRAPH_ZH: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"段落(\d+)").expect("valid"));
 
+/// Whether an answer names a paragraph as [`retrieval`] reads it; upstream stops with an error where none does.
+pub(super) fn names_paragraph(answer: &str) -> bool {
+    PARAGRAPH.is_match(answer)
+}
+
+/// As [`names_paragraph`], for [`retrieval_zh`].
+pub(super) fn names_paragraph_zh(answer: &str) -> bool {
+    PARAGRAPH_ZH.is_match(answer)
+}
+
 /// Share of the prediction's numbers that are the number after "Paragraph" in the answer
 /// (`retrieval_score`).
-///
-/// An answer without one gives 0; upstream stops with an error there.
 pub(super) fn retrieval(prediction: &str, answer: &str) -> f64 {
     paragraph_share(&PARAGRAPH, prediction, answer)
 }

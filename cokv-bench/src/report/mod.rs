@@ -28,7 +28,7 @@ pub enum ReportError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A folder has no rows.
-    #[error("{0}: no results here; name the folder of a run, such as runs/default, that `cokv bench` has made")]
+    #[error("{0}: no results here; name the folder of a run, such as runs/cokv, that `cokv bench` has made")]
     NoRows(String),
     /// A picture cannot be drawn.
     #[error(transparent)]

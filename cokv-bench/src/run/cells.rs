@@ -190,7 +190,8 @@ fn measured(rows: &[&Row], measure: Measure) -> Vec<Cluster> {
     clusters(rows.iter().filter_map(|row| Some((*row, measure.of(row)?))))
 }
 
-/// What is drawn together: the rows of a grid that ask the same question, whatever their place; all others are alone.
+/// What is drawn together: the rows of a grid that ask the same question, whatever their place, and those that ask about one
+/// text; all others are alone.
 fn clusters<'a>(values: impl Iterator<Item = (&'a Row, f64)>) -> Vec<Cluster> {
     let mut clusters: Vec<Cluster> = Vec::new();
     let mut place_of_question: HashMap<String, usize> = HashMap::new();
@@ -204,9 +205,13 @@ fn clusters<'a>(values: impl Iterator<Item = (&'a Row, f64)>) -> Vec<Cluster> {
     clusters
 }
 
-/// What tells the question of a grid's row from the others of its task: the record's id, TASK-TOKENS-SEED-dPERCENT-INDEX,
-/// without its place. Rows have no fingerprint of their record, of which this says the same. None outside of a grid.
+/// What rows have in common that are not independent: their text; in a grid the question, which is the record's id,
+/// TASK-TOKENS-SEED-dPERCENT-INDEX, without its place. Rows have no fingerprint of their record, of which this says the same.
+/// None for a row that is alone.
 fn question(row: &Row) -> Option<String> {
+    if let Some(text) = &row.text {
+        return Some(text.clone());
+    }
     let Place { context_tokens, depth_percent } = row.place?;
     let rest = row.record.strip_prefix(&format!("{}-{context_tokens}-", row.task))?;
     let (seed, index) = rest.split_once(&format!("-d{depth_percent}-"))?;

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::budget::CellBudget;
 use crate::config::Config;
-use crate::data::DataSettings;
+use crate::data::{DataSettings, Description};
 use crate::fingerprint::{build, fingerprint};
 
 /// The file's name in the run's folder.
@@ -124,14 +124,26 @@ pub fn selection_fingerprint(config: &Config, model: &str) -> String {
         depths: _,
         seed: _,
         questions: _,
+        haystack,
         split: _,
         max_prompt_tokens,
         chat_template,
+        fields: _,
+        prompt: _,
+        metric: _,
+        max_new_tokens: _,
+        stop: _,
+        first_choice: _,
     } = &config.run.data;
+    let own = Some(config.run.data.description()).filter(|own| *own != Description::default());
     let prompts = format!("{source} {tasks:?} {context_tokens} {max_prompt_tokens:?} {chat_template:?}");
     let mut parts = vec![model.to_owned(), config.run.model.held_as(), prompts];
     // Only where they are given, so that a selection made without them stays good.
     parts.extend(context_lengths.iter().map(|lengths| format!("{lengths:?}")));
+    parts.extend(haystack.iter().map(|file| file.display().to_string()));
+    parts.extend(own.map(|own| format!("{own:?}")));
+    let kwargs = &config.run.model.chat_template_kwargs;
+    parts.extend((!kwargs.is_empty()).then(|| format!("{kwargs:?}")));
     parts.extend(build());
     for variant in variants {
         let own = variant.of_task.iter().map(|(task, method)| format!("{task} {}", method.definition()));

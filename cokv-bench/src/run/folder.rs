@@ -22,6 +22,17 @@ pub enum StoreError {
     /// Another process is at work in the folder.
     #[error("{0}; wait for it, or choose another `name`")]
     Busy(LockError),
+    /// The folder is of another configuration.
+    #[error(
+        "{folder} holds the results of another configuration, {origin}: give one of the two another name = \"…\", so that \
+         each has a folder of its own"
+    )]
+    Foreign {
+        /// The folder.
+        folder: String,
+        /// The file that it is of.
+        origin: String,
+    },
     /// What a run says of a model cannot be read.
     #[error("{path}: {error}; run the bench again, which writes it anew")]
     Manifest {

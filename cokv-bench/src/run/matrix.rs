@@ -22,6 +22,7 @@ use crate::data::{DataError, Record, Suite, TaskProtocol, TaskRecords};
 use crate::event::{Event, Listener};
 use crate::fingerprint::{build, fingerprint};
 use crate::machine::memory::peak_resident_bytes;
+use crate::scores::HeadScoresWorth;
 
 /// Why a run stopped.
 #[derive(Debug, Error)]
@@ -108,6 +109,7 @@ struct Job<'a> {
 struct JobCell<'a> {
     /// What was chosen for the task, of settings that were listed to choose from.
     settings: &'a str,
+    head_scores: Option<&'a HeadScoresWorth>,
     method: &'a Method,
     fingerprint: String,
 }
@@ -137,8 +139,19 @@ pub fn tasks(run: &RunConfig, suite: Suite, model: &LanguageModel) -> Result<Vec
 
 /// Tokens that a prompt of a task may have.
 fn prompt_limit(run: &RunConfig, model: &LanguageModel, protocol: &TaskProtocol) -> usize {
-    let answer = protocol.max_new_tokens.max(run.run.answer_tokens);
-    run.data.max_prompt_tokens.unwrap_or_else(|| prompt::room(model, answer))
+    prompt::limit(model.config().max_tokens(), run.data.max_prompt_tokens, answer_tokens(run, protocol))
+}
+
+/// Says of which tasks prompts have fewer tokens than are asked for.
+pub fn capped(run: &RunConfig, tasks: &[TaskRecords], model: &LanguageModel) -> Option<String> {
+    let answers =
+        tasks.iter().map(|TaskRecords { protocol, .. }| (protocol.name.as_str(), answer_tokens(run, protocol)));
+    prompt::capped(model.config().max_tokens(), run.data.max_prompt_tokens, answers)
+}
+
+/// Tokens of an answer at most, whether the model says it or is made to.
+fn answer_tokens(run: &RunConfig, protocol: &TaskProtocol) -> usize {
+    protocol.max_new_tokens.max(run.run.answer_tokens)
 }
 
 impl<'a> Matrix<'a> {
@@ -179,7 +192,8 @@ impl<'a> Matrix<'a> {
                     let method = variant.method(&protocol.name);
                     let fingerprint =
                         row_fingerprint(run, model_fingerprint, &protocol, &record, &prompt, method, cell);
-                    Ok(JobCell { settings: &variant.settings, method, fingerprint })
+                    let head_scores = variant.worth(&protocol.name);
+                    Ok(JobCell { settings: &variant.settings, head_scores, method, fingerprint })
                 };
                 let cells = cells.iter().map(fingerprinted).collect::<Result<_, _>>()?;
                 jobs.push(Job { protocol: protocol.clone(), record, prompt, first: place == 0, cells });
@@ -300,6 +314,15 @@ fn is_done(job: &Job<'_>, results: &Results) -> bool {
     job.cells.iter().all(|cell| results.row(&cell.fingerprint).is_some())
 }
 
+/// What ends answers, as builds wrote it in which that could be a line break and nothing else, so that their rows stay good.
+fn stops(stop: &[String]) -> String {
+    match stop {
+        [] => "false".into(),
+        [newline] if newline == "\n" => "true".into(),
+        others => format!("{others:?}"),
+    }
+}
+
 /// Hash of all that could change a row.
 fn row_fingerprint(
     run: &RunConfig,
@@ -316,7 +339,7 @@ fn row_fingerprint(
         features,
         model_fingerprint.to_owned(),
         format!("{} {}", run.model.source, run.model.held_as()),
-        format!("{} {} {:?} {}", protocol.name, protocol.max_new_tokens, protocol.metric, protocol.stops_at_newline),
+        format!("{} {} {:?} {}", protocol.name, protocol.max_new_tokens, protocol.metric, stops(&protocol.stop)),
         format!("{} {:?} {:?}", record.id, record.answers, record.all_classes),
         format!("{:?} {:?}", prompt.tokens, prompt.answer),
         format!("{} {}", cell.column.name, method.definition()),

@@ -9,6 +9,7 @@ mod kept;
 mod manifest;
 mod matrix;
 mod measure;
+pub mod origin;
 mod store;
 mod table;
 
@@ -18,7 +19,7 @@ pub use chosen::{Choice, FILE as SELECTION, Selected, SelectionError, Trial, sel
 pub use folder::StoreError;
 pub use kept::{Kept, KeptCell, STRETCHES};
 pub use manifest::{MODELS, Manifest, ManifestMethod};
-pub use matrix::{Ended, Matrix, Plan, RunError, tail_remark, tasks};
+pub use matrix::{Ended, Matrix, Plan, RunError, capped, tail_remark, tasks};
 pub use measure::Damage;
 pub(crate) use measure::mean;
 #[cfg(test)]

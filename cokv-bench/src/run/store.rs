@@ -17,6 +17,7 @@ use super::kept::{KEPT, Kept};
 use crate::data::Place;
 use crate::data::longbench::task_of_e;
 use crate::names::file_name;
+use crate::scores::HeadScoresWorth;
 
 /// One cell of the matrix for one record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct Row {
     /// What was chosen for the task and budget, of settings that were listed to choose from.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub settings: String,
+    /// How well its head scores are known, where it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_scores: Option<HeadScoresWorth>,
     /// Its budget as configured; `full` for a method that evicts nothing.
     pub budget: CellBudget,
     /// Length of the prompt.
@@ -55,7 +59,13 @@ pub struct Row {
     /// Where in a grid of lengths and depths the record stands, of the records of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
-    /// The task's metric, in [0, 1].
+    /// Hash of the text where other records may ask about the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Name of the task's metric; empty in rows of builds that did not write it.
+    #[serde(default)]
+    pub metric: String,
+    /// What the metric says, in [0, 1].
     pub score: f64,
     /// Mean log-likelihood of the reference answer's tokens after its first, in nats per token; none for answers of one
     /// token, which no compression can change.
@@ -254,6 +264,7 @@ pub(crate) mod tests {
             record: "1".into(),
             method: "snapkv".into(),
             settings: String::new(),
+            head_scores: None,
             budget: "64".parse().unwrap(),
             prompt_tokens: 100,
             kept_tokens: 640,
@@ -264,6 +275,8 @@ pub(crate) mod tests {
             all_classes: vec![],
             length: 5,
             place: None,
+            text: None,
+            metric: String::new(),
             score: 0.1 + 0.2,
             log_likelihood: Some(-1.5),
             divergence: None,

@@ -21,7 +21,7 @@ pub struct ScoreFileError {
 #[derive(Debug, Error)]
 pub enum Problem {
     /// The file could not be read or written.
-    #[error("{0}")]
+    #[error("{0}{hint}", hint = missing(.0))]
     Io(#[from] std::io::Error),
     /// The file is too large to hold head scores.
     #[error("the file has more than {limit} bytes; files of head scores are far smaller")]
@@ -129,5 +129,15 @@ impl Problem {
     /// The problem of the file at `path`.
     pub fn at(self, path: &Path) -> ScoreFileError {
         ScoreFileError { path: path.into(), problem: self }
+    }
+}
+
+/// How to make a file that is not there.
+fn missing(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            "; cokv estimate --task passkey --out FILE makes a score file, and cokv scores import reads published ones"
+        }
+        _ => "",
     }
 }

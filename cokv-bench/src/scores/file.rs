@@ -9,6 +9,7 @@ use serde_json::Serializer;
 use super::row_format::RowFormatter;
 use super::stamp::{GameStamp, ModelStamp};
 use super::storage::{read_bytes, write_bytes};
+use super::worth::HeadScoresWorth;
 use super::{Problem, ScoreFileError};
 
 /// What each KV head of a model is worth, and how that was found out.
@@ -71,6 +72,8 @@ pub struct FittedScores {
     pub seen: Vec<String>,
     /// What the user should know where they may be another model's.
     pub notice: Option<String>,
+    /// How well they are known.
+    pub worth: HeadScoresWorth,
 }
 
 /// The format's name in its files.
@@ -156,7 +159,8 @@ impl ScoreFile {
         let file = Self::read(path)?;
         let scores = file.head_scores(model).map_err(|problem| problem.at(path))?;
         let notice = file.model.notice(model).map(|notice| format!("{}: {notice}", path.display()));
-        Ok(FittedScores { scores, notice, seen: file.game.map_or_else(Vec::new, |game| game.seen) })
+        let worth = HeadScoresWorth::of(&file);
+        Ok(FittedScores { scores, notice, worth, seen: file.game.map_or_else(Vec::new, |game| game.seen) })
     }
 
     /// Checks and writes a file, replacing an old one at once.

@@ -15,8 +15,10 @@ pub mod show;
 mod stamp;
 pub mod statistics;
 mod storage;
+mod worth;
 
 pub use error::{Problem, ScoreFileError};
 pub use file::{FittedScores, Format, Interaction, ScoreFile, Version};
 pub use head_name::{HeadName, NoSuchHead};
 pub use stamp::{GameStamp, ModelStamp};
+pub use worth::HeadScoresWorth;

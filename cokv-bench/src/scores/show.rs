@@ -1,5 +1,7 @@
 //! A score file on the terminal.
 
+use clap::ValueEnum;
+
 use super::file::ScoreFile;
 use super::statistics::descending;
 use crate::chart::{ColourScale, Rgb, label};
@@ -55,7 +57,7 @@ pub fn summary(file: &ScoreFile) -> String {
         count("samples", file.samples),
         count("evaluations", file.evaluations),
         share("reliability", file.reliability),
-        share("split-half correlation", file.split_half),
+        share("rank correlation of two halves", file.split_half),
         share("budgets of two halves apart by", file.allocation_distance),
         (!file.players.is_empty()).then(|| format!("{} heads, the others keep the whole prompt", file.players.len())),
     ];
@@ -116,10 +118,37 @@ const LEGEND_CELLS: usize = 20;
 /// Characters before a row of cells.
 const MARGIN: usize = 9;
 
+/// What the shades of a picture follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Shades {
+    /// A head's place among all heads: one strong head leaves the others their differences.
+    #[default]
+    Rank,
+    /// The scores themselves.
+    Value,
+}
+
 /// Scores as a picture of one column per layer and one row per KV head: blocks of colour, or without colours digits
-/// from 0 (lowest tenth of the range) to 9.
-pub fn heat_map(file: &ScoreFile, colours: TerminalColours) -> String {
-    let scores = file.flat();
+/// from 0 (lowest tenth of the heads, or of the range) to 9.
+pub fn heat_map(file: &ScoreFile, colours: TerminalColours, shades: Shades) -> String {
+    let values = file.flat();
+    if shades == Shades::Rank {
+        let ranked = ScoreFile { scores: layers_of(file, &ranks(&values)), ..file.clone() };
+        let map = heat_map(&ranked, colours, Shades::Value);
+        let step = resolution(&values);
+        let ends = values
+            .iter()
+            .copied()
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (value.min(low), value.max(high)));
+        let (low, high) = (label(ends.0, step), label(ends.1, step));
+        let picture = map.rsplit_once('\n').map_or(&*map, |(picture, _)| picture);
+        let legend = match colours {
+            TerminalColours::None => "0 is the lowest tenth of the heads, 9 the highest",
+            _ => "shaded by rank",
+        };
+        return format!("{picture}\n{:MARGIN$}{legend}; scores from {low} to {high}", "");
+    }
+    let scores = values;
     let plain = colours == TerminalColours::None;
     let scale = if plain { ColourScale::sequential(scores) } else { ColourScale::of(scores) };
     let layers = file.scores.len();
@@ -144,6 +173,17 @@ pub fn heat_map(file: &ScoreFile, colours: TerminalColours) -> String {
         format!("{:MARGIN$}{low} {bar} {high}", "")
     });
     lines.join("\n")
+}
+
+/// Each value's share of the others below it, in `[0, 1]`; equal ones have the same.
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let others = values.len().saturating_sub(1).max(1) as f64;
+    let below = |value: &f64| values.iter().filter(|other| *other < value).count() as f64;
+    values.iter().map(|value| below(value) / others).collect()
+}
+
+fn layers_of(file: &ScoreFile, flat: &[f64]) -> Vec<Vec<f64>> {
+    flat.chunks(file.model.kv_heads.max(1)).map(<[f64]>::to_vec).collect()
 }
 
 /// Numbers of the layers above their columns, every tenth character at most.
@@ -191,12 +231,20 @@ layer    0
 head 0   1 0 3
 head 1   9 5 4
          0 is -0.100, 9 is 0.900";
-        assert_eq!(heat_map(&file(), TerminalColours::None), expected);
+        assert_eq!(heat_map(&file(), TerminalColours::None, Shades::Value), expected);
+        // Regression: of one strong head and many weak ones, the picture was a map of zeros.
+        let strong = ScoreFile::new(model("toy", 3, 1, 2), "scpr", &[0.0, 0.9, -0.01, 0.004, 0.002, 0.003]);
+        let expected = "\
+layer    0
+head 0   2 0 4
+head 1   9 8 6
+         0 is the lowest tenth of the heads, 9 the highest; scores from -0.010 to 0.900";
+        assert_eq!(heat_map(&strong, TerminalColours::None, Shades::Rank), expected);
     }
 
     #[test]
     fn coloured_heat_maps_have_a_block_for_each_head() {
-        let map = heat_map(&file(), TerminalColours::True);
+        let map = heat_map(&file(), TerminalColours::True, Shades::Value);
         assert_eq!(map.matches("\x1b[48;2;").count(), 6 + LEGEND_CELLS);
         assert!(map.contains("-0.900 ") && map.ends_with(" 0.900"), "{map}");
         // White is the corner of the cube.
@@ -212,7 +260,7 @@ head 1   9 5 4
             let scores: Vec<f64> = (0..layers * kv_heads).map(|flat| flat as f64).collect();
             let file = ScoreFile::new(model("large", layers, 1, kv_heads), "test", &scores);
             for colours in [TerminalColours::None, TerminalColours::Indexed] {
-                let map = heat_map(&file, colours);
+                let map = heat_map(&file, colours, Shades::Rank);
                 assert_eq!(map.lines().count(), kv_heads + 2);
                 assert!(map.lines().all(|line| colourless(line).chars().count() <= 80), "{map}");
             }

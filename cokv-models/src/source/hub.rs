@@ -11,7 +11,13 @@ use std::path::{Path, PathBuf};
 use super::{FetchOptions, ModelFiles, SourceError, integrity, local};
 
 /// Files that a model may lack. They are small, and are fetched before the weights.
-const OPTIONAL: [&str; 3] = ["generation_config.json", "tokenizer_config.json", "chat_template.jinja"];
+const OPTIONAL: [&str; 5] = [
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+];
 
 /// What a repository holds, which decides where its files lie.
 #[derive(Clone, Copy)]
@@ -128,6 +134,36 @@ impl HubSource {
             return Err(SourceError::HubOffline { source_text: self.to_string(), cache: options.hub_cache.clone() });
         }
         self.download_dataset_file(file, options)
+    }
+
+    /// Names of a dataset's files, from the hub, or, where that cannot be asked, of those that are in the cache.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::fetch`](super::Source::fetch).
+    pub fn list_dataset_files(&self, options: &FetchOptions) -> Result<Vec<String>, SourceError> {
+        let failure = if options.hub_offline {
+            SourceError::HubOffline { source_text: self.to_string(), cache: options.hub_cache.clone() }
+        } else {
+            match self.request_dataset_files(options) {
+                Ok(files) => return Ok(files),
+                Err(error) => error,
+            }
+        };
+        match self.snapshot(Kind::Dataset, options) {
+            Some(snapshot) => local::relative_files(&snapshot),
+            None => Err(failure),
+        }
+    }
+
+    #[cfg(feature = "hub")]
+    fn request_dataset_files(&self, options: &FetchOptions) -> Result<Vec<String>, SourceError> {
+        download::dataset_files(self, options)
+    }
+
+    #[cfg(not(feature = "hub"))]
+    fn request_dataset_files(&self, _options: &FetchOptions) -> Result<Vec<String>, SourceError> {
+        Err(SourceError::HubDisabled { source_text: self.to_string() })
     }
 
     /// A file of a dataset that is in the cache.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use super::{ModelFiles, SourceError, integrity};
+use crate::architecture::{self, Architecture};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
@@ -42,6 +43,23 @@ pub(super) fn open(path: &Path) -> Result<ModelFiles, SourceError> {
     }
 }
 
+/// Names of all files below a folder, with slashes between their parts.
+pub(super) fn relative_files(folder: &Path) -> Result<Vec<String>, SourceError> {
+    let mut files = Vec::new();
+    let mut folders = vec![String::new()];
+    while let Some(prefix) = folders.pop() {
+        let here = folder.join(&prefix);
+        for entry in std::fs::read_dir(&here).map_err(SourceError::io("list", &here))? {
+            let entry = entry.map_err(SourceError::io("list", &here))?;
+            let Some(name) = entry.file_name().to_str().map(|name| format!("{prefix}{name}")) else { continue };
+            // The cache's files are links.
+            if entry.path().is_dir() { folders.push(name + "/") } else { files.push(name) }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// Checks that a Hugging Face folder has what a model needs and that no weight file is cut short.
 pub(super) fn check_folder(folder: &Path) -> Result<(), SourceError> {
     if !folder.join(CONFIG).exists() {
@@ -58,6 +76,7 @@ pub(super) fn check_folder(folder: &Path) -> Result<(), SourceError> {
             ),
         });
     }
+    check_architecture(folder)?;
     for weights in weight_files(folder)? {
         integrity::check_safetensors(&weights)?;
     }
@@ -70,6 +89,22 @@ pub(super) fn check_folder(folder: &Path) -> Result<(), SourceError> {
         ));
     }
     Ok(())
+}
+
+/// Refuses a model that the decoder does not know before anybody fetches its weights. A config.json that does not say is
+/// refused when it is read.
+pub(super) fn check_architecture(folder: &Path) -> Result<(), SourceError> {
+    let path = folder.join(CONFIG);
+    let text = std::fs::read_to_string(&path).map_err(SourceError::io("read", &path))?;
+    let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
+        SourceError::unusable(&path, format!("this is no valid JSON ({error})"), "download it again")
+    })?;
+    match json["model_type"].as_str().filter(|name| Architecture::of_model_type(name).is_none()) {
+        Some(name) => {
+            Err(SourceError::unusable(&path, format!("architecture `{name}` is not implemented"), architecture::KNOWN))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The safetensors files of a Hugging Face folder, all of which exist.
@@ -182,6 +217,18 @@ mod tests {
 
         let folder = folder_with(&[(CONFIG, b"{}"), (WEIGHTS, &samples::safetensors())]);
         assert!(problem(folder.path()).contains("no tokenizer.json"));
+    }
+
+    #[test]
+    fn an_unknown_architecture_is_named_before_its_weights_are_asked_for() {
+        let folder = folder_with(&[(CONFIG, br#"{"model_type": "gpt2"}"#)]);
+        let message = problem(folder.path());
+        assert!(message.contains("config.json: architecture `gpt2` is not implemented"), "{message}");
+        assert!(message.contains("llama"), "{message}");
+        fs::write(folder.path().join(CONFIG), r#"{"model_type": "llama"}"#).unwrap();
+        assert!(problem(folder.path()).contains("no safetensors weights"));
+        fs::write(folder.path().join(CONFIG), r#"{"model_type": "#).unwrap();
+        assert!(problem(folder.path()).contains("config.json: this is no valid JSON"));
     }
 
     #[test]

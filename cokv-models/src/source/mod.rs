@@ -58,7 +58,8 @@ pub enum ModelFiles {
     /// One GGUF file with weights, configuration and tokenizer.
     Gguf(PathBuf),
     /// A folder in the Hugging Face layout: `config.json`, `tokenizer.json`, safetensors weights and, where the model
-    /// has them, `generation_config.json`, `tokenizer_config.json` and `chat_template.jinja`.
+    /// has them, `generation_config.json`, `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and
+    /// `chat_template.jinja`.
     Folder(PathBuf),
 }
 

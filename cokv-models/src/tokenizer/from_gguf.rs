@@ -17,6 +17,9 @@ const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// What to do where the metadata is not enough.
+const BESIDE: &str = "put the tokenizer.json of the model's original repository into the folder of this file";
+
 /// Numbers that llama.cpp gives to kinds of tokens.
 const CONTROL: usize = 3;
 const USER_DEFINED: usize = 4;
@@ -28,7 +31,7 @@ pub(super) fn build(gguf: &Gguf) -> Result<Tokenizer, ModelError> {
     let model = gguf.string("tokenizer.ggml.model")?;
     if model != "gpt2" {
         return Err(unsupported(format!(
-            "its tokenizer is of kind `{model}`, and only byte-level BPE (`gpt2`) can be built from GGUF metadata; use a folder with tokenizer.json"
+            "its tokenizer is of kind `{model}`, and only byte-level BPE (`gpt2`) can be built from GGUF metadata; {BESIDE}"
         )));
     }
     let tokens = texts(gguf, "tokenizer.ggml.tokens")?;
@@ -45,7 +48,12 @@ pub(super) fn build(gguf: &Gguf) -> Result<Tokenizer, ModelError> {
         Ok(Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(|error| failed(&error))?.into())
     };
     let bytes = |split_words: bool| PreTokenizerWrapper::from(ByteLevel::new(false, true, split_words));
-    let pre = gguf.optional_string("tokenizer.ggml.pre")?.unwrap_or_else(|| "gpt-2".into());
+    let pre = gguf.optional_string("tokenizer.ggml.pre")?.filter(|pre| pre != "default").ok_or_else(|| {
+        unsupported(format!(
+            "it does not say how its tokenizer splits words (`tokenizer.ggml.pre` is missing or `default`), and a guess would \
+             cut prompts otherwise than in training; {BESIDE}, or convert the model again"
+        ))
+    })?;
     let mut composed = false;
     let (steps, ignore_merges) = match pre.as_str() {
         "smollm" | "starcoder" | "refact" | "command-r" => (vec![Digits::new(true).into(), bytes(true)], false),
@@ -57,7 +65,7 @@ pub(super) fn build(gguf: &Gguf) -> Result<Tokenizer, ModelError> {
         "gpt-2" => (vec![bytes(true)], false),
         other => {
             return Err(unsupported(format!(
-                "pre-tokenizer `{other}` is not known (known: smollm, qwen2, llama-bpe, gpt-2); use a folder with tokenizer.json"
+                "pre-tokenizer `{other}` is not known (known: smollm, qwen2, llama-bpe, gpt-2); {BESIDE}"
             )));
         }
     };
@@ -83,13 +91,19 @@ pub(super) fn build(gguf: &Gguf) -> Result<Tokenizer, ModelError> {
     });
     inner.add_tokens(added.collect::<Vec<_>>()).map_err(|error| failed(&error))?;
 
-    let add_bos = matches!(gguf.value("tokenizer.ggml.add_bos_token"), Some(Value::Bool(true)))
-        || (ignore_merges && gguf.value("tokenizer.ggml.add_bos_token").is_none());
-    let opening = match add_bos {
-        true => gguf.optional_integer("tokenizer.ggml.bos_token_id")?.map(|id| id as u32),
-        false => None,
+    let flag = |key: &str| match gguf.value(key) {
+        Some(Value::Bool(flag)) => Some(*flag),
+        _ => None,
     };
-    Ok(Tokenizer { inner, opening })
+    let end = |asked: bool, key: &str| -> Result<Vec<u32>, ModelError> {
+        let id = if asked { gguf.optional_integer(key)? } else { None };
+        Ok(id.map(|id| id as u32).into_iter().collect())
+    };
+    let opens = flag("tokenizer.ggml.add_bos_token").unwrap_or(ignore_merges);
+    let closes = flag("tokenizer.ggml.add_eos_token").unwrap_or(false);
+    let opening = end(opens, "tokenizer.ggml.bos_token_id")?;
+    let closing = end(closes, "tokenizer.ggml.eos_token_id")?;
+    Ok(Tokenizer { inner, opening, closing })
 }
 
 fn array<'a>(gguf: &'a Gguf, key: &str) -> Result<&'a [Value], ModelError> {

@@ -42,12 +42,39 @@ impl Gguf {
                 return Err(ModelError::malformed(path, message));
             }
         }
-        Ok(Self { path: path.to_path_buf(), content, file: Mutex::new(reader) })
+        let gguf = Self { path: path.to_path_buf(), content, file: Mutex::new(reader) };
+        gguf.check_kind()?;
+        Ok(gguf)
+    }
+
+    /// Files of the same format are made for parts of a model, and for what is none.
+    fn check_kind(&self) -> Result<(), ModelError> {
+        let unsupported = |message: String| Err(ModelError::unsupported(&self.path, message));
+        let parts = self.optional_integer("split.count")?.unwrap_or(1);
+        if parts > 1 {
+            let part = self.optional_integer("split.no")?.map_or("one".into(), |part| (part + 1).to_string());
+            return unsupported(format!(
+                "this is part {part} of {parts} of a model; put them together with llama.cpp's `llama-gguf-split --merge \
+                 FIRST-PART WHOLE.gguf`"
+            ));
+        }
+        if let Some(kind) = self.optional_string("general.type")?.filter(|kind| kind != "model") {
+            return unsupported(format!("this file is of the type `{kind}`, and no model"));
+        }
+        match self.content.tensor_infos.is_empty() {
+            true => unsupported("this file has no weights, only metadata (a vocabulary is all that it holds)".into()),
+            false => Ok(()),
+        }
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Names of all tensors, as GGUF has them.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.content.tensor_infos.keys().map(String::as_str)
     }
 
     /// Whether the file has a tensor of this (GGUF) name.
@@ -125,7 +152,7 @@ impl Gguf {
         self.value(key).map(read).transpose()
     }
 
-    fn missing(&self, key: &str) -> ModelError {
+    pub(crate) fn missing(&self, key: &str) -> ModelError {
         ModelError::malformed(&self.path, format!("metadata `{key}` is missing"))
     }
 

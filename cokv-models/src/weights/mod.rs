@@ -28,7 +28,17 @@ impl Weights {
         }
     }
 
-    /// A tensor as it is stored. NaN and infinities are refused.
+    /// Layers that the checkpoint has tensors of.
+    pub fn layers(&self) -> usize {
+        let layer = |name: &str, prefix: &str| name.strip_prefix(prefix)?.split_once('.')?.0.parse::<usize>().ok();
+        let last = match self {
+            Weights::Gguf(gguf) => gguf.names().filter_map(|name| layer(name, "blk.")).max(),
+            Weights::Safetensors(files) => files.names().filter_map(|name| layer(name, "model.layers.")).max(),
+        };
+        last.map_or(0, |last| last.saturating_add(1))
+    }
+
+    /// A tensor as it is stored. NaN, infinities and zeros alone are refused.
     pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored, ModelError> {
         let stored = match self {
             Weights::Gguf(gguf) => gguf.stored(&gguf::native_name(name))?,
@@ -43,6 +53,12 @@ impl Weights {
             let message = format!("tensor `{name}` holds NaN or infinities: the file is damaged; fetch it again");
             return Err(ModelError::malformed(self.path_of(name), message));
         }
+        if stored.is_zero() && !may_be_zero(name) {
+            let message = format!(
+                "tensor `{name}` holds nothing but zeros, as files do whose download was broken off; fetch it again"
+            );
+            return Err(ModelError::malformed(self.path_of(name), message));
+        }
         Ok(stored)
     }
 
@@ -52,13 +68,22 @@ impl Weights {
     }
 
     pub(crate) fn missing(&self, name: &str) -> ModelError {
-        ModelError::missing_tensor(self.path_of(name), name)
+        match self {
+            Weights::Gguf(gguf) => ModelError::missing_tensor(gguf.path(), name),
+            Weights::Safetensors(safetensors) => safetensors.missing(name),
+        }
     }
 
-    fn path_of(&self, name: &str) -> &std::path::Path {
+    /// The file that holds a tensor, or the first one.
+    pub(crate) fn path_of(&self, name: &str) -> &std::path::Path {
         match self {
             Weights::Gguf(gguf) => gguf.path(),
             Weights::Safetensors(safetensors) => safetensors.path_of(name),
         }
     }
+}
+
+/// Biases begin as zeros, and a block that was added to a model without changing it writes zeros.
+fn may_be_zero(name: &str) -> bool {
+    name.ends_with(".bias") || name.ends_with(".o_proj.weight") || name.ends_with(".down_proj.weight")
 }

@@ -35,6 +35,9 @@ struct HeaderEntry {
 /// Larger headers than this are damage, not models.
 const LARGEST_HEADER: u64 = 100 << 20;
 
+/// What the names of all tensors but the output layer's begin with.
+const BASE: &str = "model.";
+
 impl Safetensors {
     /// Reads the headers of all files and checks that no tensor lies beyond the end of its file.
     pub fn open(files: Vec<PathBuf>) -> Result<Self, ModelError> {
@@ -52,6 +55,7 @@ impl Safetensors {
             file.read_exact(&mut header).map_err(ModelError::io(path))?;
             let header: HashMap<String, serde_json::Value> =
                 serde_json::from_slice(&header).map_err(|error| ModelError::malformed(path, error))?;
+            let mut places = Vec::new();
             for (name, entry) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
                 let wrong =
                     |error: &dyn std::fmt::Display| ModelError::malformed(path, format!("tensor `{name}`: {error}"));
@@ -67,10 +71,38 @@ impl Safetensors {
                     start: 8 + size + start,
                     bytes: (end - start) as usize,
                 };
-                tensors.insert(name, entry);
+                places.push((start, end, name.clone()));
+                if tensors.insert(name.clone(), entry).is_some() {
+                    return Err(wrong(&"it is in an earlier file too; keep the files of one model in the folder"));
+                }
             }
+            check_places(path, places)?;
+        }
+        // Saved from the model without its output layer, as transformers reads it too.
+        if tensors.contains_key("embed_tokens.weight") && !tensors.keys().any(|name| name.starts_with(BASE)) {
+            let with_base = |name: String| if name.starts_with("lm_head.") { name } else { format!("{BASE}{name}") };
+            tensors = tensors.into_iter().map(|(name, entry)| (with_base(name), entry)).collect();
         }
         Ok(Self { files, tensors })
+    }
+
+    /// Names of all tensors.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Says that a tensor is missing, and where it is under the name of something around the model.
+    pub(super) fn missing(&self, name: &str) -> ModelError {
+        let path = self.path_of(name);
+        match self.names().find(|other| other.ends_with(&format!(".{name}"))) {
+            Some(other) => ModelError::malformed(
+                path,
+                format!(
+                    "tensor `{name}` is there as `{other}`: the model was saved with a wrapper; save what it wraps"
+                ),
+            ),
+            None => ModelError::missing_tensor(path, name),
+        }
     }
 
     /// Whether any file has a tensor of this name.
@@ -81,8 +113,7 @@ impl Safetensors {
     /// A tensor as it is stored.
     pub(super) fn stored(&self, name: &str) -> Result<Stored, ModelError> {
         let path = self.path_of(name);
-        let missing = || ModelError::missing_tensor(path, name);
-        let entry = self.tensors.get(name).ok_or_else(missing)?;
+        let entry = self.tensors.get(name).ok_or_else(|| self.missing(name))?;
         let kind = match entry.dtype.as_str() {
             "F32" => GgmlDType::F32,
             "F16" => GgmlDType::F16,
@@ -110,5 +141,98 @@ impl Safetensors {
     pub fn path_of(&self, name: &str) -> &Path {
         let file = self.tensors.get(name).map_or(0, |entry| entry.file);
         self.files.get(file).map_or(Path::new("safetensors"), PathBuf::as_path)
+    }
+}
+
+/// The format has tensors one behind another: without this, a name that a header has twice, or a tensor on the bytes of
+/// another, would pass.
+fn check_places(path: &Path, mut places: Vec<(u64, u64, String)>) -> Result<(), ModelError> {
+    places.sort_unstable();
+    let mut expected = 0;
+    for (start, end, name) in places {
+        if start != expected {
+            let message = format!(
+                "tensor `{name}` begins at byte {start} of the tensors, where byte {expected} comes next: tensors overlap, are \
+                 named twice or leave a hole, so that the file is damaged; fetch it again"
+            );
+            return Err(ModelError::malformed(path, message));
+        }
+        expected = end;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(header: &str, bytes: usize) -> Result<Safetensors, ModelError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(&path, file(header, bytes)).unwrap();
+        Safetensors::open(vec![path])
+    }
+
+    fn file(header: &str, bytes: usize) -> Vec<u8> {
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![1; bytes]].concat()
+    }
+
+    fn entry(name: &str, start: usize, end: usize) -> String {
+        format!(r#""{name}":{{"dtype":"F32","shape":[{}],"data_offsets":[{start},{end}]}}"#, (end - start) / 4)
+    }
+
+    fn problem(entries: &[String], bytes: usize) -> String {
+        open(&format!("{{{}}}", entries.join(",")), bytes).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn tensors_lie_one_behind_another() {
+        let metadata = r#""__metadata__":{"format":"pt"}"#.to_owned();
+        assert_eq!(problem(&[metadata, entry("b", 4, 12), entry("a", 0, 4)], 12), "");
+        assert_eq!(problem(&[entry("a", 0, 4), entry("empty", 4, 4), entry("b", 4, 8)], 8), "");
+        for entries in [
+            [entry("a", 0, 8), entry("b", 0, 8)],
+            [entry("a", 0, 8), entry("b", 4, 8)],
+            [entry("a", 0, 4), entry("a", 4, 8)],
+            [entry("a", 0, 4), entry("b", 8, 12)],
+        ] {
+            let problem = problem(&entries, 12);
+            assert!(
+                problem.contains("model.safetensors: tensor `") && problem.contains("damaged"),
+                "{entries:?}: {problem}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_in_two_shards_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["1", "2"].map(|name| folder.path().join(name)).to_vec();
+        for path in &paths {
+            std::fs::write(path, file(&format!("{{{}}}", entry("a", 0, 4)), 4)).unwrap();
+        }
+        assert!(
+            Safetensors::open(paths)
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("/2: tensor `a`: it is in an earlier file too")
+        );
+    }
+
+    #[test]
+    fn a_model_without_its_output_layer_is_found_under_the_names_of_the_whole() {
+        let base =
+            [entry("embed_tokens.weight", 0, 4), entry("layers.0.x.weight", 4, 8), entry("lm_head.weight", 8, 12)];
+        let base = open(&format!("{{{}}}", base.join(",")), 12).unwrap();
+        assert!(
+            ["model.embed_tokens.weight", "model.layers.0.x.weight", "lm_head.weight"]
+                .iter()
+                .all(|name| base.contains(name))
+        );
+
+        let wrapped = open(&format!("{{{}}}", entry("_orig_mod.model.norm.weight", 0, 4)), 4).unwrap();
+        let problem = wrapped.missing("model.norm.weight").to_string();
+        assert!(problem.contains("is there as `_orig_mod.model.norm.weight`"), "{problem}");
     }
 }

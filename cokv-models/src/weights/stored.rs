@@ -80,6 +80,11 @@ impl Stored {
         }
     }
 
+    /// Whether every byte is zero, as in a file that was made at its full length and never written.
+    pub(super) fn is_zero(&self) -> bool {
+        self.bytes.iter().all(|&byte| byte == 0)
+    }
+
     /// Whether no number is NaN or infinite: quantised arithmetic would turn those into plausible ones. Of blocks, the scales
     /// tell.
     pub(super) fn is_finite(&self) -> bool {

@@ -19,7 +19,7 @@ const LAYERS: usize = 2;
 pub struct Tiny {
     folder: tempfile::TempDir,
     pub config: Json,
-    tensors: HashMap<String, Tensor>,
+    pub tensors: HashMap<String, Tensor>,
 }
 
 impl Tiny {
@@ -125,10 +125,21 @@ impl Tiny {
 
     /// The same with matrices quantised. The tokenizer is the one beside the file.
     pub fn write_gguf_of(&self, architecture: &str, kind: GgmlDType) -> PathBuf {
+        self.write_gguf_with(architecture, kind, &[], &[])
+    }
+
+    /// The same with metadata and tensors of one's own, in place of those of the same names.
+    pub fn write_gguf_with(
+        &self,
+        architecture: &str,
+        kind: GgmlDType,
+        metadata: &[(&str, Value)],
+        tensors: &[(&str, Tensor)],
+    ) -> PathBuf {
         let path = self.folder().join("tiny.gguf");
         let number = |key: &str| Value::U32(self.config[key].as_u64().unwrap() as u32);
         let float = |key: &str| Value::F32(self.config[key].as_f64().unwrap() as f32);
-        let metadata = [
+        let mut all = HashMap::from([
             ("general.architecture".to_owned(), Value::String(architecture.into())),
             (format!("{architecture}.block_count"), number("num_hidden_layers")),
             (format!("{architecture}.context_length"), number("max_position_embeddings")),
@@ -139,17 +150,16 @@ impl Tiny {
             (format!("{architecture}.attention.layer_norm_rms_epsilon"), float("rms_norm_eps")),
             (format!("{architecture}.rope.freq_base"), float("rope_theta")),
             ("tokenizer.ggml.model".to_owned(), Value::String("llama".into())),
-        ];
-        let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
-        let tensors: Vec<(String, QTensor)> = self
-            .tensors
-            .iter()
-            .map(|(name, tensor)| {
-                let kind = if tensor.rank() == 2 { kind } else { GgmlDType::F32 };
-                (llama_cpp_name(name), QTensor::quantize(tensor, kind).unwrap())
-            })
-            .collect();
-        let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        ]);
+        all.extend(metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        let metadata: Vec<(&str, &Value)> = all.iter().map(|(key, value)| (key.as_str(), value)).collect();
+        let own = tensors.iter().map(|(name, tensor)| (llama_cpp_name(name), tensor));
+        let mut all: HashMap<String, QTensor> = HashMap::new();
+        for (name, tensor) in self.tensors.iter().map(|(name, tensor)| (llama_cpp_name(name), tensor)).chain(own) {
+            let kind = if tensor.rank() == 2 { kind } else { GgmlDType::F32 };
+            all.insert(name, QTensor::quantize(tensor, kind).unwrap());
+        }
+        let tensors: Vec<(&str, &QTensor)> = all.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         gguf_file::write(&mut File::create(&path).unwrap(), &metadata, &tensors).unwrap();
         path
     }

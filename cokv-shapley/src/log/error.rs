@@ -98,14 +98,14 @@ pub enum LogError {
         reason: String,
     },
     /// A line that contradicts the plan or the lines before it.
-    #[error("{path}:{line}: {source}")]
+    #[error("{path}:{line}: {error}")]
     At {
         /// The file.
         path: PathBuf,
         /// Line, counted from 1.
         line: usize,
         /// What is wrong with it.
-        source: Box<LogError>,
+        error: Box<LogError>,
     },
     /// A sample of another plan.
     #[error(
@@ -120,27 +120,50 @@ pub enum LogError {
     #[error("{0}; wait for it, or give this one a file of its own")]
     Locked(LockError),
     /// The file system failed.
-    #[error("{path}: {source}")]
+    #[error("{path}: {error}{}", advice(error))]
     Io {
         /// The file.
         path: PathBuf,
         /// What happened.
-        source: io::Error,
+        error: io::Error,
     },
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull => "; free some space and run the same command again: the samples are kept",
+        _ => "",
+    }
 }
 
 impl LogError {
     pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_path_buf();
-        move |source| Self::Io { path, source }
+        move |error| Self::Io { path, error }
     }
 }
 
 impl From<LockError> for LogError {
     fn from(error: LockError) -> Self {
         match error {
-            LockError::Io { path, error } => Self::Io { path, source: error },
+            LockError::Io { path, error } => Self::Io { path, error },
             held => Self::Locked(held),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    /// Reports of errors write the sources of an error behind it.
+    #[test]
+    fn nothing_is_said_twice() {
+        let full = || LogError::io(Path::new("log"))(io::ErrorKind::StorageFull.into());
+        let twice = LogError::At { path: "log".into(), line: 2, error: Box::new(LogError::OtherDraw { k: 1 }) };
+        assert!(full().source().is_none() && twice.source().is_none());
+        assert!(full().to_string().contains("the samples are kept"), "{}", full());
     }
 }

@@ -154,7 +154,7 @@ fn read(path: &Path, lines: &Lines) -> Result<(SampleLog, Vec<Notice>), LogError
         let HeaderLine { format, version, .. } = line;
         return Err(not_a_log(format!("its format is {format} {version}, not {FORMAT} {VERSION}")));
     }
-    let at = |line: usize| move |source| LogError::At { path: path.into(), line, source: Box::new(source) };
+    let at = |line: usize| move |error| LogError::At { path: path.into(), line, error: Box::new(error) };
     let mut log = SampleLog::new(line.header()).map_err(|error| at(1)(error.into()))?;
     let (mut repeats, mut last) = (Repeats::default(), 1);
     for (number, text) in numbered {

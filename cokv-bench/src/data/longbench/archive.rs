@@ -1,6 +1,7 @@
 //! LongBench as its authors distribute it: `data.zip` of the dataset `THUDM/LongBench` on the Hugging Face hub.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use zip::result::ZipError;
 
 use crate::data::DataError;
 
-/// A ZIP archive whose files are known by the last part of their names.
+/// A ZIP archive whose files are known by their names within LongBench, in whatever folder they lie.
 #[derive(Debug)]
 pub struct Archive {
     path: PathBuf,
@@ -31,10 +32,26 @@ impl Archive {
         &self.path
     }
 
-    /// The full name of the file with this last part.
-    pub fn find(&self, file_name: &str) -> Option<&str> {
-        let mut entries = self.entries.iter().map(String::as_str);
-        entries.find(|entry| last_part(entry) == file_name)
+    /// The full name of the file that is meant by a name such as `data/trec.jsonl`: the one whose last parts are most alike, and
+    /// of those the one in fewer folders.
+    pub fn find(&self, name: &str) -> Option<&str> {
+        let candidates = self.entries.iter().filter(|entry| parts(entry).next() == parts(name).next());
+        let order = |entry: &&String| (common_parts(entry, name), std::cmp::Reverse(parts(entry).count()));
+        candidates.max_by_key(order).map(String::as_str)
+    }
+
+    /// Refuses a name that [`find`](Self::find) could take for two entries alike.
+    pub fn check_unique(&self, name: &str) -> Result<(), DataError> {
+        let rank = |entry: &str| (common_parts(entry, name), parts(entry).count());
+        let Some(found) = self.find(name) else { return Ok(()) };
+        let alike = |entry: &&String| entry.as_str() != found && rank(entry) == rank(found);
+        match self.entries.iter().find(alike) {
+            None => Ok(()),
+            Some(other) => {
+                let message = format!("both `{found}` and `{other}` may be meant by `{name}`; leave one of them out");
+                Err(file_error(&self.path, &message))
+            }
+        }
     }
 
     /// The text of an entry. It is checked against the archive's checksum.
@@ -50,9 +67,10 @@ impl Archive {
     /// the process ends.
     pub fn unpack(&self, folder: &Path) -> Result<usize, DataError> {
         let mut count = 0;
-        for entry in self.entries.iter().filter(|entry| entry.ends_with(".jsonl")) {
+        let files: BTreeSet<&str> = self.entries.iter().filter_map(|entry| parts(entry).next()).collect();
+        for file in files.into_iter().filter(|file| file.ends_with(".jsonl") && !file.starts_with("._")) {
             // Only the last part of a name is used, so that no entry can leave the folder.
-            let path = folder.join(last_part(entry));
+            let (path, entry) = (folder.join(file), self.find(&format!("data/{file}")).unwrap_or(file));
             whole::write(&path, self.read(entry)?).map_err(DataError::io(&path))?;
             count += 1;
         }
@@ -64,8 +82,14 @@ impl Archive {
     }
 }
 
-fn last_part(entry: &str) -> &str {
-    entry.rsplit(['/', '\\']).next().unwrap_or(entry)
+/// The parts of a name, the last first.
+fn parts(entry: &str) -> impl Iterator<Item = &str> {
+    entry.rsplit(['/', '\\'])
+}
+
+/// How many of their last parts two names share.
+fn common_parts(entry: &str, name: &str) -> usize {
+    parts(entry).zip(parts(name)).take_while(|(one, other)| one == other).count()
 }
 
 fn open(path: &Path) -> Result<ZipArchive<BufReader<File>>, DataError> {
@@ -74,11 +98,11 @@ fn open(path: &Path) -> Result<ZipArchive<BufReader<File>>, DataError> {
 }
 
 fn broken(path: &Path, error: ZipError) -> DataError {
-    file_error(path, &format!("not a readable archive ({error}); delete it and fetch it again"))
+    file_error(path, &format!("not a readable archive ({error}); LongBench's data.zip is meant, whole"))
 }
 
 fn damaged(path: &Path, entry: &str, error: io::Error) -> DataError {
-    file_error(path, &format!("`{entry}` in it is damaged ({error}); delete the archive and fetch it again"))
+    file_error(path, &format!("`{entry}` in it is damaged ({error}); LongBench's data.zip is meant, whole"))
 }
 
 fn file_error(path: &Path, message: &str) -> DataError {
@@ -133,7 +157,7 @@ pub(crate) mod tests {
         for broken in [b"no archive".to_vec(), whole[..whole.len() - 10].to_vec(), Vec::new()] {
             fs::write(&path, broken).unwrap();
             let error = Archive::open(&path).unwrap_err().to_string();
-            assert!(error.contains("data.zip: ") && error.contains("fetch it again"), "{error}");
+            assert!(error.contains("data.zip: ") && error.contains("LongBench's data.zip is meant"), "{error}");
         }
         fs::write(&path, damage(whole, "letters")).unwrap();
         let archive = Archive::open(&path).unwrap();
@@ -143,5 +167,30 @@ pub(crate) mod tests {
             assert!(error.to_string().contains("`data/trec.jsonl` in it is damaged"), "{error}");
         }
         assert!(!folder.path().join("data").exists());
+    }
+
+    /// Regression: the first of several entries with the same last part was read, whatever its folder.
+    #[test]
+    fn the_file_that_longbench_names_is_meant() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data.zip");
+        let open = |files: &[(&str, &str)]| {
+            fs::write(&path, archive(files)).unwrap();
+            Archive::open(&path).unwrap()
+        };
+        let files = [
+            ("backup/qasper.jsonl", "old"),
+            ("LongBench/data/qasper.jsonl", "new"),
+            ("__MACOSX/data/._qasper.jsonl", "x"),
+        ];
+        let both = open(&files);
+        assert_eq!(both.find("data/qasper.jsonl"), Some("LongBench/data/qasper.jsonl"));
+        let target = folder.path().join("unpacked");
+        assert_eq!(both.unpack(&target).unwrap(), 1);
+        assert_eq!(fs::read_to_string(target.join("qasper.jsonl")).unwrap(), "new");
+        assert_eq!(open(&[("qasper.jsonl", "flat")]).find("data/qasper.jsonl"), Some("qasper.jsonl"));
+        let unclear = open(&[("a/qasper.jsonl", "1"), ("b/qasper.jsonl", "2")]);
+        let error = unclear.check_unique("data/qasper.jsonl").unwrap_err().to_string();
+        assert!(error.contains("may be meant by"), "{error}");
     }
 }

@@ -51,7 +51,7 @@ impl Fetcher {
         let data = folder.join("data");
         if !data.is_dir() {
             let unpacking = folder.join("unpacking");
-            Archive::open(&archive)?.unpack(&unpacking)?;
+            unpack(&archive, &unpacking)?;
             fs::rename(&unpacking, &data).map_err(DataError::io(&data))?;
         }
         self.configure(&folder)?;
@@ -61,7 +61,7 @@ impl Fetcher {
     /// Makes a LongBench folder where users want one. Returns the number of data files.
     pub fn fill(&self, dataset: &HubSource, folder: &Path) -> Result<usize, DataError> {
         let archive = dataset.fetch_dataset_file(ARCHIVE, &self.options)?;
-        let files = Archive::open(&archive)?.unpack(&folder.join("data"))?;
+        let files = unpack(&archive, &folder.join("data"))?;
         self.configure(folder)?;
         Ok(files)
     }
@@ -84,6 +84,17 @@ impl Fetcher {
         }
         Ok(())
     }
+}
+
+/// Unpacks an archive that was downloaded; a damaged one can be had again.
+fn unpack(archive: &Path, folder: &Path) -> Result<usize, DataError> {
+    let again = |error| match error {
+        DataError::File { path, message } => {
+            DataError::File { path, message: format!("{message}; it was downloaded: delete it, and run again") }
+        }
+        other => other,
+    };
+    Archive::open(archive).and_then(|archive| archive.unpack(folder)).map_err(again)
 }
 
 #[cfg(all(test, feature = "hub"))]

@@ -54,7 +54,7 @@ impl Files {
     pub fn has(&self, name: &str) -> bool {
         match self {
             Files::Folder(folder) => folder.join(name).is_file(),
-            Files::Archive(archive) => archive.find(last_part(name)).is_some(),
+            Files::Archive(archive) => archive.find(name).is_some(),
         }
     }
 
@@ -62,7 +62,7 @@ impl Files {
     pub fn path(&self, name: &str) -> String {
         match self {
             Files::Folder(folder) => folder.join(name),
-            Files::Archive(archive) => match archive.find(last_part(name)) {
+            Files::Archive(archive) => match archive.find(name) {
                 Some(entry) => archive.path().join(entry),
                 None => archive.path().with_file_name(name),
             },
@@ -78,7 +78,8 @@ impl Files {
             Files::Archive(archive) => archive,
         };
         let path = archive.path();
-        if let Some(entry) = archive.find(last_part(name)) {
+        if let Some(entry) = archive.find(name) {
+            archive.check_unique(name)?;
             return Ok(Text { path: self.path(name), text: archive.read(entry)? });
         }
         if name.starts_with("config/") {
@@ -101,10 +102,6 @@ fn read(path: &Path, hint: &'static str) -> Result<Text, DataError> {
         Ok(text) => Ok(Text { path: shown, text }),
         Err(error) => Err(DataError::Io { path: shown, error, hint }),
     }
-}
-
-fn last_part(name: &str) -> &str {
-    name.rsplit('/').next().unwrap_or(name)
 }
 
 /// The dataset of a source that begins with `hub:`.

@@ -6,7 +6,7 @@ use super::archive::tests::{archive, damage};
 use super::*;
 
 const RECORD: &str =
-    r#"{"input":"i","context":"c","answers":["a"],"length":3,"language":"en","all_classes":null,"_id":"x"}"#;
+    r#"{"input":"i","context":"c","answers":["a"],"length":3,"language":"en","all_classes":["a","b"],"_id":"x"}"#;
 
 const CONFIGURATION: [(&str, &str); 2] = [
     ("config/dataset2prompt.json", r#"{"trec": "{context}|{input}", "lcc": "{context}"}"#),

@@ -19,6 +19,7 @@ mod definition;
 mod draft;
 mod few_shot_classification;
 mod filler;
+mod haystack;
 mod key_value;
 mod multi_key_needle;
 mod needle;
@@ -28,15 +29,18 @@ mod task;
 mod variable_tracking;
 mod words;
 
+use std::collections::BTreeMap;
+
 use cokv_core::random::mix;
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
 use self::definition::Definition;
 use self::draft::{Depth, Draft, Fitted};
+pub use self::haystack::Haystack;
 pub use self::needle::MOST_DEPTHS;
 pub use self::task::Task;
-use super::record::fill;
+use super::record::{asked, fill};
 use super::{Place, Questions, Record, SyntheticError};
 use crate::fingerprint::fingerprint;
 
@@ -45,7 +49,8 @@ use crate::fingerprint::fingerprint;
 /// `tokens_of` counts the model's tokens of a text. A record's whole prompt (the task's template with
 /// the record put in) has at most `context_tokens` of them, and nearly as many. To reserve room for a
 /// chat template, let `tokens_of` add its tokens: what it says of the empty text is not taken for
-/// filler. A record's `length` is what `tokens_of` says of its prompt.
+/// filler. A record's `length` is what `tokens_of` says of its prompt. Tasks that hide something in prose hide it in the
+/// `haystack`, where there is one.
 ///
 /// # Errors
 ///
@@ -56,16 +61,18 @@ pub fn generate(
     context_tokens: usize,
     count: usize,
     seed: u64,
+    haystack: Option<&Haystack>,
     tokens_of: &dyn Fn(&str) -> usize,
 ) -> Result<Vec<Record>, SyntheticError> {
     let draft = task.definition().draft.ok_or(SyntheticError::NoQuestions(task.name()))?;
     let sketches = (0..count as u64).map(|index| Sketch {
+        index,
         name: index.to_string(),
         fingerprint: made_up(task, seed, index),
         place: None,
         draft: draft(random_of(task, seed, index), Depth::of_record(index)),
     });
-    fit(task, context_tokens, seed, sketches.collect(), tokens_of)
+    fit(task, context_tokens, seed, hidden_in(haystack, task, seed, sketches.collect()), tokens_of)
 }
 
 /// Makes `count` records of a task that asks supplied questions, as [`generate`] does: which of them a record asks follows
@@ -86,6 +93,7 @@ pub fn generate_asked(
 ) -> Result<Vec<Record>, SyntheticError> {
     let asked = (0..count as u64).filter_map(|index| Some((index, questions.of_record(seed, index)?)));
     let sketches = asked.map(|(index, question)| Sketch {
+        index,
         name: index.to_string(),
         fingerprint: questions.fingerprint(task.name(), question),
         place: None,
@@ -119,22 +127,37 @@ pub fn generate_grid(
     depths: usize,
     count: usize,
     seed: u64,
+    haystack: Option<&Haystack>,
     tokens_of: &dyn Fn(&str) -> usize,
 ) -> Result<Vec<Record>, SyntheticError> {
     let places =
         needle::depths(depths).into_iter().flat_map(|depth| (0..count as u64).map(move |index| (depth, index)));
     let draft = task.definition().draft.ok_or(SyntheticError::NoQuestions(task.name()))?;
     let sketches = places.map(|(depth_percent, index)| Sketch {
+        index,
         name: format!("d{depth_percent}-{index}"),
         fingerprint: made_up(task, seed, index),
         place: Some(Place { context_tokens, depth_percent }),
         draft: draft(random_of(task, seed, index), Depth::percent(depth_percent)),
     });
-    fit(task, context_tokens, seed, sketches.collect(), tokens_of)
+    fit(task, context_tokens, seed, hidden_in(haystack, task, seed, sketches.collect()), tokens_of)
+}
+
+/// The sketches with a text of the user's for their filler, where there is one and the task hides things in prose.
+fn hidden_in(haystack: Option<&Haystack>, task: Task, seed: u64, mut sketches: Vec<Sketch>) -> Vec<Sketch> {
+    if let Some(haystack) = haystack.filter(|_| task.hides_in_prose()) {
+        for sketch in &mut sketches {
+            // The same at every place of a record in a grid, and in every length.
+            sketch.draft.filler = haystack.from(seed << 32 | sketch.index);
+        }
+    }
+    sketches
 }
 
 /// A record without its filler.
 struct Sketch {
+    /// The record's number among those of its task and seed.
+    index: u64,
     /// The end of its id.
     name: String,
     fingerprint: String,
@@ -153,7 +176,7 @@ fn fit(
     // All drafts are looked at first, so that the minimum reported is enough for every record.
     let minimum = sketches
         .iter()
-        .map(|Sketch { draft, .. }| tokens_of(&fill(definition.template, &draft.bare(), &draft.input)))
+        .map(|Sketch { draft, .. }| tokens_of(&prompt(definition.template, &draft.bare(), &draft.input)))
         .max()
         .unwrap_or(0);
     if minimum > context_tokens {
@@ -161,10 +184,10 @@ fn fit(
     }
 
     let overhead = tokens_of("");
-    let records = sketches.into_iter().map(|Sketch { name, fingerprint, place, mut draft }| {
+    let records = sketches.into_iter().map(|Sketch { name, fingerprint, place, mut draft, index: _ }| {
         let input = draft.input.clone();
         let Fitted { context, tokens } =
-            draft.fit(context_tokens, &|context| tokens_of(&fill(definition.template, context, &input)), &|piece| {
+            draft.fit(context_tokens, &|context| tokens_of(&prompt(definition.template, context, &input)), &|piece| {
                 tokens_of(piece).saturating_sub(overhead)
             });
         Record {
@@ -178,9 +201,15 @@ fn fit(
             language: definition.language.to_owned(),
             fingerprint,
             place,
+            text: None,
+            fields: BTreeMap::new(),
         }
     });
     Ok(records.collect())
+}
+
+fn prompt(template: &str, context: &str, input: &str) -> String {
+    fill(template, |name| asked(name, context, input))
 }
 
 /// What tells a record that is made up from all others, whatever its length.

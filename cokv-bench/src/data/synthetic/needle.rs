@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn the_needle_is_where_its_record_says() {
-        let records = generate_grid(Task::Needle, 2000, 5, 2, 0, &tokens).unwrap();
+        let records = generate_grid(Task::Needle, 2000, 5, 2, 0, None, &tokens).unwrap();
         assert_eq!(records.len(), 10);
         for record in &records {
             let Some(Place { context_tokens: 2000, depth_percent }) = record.place else {
@@ -84,8 +84,8 @@ mod tests {
 
     #[test]
     fn only_the_place_tells_records_of_a_repetition_apart() {
-        let short = generate_grid(Task::Needle, 500, 3, 2, 0, &tokens).unwrap();
-        let long = generate_grid(Task::Needle, 900, 5, 2, 0, &tokens).unwrap();
+        let short = generate_grid(Task::Needle, 500, 3, 2, 0, None, &tokens).unwrap();
+        let long = generate_grid(Task::Needle, 900, 5, 2, 0, None, &tokens).unwrap();
         for record in short.iter().chain(&long) {
             let first = &short[usize::from(record.id.ends_with("-1"))];
             assert_eq!((&record.input, &record.answers), (&first.input, &first.answers));

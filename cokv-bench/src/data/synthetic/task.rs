@@ -126,6 +126,15 @@ impl Task {
         self == Task::Needle
     }
 
+    /// Whether what fills its context is prose, for which any other will do.
+    pub fn hides_in_prose(self) -> bool {
+        use Task::*;
+        matches!(
+            self,
+            Passkey | MultiKeyNeedle | Needle | RulerSingle | RulerMultiKey | RulerMultiValue | RulerMultiQuery
+        )
+    }
+
     pub(super) fn definition(self) -> Definition {
         match self {
             Task::Passkey => passkey::DEFINITION,

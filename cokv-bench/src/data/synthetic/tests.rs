@@ -7,7 +7,7 @@ use super::*;
 
 /// The records that a task's own tests look at.
 pub(super) fn records(task: Task) -> Vec<Record> {
-    generate(task, 1000, 20, 7, &tokens).unwrap()
+    generate(task, 1000, 20, 7, None, &tokens).unwrap()
 }
 
 /// Counts much as a byte-pair tokenizer does: words in parts of up to four letters, digits and
@@ -83,7 +83,7 @@ fn templates_hold_each_field_once() {
 fn prompts_have_nearly_the_length_asked_for() {
     for task in made_up() {
         for context_tokens in [shortest(task), 1000, 4000] {
-            for record in generate(task, context_tokens, 20, 1, &tokens).unwrap() {
+            for record in generate(task, context_tokens, 20, 1, None, &tokens).unwrap() {
                 let length = tokens(&prompt(task, &record));
                 assert_eq!(record.length, length as u64);
                 assert!(
@@ -100,7 +100,7 @@ fn prompts_have_nearly_the_length_asked_for() {
 fn room_is_left_for_a_chat_template() {
     let with_chat = |text: &str| tokens(text) + 40;
     for task in made_up() {
-        for record in generate(task, 500, 10, 1, &with_chat).unwrap() {
+        for record in generate(task, 500, 10, 1, None, &with_chat).unwrap() {
             let length = tokens(&prompt(task, &record));
             assert!((445..=460).contains(&length), "{}: {length} tokens", record.id);
         }
@@ -110,7 +110,7 @@ fn room_is_left_for_a_chat_template() {
 #[test]
 fn records_differ() {
     for task in made_up() {
-        let of_seed = |seed| generate(task, shortest(task) + 100, 20, seed, &tokens).unwrap();
+        let of_seed = |seed| generate(task, shortest(task) + 100, 20, seed, None, &tokens).unwrap();
         let prompts: BTreeSet<String> =
             of_seed(1).iter().chain(&of_seed(2)).map(|record| prompt(task, record)).collect();
         assert_eq!(prompts.len(), 40, "{task}");
@@ -120,8 +120,8 @@ fn records_differ() {
 #[test]
 fn a_longer_context_keeps_the_question_and_the_answer() {
     for task in made_up() {
-        let short = generate(task, shortest(task) + 100, 5, 3, &tokens).unwrap();
-        let long = generate(task, 2000, 5, 3, &tokens).unwrap();
+        let short = generate(task, shortest(task) + 100, 5, 3, None, &tokens).unwrap();
+        let long = generate(task, 2000, 5, 3, None, &tokens).unwrap();
         for (short, long) in short.iter().zip(&long) {
             assert_eq!((&short.input, &short.answers), (&long.input, &long.answers));
             assert_ne!(short.id, long.id);
@@ -132,7 +132,7 @@ fn a_longer_context_keeps_the_question_and_the_answer() {
 #[test]
 fn records_are_the_same_on_every_platform() {
     // Figures of published runs rest on these; a change here makes them incomparable.
-    let records = Task::ALL.map(|task| generate(task, 600, 1, 42, &tokens).unwrap().remove(0));
+    let records = Task::ALL.map(|task| generate(task, 600, 1, 42, None, &tokens).unwrap().remove(0));
     let answers = records.each_ref().map(|record| record.answers[0].as_str());
     assert_eq!(
         answers,
@@ -153,31 +153,32 @@ fn records_are_the_same_on_every_platform() {
 fn later_tasks_are_the_same_on_every_platform() {
     // As above; RULER's variable tracking is one of the tasks there.
     let later = made_up().into_iter().filter(|task| !Task::ALL.contains(task));
-    let prompts: String = later.map(|task| prompt(task, &generate(task, 600, 1, 42, &tokens).unwrap()[0])).collect();
+    let prompts: String =
+        later.map(|task| prompt(task, &generate(task, 600, 1, 42, None, &tokens).unwrap()[0])).collect();
     assert_eq!(prompts.bytes().fold(0, |state, byte| mix(state ^ u64::from(byte))), 0xbcd3_203e_cde4_57a8);
 }
 
 #[test]
 fn a_context_too_small_is_refused_with_the_smallest_that_is_not() {
     for task in made_up() {
-        let Err(SyntheticError::ContextTooSmall { minimum, .. }) = generate(task, 10, 20, 1, &tokens) else {
+        let Err(SyntheticError::ContextTooSmall { minimum, .. }) = generate(task, 10, 20, 1, None, &tokens) else {
             panic!("{task} fits into 10 tokens");
         };
-        assert!(generate(task, minimum - 1, 20, 1, &tokens).is_err());
-        assert_eq!(generate(task, minimum, 20, 1, &tokens).map(|records| records.len()), Ok(20));
+        assert!(generate(task, minimum - 1, 20, 1, None, &tokens).is_err());
+        assert_eq!(generate(task, minimum, 20, 1, None, &tokens).map(|records| records.len()), Ok(20));
     }
 }
 
 #[test]
 fn no_records_need_no_room() {
-    assert_eq!(generate(Task::Passkey, 0, 0, 1, &tokens).map(|records| records.len()), Ok(0));
+    assert_eq!(generate(Task::Passkey, 0, 0, 1, None, &tokens).map(|records| records.len()), Ok(0));
 }
 
 #[test]
 fn generating_takes_no_time_to_speak_of() {
     for task in made_up() {
         let start = Instant::now();
-        generate(task, 8000, 20, 1, &tokens).unwrap();
+        generate(task, 8000, 20, 1, None, &tokens).unwrap();
         assert!(start.elapsed() < Duration::from_secs(5), "{task}: {:?}", start.elapsed());
     }
 }
@@ -193,9 +194,9 @@ proptest! {
         shorter in 0_usize..6,
     ) {
         let context_tokens = shortest(task) + more_tokens;
-        let records = generate(task, context_tokens, 6, seed, &tokens).unwrap();
-        prop_assert_eq!(&records, &generate(task, context_tokens, 6, seed, &tokens).unwrap());
-        prop_assert_eq!(&records[..shorter], &generate(task, context_tokens, shorter, seed, &tokens).unwrap()[..]);
+        let records = generate(task, context_tokens, 6, seed, None, &tokens).unwrap();
+        prop_assert_eq!(&records, &generate(task, context_tokens, 6, seed, None, &tokens).unwrap());
+        prop_assert_eq!(&records[..shorter], &generate(task, context_tokens, shorter, seed, None, &tokens).unwrap()[..]);
         for record in &records {
             let length = tokens(&prompt(task, record));
             prop_assert!(length <= context_tokens && length * 100 >= context_tokens * 96, "{} {}", record.id, length);

@@ -49,7 +49,7 @@ impl Default for MaskSettings {
 impl MaskSettings {
     /// The first setting that makes no sense whatever the model is, and why.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
-        match self.records.tasks.is_empty() {
+        match self.records.names_no_task() {
             true => Err(("tasks", "no task to mask heads on: name one, such as tasks = [\"passkey\"]".into())),
             false => self.records.check(),
         }

@@ -10,7 +10,6 @@ use cokv_models::{Compressed, ModelError, Prefill};
 use super::{Cell, Job, JobCell, Matrix};
 use crate::data::prompt;
 use crate::event::{Event, Listener};
-use crate::metrics;
 use crate::run::kept::{Kept, KeptCell};
 use crate::run::measure::{Damage, agreement, damage};
 use crate::run::store::Row;
@@ -137,14 +136,8 @@ impl Matrix<'_> {
         times: &Times,
     ) -> Result<Row, ModelError> {
         let Job { protocol, record, prompt, .. } = job;
-        let prediction = self.model.tokenizer().decode(&branch.answer, true)?;
-        let score = metrics::score_prediction(
-            &protocol.name,
-            protocol.metric,
-            &prediction,
-            &record.answers,
-            &record.all_classes,
-        );
+        let prediction = prompt::prediction(self.model, protocol, &branch.answer)?;
+        let score = protocol.score(&prediction, record);
         Ok(Row {
             fingerprint: own.fingerprint.clone(),
             model: self.config.model.source.clone(),
@@ -152,6 +145,7 @@ impl Matrix<'_> {
             record: record.id.clone(),
             method: cell.column.name.clone(),
             settings: own.settings.to_owned(),
+            head_scores: own.head_scores.cloned(),
             budget: cell.budget_name(),
             prompt_tokens: prompt.tokens.len(),
             kept_tokens: branch.kept_tokens,
@@ -162,6 +156,8 @@ impl Matrix<'_> {
             all_classes: record.all_classes.clone(),
             length: record.length,
             place: record.place,
+            text: record.text.clone(),
+            metric: protocol.metric.name().into(),
             score,
             log_likelihood: branch.damage.log_likelihood,
             divergence: branch.damage.divergence,

@@ -30,6 +30,7 @@ pub(super) fn download(source: &HubSource, options: &FetchOptions) -> Result<(),
             config.parent().map(Path::to_owned).unwrap_or_default()
         }
     };
+    local::check_architecture(&snapshot)?;
     for name in OPTIONAL {
         match client.ensure(&snapshot, name) {
             Err(SourceError::HubNotFound { .. }) => note_absence(&absence_marker(&snapshot, name))?,
@@ -60,6 +61,11 @@ pub(super) fn dataset_file(source: &HubSource, file: &str, options: &FetchOption
     let path = Client::new(source, Kind::Dataset, options)?.get(source.revision(), file)?;
     digest::check(&path)?;
     Ok(path)
+}
+
+/// Names of a dataset's files.
+pub(super) fn dataset_files(source: &HubSource, options: &FetchOptions) -> Result<Vec<String>, SourceError> {
+    Client::new(source, Kind::Dataset, options)?.list(source.revision())
 }
 
 /// Holds the repository against other processes that fetch it.
@@ -117,12 +123,7 @@ impl<'a> Client<'a> {
     /// that swallows packets would hang it for minutes, and a stalled download for ever. Each download therefore runs on
     /// a thread of its own, which is given up when it stays silent.
     fn get(&self, revision: &str, file: &str) -> Result<PathBuf, SourceError> {
-        let repo_type = match self.kind {
-            Kind::Model => RepoType::Model,
-            Kind::Dataset => RepoType::Dataset,
-        };
-        let repo = Repo::with_revision(self.source.repository.clone(), repo_type, revision.to_owned());
-        let repo = self.api.repo(repo);
+        let repo = self.api.repo(self.repo(revision));
         let name = file.to_owned();
         let (events, received) = mpsc::channel();
         let progress = Watched { bytes: 0, total: 0, events: events.clone() };
@@ -157,6 +158,32 @@ impl<'a> Client<'a> {
         };
         self.options.observer.tell(FetchEvent::Ended);
         result
+    }
+
+    /// Names of the repository's files at a revision.
+    fn list(&self, revision: &str) -> Result<Vec<String>, SourceError> {
+        let repo = self.api.repo(self.repo(revision));
+        let (done, received) = mpsc::channel();
+        // As in `get`, a thread that can be given up.
+        thread::spawn(move || {
+            let _ = done.send(repo.info());
+        });
+        match received.recv_timeout(self.options.patience_at_start()) {
+            Ok(Ok(info)) => Ok(info.siblings.into_iter().map(|file| file.rfilename).collect()),
+            Ok(Err(error)) => Err(self.explain(error, revision, "the list of files")),
+            Err(_) => Err(SourceError::HubUnreachable {
+                endpoint: self.options.hub_endpoint.clone(),
+                reason: format!("no list of files came within {:?}", self.options.patience_at_start()),
+            }),
+        }
+    }
+
+    fn repo(&self, revision: &str) -> Repo {
+        let repo_type = match self.kind {
+            Kind::Model => RepoType::Model,
+            Kind::Dataset => RepoType::Dataset,
+        };
+        Repo::with_revision(self.source.repository.clone(), repo_type, revision.to_owned())
     }
 
     fn failed(&self, file: &str, reason: impl ToString, advice: impl Into<String>) -> SourceError {

@@ -236,3 +236,41 @@ fn a_broken_archive_is_not_taken_for_records() {
     place.set(DATA, Answer::Whole(records()));
     place.fetch().unwrap();
 }
+
+/// Another dataset of the hub, as records of one's own: its own files, else those that the hub converted.
+#[test]
+fn records_of_any_dataset_are_fetched_by_their_split() {
+    use crate::data::{DataSettings, Suite};
+
+    let place = Place::new();
+    let listing = |files: &[&str]| {
+        let siblings: Vec<_> = files.iter().map(|file| serde_json::json!({ "rfilename": file })).collect();
+        Answer::Whole(serde_json::json!({ "sha": "c0ffee", "siblings": siblings }).to_string().into_bytes())
+    };
+    let line = |word: &str| {
+        format!("{{\"context\":\"It is {word} here.\",\"question\":\"What?\",\"answer\":\"{word} it is\"}}\n")
+    };
+    let open = |source: &str| {
+        let settings = DataSettings { source: source.into(), ..DataSettings::default() };
+        Suite::open(&settings, &place.fetcher).map_err(|error| error.to_string())
+    };
+    let context = |suite: Suite| {
+        let Suite::Read { tasks, .. } = suite else { panic!("not read") };
+        (tasks[0].protocol.name.clone(), tasks[0].records[0].context.clone())
+    };
+    place.set("/api/datasets/me/mine/revision/main", listing(&["README.md", "train.jsonl", "test.jsonl"]));
+    place.set("/datasets/me/mine/resolve/main/test.jsonl", Answer::Whole(line("test").into_bytes()));
+    place.set("/datasets/me/mine/resolve/main/train.jsonl", Answer::Whole(line("train").into_bytes()));
+    assert_eq!(context(open("hub:me/mine").unwrap()), ("mine".into(), "It is test here.".into()));
+    assert_eq!(context(open("hub:me/mine:train").unwrap()), ("mine-train".into(), "It is train here.".into()));
+    let none = open("hub:me/mine:dev").unwrap_err();
+    assert!(none.contains("hub:me/mine:dev has no files of records of dev"), "{none}");
+
+    place.set("/api/datasets/me/script/revision/main", listing(&["script.py"]));
+    place.set("/api/datasets/me/script/revision/refs%2Fconvert%2Fparquet", listing(&["default/test/0000.jsonl"]));
+    let converted = "/datasets/me/script/resolve/refs%2Fconvert%2Fparquet/default/test/0000.jsonl";
+    place.set(converted, Answer::Whole(line("converted").into_bytes()));
+    assert_eq!(context(open("hub:me/script:test").unwrap()).1, "It is converted here.");
+    let unknown = open("hub:me/nobody").unwrap_err();
+    assert!(unknown.contains("me/nobody"), "{unknown}");
+}

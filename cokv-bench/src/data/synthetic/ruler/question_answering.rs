@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(records.len(), 2);
         let error = generate_asked(TASK, &questions, 80, 2, 0, &tokens).unwrap_err();
         assert!(matches!(error, SyntheticError::ContextTooSmall { .. }), "{error}");
-        let error = generate(TASK, 1000, 1, 0, &tokens).unwrap_err().to_string();
+        let error = generate(TASK, 1000, 1, 0, None, &tokens).unwrap_err().to_string();
         assert!(error.contains("questions = \"squad.jsonl\""), "{error}");
     }
 }

@@ -1,0 +1,74 @@
+//! How well head scores are known.
+
+use serde::{Deserialize, Serialize};
+
+use super::file::ScoreFile;
+
+/// Scores of less reliability are noise for the most part.
+const LEAST_RELIABILITY: f64 = 0.5;
+
+/// Scores whose two halves give more than this share of the tokens to different heads make plans of chance.
+const MOST_APART: f64 = 0.4;
+
+/// What is known of head scores beside their values, as tables show it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HeadScoresWorth {
+    /// Estimated squared correlation with the true values, in `[0, 1]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reliability: Option<f64>,
+    /// Records that they were made from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub records: Option<usize>,
+    /// Times that a utility was evaluated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evaluations: Option<u64>,
+    /// Share of all tokens that goes to other heads by one half of the samples than by the other, in `[0, 1]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub halves_apart: Option<f64>,
+    /// Why nothing should be concluded from a method that uses them, where that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unworthy: Option<String>,
+}
+
+impl HeadScoresWorth {
+    /// What a score file says. Published scores say nothing of their worth, and are taken as they are.
+    pub fn of(file: &ScoreFile) -> Self {
+        let ScoreFile { reliability, allocation_distance: halves_apart, evaluations, .. } = *file;
+        Self {
+            reliability,
+            records: file.game.as_ref().map(|game| game.records),
+            evaluations,
+            halves_apart,
+            unworthy: unworthy(reliability, halves_apart),
+        }
+    }
+}
+
+fn unworthy(reliability: Option<f64>, halves_apart: Option<f64>) -> Option<String> {
+    let unreliable = reliability.filter(|reliability| *reliability < LEAST_RELIABILITY);
+    let unstable = halves_apart.filter(|apart| *apart > MOST_APART);
+    let unreliable = unreliable.map(|value| format!("their reliability is {value:.2}, below {LEAST_RELIABILITY}"));
+    let unstable = || {
+        let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+        let moved = percent(unstable?);
+        Some(format!(
+            "two halves of their samples give {moved} of all tokens to other heads, more than {}",
+            percent(MOST_APART)
+        ))
+    };
+    unreliable.or_else(unstable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unworthy;
+
+    #[test]
+    fn noise_is_told_from_scores() {
+        assert_eq!(unworthy(Some(0.92), Some(0.25)), None);
+        assert_eq!(unworthy(None, None), None);
+        assert_eq!(unworthy(Some(0.04), Some(0.1)).unwrap(), "their reliability is 0.04, below 0.5");
+        assert!(unworthy(Some(0.92), Some(0.45)).unwrap().contains("give 45 % of all tokens to other heads"));
+    }
+}

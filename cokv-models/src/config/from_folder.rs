@@ -1,0 +1,250 @@
+//! `config.json` of a Hugging Face folder.
+
+use std::path::Path;
+
+use cokv_core::{HeadLayout, RotaryPairs};
+use serde_json::Value as Json;
+
+use super::fields::Fields;
+use super::{Architecture, ModelConfig, RopeScaling};
+use super::{
+    check_head_dim, context_length, norm_epsilon, rope_factor, rope_theta, unknown_architecture, unknown_scaling,
+};
+use crate::error::ModelError;
+use crate::files::read_optional;
+
+impl ModelConfig {
+    /// Reads `config.json` of a Hugging Face folder, and the stop tokens of `generation_config.json` beside it.
+    pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
+        let path = folder.join("config.json");
+        let text = std::fs::read_to_string(&path).map_err(ModelError::io(&path))?;
+        let json: Json = serde_json::from_str(&text).map_err(|error| ModelError::malformed(&path, error))?;
+        let mut config = from_fields(Fields::new(&path, &json))?;
+        let generation = folder.join("generation_config.json");
+        if let Some(text) = read_optional(&generation)? {
+            let json: Json = serde_json::from_str(&text).map_err(|error| ModelError::malformed(&generation, error))?;
+            config.stop_tokens.extend(token_ids(json.get("eos_token_id")));
+        }
+        Ok(config)
+    }
+}
+
+fn from_fields(fields: Fields<'_>) -> Result<ModelConfig, ModelError> {
+    let path = fields.path;
+    let model_type = fields.optional_text("model_type")?.unwrap_or_default();
+    let architecture = Architecture::of_model_type(model_type).ok_or_else(|| unknown_architecture(path, model_type))?;
+    refuse_unknown(fields)?;
+    let query_heads = fields.size("num_attention_heads")?;
+    let kv_heads = fields.optional_size("num_key_value_heads")?.unwrap_or(query_heads);
+    let hidden_size = fields.size("hidden_size")?;
+    let head_dim = fields.optional_size("head_dim")?.unwrap_or(hidden_size / query_heads.max(1));
+    let layout = HeadLayout::new(fields.size("num_hidden_layers")?, query_heads, kv_heads, head_dim)?;
+    check_head_dim(path, head_dim)?;
+    let rope = match fields.optional_object("rope_parameters")? {
+        Some(rope) => Some(rope),
+        None => fields.optional_object("rope_scaling")?,
+    };
+    let theta = match rope.map(|rope| rope.optional_number("rope_theta")).transpose()?.flatten() {
+        Some(theta) => theta,
+        None => fields.optional_number("rope_theta")?.unwrap_or(10_000.0),
+    };
+    let context = fields.optional_integer("max_position_embeddings")?;
+    let context = context.ok_or_else(|| fields.missing("max_position_embeddings"))?;
+    Ok(ModelConfig {
+        architecture,
+        layout,
+        hidden_size,
+        intermediate_size: fields.size("intermediate_size")?,
+        vocabulary: fields.size("vocab_size")?,
+        context_length: context_length(path, "max_position_embeddings", context)?,
+        sliding_window: sliding_window(fields, architecture, layout.layers)?,
+        norm_epsilon: norm_epsilon(path, "rms_norm_eps", fields.number("rms_norm_eps")?)?,
+        rope_theta: rope_theta(path, "rope_theta", theta)?,
+        rope_scaling: rope.map_or(Ok(RopeScaling::None), scaling)?,
+        rope_pairs: RotaryPairs::Halves,
+        attention_bias: fields.optional_flag("attention_bias")?.unwrap_or(architecture == Architecture::Qwen2),
+        tied_embeddings: fields.optional_flag("tie_word_embeddings")?,
+        stop_tokens: token_ids(fields.get("eos_token_id")),
+    })
+}
+
+/// What the decoder would compute otherwise than the model does.
+fn refuse_unknown(fields: Fields<'_>) -> Result<(), ModelError> {
+    let unsupported = |message: String| Err(ModelError::unsupported(fields.path, message));
+    let quantised = fields.optional_object("quantization_config")?;
+    if let Some(method) = quantised.map(|quantised| quantised.optional_text("quant_method")).transpose()?.flatten() {
+        return unsupported(format!(
+            "weights quantised by `{method}` are not implemented; use a GGUF file or the original weights"
+        ));
+    }
+    let rope = fields.optional_object("rope_parameters")?;
+    for fields in [Some(fields), rope].into_iter().flatten() {
+        if let Some(factor) = fields.optional_number("partial_rotary_factor")?.filter(|factor| *factor != 1.0) {
+            return unsupported(format!(
+                "rotating only a part of each head (partial_rotary_factor {factor}) is not implemented"
+            ));
+        }
+    }
+    match fields.optional_text("hidden_act")?.filter(|name| *name != "silu") {
+        Some(activation) => unsupported(format!("activation `{activation}` is not implemented (known: silu)")),
+        None => Ok(()),
+    }
+}
+
+/// The window, where some layer slides. Qwen names one and uses it only where a flag says so, and then from layer
+/// `max_window_layers` on, or in the layers that `layer_types` lists; all of Mistral's layers slide.
+fn sliding_window(fields: Fields<'_>, architecture: Architecture, layers: usize) -> Result<Option<usize>, ModelError> {
+    let window = fields.optional_integer("sliding_window")?;
+    let slides = match (architecture, fields.get("layer_types").and_then(Json::as_array)) {
+        (Architecture::Llama, _) => false,
+        (Architecture::Mistral, _) => fields.optional_flag("use_sliding_window")?.unwrap_or(true),
+        _ if !fields.optional_flag("use_sliding_window")?.unwrap_or(false) => false,
+        (_, Some(kinds)) => kinds.iter().any(|kind| kind != "full_attention"),
+        (_, None) => fields.optional_integer("max_window_layers")?.unwrap_or(28) < layers,
+    };
+    Ok(window.filter(|_| slides))
+}
+
+/// Files say `rope_type` since 2024 and `type` before; those that were read and written again since then say both.
+fn scaling(rope: Fields<'_>) -> Result<RopeScaling, ModelError> {
+    let factor = |key: &str| rope_factor(rope.path, key, rope.number(key)?);
+    let kind = rope.optional_text("rope_type")?;
+    match if kind.is_some() { kind } else { rope.optional_text("type")? } {
+        None | Some("default") => Ok(RopeScaling::None),
+        Some("linear") => Ok(RopeScaling::Linear { factor: factor("factor")? }),
+        Some("llama3") => {
+            let (low, high) = (factor("low_freq_factor")?, factor("high_freq_factor")?);
+            if low >= high {
+                let message =
+                    format!("`low_freq_factor` is {low}; it must be below `high_freq_factor`, which is {high}");
+                return Err(ModelError::malformed(rope.path, message));
+            }
+            let key = "original_max_position_embeddings";
+            let original = rope.optional_integer(key)?.ok_or_else(|| rope.missing(key))?;
+            Ok(RopeScaling::Llama3 {
+                factor: factor("factor")?,
+                low_frequency_factor: low,
+                high_frequency_factor: high,
+                original_context: context_length(rope.path, key, original)? as f32,
+            })
+        }
+        Some(other) => Err(unknown_scaling(rope.path, other)),
+    }
+}
+
+/// One id or a list of them.
+fn token_ids(json: Option<&Json>) -> Vec<u32> {
+    let id = |json: &Json| json.as_u64().and_then(|id| u32::try_from(id).ok());
+    match json {
+        Some(Json::Array(ids)) => ids.iter().filter_map(id).collect(),
+        Some(single) => id(single).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn config(settings: Json) -> Result<ModelConfig, ModelError> {
+        let mut json = json!({
+            "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "vocab_size": 50, "max_position_embeddings": 1024, "rms_norm_eps": 1e-5,
+        });
+        json.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        from_fields(Fields::new(Path::new("config.json"), &json))
+    }
+
+    fn scaling_of(scaling: Json) -> RopeScaling {
+        config(json!({ "rope_scaling": scaling })).unwrap().rope_scaling
+    }
+
+    #[test]
+    fn both_names_of_a_rope_type_may_stand_side_by_side() {
+        let linear = RopeScaling::Linear { factor: 2.0 };
+        assert_eq!(scaling_of(json!({ "type": "linear", "factor": 2 })), linear);
+        assert_eq!(scaling_of(json!({ "rope_type": "linear", "type": "linear", "factor": 2.0 })), linear);
+        assert_eq!(
+            scaling_of(json!({ "rope_type": "linear", "type": "yarn", "factor": 2.0 })),
+            linear,
+            "the newer counts"
+        );
+        assert_eq!(scaling_of(json!({ "rope_type": "default", "type": "default" })), RopeScaling::None);
+        assert_eq!(scaling_of(json!({ "rope_type": null, "type": "linear", "factor": 2 })), linear);
+        let llama3 = json!({
+            "rope_type": "llama3", "type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64, "rope_theta": 5e5,
+        });
+        assert!(matches!(scaling_of(llama3), RopeScaling::Llama3 { factor: 8.0, original_context: 64.0, .. }));
+    }
+
+    #[test]
+    fn a_window_counts_where_a_layer_slides() {
+        let window = |family: &str, settings: Json| {
+            let mut all = json!({ "model_type": family, "sliding_window": 24, "num_hidden_layers": 4 });
+            all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+            config(all).unwrap().sliding_window
+        };
+        let used = |settings: Json| {
+            let mut all = json!({ "use_sliding_window": true });
+            all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+            window("qwen2", all)
+        };
+        assert_eq!(window("qwen2", json!({ "use_sliding_window": false, "max_window_layers": 0 })), None);
+        assert_eq!(used(json!({ "max_window_layers": 4 })), None);
+        assert_eq!(used(json!({})), None, "28 layers attend to everything where nothing else is said");
+        assert_eq!(used(json!({ "max_window_layers": 3 })), Some(24));
+        let full = json!(vec!["full_attention"; 4]);
+        assert_eq!(used(json!({ "max_window_layers": 0, "layer_types": full })), None);
+        let mixed = json!(["full_attention", "sliding_attention", "full_attention", "full_attention"]);
+        assert_eq!(used(json!({ "max_window_layers": 4, "layer_types": mixed })), Some(24));
+        assert_eq!(window("mistral", json!({})), Some(24));
+        assert_eq!(window("mistral", json!({ "sliding_window": null })), None);
+        assert_eq!(window("llama", json!({})), None);
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_its_key() {
+        let rope = |kind: &str, key: &str, value: Json| {
+            let mut scaling = json!({
+                "rope_type": kind, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            });
+            scaling[key] = value;
+            json!({ "rope_scaling": scaling })
+        };
+        for (key, settings) in [
+            ("rms_norm_eps", json!({ "rms_norm_eps": -1e-5 })),
+            ("rms_norm_eps", json!({ "rms_norm_eps": 1e300 })),
+            ("rms_norm_eps", json!({ "rms_norm_eps": null })),
+            ("rms_norm_eps", json!({ "rms_norm_eps": "1e-5" })),
+            ("rope_theta", json!({ "rope_theta": 1e300 })),
+            ("rope_theta", json!({ "rope_theta": 0 })),
+            ("rope_theta", json!({ "rope_theta": -1e4 })),
+            ("rope_theta", json!({ "rope_parameters": { "rope_type": "default", "rope_theta": 0.0 } })),
+            ("partial_rotary_factor", json!({ "rope_parameters": { "partial_rotary_factor": 0.5 } })),
+            ("max_position_embeddings", json!({ "max_position_embeddings": 0 })),
+            ("max_position_embeddings", json!({ "max_position_embeddings": 1u64 << 63 })),
+            ("hidden_size", json!({ "hidden_size": 1u64 << 62 })),
+            ("num_attention_heads", json!({ "num_attention_heads": 1u64 << 63 })),
+            ("head_dim", json!({ "head_dim": 1u64 << 62 })),
+            ("num_hidden_layers", json!({ "num_hidden_layers": 1_000_000_000 })),
+            ("num_hidden_layers", json!({ "num_hidden_layers": -1 })),
+            ("vocab_size", json!({ "vocab_size": "50" })),
+            ("factor", rope("linear", "factor", json!(0))),
+            ("factor", rope("linear", "factor", json!(null))),
+            ("factor", rope("llama3", "factor", json!(-8))),
+            ("low_freq_factor", rope("llama3", "low_freq_factor", json!(4.0))),
+            ("low_freq_factor", rope("llama3", "high_freq_factor", json!(0.5))),
+            ("high_freq_factor", rope("llama3", "high_freq_factor", json!(1e300))),
+            ("original_max_position_embeddings", rope("llama3", "original_max_position_embeddings", json!(0))),
+            ("rope_scaling", json!({ "rope_scaling": "linear" })),
+        ] {
+            let error = config(settings.clone()).unwrap_err().to_string();
+            assert!(error.contains("config.json") && error.contains(key), "{settings}: {error}");
+        }
+        assert!(config(json!({})).is_ok());
+    }
+}

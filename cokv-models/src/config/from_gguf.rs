@@ -1,0 +1,109 @@
+//! The metadata of a GGUF file.
+
+use std::path::Path;
+
+use cokv_core::{HeadLayout, RotaryPairs};
+
+use super::{Architecture, ModelConfig, RopeScaling};
+use super::{
+    check_head_dim, context_length, norm_epsilon, rope_factor, rope_theta, size, unknown_architecture, unknown_scaling,
+};
+use crate::error::ModelError;
+use crate::weights::Gguf;
+
+impl ModelConfig {
+    /// Reads the metadata of a GGUF file.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self, ModelError> {
+        let path = gguf.path();
+        let name = gguf.string("general.architecture")?;
+        let architecture = Architecture::of_gguf(&name).ok_or_else(|| unknown_architecture(path, &name))?;
+        let key = |key: &str| format!("{name}.{key}");
+        let optional_count = |suffix: &str| -> Result<Option<usize>, ModelError> {
+            let key = key(suffix);
+            gguf.optional_integer(&key)?.map(|number| size(path, &key, number)).transpose()
+        };
+        let count = |suffix: &str| optional_count(suffix)?.ok_or_else(|| gguf.missing(&key(suffix)));
+        if let Some(experts) = optional_count("expert_count")?.filter(|&experts| experts > 0) {
+            let message = format!("a mixture of {experts} experts is not implemented; use a dense model");
+            return Err(ModelError::unsupported(path, message));
+        }
+        let query_heads = count("attention.head_count")?;
+        let kv_heads = optional_count("attention.head_count_kv")?.unwrap_or(query_heads);
+        let hidden_size = count("embedding_length")?;
+        let head_dim = optional_count("attention.key_length")?.unwrap_or(hidden_size / query_heads.max(1));
+        let layout = HeadLayout::new(count("block_count")?, query_heads, kv_heads, head_dim)?;
+        check_head_dim(path, head_dim)?;
+        if let Some(rotated) =
+            gguf.optional_integer(&key("rope.dimension_count"))?.filter(|rotated| *rotated != head_dim)
+        {
+            let message = format!("rotating only {rotated} of {head_dim} dimensions of each head is not implemented");
+            return Err(ModelError::unsupported(path, message));
+        }
+        let stop_keys = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
+        let mut stop_tokens = Vec::new();
+        for key in stop_keys {
+            stop_tokens.extend(gguf.optional_integer(key)?.map(|id| id as u32));
+        }
+        let (context, epsilon) = (key("context_length"), key("attention.layer_norm_rms_epsilon"));
+        let theta = key("rope.freq_base");
+        Ok(Self {
+            architecture,
+            layout,
+            hidden_size,
+            intermediate_size: count("feed_forward_length")?,
+            vocabulary: gguf.tensor_shape("token_embd.weight")?.first().copied().unwrap_or(0),
+            context_length: context_length(path, &context, gguf.integer(&context)?)?,
+            sliding_window: gguf.optional_integer(&key("attention.sliding_window"))?.filter(|&window| window > 0),
+            norm_epsilon: norm_epsilon(path, &epsilon, f64::from(gguf.float(&epsilon)?))?,
+            rope_theta: rope_theta(path, &theta, gguf.optional_float(&theta)?.map_or(10_000.0, f64::from))?,
+            rope_scaling: scaling(gguf, &name, head_dim)?,
+            rope_pairs: match architecture {
+                Architecture::Llama | Architecture::Mistral => RotaryPairs::Neighbours,
+                Architecture::Qwen2 | Architecture::Qwen3 => RotaryPairs::Halves,
+            },
+            attention_bias: architecture == Architecture::Qwen2,
+            tied_embeddings: None,
+            stop_tokens,
+        })
+    }
+}
+
+/// With llama.cpp's defaults: a factor without a type is linear, 0 is none, and files of 2023 call it `rope.scale_linear`.
+/// Divisors of each frequency are stretched by it too.
+fn scaling(gguf: &Gguf, architecture: &str, head_dim: usize) -> Result<RopeScaling, ModelError> {
+    let path = gguf.path();
+    let key = |key: &str| format!("{architecture}.{key}");
+    let kind = gguf.optional_string(&key("rope.scaling.type"))?;
+    let factor = match kind.as_deref() {
+        None | Some("linear") => linear_factor(gguf, [key("rope.scaling.factor"), key("rope.scale_linear")])?,
+        Some("none") => None,
+        Some(other) => return Err(unknown_scaling(path, other)),
+    };
+    if !gguf.contains("rope_freqs.weight") {
+        return Ok(factor.map_or(RopeScaling::None, |factor| RopeScaling::Linear { factor }));
+    }
+    let divisors = gguf.dense("rope_freqs.weight")?;
+    check_divisors(path, &divisors, head_dim)?;
+    let factor = factor.unwrap_or(1.0);
+    Ok(RopeScaling::Divisors(divisors.iter().map(|divisor| divisor * factor).collect()))
+}
+
+fn linear_factor(gguf: &Gguf, keys: [String; 2]) -> Result<Option<f32>, ModelError> {
+    for key in keys {
+        if let Some(factor) = gguf.optional_float(&key)? {
+            return if factor == 0.0 { Ok(None) } else { rope_factor(gguf.path(), &key, f64::from(factor)).map(Some) };
+        }
+    }
+    Ok(None)
+}
+
+fn check_divisors(path: &Path, divisors: &[f32], head_dim: usize) -> Result<(), ModelError> {
+    let broken = |message: String| Err(ModelError::malformed(path, format!("tensor `rope_freqs.weight` {message}")));
+    if divisors.len() != head_dim / 2 {
+        return broken(format!("has {} numbers for {} pairs of dimensions", divisors.len(), head_dim / 2));
+    }
+    match divisors.iter().find(|divisor| !(1e-6..=1e6).contains(*divisor)) {
+        Some(divisor) => broken(format!("divides a frequency by {divisor}")),
+        None => Ok(()),
+    }
+}

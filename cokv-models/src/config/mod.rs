@@ -1,0 +1,152 @@
+//! The shape of a model, from `config.json` or from GGUF metadata.
+
+mod fields;
+mod from_folder;
+mod from_gguf;
+
+use std::fmt::Debug;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use cokv_core::{HeadLayout, RotaryPairs};
+
+pub use crate::architecture::Architecture;
+use crate::architecture::KNOWN;
+use crate::error::ModelError;
+
+/// How rotary frequencies are stretched for long contexts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// All by the same factor.
+    Linear {
+        /// Context length divided by the original one.
+        factor: f32,
+    },
+    /// Llama 3.1: low frequencies by the factor, high ones not, those between smoothly.
+    Llama3 {
+        /// Stretch of the low frequencies.
+        factor: f32,
+        /// Wavelengths above `original_context / low` are stretched.
+        low_frequency_factor: f32,
+        /// Wavelengths below `original_context / high` are not.
+        high_frequency_factor: f32,
+        /// Context that the model was first trained on.
+        original_context: f32,
+    },
+    /// Divisors of each frequency, as GGUF stores them (`rope_freqs.weight`): `[head_dim / 2]`.
+    Divisors(Vec<f32>),
+}
+
+/// All numbers that the decoder needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// Which family.
+    pub architecture: Architecture,
+    /// Attention heads.
+    pub layout: HeadLayout,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Rows of the embedding table.
+    pub vocabulary: usize,
+    /// Positions that the model was made for.
+    pub context_length: usize,
+    /// Tokens that a layer attends to, where that is fewer than the context. The decoder attends to everything, which is
+    /// the same up to this length: longer sequences are refused.
+    pub sliding_window: Option<usize>,
+    /// Epsilon of all norms.
+    pub norm_epsilon: f64,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f32,
+    /// Stretch of the rotary frequencies.
+    pub rope_scaling: RopeScaling,
+    /// Order of rotated pairs.
+    pub rope_pairs: RotaryPairs,
+    /// Whether queries, keys and values have biases, so that a checkpoint without them is incomplete.
+    pub attention_bias: bool,
+    /// Whether the output layer is the embedding table; where the configuration does not say, the checkpoint decides.
+    pub tied_embeddings: Option<bool>,
+    /// Tokens that end generation.
+    pub stop_tokens: Vec<u32>,
+}
+
+impl ModelConfig {
+    /// Tokens of a sequence that the decoder computes exactly.
+    pub fn max_tokens(&self) -> usize {
+        self.sliding_window.unwrap_or(usize::MAX).min(self.context_length)
+    }
+
+    /// Refuses sequences beyond [`max_tokens`](Self::max_tokens).
+    pub fn check_length(&self, tokens: usize) -> Result<(), ModelError> {
+        let limit = self.max_tokens();
+        let reason = match self.sliding_window {
+            Some(window) if window < self.context_length => {
+                " without leaving its sliding window, which this decoder does not implement"
+            }
+            _ => "",
+        };
+        if tokens > limit { Err(ModelError::TooLong { tokens, limit, reason }) } else { Ok(()) }
+    }
+}
+
+fn unknown_architecture(path: &Path, name: &str) -> ModelError {
+    ModelError::unsupported(path, format!("architecture `{name}` is not implemented ({KNOWN})"))
+}
+
+fn unknown_scaling(path: &Path, name: &str) -> ModelError {
+    ModelError::unsupported(path, format!("RoPE scaling `{name}` is not implemented (known: default, linear, llama3)"))
+}
+
+fn check_head_dim(path: &Path, head_dim: usize) -> Result<(), ModelError> {
+    match head_dim % 2 {
+        0 => Ok(()),
+        _ => Err(ModelError::unsupported(path, format!("an odd head_dim ({head_dim}) cannot be rotated in pairs"))),
+    }
+}
+
+/// No width, count of heads or layers, or vocabulary is larger, so that products of two of them fit into 64 bits.
+const LARGEST_SIZE: usize = 1 << 24;
+
+/// Positions are counted in f32 where they are rotated, and in u32 where they are kept.
+const LONGEST_CONTEXT: usize = u32::MAX as usize;
+
+/// Refuses what a file states where no model can have it. NaN lies in no range.
+fn sensible<T: PartialOrd + Debug>(
+    path: &Path,
+    key: &str,
+    number: T,
+    range: RangeInclusive<T>,
+) -> Result<T, ModelError> {
+    if range.contains(&number) {
+        return Ok(number);
+    }
+    let (least, most) = (range.start(), range.end());
+    Err(ModelError::malformed(
+        path,
+        format!("`{key}` is {number:?}; it lies between {least:?} and {most:?} in every model"),
+    ))
+}
+
+fn size(path: &Path, key: &str, number: usize) -> Result<usize, ModelError> {
+    sensible(path, key, number, 0..=LARGEST_SIZE)
+}
+
+fn context_length(path: &Path, key: &str, number: usize) -> Result<usize, ModelError> {
+    sensible(path, key, number, 1..=LONGEST_CONTEXT)
+}
+
+fn norm_epsilon(path: &Path, key: &str, number: f64) -> Result<f64, ModelError> {
+    sensible(path, key, number, 0.0..=0.1)
+}
+
+fn rope_theta(path: &Path, key: &str, number: f64) -> Result<f32, ModelError> {
+    sensible(path, key, number, 1.0..=1e30).map(|theta| theta as f32)
+}
+
+/// What stretches rotary frequencies, or where between two of them a stretch begins.
+fn rope_factor(path: &Path, key: &str, number: f64) -> Result<f32, ModelError> {
+    sensible(path, key, number, 1e-6..=1e6).map(|factor| factor as f32)
+}
