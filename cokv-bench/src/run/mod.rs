@@ -9,6 +9,7 @@ mod kept;
 mod manifest;
 mod matrix;
 mod measure;
+mod notes;
 mod store;
 mod table;
 
@@ -17,10 +18,11 @@ pub use cells::{Cell, Measure, Pairs, cells};
 pub use chosen::{Choice, FILE as SELECTION, Selected, SelectionError, Trial, selection_fingerprint};
 pub use folder::StoreError;
 pub use kept::{Kept, KeptCell, STRETCHES};
-pub use manifest::{MODELS, Manifest, ManifestMethod};
+pub use manifest::{HeadScoresWorth, MODELS, Manifest, ManifestMethod};
 pub use matrix::{Ended, Matrix, Plan, RunError, tasks};
 pub use measure::Damage;
 pub(crate) use measure::mean;
+pub use notes::{floors, notes, unworthy};
 #[cfg(test)]
 pub(crate) use store::tests;
 pub use store::{Opened, Results, Row, RunStore};

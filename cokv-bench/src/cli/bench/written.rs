@@ -17,6 +17,7 @@ pub fn manifest(config: &Config, fingerprint: &str, layout: HeadLayout, matrix: 
         settings: Some(method.settings()),
         off_budget: method.spending().reason().map(str::to_owned),
         head_scores: method.head_scores().map(|scores| scores.values().to_vec()),
+        head_scores_worth: None,
     };
     let mut methods = Vec::new();
     for variant in config.columns.iter().flat_map(|column| &column.variants) {
