@@ -8,7 +8,7 @@
 //!
 //! Chosen by simulation (`rates.rs`; the table is in docs/statistics.md): of a hundred comparisons of what does not differ
 //! at most six are marked, from 4 records a task to 200, for normal, three-valued, skewed and mostly zero differences. The
-//! percentile bootstrap marks up to 17 there. Flipping the signs of pairs (Fisher 1935; inverted by Hartigan's typical
+//! percentile bootstrap marks up to 20 there. Flipping the signs of pairs (Fisher 1935; inverted by Hartigan's typical
 //! values, JASA 64, 1969) holds as well, but takes what differs from task to task for chance.
 
 mod cluster;
@@ -92,7 +92,7 @@ pub const FEWEST: usize = 10;
 impl Difference {
     /// Of groups of differences; see [`Estimate::of_groups`].
     ///
-    /// Where fewer than [`FEWEST`] clusters are not zero, or the groups that spread most have so few that the whole is no
+    /// Where fewer than [`FEWEST`] clusters are not zero, or the groups that differ most have so few that the whole is no
     /// surer than fewer would be, the interval is widened until it has zero in it: no mark.
     pub fn of_groups(groups: &[Vec<Cluster>]) -> Option<Self> {
         let spread = Spread::of(groups)?;
@@ -217,6 +217,14 @@ mod tests {
         let few: Vec<f64> = vec![3.0, 4.0, 5.0, 4.0];
         let all = difference(&[few, vec![0.0; 40]]);
         assert_eq!((all.members, all.informative, all.mark), (44, 4, Mark::None));
+    }
+
+    /// Regression: where one group says most and all of its members the same, only the others' members counted.
+    #[test]
+    fn a_group_without_spread_counts() {
+        let few: Vec<f64> = [vec![-1.0, 1.0], vec![0.0; 10]].concat();
+        let all = difference(&[vec![-100.0; 12], few]);
+        assert_eq!((all.informative, all.mark), (14, Mark::Alone), "{all:?}");
     }
 
     #[test]

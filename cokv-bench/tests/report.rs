@@ -44,8 +44,8 @@ fn a_run_becomes_a_page_that_a_browser_shows() {
     let latex = fs::read_to_string(out.join("report.tex")).unwrap();
     assert!(latex.contains("\\multicolumn{3}{c}{32 tokens per KV head}"), "{latex}");
     let predictions = fs::read_to_string(out.join("predictions.csv")).unwrap();
-    // Two records, each with the full cache and two budgets of two methods.
-    assert_eq!(predictions.matches(",passkey,passkey-").count(), 10, "{predictions}");
+    // Two records, each with the full cache and three budgets of two methods.
+    assert_eq!(predictions.matches(",passkey,passkey-").count(), 14, "{predictions}");
     assert!(page.contains("What the model said to 2 of 2 records"));
     assert!(page.contains("records: passkey 2 · prompts of "));
 

@@ -234,7 +234,7 @@ fn draw_line(canvas: &Canvas, pixels: &[Pixel], colour: RGBColor) -> Result<(), 
 
 /// A bar between two ends, fainter than the line.
 fn draw_bar(canvas: &Canvas, (x, low): Pixel, (_, high): Pixel, colour: RGBColor) -> Result<(), PlotError> {
-    let style = ShapeStyle::from(colour.mix(0.55)).stroke_width(1);
+    let style = ShapeStyle::from(colour.mix(0.8)).stroke_width(1);
     let lines = [[(x, low), (x, high)], [(x - 3, low), (x + 3, low)], [(x - 3, high), (x + 3, high)]];
     lines.into_iter().try_for_each(|line| canvas.draw(&PathElement::new(line.to_vec(), style)).map_err(drawing))
 }

@@ -153,7 +153,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let (text, config) = read(&arguments.config, registry)?;
     let folder = config.folder();
     let mut store = None;
-    let mut fingerprints: Vec<String> = Vec::new();
+    let mut manifests: Vec<Manifest> = Vec::new();
     if config.models.len() > 1 {
         // What is wrong with the last model is found out before the first has run for hours.
         check_models(&config, &if arguments.quiet { Observer::default() } else { fetching() })?;
@@ -161,18 +161,19 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     for model in &config.models {
         let mut config = config.clone();
         config.run.model = model.clone();
-        fingerprints.extend(one_model(arguments, &text, config, &mut store)?.rows);
+        manifests.push(one_model(arguments, &text, config, &mut store)?);
     }
     // A plan opens nothing.
     let Some(mut store) = store else { return Ok(()) };
     // What other shards have done meanwhile belongs into the table too.
     store.refresh()?;
+    let fingerprints: Vec<&String> = manifests.iter().flat_map(|manifest| &manifest.rows).collect();
     let rows: Vec<Row> = fingerprints.iter().filter_map(|row| store.results().row(row).cloned()).collect();
     let missing = fingerprints.len() - rows.len();
     if missing == 0 {
         store.write_predictions(&rows)?;
     }
-    let table = tables(&rows);
+    let table = tables(&rows, &manifests);
     store.write("table.md", &format!("{table}\nMethods\n\n{}\n", config.methods_table()))?;
     match arguments.audience() {
         Audience::Machine => print(&summary(&rows, missing).to_string())?,

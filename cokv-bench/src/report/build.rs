@@ -51,11 +51,12 @@ fn section(run: &LoadedRun, model: &ModelRun, record: Option<&str>) -> Result<Se
     }
     let (title, facts) = (format!("{} · {}", run.name, model.model), run.facts(model));
     let cells = cells(&model.rows);
-    let (verdicts, _) = pairwise::verdicts(&cells, model.methods());
+    let (verdicts, comparisons) = pairwise::verdicts(&cells, model.methods());
     Ok(Section {
         run: run.name.clone(),
         notes: notes(&cells, model.methods()),
         verdicts: verdicts.iter().map(ToString::to_string).collect(),
+        verdicts_note: format!("{comparisons}."),
         predictions: predictions::of_model(model),
         latex: latex::of_model(&title, &id, &cells, model.methods()),
         title,

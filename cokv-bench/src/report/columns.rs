@@ -2,7 +2,7 @@
 
 use super::content::plain;
 use super::{Heading, Table, TableCell};
-use crate::run::{Cell, ManifestMethod, Measure, unworthy};
+use crate::run::{Cell, ManifestMethod, Measure, name, unworthy};
 use crate::statistics::{Comparisons, Difference, Mark};
 
 /// A column with a table cell for every cell.
@@ -14,10 +14,11 @@ pub struct Column {
 }
 
 /// A table of these columns behind the cells' names.
-pub fn table(cells: &[Cell<'_>], columns: Vec<Column>) -> Table {
+pub fn table(cells: &[Cell<'_>], methods: &[ManifestMethod], columns: Vec<Column>) -> Table {
     let names = [Heading::new("method", "method"), Heading::new("budget", "budget")];
     let row = |(at, cell): (usize, &Cell<'_>)| {
-        let names = [cell.method.into(), cell.budget.to_string().into()];
+        let method = TableCell { text: name(methods, cell.method), ..cell.method.into() };
+        let names = [method, cell.budget.to_string().into()];
         names.into_iter().chain(columns.iter().map(|column| column.cells[at].clone())).collect()
     };
     Table {
@@ -161,6 +162,9 @@ mod tests {
         assert_eq!(best(6, &[]), [false; 3], "six records are too few to say");
         let worth = HeadScoresWorth { unworthy: Some("reliability 0.04".into()), ..HeadScoresWorth::default() };
         let noisy = ManifestMethod { name: "c".into(), head_scores_worth: Some(worth), ..ManifestMethod::default() };
-        assert_eq!(best(12, &[noisy]), [false; 3], "its head scores are noise");
+        assert_eq!(best(12, std::slice::from_ref(&noisy)), [false; 3], "its head scores are noise");
+        let rows = [of("c", 0, 0.5)];
+        let name = &table(&cells(&rows), &[noisy], Vec::new()).rows[0][0];
+        assert_eq!((name.text.as_str(), &name.values), ("c †", &vec!["c".to_owned()]));
     }
 }

@@ -30,6 +30,8 @@ pub struct Section {
     pub notes: Vec<String>,
     /// One sentence for every method and budget, against the best baseline.
     pub verdicts: Vec<String>,
+    /// How many comparisons those are, and what their marks mean.
+    pub verdicts_note: String,
     /// Tables, the main one first.
     pub tables: Vec<Table>,
     /// Figures.

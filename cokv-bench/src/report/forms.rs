@@ -13,7 +13,11 @@ pub fn markdown(report: &Report) -> String {
         section.notes.iter().for_each(|note| text += &format!("\n{note}\n"));
         if !section.verdicts.is_empty() {
             let verdicts: Vec<String> = section.verdicts.iter().map(|verdict| format!("- {verdict}")).collect();
-            text += &format!("\nAgainst the best baseline, in score:\n\n{}\n", verdicts.join("\n"));
+            text += &format!(
+                "\nAgainst the best baseline, in score:\n\n{}\n\n{}\n",
+                verdicts.join("\n"),
+                section.verdicts_note
+            );
         }
         for table in &section.tables {
             text += &format!("\n### {}\n\n{}\n\n{}\n", table.title, table.caption, of_table(table));

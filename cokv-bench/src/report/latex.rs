@@ -2,7 +2,7 @@
 
 use super::tables::{by_budget, task_columns};
 use super::{Report, TableCell};
-use crate::run::{Cell, CellBudget, ManifestMethod, notes};
+use crate::run::{Cell, CellBudget, ManifestMethod, name, notes};
 
 /// Methods under each budget, tasks beside one another, for `\usepackage{booktabs}`. Bold is what is bold on the page.
 pub fn of_model(title: &str, id: &str, cells: &[Cell<'_>], methods: &[ManifestMethod]) -> String {
@@ -22,7 +22,7 @@ pub fn of_model(title: &str, id: &str, cells: &[Cell<'_>], methods: &[ManifestMe
         text += "    \\midrule\n";
         for &at in of_budget {
             let scores: Vec<String> = columns.iter().map(|column| score(&column.cells[at])).collect();
-            text += &format!("    {} & {} \\\\\n", escaped(cells[at].method), scores.join(" & "));
+            text += &format!("    {} & {} \\\\\n", escaped(&name(methods, cells[at].method)), scores.join(" & "));
         }
     }
     text += "    \\bottomrule\n  \\end{tabular}\n";
@@ -63,6 +63,7 @@ fn escaped(text: &str) -> String {
             '−' => escaped.push_str("$-$"),
             '…' => escaped.push_str("\\dots{}"),
             '–' => escaped.push_str("--"),
+            '†' => escaped.push_str("$^\\dagger$"),
             '·' => escaped.push_str("$\\cdot$"),
             letter => escaped.push(letter),
         }

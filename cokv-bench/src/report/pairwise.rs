@@ -6,7 +6,7 @@ use std::fmt;
 use super::columns::{Column, difference_column, key, key_of};
 use super::compare::{Compared, of_pairs};
 use super::{Heading, Table, TableCell};
-use crate::run::{Cell, CellBudget, ManifestMethod, Measure};
+use crate::run::{Cell, CellBudget, ManifestMethod, Measure, name};
 use crate::statistics::{Comparisons, Difference};
 
 /// Every pair of methods that evict, of one model: budget by budget, then over all budgets.
@@ -48,23 +48,23 @@ fn pairs(cells: &[Cell<'_>]) -> Vec<Compared> {
 const ALL: &str = "all";
 
 /// The pairs' scores, and their damage: two tables, because who reads scores only should not pay for the other comparisons.
-pub fn tables(cells: &[Cell<'_>]) -> Vec<Table> {
+pub fn tables(cells: &[Cell<'_>], methods: &[ManifestMethod]) -> Vec<Table> {
     let pairs = pairs(cells);
     if pairs.is_empty() {
         return Vec::new();
     }
-    let mut scores = table(&pairs, &[Measure::Score]);
+    let mut scores = table(&pairs, methods, &[Measure::Score]);
     add_differing(&mut scores, &pairs);
     let scores = Table {
         id: "pairwise".into(),
         title: "Method against method".into(),
         caption: "How far the method is above the other in score, record by record, with the 95 % interval of the mean \
                   difference; `all` is every record's mean over the budgets. A record whose difference is zero says nothing: \
-                  the last column counts the others, task by task, and a mark needs ten of them."
+                  the last column counts the others, task by task. A mark takes ten of them, and as many in the tasks that differ most."
             .into(),
         ..scores
     };
-    let damage = table(&pairs, &[Measure::LogLikelihood, Measure::Divergence, Measure::Agreement]);
+    let damage = table(&pairs, methods, &[Measure::LogLikelihood, Measure::Divergence, Measure::Agreement]);
     let damage = Table {
         id: "pairwise-damage".into(),
         title: "Method against method: damage".into(),
@@ -77,17 +77,18 @@ pub fn tables(cells: &[Cell<'_>]) -> Vec<Table> {
     vec![scores, damage]
 }
 
-fn table(pairs: &[Compared], measures: &[Measure]) -> Table {
+fn table(pairs: &[Compared], methods: &[ManifestMethod], measures: &[Measure]) -> Table {
     let mut differences: Vec<Vec<Option<Difference>>> =
         measures.iter().map(|measure| pairs.iter().map(|pair| pair.of(*measure)).collect()).collect();
     let comparisons = Comparisons::correct(differences.iter_mut().flatten().flatten());
     let column = |(measure, of): (&Measure, &Vec<_>)| difference_column(measure.name(), key_of(*measure), *measure, of);
     let columns: Vec<Column> = measures.iter().zip(&differences).map(column).collect();
     let row = |(at, pair): (usize, &Compared)| {
-        let names: [TableCell; 3] = [&pair.budget, &pair.second, &pair.first].map(|name| name.as_str().into());
+        let named = |column: &String| TableCell { text: name(methods, column), ..column.as_str().into() };
+        let names = [pair.budget.as_str().into(), named(&pair.second), named(&pair.first)];
         names.into_iter().chain(columns.iter().map(|column| column.cells[at].clone())).collect()
     };
-    let names = [("budget", "budget"), ("method", "method"), ("above", "other")];
+    let names = [("budget", "budget"), ("method", "method"), ("minus", "other")];
     let names = names.map(|(text, key)| Heading::new(text, key));
     Table {
         header: names.into_iter().chain(columns.iter().map(|column| column.heading.clone())).collect(),
@@ -124,18 +125,20 @@ fn add_differing(table: &mut Table, pairs: &[Compared]) {
 pub struct Verdict {
     /// The model's source, where there are several.
     pub model: Option<String>,
-    /// The difference in score, baseline first.
+    /// The two methods, second minus first; † where head scores are noise.
+    pub methods: String,
+    /// Their difference.
     pub compared: Compared,
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { model, compared } = self;
+        let Self { model, methods, compared } = self;
         let place = if compared.budget == ALL { "over all budgets".into() } else { format!("at {}", compared.budget) };
         if let Some(model) = model {
             write!(f, "{model}: ")?;
         }
-        write!(f, "{} {place}: {}", compared.methods(), Measure::Score.difference(compared.of(Measure::Score)))
+        write!(f, "{methods} {place}: {}", Measure::Score.difference(compared.of(Measure::Score)))
     }
 }
 
@@ -156,7 +159,11 @@ pub fn verdicts(cells: &[Cell<'_>], methods: &[ManifestMethod]) -> (Vec<Verdict>
                 _ => None,
             });
             let model = several.then(|| of_model[0].model.to_owned());
-            verdicts.extend(against_best.map(|compared| Verdict { model: model.clone(), compared }));
+            verdicts.extend(against_best.map(|compared| Verdict {
+                model: model.clone(),
+                methods: format!("{} − {}", name(methods, &compared.second), name(methods, &compared.first)),
+                compared,
+            }));
         }
     }
     let scores =
@@ -242,7 +249,7 @@ mod tests {
     #[test]
     fn every_pair_is_compared_at_every_budget() {
         let rows = rows();
-        let tables = tables(&cells(&rows));
+        let tables = tables(&cells(&rows), &[]);
         let [scores, damage] = &tables[..] else { panic!("{tables:?}") };
         assert_eq!((scores.rows.len(), damage.rows.len()), (9, 9), "three pairs at two budgets and over both");
         let first: Vec<&str> = scores.rows[0].iter().map(|cell| cell.text.as_str()).collect();

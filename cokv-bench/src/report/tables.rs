@@ -46,10 +46,10 @@ pub fn of_model(model: &ModelRun) -> Vec<Table> {
     let cells = by_budget(in_order.clone());
     let methods = model.methods();
     let mut tables = vec![scores(&cells, methods), by_task(&cells, methods), damage(&cells, methods)];
-    tables.extend(lengths(&cells));
+    tables.extend(lengths(&cells, methods));
     let whole = model.records();
     tables.iter_mut().for_each(|table| mark_incomplete(table, &cells, whole));
-    let pairwise = pairwise::tables(&in_order);
+    let pairwise = pairwise::tables(&in_order, methods);
     tables.splice(1..1, pairwise);
     tables.extend(model.manifest.as_ref().map(of_methods));
     tables.push(cost(&model.rows));
@@ -131,7 +131,7 @@ fn scores(cells: &[Cell<'_>], methods: &[ManifestMethod]) -> Table {
                   surely differ: they are compared in the next table. docs/statistics.md says how."
             .into(),
         notes,
-        ..columns::table(cells, columns)
+        ..columns::table(cells, methods, columns)
     }
 }
 
@@ -168,7 +168,7 @@ fn by_task(cells: &[Cell<'_>], methods: &[ManifestMethod]) -> Table {
         id: "tasks".into(),
         title: "Score by task".into(),
         caption: format!("Each task's own metric, from 0 to 100{}. Bold as above.", metrics_of(&tasks)),
-        ..columns::table(cells, columns)
+        ..columns::table(cells, methods, columns)
     }
 }
 
@@ -219,7 +219,7 @@ fn damage(cells: &[Cell<'_>], methods: &[ManifestMethod]) -> Table {
                   the same. Bold as above."
             .into(),
         notes,
-        ..columns::table(cells, columns)
+        ..columns::table(cells, methods, columns)
     }
 }
 
@@ -264,7 +264,7 @@ fn of_methods(manifest: &Manifest) -> Table {
 }
 
 /// LongBench-E's buckets, where its tasks were run.
-fn lengths(cells: &[Cell<'_>]) -> Option<Table> {
+fn lengths(cells: &[Cell<'_>], methods: &[ManifestMethod]) -> Option<Table> {
     let of_e = |row: &&Row| longbench::task_of_e(&row.task).is_some();
     let means = |cell: &Cell<'_>| {
         let scored = cell.rows().filter(of_e).map(|row| (row.task.as_str(), row.length, row.score));
@@ -286,7 +286,7 @@ fn lengths(cells: &[Cell<'_>]) -> Option<Table> {
         title: "LongBench-E by length".into(),
         caption: "Means of the tasks' scores over texts of fewer than 4,000, of fewer than 8,000, and of more words."
             .into(),
-        ..columns::table(cells, BUCKETS.into_iter().enumerate().map(column).collect())
+        ..columns::table(cells, methods, BUCKETS.into_iter().enumerate().map(column).collect())
     })
 }
 

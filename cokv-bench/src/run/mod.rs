@@ -22,7 +22,7 @@ pub use manifest::{HeadScoresWorth, MODELS, Manifest, ManifestMethod};
 pub use matrix::{Ended, Matrix, Plan, RunError, tasks};
 pub use measure::Damage;
 pub(crate) use measure::mean;
-pub use notes::{floors, notes, unworthy};
+pub use notes::{name, notes, unworthy};
 #[cfg(test)]
 pub(crate) use store::tests;
 pub use store::{Opened, Results, Row, RunStore};

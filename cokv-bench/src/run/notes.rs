@@ -5,7 +5,7 @@ use super::cells::{Cell, Measure};
 use super::manifest::ManifestMethod;
 
 /// Tasks on which the full cache scores nothing, on any record: what methods score there is luck.
-pub fn floors<'a>(cells: &[Cell<'a>]) -> Vec<&'a str> {
+fn floors<'a>(cells: &[Cell<'a>]) -> Vec<&'a str> {
     let full: Vec<&Cell<'a>> = cells.iter().filter(|cell| cell.budget.is_full()).collect();
     let nothing = |task: &str| {
         let mut rows = full.iter().flat_map(|cell| cell.rows()).filter(|row| row.task == task).peekable();
@@ -50,7 +50,7 @@ pub fn notes(cells: &[Cell<'_>], methods: &[ManifestMethod]) -> Vec<String> {
     });
     let unworthy = columns.filter_map(|column| {
         let reason = unworthy(methods, column)?;
-        Some(format!("Head scores of {column} are noise: {reason}. What it gains or loses by them is luck."))
+        Some(format!("† Head scores of {column} are noise: {reason}. What it gains or loses by them is luck."))
     });
     let off_budget = cells.iter().filter_map(|cell| off_budget(cell, methods));
     floors.chain(levels).chain(unworthy).chain(off_budget).collect()
@@ -59,6 +59,11 @@ pub fn notes(cells: &[Cell<'_>], methods: &[ManifestMethod]) -> Vec<String> {
 /// Why the head scores of a column are noise; none where they are not.
 pub fn unworthy<'a>(methods: &'a [ManifestMethod], column: &str) -> Option<&'a str> {
     methods.iter().filter(|method| method.is_of(column)).find_map(ManifestMethod::unworthy)
+}
+
+/// A column's name in tables, with the sign of the note where its head scores are noise.
+pub fn name(methods: &[ManifestMethod], column: &str) -> String {
+    if unworthy(methods, column).is_some() { format!("{column} †") } else { column.to_owned() }
 }
 
 /// Why a cell keeps another share than its budget, by more than a hundredth of it; none where it does not.
@@ -128,10 +133,11 @@ mod tests {
         let worth = HeadScoresWorth { unworthy: Some("reliability 0.04".into()), ..HeadScoresWorth::default() };
         let noisy = ManifestMethod { head_scores_worth: Some(worth), ..method("snapkv on t") };
         let rows = [Row { kept_share: 0.64, ..row("x") }];
+        assert_eq!(name(std::slice::from_ref(&noisy), "snapkv"), "snapkv †");
         let notes = notes(&cells(&rows), &[noisy]);
         assert_eq!(
             notes,
-            ["Head scores of snapkv are noise: reliability 0.04. What it gains or loses by them is luck."]
+            ["† Head scores of snapkv are noise: reliability 0.04. What it gains or loses by them is luck."]
         );
     }
 }

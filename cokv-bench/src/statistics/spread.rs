@@ -18,7 +18,7 @@ pub struct Spread {
     pub members: usize,
     /// Those that are not zero.
     pub informative: usize,
-    /// As many informative clusters of one group would be as sure: few in a group that spreads most are not made up for by
+    /// As many informative clusters of one group would be as sure: few in the groups that differ most are not made up for by
     /// many in the others.
     pub effective: f64,
 }
@@ -35,6 +35,8 @@ struct Moments {
     freedom: f64,
     /// Sum of squared variances over informative clusters.
     informative: f64,
+    /// Sums of the second moments of groups, and of their squares over informative clusters.
+    second: [f64; 2],
 }
 
 impl Moments {
@@ -46,6 +48,24 @@ impl Moments {
         if count > 2.0 {
             self.third += count * count / ((count - 1.0) * (count - 2.0)) * sum(3);
         }
+    }
+
+    /// Takes in what a group's clusters have in the mean.
+    fn add_second(&mut self, weight: f64, clusters: &[Cluster]) {
+        let size = clusters.iter().map(|cluster| cluster.size).sum::<usize>() as f64;
+        let second: f64 = clusters.iter().map(|cluster| (weight * cluster.sum / size).powi(2)).sum();
+        if second > 0.0 {
+            self.second[0] += second;
+            self.second[1] += second * second / count_informative(clusters).max(1) as f64;
+        }
+    }
+
+    /// Informative clusters of one group that would be as sure, by what groups spread, or by how far they are from zero:
+    /// a group in which all differ alike has no spread, and says most.
+    fn effective(&self, informative: usize) -> f64 {
+        let effective = |sum: f64, squares: f64| if squares > 0.0 { sum * sum / squares } else { 0.0 };
+        let [sum, squares] = self.second;
+        effective(self.variance, self.informative).max(effective(sum, squares)).min(informative as f64)
     }
 
     fn add_variance(&mut self, variance: f64, freedom: f64, informative: usize) {
@@ -70,11 +90,13 @@ impl Spread {
         let mut moments = Moments::default();
         for group in &several {
             moments.add(&parts(group, weight), count_informative(group));
+            moments.add_second(weight, group);
         }
         match singles.len() {
             0 => {}
             1 if several.is_empty() => moments.variance = f64::NAN,
             1 => {
+                moments.add_second(weight, singles[0]);
                 let (variance, freedom) = of_one_cluster(&several);
                 moments.add_variance(weight * weight * variance, freedom, count_informative(&all));
             }
@@ -82,18 +104,18 @@ impl Spread {
                 // Groups weigh the same, so that a cluster which is all of one counts as one member.
                 let singles: Vec<Cluster> = singles.iter().map(|single| Cluster::alone(average(single))).collect();
                 moments.add(&parts(&singles, weight * count as f64), count_informative(&singles));
+                moments.add_second(weight * count as f64, &singles);
             }
         }
         let Moments { variance, third, .. } = moments;
-        let squared = |of: f64, none: f64| if of > 0.0 { variance * variance / of } else { none };
         Some(Self {
             mean,
             error: variance.sqrt(),
-            freedom: squared(moments.freedom, 1.0),
+            freedom: if moments.freedom > 0.0 { variance * variance / moments.freedom } else { 1.0 },
             shift: if variance > 0.0 { SHIFT * third / variance } else { 0.0 },
             members: all.len(),
             informative,
-            effective: squared(moments.informative, informative as f64),
+            effective: moments.effective(informative),
         })
     }
 
