@@ -1,4 +1,4 @@
-//! cokv's command line, with three policies more: `cargo run --release -- bench --config custom.toml`
+//! cokv's command line, with our policies beside its own: `cargo run --release -- bench --config custom.toml`
 
 use std::process::ExitCode;
 

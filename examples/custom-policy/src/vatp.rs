@@ -19,11 +19,11 @@ impl Default for Vatp {
 }
 
 impl CacheCompressor for Vatp {
-    fn observations(&self) -> ObservationRequest {
+    fn observations(&self, _tail: usize) -> ObservationRequest {
         ObservationRequest { window: self.window, values: true, ..Default::default() }
     }
 
-    fn protected(&self) -> Protected {
+    fn protected(&self, _tail: usize) -> Protected {
         Protected { sinks: 0, window: self.window }
     }
 
@@ -35,7 +35,7 @@ impl CacheCompressor for Vatp {
         for kv_head in 0..layout.kv_heads {
             let mut attention = vec![0.0; tokens];
             for query_head in kv_head * layout.group()..(kv_head + 1) * layout.group() {
-                for row in layer.last_rows(query_head, self.window)?.chunks_exact(tokens) {
+                for row in layer.last_rows(query_head, self.window)?.chunks_exact(tokens.max(1)) {
                     attention.iter_mut().zip(row).for_each(|(sum, weight)| *sum += weight);
                 }
             }
