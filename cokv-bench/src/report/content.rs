@@ -132,6 +132,8 @@ pub struct Predictions {
 pub struct Predicted {
     /// Task and record.
     pub title: String,
+    /// What is asked, shortened; empty where rows do not say.
+    pub question: String,
     /// What would be right.
     pub answers: String,
     /// One for every method and budget.

@@ -152,10 +152,13 @@ fn head_scores(manifest: &Manifest) -> Result<Vec<Figure>, ReportError> {
     let draw = |(scores, methods): &(&Vec<f64>, Vec<&ManifestMethod>)| -> Result<Figure, ReportError> {
         let names: Vec<&str> = methods.iter().map(|method| method.name.as_str()).collect();
         let worth = methods.iter().find_map(|method| method.head_scores_worth.as_ref());
-        let worth = worth.map_or("How far they can be trusted is not known".into(), |worth| worth.to_string());
+        let worth = worth.map_or("not known".into(), ToString::to_string);
         Ok(Figure {
             id: format!("scores-of-{}", names[0]),
-            caption: format!("What the KV heads are worth to {}. {worth}.", names.join(", ")),
+            caption: format!(
+                "What the KV heads are worth to {}. How far that can be trusted: {worth}.",
+                names.join(", ")
+            ),
             svg: heat_map(&format!("head scores of {}", names[0]), &by_layer(manifest, scores))?,
         })
     };

@@ -35,7 +35,7 @@ pub fn of_model(model: &ModelRun) -> Predictions {
 }
 
 fn predicted(rows: &[&Row]) -> Predicted {
-    let Row { task, record, prompt_tokens, answers, .. } = rows[0];
+    let Row { task, record, prompt_tokens, question, answers, .. } = rows[0];
     let prediction = |row: &&Row| Prediction {
         method: row.method.clone(),
         budget: row.budget.to_string(),
@@ -45,6 +45,7 @@ fn predicted(rows: &[&Row]) -> Predicted {
     let (full, others): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.budget.is_full());
     Predicted {
         title: format!("{task} · {record} · {prompt_tokens} tokens"),
+        question: shortened(question),
         answers: shortened(&answers.join(" | ")),
         predictions: full.iter().chain(&others).map(prediction).collect(),
     }

@@ -50,7 +50,7 @@ pub fn notes(cells: &[Cell<'_>], methods: &[ManifestMethod]) -> Vec<String> {
     });
     let unworthy = columns.filter_map(|column| {
         let reason = unworthy(methods, column)?;
-        Some(format!("† Head scores of {column} are noise: {reason}. What it gains or loses by them is luck."))
+        Some(format!("† Head scores of {column} are noise: {reason}. What it gains or loses by them may be luck."))
     });
     let off_budget = cells.iter().filter_map(|cell| off_budget(cell, methods));
     floors.chain(levels).chain(unworthy).chain(off_budget).collect()
@@ -137,7 +137,7 @@ mod tests {
         let notes = notes(&cells(&rows), &[noisy]);
         assert_eq!(
             notes,
-            ["† Head scores of snapkv are noise: reliability 0.04. What it gains or loses by them is luck."]
+            ["† Head scores of snapkv are noise: reliability 0.04. What it gains or loses by them may be luck."]
         );
     }
 }
