@@ -65,7 +65,7 @@ pub enum PolicyError {
     },
     /// The heads cannot even keep what the compressor protects.
     #[error(
-        "a total of {total} tokens is below the {protected} protected tokens (sinks and window) of each of {heads} KV \
+        "a total of {total} tokens is below the {protected} protected tokens (sinks, window, a chat template's tail) of each of {heads} KV \
          heads: raise the budget to at least {protected} tokens per head or shorten the window"
     )]
     BudgetBelowProtected {

@@ -119,8 +119,8 @@ mod tests {
         assert_eq!(
             method.definition(),
             "{ compressor = { name = \"critical-kv\", base = { name = \"snapkv\", group = \"mean\", kernel = 7, order = \
-             \"reduce-first\", pooling = \"max\", window = 16 }, epsilon = 0.0001, first_stage = 0.5 }, allocator = { name = \
-             \"cokv\", cap = false, drop_lowest = 2, rounding = \"exact\" } } with [0.5, -0.25]"
+             \"reduce-first\", pooling = \"max\", window = 16, window_from = \"prompt-end\" }, epsilon = 0.0001, \
+             first_stage = 0.5 }, allocator = { name = \"cokv\", cap = false, drop_lowest = 2, rounding = \"exact\" } } with [0.5, -0.25]"
         );
         assert_eq!(
             self::method("compressor = 'full'").definition(),

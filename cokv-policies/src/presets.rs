@@ -9,22 +9,22 @@ use cokv_core::Registry;
 const PRESETS: [(&str, &str, &str); 12] = [
     (
         "snapkv-paper",
-        "compressor = { name = 'snapkv', window = 64, kernel = 5, pooling = 'avg' }",
+        "compressor = { name = 'snapkv', window = 64, window_from = 'prompt-end', kernel = 5, pooling = 'avg' }",
         "SnapKV (arXiv 2404.14469), the class of its code; every query head of a group keeps tokens of its own there",
     ),
     (
         "snapkv-longbench",
-        "compressor = { name = 'snapkv', window = 32, kernel = 7, pooling = 'max' }",
+        "compressor = { name = 'snapkv', window = 32, window_from = 'prompt-end', kernel = 7, pooling = 'max' }",
         "the LongBench runs of SnapKV's and Ada-KV's code",
     ),
     (
         "snapkv-kvcache-factory",
-        "compressor = { name = 'snapkv', window = 8, kernel = 7, pooling = 'max' }",
+        "compressor = { name = 'snapkv', window = 8, window_from = 'prompt-end', kernel = 7, pooling = 'max' }",
         "KVCache-Factory's scripts, HeadKV and CoKV",
     ),
     (
         "snapkv-kvpress",
-        "compressor = { name = 'snapkv', window = 64, kernel = 5, pooling = 'avg', order = 'pool-first' }",
+        "compressor = { name = 'snapkv', window = 64, window_from = 'prompt-end', kernel = 5, pooling = 'avg', order = 'pool-first' }",
         "kvpress's SnapKVPress",
     ),
     (
@@ -39,31 +39,31 @@ const PRESETS: [(&str, &str, &str); 12] = [
     ),
     (
         "pyramidkv",
-        "compressor = { name = 'snapkv', window = 8, kernel = 7, pooling = 'max' }
+        "compressor = { name = 'snapkv', window = 8, window_from = 'prompt-end', kernel = 7, pooling = 'max' }
          allocator = { name = 'pyramidkv', beta = 20, rounding = 'paper' }",
         "PyramidKV (arXiv 2406.02069) as KVCache-Factory runs it; spends up to 16 % more than its budget",
     ),
     (
         "ada-snapkv",
-        "compressor = { name = 'snapkv', window = 32, kernel = 7, pooling = 'max' }
+        "compressor = { name = 'snapkv', window = 32, window_from = 'prompt-end', kernel = 7, pooling = 'max' }
          allocator = { name = 'ada-kv', floor = 0.2, rounding = 'paper' }",
         "Ada-KV (arXiv 2407.11550), the scripts of its code for grouped queries",
     ),
     (
         "ada-pyramidkv",
-        "compressor = { name = 'snapkv', window = 32, kernel = 7, pooling = 'max' }
+        "compressor = { name = 'snapkv', window = 32, window_from = 'prompt-end', kernel = 7, pooling = 'max' }
          allocator = { name = 'ada-pyramidkv', beta = 20, floor = 0.2, rounding = 'paper' }",
         "Ada-KV (arXiv 2407.11550) on PyramidKV's layers, the scripts of its code for grouped queries",
     ),
     (
         "headkv-r2",
-        "compressor = { name = 'snapkv', window = 8, kernel = 7, pooling = 'max' }
+        "compressor = { name = 'snapkv', window = 8, window_from = 'prompt-end', kernel = 7, pooling = 'max' }
          allocator = { name = 'headkv', beta = 1.01, rounding = 'paper' }",
         "HeadKV (arXiv 2410.19258) as CoKV's code puts it on KV heads; wants the scores of cokv detect --kind headkv-r2",
     ),
     (
         "cokv-paper",
-        "compressor = { name = 'snapkv', window = 8, kernel = 7, pooling = 'max' }
+        "compressor = { name = 'snapkv', window = 8, window_from = 'prompt-end', kernel = 7, pooling = 'max' }
          allocator = { name = 'cokv', drop_lowest = 20, rounding = 'paper' }",
         "CoKV (arXiv 2502.17501); its drop_lowest is chosen for each task: select = { drop_lowest = [1, 5, 10, 15, 20, 30, 40] }",
     ),
@@ -106,7 +106,7 @@ mod tests {
     fn a_preset_may_be_the_base_of_another_compressor() {
         let refined =
             |base: &str| method(&format!("compressor = {{ name = 'critical-kv', base = {base} }}")).settings();
-        let spelled_out = "{ name = 'snapkv', window = 64, kernel = 5, pooling = 'avg' }";
+        let spelled_out = "{ name = 'snapkv', window = 64, window_from = 'prompt-end', kernel = 5, pooling = 'avg' }";
         assert_eq!(refined("'snapkv-paper'"), refined(spelled_out));
         let text = "compressor = { name = 'critical-kv', base = 'ada-snapkv' }";
         let error = registry().method(ConfigTable::parse("test", text).unwrap()).err().unwrap().to_string();
