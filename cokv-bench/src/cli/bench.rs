@@ -55,7 +55,8 @@ A configuration, with all defaults:
                                    # chat template is told, if it asks
   [data]
   source = \"synthetic\"             # or hub:THUDM/LongBench[@revision], its
-                                   # data.zip, or a LongBench folder
+                                   # data.zip or folder; or records of your
+                                   # own: cokv data check --help
   tasks = [\"all\"]                  # or names; generated ones also: ruler
                                    # (its families), needle (a grid); of
                                    # LongBench also english, chinese, code,
@@ -72,7 +73,8 @@ A configuration, with all defaults:
   # questions = \"squad.jsonl\"      # what the task ruler-qa asks, a part
                                    # of ruler: records of LongBench's layout
                                    # (input, context, answers), or SQuAD's
-  # split = \"all\"                  # of LongBench: validation, test
+  # haystack = \"book.txt\"         # what needles and pass keys are hidden in
+  # split = \"all\"                  # of files: validation, test
   # max_prompt_tokens = 7500       # longer prompts lose their middle;
                                    # default, and at most: what the model
                                    # can hold beside the answer
@@ -83,6 +85,8 @@ A configuration, with all defaults:
                                    # log-likelihood and divergence
   share_prefill = true             # false: every cell alone, to see what
                                    # sharing saves
+  noisy_scores = \"stop\"            # or mark: methods whose head scores are
+                                   # noise run all the same, with a mark
   [[method]]                       # name = \"…\" sets the label in tables
                                    # (compressor = \"ada-snapkv\": a preset,
                                    # of which cokv methods lists all)
@@ -102,7 +106,8 @@ needed, and kept in FOLDER/importance; the keys are the options of cokv estimate
   data = \"synthetic\"
   tasks = [\"passkey\", \"key-value\"]
   records = 16
-  reliability = 0.9
+  reliability = 0.9                # and both ends must be reached:
+  allocation_distance = 0.25       # tokens that half the samples move
   [[method]]
   compressor = \"snapkv\"
   allocator = \"cokv\"
