@@ -289,10 +289,11 @@ fn every_model_is_looked_at_before_the_first_runs() {
     let configured = |family: &str| {
         fs::write(second.join("config.json"), format!("{{\"model_type\": \"{family}\", {shape}}}")).unwrap();
     };
-    configured("mamba");
+    configured("llama");
     fs::write(second.join("model.safetensors"), [&100_u64.to_le_bytes()[..], b"{}"].concat()).unwrap();
     fails(METHODS, "model.safetensors");
     fs::write(second.join("model.safetensors"), [&2_u64.to_le_bytes()[..], b"{}"].concat()).unwrap();
+    configured("mamba");
     fails(METHODS, "path:second: ");
     fails(METHODS, "`mamba`");
     configured("llama");

@@ -26,12 +26,12 @@ fn a_run_becomes_a_page_that_a_browser_shows() {
         of_kind.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
     };
     let (mut tables, figures) = (ids("csv"), ids("svg"));
-    tables.retain(|name| name != "cells");
+    tables.retain(|name| !["cells", "predictions"].contains(&name.as_str()));
     let cells = fs::read_to_string(out.join("cells.csv")).unwrap();
     assert!(cells.contains(",snapkv,32,passkey,2,score,"), "{cells}");
     let has =
         |names: &[String], what: &str| assert!(names.iter().any(|name| name.ends_with(what)), "{what}: {names:?}");
-    ["scores", "tasks", "damage", "cost"].iter().for_each(|what| has(&tables, what));
+    ["scores", "pairwise", "tasks", "damage", "methods", "cost"].iter().for_each(|what| has(&tables, what));
     ["score-by-budget", "score-by-bytes", "budgets-of-ada", "positions-of-snapkv"]
         .iter()
         .for_each(|what| has(&figures, what));
@@ -40,6 +40,14 @@ fn a_run_becomes_a_page_that_a_browser_shows() {
     }
     let markdown = fs::read_to_string(out.join("report.md")).unwrap();
     assert!(markdown.contains("| ada ") && markdown.contains("budgets = [32"), "{markdown}");
+    assert!(markdown.contains("ada − snapkv at 32: ") || markdown.contains("snapkv − ada at 32: "), "{markdown}");
+    let latex = fs::read_to_string(out.join("report.tex")).unwrap();
+    assert!(latex.contains("\\multicolumn{3}{c}{32 tokens per KV head}"), "{latex}");
+    let predictions = fs::read_to_string(out.join("predictions.csv")).unwrap();
+    // Two records, each with the full cache and three budgets of two methods.
+    assert_eq!(predictions.matches(",passkey,passkey-").count(), 14, "{predictions}");
+    assert!(page.contains("What the model said to 2 of 2 records"));
+    assert!(page.contains("records: passkey 2 · prompts of "));
 
     let Some(seen) = browse(&out) else { return };
     for id in tables.iter().chain(&figures) {
@@ -85,9 +93,13 @@ fn cells_of_two_runs_and_of_two_methods_are_compared() {
     fs::write(folder.path().join("cokv.toml"), &text).unwrap();
     stdout(&cokv(folder.path(), &["bench", "--quiet"]));
     let same = stdout(&cokv(folder.path(), &["compare", "runs/cokv", "runs/cokv", "--json"]));
-    let same: Vec<Json> = serde_json::from_str(&same).unwrap();
-    assert_eq!(same.len(), 4);
-    assert!(same.iter().all(|cell| cell["records"] == 2 && cell["differences"][0]["mean"] == 0.0), "{same:?}");
+    let same: Json = serde_json::from_str(&same).unwrap();
+    assert_eq!((&same["comparisons"]["count"], &same["correction"]), (&16.into(), &"holm".into()), "{same}");
+    let cells = same["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), 4);
+    let equal = |cell: &Json| cell["records"] == 2 && cell["differences"]["score"]["mean"] == 0.0;
+    assert!(cells.iter().all(|cell| equal(cell) && cell["tasks"][0]["differ"] == 0), "{same}");
+    assert!(cells.iter().all(|cell| cell["first"] == cell["second"]), "{same}");
     let none = cokv(folder.path(), &["compare", "runs/cokv:snapkv", "runs/cokv:snpkv"]);
     assert!(stderr(&none).contains("did you mean `snapkv`?"), "{}", stderr(&none));
     let nothing = cokv(folder.path(), &["report", "runs/other"]);
@@ -136,9 +148,9 @@ fn sharing_changes_the_time_and_not_the_answers() {
         stdout(&cokv(folder.path(), &["bench", "--quiet", "--config", &format!("{name}.toml")]));
     }
     let compared = stdout(&cokv(folder.path(), &["compare", "runs/shared", "runs/alone", "--json"]));
-    let compared: Vec<Json> = serde_json::from_str(&compared).unwrap();
-    for cell in &compared {
-        for difference in cell["differences"].as_array().unwrap() {
+    let compared: Json = serde_json::from_str(&compared).unwrap();
+    for cell in compared["cells"].as_array().unwrap() {
+        for difference in cell["differences"].as_object().unwrap().values() {
             assert!(difference["mean"].as_f64().unwrap().abs() < 1e-3, "{cell}");
         }
     }

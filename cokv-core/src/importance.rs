@@ -1,5 +1,6 @@
 //! Finding out offline what each KV head is worth.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -60,6 +61,8 @@ pub struct Subject {
     pub fingerprint: String,
     /// What computes, for people.
     pub computed_by: String,
+    /// Settings that the fingerprint is of, by their names, for people.
+    pub about: BTreeMap<String, String>,
     /// How much may be done.
     pub limits: Limits,
 }

@@ -62,16 +62,18 @@ pub struct LogHeader {
     pub plan: SamplingPlan,
     /// What computes the utilities, for whoever asks why a log is refused; logs of earlier builds do not say.
     pub computed_by: Option<String>,
+    /// Settings that made the game what it is, for whoever asks which of them differs; logs of earlier builds do not say.
+    pub about: BTreeMap<String, String>,
 }
 
 impl LogHeader {
     /// Of a game that does not say what computes it.
     pub fn new(game: impl Into<String>, plan: SamplingPlan) -> Self {
-        Self { game: game.into(), plan, computed_by: None }
+        Self { game: game.into(), plan, computed_by: None, about: BTreeMap::new() }
     }
 
     /// The first field that differs, with the value here and there.
-    fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
+    fn difference(&self, other: &Self) -> Option<(String, String, String)> {
         let fields = |header: &Self| {
             let plan = &header.plan;
             // What is not known differs from nothing.
@@ -89,7 +91,17 @@ impl LogHeader {
             ]
         };
         let mut pairs = fields(self).into_iter().zip(fields(other));
-        pairs.find(|(here, there)| here != there).map(|((field, here), (_, there))| (field, here, there))
+        let ((field, here), (_, there)) = pairs.find(|(here, there)| here != there)?;
+        // A hash tells nobody what to change.
+        let said = (field == "game").then(|| self.said_otherwise(other)).flatten();
+        Some(said.unwrap_or((field.into(), here, there)))
+    }
+
+    /// The first setting that both logs name and that differs, with the value here and there.
+    fn said_otherwise(&self, other: &Self) -> Option<(String, String, String)> {
+        let mut both = self.about.iter().filter_map(|(name, here)| Some((name, here, other.about.get(name)?)));
+        let (name, here, there) = both.find(|(_, here, there)| here != there)?;
+        Some((name.clone(), here.clone(), there.clone()))
     }
 }
 

@@ -41,7 +41,7 @@ impl Sampled {
             design: self.design.clone().unwrap_or_else(|| self.estimator.design(subject.players)),
         };
         let computed_by = Some(subject.computed_by.clone()).filter(|by| !by.is_empty());
-        LogHeader { computed_by, ..LogHeader::new(subject.fingerprint.clone(), plan) }
+        LogHeader { computed_by, about: subject.about.clone(), ..LogHeader::new(subject.fingerprint.clone(), plan) }
     }
 
     fn settings(&self, subject: &Subject) -> PlaySettings {

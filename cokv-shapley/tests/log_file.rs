@@ -156,3 +156,22 @@ fn files_that_are_no_logs_are_left_alone() {
     let message = with_text(&text().replace("\"largest\":5", "\"largest\":6"));
     assert!(message.starts_with("log:1: coalitions of 6 of 6 players leave nobody"), "{message}");
 }
+
+/// Regression: a log of other settings was refused by two hashes, which say nothing of what to change.
+#[test]
+fn a_log_of_another_game_is_refused_by_the_setting_that_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    let of = |game: &str, records: &str| {
+        let about =
+            [("records", records), ("task", "passkey")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        LogHeader { game: game.into(), about: about.into(), ..header(1) }
+    };
+    drop(LogFile::open(&path, &of("3a4b", "2")).unwrap());
+    let error = LogFile::open(&path, &of("15ee", "1")).unwrap_err().to_string();
+    assert!(error.contains("is the log of another play: its `records` is 2, not 1"), "{error}");
+    let silent = LogHeader { game: "15ee".into(), ..header(1) };
+    assert!(LogFile::open(&path, &silent).unwrap_err().to_string().contains("its `game` is 3a4b, not 15ee"));
+    // What people are told about one game may change from build to build.
+    assert!(LogFile::open(&path, &of("3a4b", "two")).is_ok());
+}

@@ -385,6 +385,7 @@ fn a_sampled_estimate_is_kept_in_its_log_and_goes_on_from_there() {
             records: 4,
             fingerprint: "the game".into(),
             computed_by: "a test".into(),
+            about: Default::default(),
             limits: Limits {
                 seed: 1,
                 reliability: 0.9,

@@ -6,7 +6,7 @@ use plotters::style::{Color, FontTransform, RGBColor};
 
 use super::number::label;
 use super::palette::{ColourScale, is_light};
-use super::{Canvas, GREY, PlotError, TEXT, TITLE, drawing, svg, text_style, text_width};
+use super::{Canvas, GREY, Hover, PlotError, TEXT, TITLE, drawing, svg, text_style, text_width};
 
 /// A picture of `[layers][kv_heads]` scores with one column per layer and one row per KV head.
 ///
@@ -33,6 +33,7 @@ pub fn heat_map(title: &str, scores: &[Vec<f64>]) -> Result<String, PlotError> {
         column_title: "layer",
         row_title: "KV head",
         upright: true,
+        told: &|row, column, value| format!("layer {column}, KV head {row}: {}", label(value, value.abs() / 1000.0)),
     };
     grid.draw(|row, column| Some((scores[column][row], String::new())))
 }
@@ -54,6 +55,7 @@ pub fn correlation_matrix(title: &str, names: &[String], values: &[Vec<Option<f6
         column_title: "",
         row_title: "",
         upright: false,
+        told: &|row, column, value| format!("{} and {}: {}", names[row], names[column], label(value, 0.001)),
     };
     grid.draw(|row, column| values[row][column].map(|value| (value, label(value, 0.01))))
 }
@@ -76,6 +78,7 @@ pub fn needle_map(
         column_title: "tokens of the prompt",
         row_title: "depth",
         upright: true,
+        told: &|row, column, score| format!("{} tokens, depth {}: {score:.1}", lengths[column], depths[row]),
     };
     grid.draw(|row, column| scores[row][column].map(|score| (score, format!("{score:.0}"))))
 }
@@ -101,6 +104,8 @@ struct Grid<'a> {
     row_title: &'a str,
     /// Whether the columns' names are short enough to be written upright; otherwise they run upwards.
     upright: bool,
+    /// What a cell says, by row and column.
+    told: &'a dyn Fn(usize, usize, f64) -> String,
 }
 
 /// Free space around and between the parts.
@@ -126,7 +131,17 @@ impl Grid<'_> {
         let width =
             (bar + BAR + 6 + text_width("-0.0000", TEXT)).max(text_width(self.title, TITLE) + 2 * SPACE) + SPACE;
 
-        svg((width, height), |canvas| {
+        let mut hovers = Vec::new();
+        for row in 0..rows {
+            for column in 0..columns {
+                if let Some((value, _)) = cell(row as usize, column as usize) {
+                    let (x, y) = (left + column * self.cell, top + row * self.cell);
+                    let text = (self.told)(row as usize, column as usize, value);
+                    hovers.push(Hover { corners: [(x, y), (x + self.cell, y + self.cell)], text });
+                }
+            }
+        }
+        svg((width, height), &hovers, |canvas| {
             let write = |text: &str, at: (i32, i32), horizontal, vertical| {
                 canvas.draw(&Text::new(text, at, text_style(TEXT, horizontal, vertical))).map_err(drawing)
             };
@@ -213,7 +228,8 @@ mod tests {
     fn matrices_name_their_numbers() {
         let names = ["qasper".into(), "lcc".into()];
         let picture = correlation_matrix("tasks", &names, &[vec![Some(1.0), Some(-0.25)], vec![None, None]]).unwrap();
-        assert_eq!(picture.matches("qasper").count(), 2);
+        assert_eq!(picture.matches("\nqasper\n").count(), 2);
+        assert!(picture.contains("<title>qasper and lcc: -0.250</title>"), "{picture}");
         assert!(picture.contains("-0.25"));
     }
 

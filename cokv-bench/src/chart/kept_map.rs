@@ -4,7 +4,7 @@ use plotters::element::{Rectangle, Text};
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, RGBColor};
 
-use super::{Canvas, GREY, PlotError, TEXT, TITLE, drawing, svg, text_style, text_width};
+use super::{Canvas, GREY, Hover, PlotError, TEXT, TITLE, drawing, svg, text_style, text_width};
 
 /// Free space around the parts, and the height of a head's row in pixels.
 const SPACE: i32 = 10;
@@ -33,7 +33,17 @@ pub fn kept_map(title: &str, heads: &[String], shares: &[Vec<f64>], tokens: usiz
     let top = SPACE + TITLE as i32 + SPACE;
     let (right, bottom) = (left + stretches as i32 * COLUMN, top + heads.len() as i32 * ROW);
     let size = (right.max(left + text_width(title, TITLE)) + 2 * SPACE, bottom + TEXT as i32 + 2 * SPACE);
-    svg(size, |canvas| {
+    let hovers: Vec<Hover> = heads
+        .iter()
+        .zip(shares)
+        .zip(0..)
+        .map(|((head, shares), row)| {
+            let y = top + row * ROW;
+            let share = shares.iter().sum::<f64>() / stretches as f64;
+            Hover { corners: [(left, y), (right, y + ROW)], text: format!("head {head}: {:.0} % kept", 100.0 * share) }
+        })
+        .collect();
+    svg(size, &hovers, |canvas| {
         let write = |text: &str, at: (i32, i32), size, horizontal, vertical| {
             canvas.draw(&Text::new(text.to_owned(), at, text_style(size, horizontal, vertical))).map_err(drawing)
         };

@@ -1,11 +1,11 @@
 //! Lines through points.
 
-use plotters::element::{Circle, PathElement, Polygon, Text};
+use plotters::element::{Circle, PathElement, Polygon, Rectangle, Text};
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, RGBColor, ShapeStyle};
 
 use super::number::label;
-use super::{Canvas, FAINT, GREY, PlotError, TEXT, TITLE, drawing, svg, text_style, text_width};
+use super::{Canvas, FAINT, GREY, Hover, PlotError, TEXT, TITLE, drawing, svg, text_style, text_width};
 
 /// A named line.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,8 +16,21 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
     /// Lowest and highest y at each point, shaded; none for a line without a band.
     pub band: Option<Vec<(f64, f64)>>,
+    /// Lowest and highest y at each point, as bars; of a level, shaded across the chart. Empty for a line without bars.
+    pub bars: Vec<(f64, f64)>,
     /// Whether it is a level to compare with, that of its first point: dashed, across the whole chart, without markers.
     pub level: bool,
+}
+
+impl Series {
+    /// What a point says.
+    fn told(&self, place: usize) -> String {
+        let (x, y) = self.points[place];
+        let number = |value: f64| label(value, y.abs().max(1e-3) / 1000.0);
+        let bars = self.bars.get(place).filter(|(low, high)| high > low);
+        let ends = bars.map_or(String::new(), |&(low, high)| format!(" ({} … {})", number(low), number(high)));
+        format!("{}: {}{ends} at {}", self.name, number(y), label(x, 0.0))
+    }
 }
 
 /// How x is laid out.
@@ -51,16 +64,27 @@ pub fn line_chart_with_ticks(
 ) -> Result<String, PlotError> {
     check(title, series, scale)?;
     let all = || series.iter().flat_map(|series| &series.points);
-    let bands = series.iter().flat_map(|series| series.band.iter().flatten()).flat_map(|&(low, high)| [low, high]);
+    let bands = series.iter().flat_map(|series| series.band.iter().flatten().chain(&series.bars));
+    let bands = bands.flat_map(|&(low, high)| [low, high]);
     let frame = Frame {
         scale,
         x: widened(all().map(|point| point.0).chain(ticks.iter().copied()).map(|x| scale.place(x))),
         y: widened(all().map(|point| point.1).chain(bands)),
     };
     let legend = series.iter().map(|series| text_width(&series.name, TEXT)).max().unwrap_or(0);
+    let barred = series.iter().filter(|series| !series.level && !series.bars.is_empty()).count() as i32;
     let width = (RIGHT + 3 * SPACE + SWATCH + legend).max(SPACE + text_width(title, TITLE)) + SPACE;
 
-    svg((width, BOTTOM + 54), |canvas| {
+    let hovers = series.iter().zip(0..).flat_map(|(series, row)| {
+        let aside = if barred > 1 { (2 * row - barred + 1) * APART / 2 } else { 0 };
+        series.points.iter().enumerate().filter(|_| !series.level).map(move |(place, &point)| {
+            let (x, y) = frame.pixel(point);
+            Hover { corners: [(x + aside - 6, y - 8), (x + aside + 6, y + 8)], text: series.told(place) }
+        })
+    });
+    let hovers: Vec<Hover> = hovers.collect();
+
+    svg((width, BOTTOM + 54), &hovers, |canvas| {
         let middle = text_style(TEXT, HPos::Center, VPos::Top);
         let title_style = text_style(TITLE, HPos::Left, VPos::Top);
         canvas.draw(&Text::new(title, (SPACE, SPACE), title_style)).map_err(drawing)?;
@@ -83,14 +107,28 @@ pub fn line_chart_with_ticks(
                 let outline = [edge(|bounds| bounds.1), edge(|bounds| bounds.0).into_iter().rev().collect()].concat();
                 canvas.draw(&Polygon::new(outline, colour.mix(0.25).filled())).map_err(drawing)?;
             }
+            if let (true, Some(&(low, high))) = (series.level, series.bars.first()) {
+                let [top, bottom] = [high, low].map(|y| frame.pixel((series.points[0].0, y)).1);
+                let corners = [(LEFT, top), (RIGHT, bottom)];
+                canvas.draw(&Rectangle::new(corners, colour.mix(0.12).filled())).map_err(drawing)?;
+            }
         }
         for (row, (series, (colour, marker))) in (0..).zip(series.iter().zip(styles())) {
-            let pixels: Vec<Pixel> = series.points.iter().map(|&point| frame.pixel(point)).collect();
+            // Side by side, where bars of several lines would lie on one another.
+            let aside = if barred > 1 && !series.level { (2 * row - barred + 1) * APART / 2 } else { 0 };
+            let pixel = |point| {
+                let (x, y) = frame.pixel(point);
+                (x + aside, y)
+            };
+            let pixels: Vec<Pixel> = series.points.iter().map(|&point| pixel(point)).collect();
             let (x, y) = (RIGHT + 2 * SPACE, TOP + SPACE + row * (TEXT as i32 + 9));
             if series.level {
                 draw_dashes(canvas, (LEFT, RIGHT), pixels[0].1, colour)?;
                 draw_dashes(canvas, (x, x + SWATCH), y, colour)?;
             } else {
+                for (&(x, _), &(low, high)) in series.points.iter().zip(&series.bars) {
+                    draw_bar(canvas, pixel((x, low)), pixel((x, high)), colour)?;
+                }
                 draw_line(canvas, &pixels, colour)?;
                 pixels.iter().try_for_each(|&pixel| marker.draw(canvas, pixel, colour))?;
                 draw_line(canvas, &[(x, y), (x + SWATCH, y)], colour)?;
@@ -107,12 +145,15 @@ fn check(title: &str, series: &[Series], scale: Scale) -> Result<(), PlotError> 
     if series.is_empty() || series.iter().any(|series| series.points.is_empty()) {
         return Err(PlotError::Empty(title.into()));
     }
-    for (row, Series { name, points, band, .. }) in series.iter().enumerate() {
+    for (row, Series { name, points, band, bars, .. }) in series.iter().enumerate() {
         if let Some(band) = band.as_ref().filter(|band| band.len() != points.len()) {
             return Err(PlotError::Shape { title: title.into(), row, found: band.len(), expected: points.len() });
         }
+        if !bars.is_empty() && bars.len() != points.len() {
+            return Err(PlotError::Shape { title: title.into(), row, found: bars.len(), expected: points.len() });
+        }
         let unsound = |value: f64, hint| PlotError::Value { title: title.into(), value, place: name.clone(), hint };
-        let pairs = points.iter().chain(band.iter().flatten());
+        let pairs = points.iter().chain(band.iter().flatten()).chain(bars);
         if let Some(value) = pairs.flat_map(|&(a, b)| [a, b]).find(|value| !value.is_finite()) {
             return Err(unsound(value, ""));
         }
@@ -131,6 +172,8 @@ const RIGHT: i32 = LEFT + 500;
 const TOP: i32 = 66;
 const BOTTOM: i32 = TOP + 300;
 const SPACE: i32 = 10;
+/// Pixels between the bars of two lines at the same x.
+const APART: i32 = 6;
 /// Length of a line in the legend.
 const SWATCH: i32 = 28;
 
@@ -187,6 +230,13 @@ impl Marker {
 fn draw_line(canvas: &Canvas, pixels: &[Pixel], colour: RGBColor) -> Result<(), PlotError> {
     let style = ShapeStyle::from(colour).stroke_width(2);
     canvas.draw(&PathElement::new(pixels, style)).map_err(drawing)
+}
+
+/// A bar between two ends, fainter than the line.
+fn draw_bar(canvas: &Canvas, (x, low): Pixel, (_, high): Pixel, colour: RGBColor) -> Result<(), PlotError> {
+    let style = ShapeStyle::from(colour.mix(0.8)).stroke_width(1);
+    let lines = [[(x, low), (x, high)], [(x - 3, low), (x + 3, low)], [(x - 3, high), (x + 3, high)]];
+    lines.into_iter().try_for_each(|line| canvas.draw(&PathElement::new(line.to_vec(), style)).map_err(drawing))
 }
 
 /// Dashes from one end to the other at a height.

@@ -62,13 +62,37 @@ pub enum PlotError {
 /// Pixels of an SVG, from its upper left corner.
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
+/// A part of a picture that says something to whoever points at it.
+struct Hover {
+    /// Upper left and lower right.
+    corners: [(i32, i32); 2],
+    text: String,
+}
+
+impl Hover {
+    /// A path that is not seen, with a title.
+    fn element(&self) -> String {
+        let [(left, top), (right, bottom)] = self.corners;
+        let text = self.text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        format!(
+            "<path d=\"M{left} {top}H{right}V{bottom}H{left}Z\" fill=\"none\" pointer-events=\"all\"><title>{text}</title></path>\n"
+        )
+    }
+}
+
 /// An SVG of a size in pixels.
-fn svg(size: (i32, i32), draw: impl FnOnce(&Canvas) -> Result<(), PlotError>) -> Result<String, PlotError> {
+fn svg(
+    size: (i32, i32),
+    hovers: &[Hover],
+    draw: impl FnOnce(&Canvas) -> Result<(), PlotError>,
+) -> Result<String, PlotError> {
     let mut text = String::new();
     let canvas = SVGBackend::with_string(&mut text, (size.0.unsigned_abs(), size.1.unsigned_abs())).into_drawing_area();
     draw(&canvas)?;
     canvas.present().map_err(drawing)?;
     drop(canvas);
+    let end = text.rfind("</svg>").unwrap_or(text.len());
+    text.insert_str(end, &hovers.iter().map(Hover::element).collect::<String>());
     Ok(text)
 }
 

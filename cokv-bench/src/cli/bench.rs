@@ -23,10 +23,14 @@ use super::mode::Mode;
 use super::output::print;
 use super::progress::{Audience, Progress};
 use super::ready::{Ready, read, ready};
+use super::report::write_report;
 use super::stopped::Stopped;
 use crate::config::Config;
 use crate::machine::memory::{mebibytes, peak_resident_bytes};
-use crate::run::{Ended, MODELS, Manifest, Matrix, Opened, Plan, Results, Row, RunStore, origin, tables};
+use crate::report::{LoadedRun, verdicts};
+use crate::run::{
+    Ended, MODELS, Manifest, ManifestMethod, Matrix, Opened, Plan, Results, Row, RunStore, cells, origin, tables,
+};
 
 /// Run a matrix of methods and budgets
 ///
@@ -51,7 +55,8 @@ A configuration, with all defaults:
                                    # chat template is told, if it asks
   [data]
   source = \"synthetic\"             # or hub:THUDM/LongBench[@revision], its
-                                   # data.zip, or a LongBench folder
+                                   # data.zip or folder; or records of your
+                                   # own: cokv data check --help
   tasks = [\"all\"]                  # or names; generated ones also: ruler
                                    # (its families), needle (a grid); of
                                    # LongBench also english, chinese, code,
@@ -68,7 +73,8 @@ A configuration, with all defaults:
   # questions = \"squad.jsonl\"      # what the task ruler-qa asks, a part
                                    # of ruler: records of LongBench's layout
                                    # (input, context, answers), or SQuAD's
-  # split = \"all\"                  # of LongBench: validation, test
+  # haystack = \"book.txt\"         # what needles and pass keys are hidden in
+  # split = \"all\"                  # of files: validation, test
   # max_prompt_tokens = 7500       # longer prompts lose their middle;
                                    # default, and at most: what the model
                                    # can hold beside the answer
@@ -79,6 +85,8 @@ A configuration, with all defaults:
                                    # log-likelihood and divergence
   share_prefill = true             # false: every cell alone, to see what
                                    # sharing saves
+  noisy_scores = \"stop\"            # or mark: methods whose head scores are
+                                   # noise run all the same, with a mark
   [[method]]                       # name = \"…\" sets the label in tables
                                    # (compressor = \"ada-snapkv\": a preset,
                                    # of which cokv methods lists all)
@@ -98,7 +106,8 @@ needed, and kept in FOLDER/importance; the keys are the options of cokv estimate
   data = \"synthetic\"
   tasks = [\"passkey\", \"key-value\"]
   records = 16
-  reliability = 0.9
+  reliability = 0.9                # and both ends must be reached:
+  allocation_distance = 0.25       # tokens that half the samples move
   [[method]]
   compressor = \"snapkv\"
   allocator = \"cokv\"
@@ -161,7 +170,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let folder = config.folder();
     origin::check(&folder, &arguments.config, &text)?;
     let mut store = None;
-    let mut fingerprints: Vec<String> = Vec::new();
+    let mut manifests: Vec<Manifest> = Vec::new();
     if config.models.len() > 1 {
         // What is wrong with the last model is found out before the first has run for hours.
         check_models(&config, &if arguments.quiet { Observer::default() } else { fetching() })?;
@@ -169,36 +178,58 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     for model in &config.models {
         let mut config = config.clone();
         config.run.model = model.clone();
-        fingerprints.extend(one_model(arguments, &text, config, &mut store)?.rows);
+        manifests.push(one_model(arguments, &text, config, &mut store)?);
     }
     // A plan opens nothing.
     let Some(mut store) = store else { return Ok(()) };
     // What other shards have done meanwhile belongs into the table too.
     store.refresh()?;
+    let fingerprints: Vec<&String> = manifests.iter().flat_map(|manifest| &manifest.rows).collect();
     let rows: Vec<Row> = fingerprints.iter().filter_map(|row| store.results().row(row).cloned()).collect();
     let missing = fingerprints.len() - rows.len();
     if missing == 0 {
         store.write_predictions(&rows)?;
     }
-    let table = tables(&rows);
-    store.write("table.md", &format!("{table}\nMethods\n\n{}\n", config.methods_table()))?;
+    let table = tables(&rows, &manifests);
+    let verdicts = sentences(&rows, &manifests);
+    store.write("table.md", &format!("{table}\n{verdicts}\nMethods\n\n{}\n", config.methods_table()))?;
     match arguments.audience() {
         Audience::Machine => print(&summary(&rows, missing).to_string())?,
-        _ => print(&table)?,
+        _ => print(&format!("{table}\n{verdicts}"))?,
     }
     if missing > 0 {
         let parts = if arguments.shard().count > 1 { "the other parts, or " } else { "" };
         eprintln!("{missing} of {} rows are not done: {parts}the same command goes on there", fingerprints.len());
     }
+    let report = folder.join("report");
+    if missing == 0 {
+        write_report(&[LoadedRun::read(&folder)?], None, &report)?;
+    }
     let peak =
         peak_resident_bytes().map(|bytes| format!(", {} of memory at the peak", mebibytes(bytes))).unwrap_or_default();
-    arguments.say(&format!(
-        "{:.1} s{peak}; rows in {}; cokv report {} makes a page of them",
-        started.elapsed().as_secs_f64(),
-        folder.join("results.jsonl").display(),
-        folder.display()
-    ));
+    let page = match missing {
+        0 => format!("report in {}", report.join("index.html").display()),
+        _ => format!(
+            "rows in {}; cokv report {} makes a page of them",
+            folder.join("results.jsonl").display(),
+            folder.display()
+        ),
+    };
+    arguments.say(&format!("{:.1} s{peak}; {page}", started.elapsed().as_secs_f64()));
     Ok(())
+}
+
+/// What the run says of its methods, a sentence for each comparison; nothing where there is nothing to compare.
+fn sentences(rows: &[Row], manifests: &[Manifest]) -> String {
+    let methods: Vec<ManifestMethod> = manifests.iter().flat_map(|manifest| manifest.methods.clone()).collect();
+    let (verdicts, comparisons) = verdicts(&cells(rows), &methods);
+    if verdicts.is_empty() {
+        return String::new();
+    }
+    let lines: String = verdicts.iter().map(|verdict| format!("- {verdict}\n")).collect();
+    format!(
+        "Score against the best method without head scores, record by record, with 95 % intervals\n\n{lines}\n{comparisons}.\n"
+    )
 }
 
 /// Runs the matrix on one model, or only plans it.

@@ -5,20 +5,23 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use cokv_core::config::unknown_name;
+use serde_json::json;
 
 use super::output::print;
 use super::report::note_damage;
 use crate::markdown;
 use crate::report::LoadedRun;
-use crate::report::compare::{Compared, Side, compare};
+use crate::report::compare::{Compared, Side, compare, correct};
 use crate::run::Measure;
-use crate::statistics::FEWEST;
+use crate::statistics::{Comparisons, FEWEST, Mark};
 
 /// Say which cells differ between two runs, or two methods, and whether by more than chance
 ///
 /// Cells of the same model, method and budget are compared record by record: the mean difference, second minus first, with
-/// the 95 % interval of the paired bootstrap. ▲ and ▼ mark differences whose interval excludes zero; of twenty cells that
-/// do not differ, one will have a mark. With RUN:METHOD, two methods are compared at every budget and over all budgets.
+/// its 95 % interval (docs/statistics.md). ▲ and ▼ mark differences that stand among all comparisons of the table (Holm's
+/// correction): where nothing differs, one table of twenty has any. △ and ▽ mark those whose own interval excludes zero and
+/// which do not stand: of twenty comparisons of what does not differ, one has such a mark. No mark is made of fewer than ten
+/// records that differ. With RUN:METHOD, two methods are compared at every budget and over all budgets.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,10 +32,10 @@ pub struct Arguments {
     first: String,
     /// Folder of the second run, or RUN:METHOD
     second: String,
-    /// Only cells with a mark
+    /// Only cells with ▲ or ▼
     #[arg(long)]
     significant: bool,
-    /// JSON instead of a table
+    /// JSON instead of a table: an object with the number of comparisons and all cells, their differences by measure
     #[arg(long)]
     json: bool,
 }
@@ -51,16 +54,19 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             arguments.second
         );
     }
+    let comparisons = correct(&mut compared);
     if arguments.significant {
-        compared.retain(|cell| cell.differences.iter().flatten().any(|difference| difference.excludes_zero()));
+        let stands = |cell: &Compared| cell.differences.iter().flatten().any(|found| found.mark == Mark::Corrected);
+        compared.retain(stands);
     }
     if arguments.json {
-        return print(&serde_json::to_string_pretty(&compared)?);
+        let told = json!({ "comparisons": comparisons, "correction": "holm", "cells": compared });
+        return print(&serde_json::to_string_pretty(&told)?);
     }
     if compared.is_empty() {
-        return print("no difference is marked");
+        return print(&format!("no difference is marked ▲ or ▼\n\n{comparisons}"));
     }
-    print(&format!("{}\n\n{}", table(&compared), legend()))
+    print(&format!("{}\n\n{}", table(&compared), legend(comparisons)))
 }
 
 /// A run, and the method that is named behind it.
@@ -78,24 +84,26 @@ fn named(text: &str) -> Result<(LoadedRun, Option<&str>)> {
     Ok((run, method))
 }
 
-/// What the signs under a table mean.
-fn legend() -> String {
+/// What the signs in a table mean.
+fn legend(comparisons: Comparisons) -> String {
     format!(
-        "Second − first (95 %); ▲ more and ▼ less by more than chance, of {FEWEST} records or more (places of one needle \
-         count as one); of KL, more is worse."
+        "Second − first (95 %); of KL, more is worse. `differ`: records whose scores differ, of all (places of one needle \
+         count as one); a mark takes {FEWEST} that differ.\n{comparisons}"
     )
 }
 
 fn table(compared: &[Compared]) -> String {
     let several = compared.iter().any(|cell| cell.model != compared[0].model);
     let names = if several { vec!["model", "method", "budget"] } else { vec!["method", "budget"] };
-    let header: Vec<&str> = names.iter().copied().chain(["records"]).chain(Measure::ALL.map(Measure::name)).collect();
+    let header: Vec<&str> = names.iter().copied().chain(["differ"]).chain(Measure::ALL.map(Measure::name)).collect();
     let mut table = markdown::table(header, names.len());
     for cell in compared {
         let differences =
             Measure::ALL.iter().zip(&cell.differences).map(|(measure, difference)| measure.difference(*difference));
-        let names = [&cell.model, &cell.method, &cell.budget].into_iter().skip(usize::from(!several)).cloned();
-        table.add_row(names.chain([cell.records.to_string()]).chain(differences));
+        let names = [cell.model.clone(), cell.methods(), cell.budget.clone()].into_iter().skip(usize::from(!several));
+        let [differ, of] =
+            cell.tasks.iter().fold([0, 0], |[differ, of], task| [differ + task.differ, of + task.records]);
+        table.add_row(names.chain([format!("{differ} of {of}")]).chain(differences));
     }
     markdown::text(&table)
 }

@@ -7,12 +7,13 @@ use anyhow::{Context, Result, bail};
 use cokv_shapley::whole;
 
 use super::output::print;
-use crate::report::{LoadedRun, Report, cells_csv, csv, markdown, page};
+use crate::report::{LoadedRun, Report, cells_csv, csv, latex, markdown, page, predictions_csv};
 
 /// Make a page of runs: tables with intervals, curves, heat maps
 ///
-/// The folder gets index.html, which opens without a network, report.md, a CSV file of every table of numbers, an SVG file of
-/// every figure, and cells.csv, which has all numbers of all cells for programs. Runs that are not at their end yet can be reported too.
+/// The folder gets index.html, which opens without a network, report.md, report.tex (tables for booktabs), a CSV file of every
+/// table, an SVG file of every figure, cells.csv, which has all numbers of all cells task by task, and predictions.csv. Numbers
+/// in CSV files are plain, bytes are bytes and shares fractions. Runs that are not at their end yet can be reported too.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:
@@ -47,20 +48,27 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             );
         }
     }
-    let report = Report::of(&runs, arguments.record.as_deref())?;
-    let out = &arguments.out;
+    write_report(&runs, arguments.record.as_deref(), &arguments.out)?;
+    print(&format!("{}", arguments.out.join("index.html").display()))
+}
+
+/// Writes a report of runs into a folder.
+pub(super) fn write_report(runs: &[LoadedRun], record: Option<&str>, out: &Path) -> Result<()> {
+    let report = Report::of(runs, record)?;
     let write = |name: &str, text: &str| -> Result<()> {
-        let path: PathBuf = Path::new(out).join(name);
+        let path = out.join(name);
         whole::write(&path, text).with_context(|| path.display().to_string())
     };
     write("index.html", &page(&report)?)?;
     write("report.md", &markdown(&report))?;
-    write("cells.csv", &cells_csv(&runs)?)?;
+    write("report.tex", &latex(&report))?;
+    write("cells.csv", &cells_csv(runs)?)?;
+    write("predictions.csv", &predictions_csv(runs)?)?;
     for section in &report.sections {
         section.tables.iter().try_for_each(|table| write(&format!("{}.csv", table.id), &csv(table)?))?;
         section.figures.iter().try_for_each(|figure| write(&format!("{}.svg", figure.id), &figure.svg))?;
     }
-    print(&format!("{}", out.join("index.html").display()))
+    Ok(())
 }
 
 /// Says which lines of some runs are no rows, each once.

@@ -1,5 +1,6 @@
 //! Scores measured: from what to look at, on a loaded model, to a score file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -93,6 +94,33 @@ pub struct Estimated {
     pub estimate: HeadEstimate,
 }
 
+/// Settings that make a game what it is, as options call them.
+fn about(
+    settings: &ImportanceSettings,
+    calibration: &Calibration,
+    stamp: &ModelStamp,
+    held_as: &str,
+) -> BTreeMap<String, String> {
+    let ImportanceSettings { records, utility, window, holdout_suffix, answer_tokens, heads, .. } = settings;
+    let heads: Vec<String> = heads.iter().map(ToString::to_string).collect();
+    let parts = [
+        ("model", stamp.name.clone()),
+        ("weights and cache", held_as.to_owned()),
+        ("data", records.source.clone()),
+        ("task", calibration.tasks.join(", ")),
+        ("records", calibration.len().to_string()),
+        ("context-tokens", format!("{:?}", records.context_tokens)),
+        ("data-seed", format!("{:?}", records.data_seed)),
+        ("max-prompt-tokens", format!("{:?}", records.max_prompt_tokens)),
+        ("utility", utility.name().to_owned()),
+        ("window", window.to_string()),
+        ("holdout-suffix", holdout_suffix.to_string()),
+        ("answer-tokens", answer_tokens.to_string()),
+        ("heads", heads.join(",")),
+    ];
+    parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
 /// An estimation that only needs to be run.
 pub struct Estimation<'a> {
     importance: &'a Importance,
@@ -161,6 +189,7 @@ impl<'a> Estimation<'a> {
             records: calibration.len(),
             fingerprint,
             computed_by: computed_by(),
+            about: about(settings, &calibration, &stamp, held_as),
             limits: Limits {
                 seed: settings.seed,
                 reliability: settings.reliability,

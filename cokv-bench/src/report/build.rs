@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use super::run::{LoadedRun, ModelRun};
-use super::{Report, ReportError, Section, figures, tables};
+use super::{Report, ReportError, Section, figures, latex, pairwise, predictions, tables};
 use crate::names::file_name;
+use crate::run::{cells, notes};
 
 impl Report {
     /// Everything that can be said of some runs. `record` names the task whose first record shows which tokens were kept;
@@ -49,5 +50,19 @@ fn section(run: &LoadedRun, model: &ModelRun, record: Option<&str>) -> Result<Se
         *name = file_name(&format!("{id}-{name}"));
     }
     let (title, facts) = (format!("{} · {}", run.name, model.model), run.facts(model));
-    Ok(Section { title, run: run.name.clone(), facts, id, tables, figures })
+    let cells = cells(&model.rows);
+    let (verdicts, comparisons) = pairwise::verdicts(&cells, model.methods());
+    Ok(Section {
+        run: run.name.clone(),
+        notes: notes(&cells, model.methods()),
+        verdicts: verdicts.iter().map(ToString::to_string).collect(),
+        verdicts_note: format!("{comparisons}."),
+        predictions: predictions::of_model(model),
+        latex: latex::of_model(&title, &id, &cells, model.methods()),
+        title,
+        facts,
+        id,
+        tables,
+        figures,
+    })
 }

@@ -1,10 +1,12 @@
 //! Which cells differ: between two runs, or between two methods of a run.
 
-use serde::Serialize;
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer};
 
 use super::run::LoadedRun;
 use crate::run::{Cell, Measure, Pairs, Row, cells};
-use crate::statistics::Estimate;
+use crate::statistics::{Comparisons, Difference};
 
 /// Cells of a run: all of them, or those of a method.
 pub struct Side<'a> {
@@ -19,15 +21,57 @@ pub struct Side<'a> {
 pub struct Compared {
     /// The model's source.
     pub model: String,
-    /// Name of the method, or of the two that are compared.
-    pub method: String,
+    /// Name of the first side's method.
+    pub first: String,
+    /// Name of the second side's, which may be the same.
+    pub second: String,
     /// The budget; `all` for the mean over all budgets.
     pub budget: String,
     /// Records that both have.
     pub records: usize,
-    /// How far the second side is above the first, measure by measure as in [`Measure::ALL`]; none where one of them lacks
-    /// it.
-    pub differences: [Option<Estimate>; 4],
+    /// How many records of each task do not have the same score on both sides.
+    pub tasks: Vec<TaskDifference>,
+    /// How far the second side is above the first, in the order of [`Measure::ALL`], in files by name; none where one of them
+    /// lacks it.
+    #[serde(serialize_with = "by_name")]
+    pub differences: [Option<Difference>; 4],
+}
+
+/// What a task adds to a comparison.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TaskDifference {
+    /// Name of the task.
+    pub task: String,
+    /// Records, places of one needle counted once.
+    pub records: usize,
+    /// Those that do not have the same score on both sides.
+    pub differ: usize,
+}
+
+fn by_name<S: Serializer>(differences: &[Option<Difference>; 4], serializer: S) -> Result<S::Ok, S::Error> {
+    let named: BTreeMap<&str, &Option<Difference>> =
+        Measure::ALL.iter().map(|measure| measure.key()).zip(differences).collect();
+    named.serialize(serializer)
+}
+
+impl Compared {
+    /// The difference in a measure.
+    pub fn of(&self, measure: Measure) -> Option<Difference> {
+        self.differences[measure as usize]
+    }
+
+    /// What is compared: a method, or two.
+    pub fn methods(&self) -> String {
+        match self.first == self.second {
+            true => self.first.clone(),
+            false => format!("{} − {}", self.second, self.first),
+        }
+    }
+}
+
+/// Marks the differences of all cells, in all measures, among each other.
+pub fn correct(compared: &mut [Compared]) -> Comparisons {
+    Comparisons::correct(compared.iter_mut().flat_map(|cell| cell.differences.iter_mut().flatten()))
 }
 
 /// Compares the records that two sides have in common: budget by budget, in the order of the first side, and, where
@@ -67,20 +111,23 @@ pub fn compare(first: &Side<'_>, second: &Side<'_>) -> Vec<Compared> {
 
 /// The differences of one pair of cells, or of several, of which every record's mean counts: that a record was asked at
 /// several budgets does not make it several records.
-fn of_pairs(pairs: &[(&Cell<'_>, &Cell<'_>)], budget: &str) -> Option<Compared> {
+pub fn of_pairs(pairs: &[(&Cell<'_>, &Cell<'_>)], budget: &str) -> Option<Compared> {
     let (first, second) = pairs.first()?;
     let paired = Pairs::of(pairs);
     let records = paired.records();
-    let method = match first.method == second.method {
-        true => first.method.to_owned(),
-        false => format!("{} − {}", second.method, first.method),
-    };
+    let tasks = paired.by_task(Measure::Score).into_iter().map(|(task, clusters)| TaskDifference {
+        task: task.into(),
+        records: clusters.len(),
+        differ: clusters.iter().filter(|cluster| cluster.is_informative()).count(),
+    });
     (records > 0).then(|| Compared {
         model: first.model.into(),
-        method,
+        first: first.method.into(),
+        second: second.method.into(),
         budget: budget.into(),
         records,
-        differences: Measure::ALL.map(|measure| Estimate::of_groups(&paired.differences(measure))),
+        tasks: tasks.collect(),
+        differences: Measure::ALL.map(|measure| paired.difference(measure)),
     })
 }
 
@@ -120,7 +167,7 @@ mod tests {
     #[test]
     fn methods_are_compared_at_every_budget_and_over_all() {
         let mut rows = Vec::new();
-        for record in 0..8 {
+        for record in 0..12 {
             let noise = (record % 2) as f64 / 4.0;
             rows.extend([of("a", "32", record, 0.0), of("b", "32", record, 0.5 + noise)]);
             rows.extend([of("a", "64", record, 0.0), of("b", "64", record, 0.5 - noise)]);
@@ -128,10 +175,27 @@ mod tests {
         let run = run(rows);
         let compared = compare(&Side { run: &run, method: Some("a") }, &Side { run: &run, method: Some("b") });
         let names: Vec<(&str, &str)> =
-            compared.iter().map(|cell| (cell.method.as_str(), cell.budget.as_str())).collect();
-        assert_eq!(names, [("b − a", "32"), ("b − a", "64"), ("b − a", "all")]);
+            compared.iter().map(|cell| (cell.second.as_str(), cell.budget.as_str())).collect();
+        assert_eq!(names, [("b", "32"), ("b", "64"), ("b", "all")]);
+        assert_eq!(compared[0].methods(), "b − a");
         // What budgets take from one another cancels in every record's mean.
-        assert_eq!(compared[2].differences[0], Some(Estimate { mean: 50.0, low: 50.0, high: 50.0, members: 8 }));
+        let all = compared[2].of(Measure::Score).unwrap();
+        assert_eq!((all.mean, all.low, all.high, all.members), (50.0, 50.0, 50.0, 12));
         assert!(compared[0].differences[0].unwrap().high > compared[0].differences[0].unwrap().mean);
+    }
+
+    #[test]
+    fn programs_read_names_of_measures_and_how_many_records_differ() {
+        let rows = vec![of("a", "64", 0, 0.5), of("a", "64", 1, 0.5), of("b", "64", 0, 0.5), of("b", "64", 1, 1.0)];
+        let run = run(rows);
+        let compared = compare(&Side { run: &run, method: Some("a") }, &Side { run: &run, method: Some("b") });
+        let json = serde_json::to_value(&compared[0]).unwrap();
+        assert_eq!((json["first"].as_str(), json["second"].as_str()), (Some("a"), Some("b")));
+        assert_eq!(json["tasks"][0], serde_json::json!({ "task": "t", "records": 2, "differ": 1 }));
+        assert_eq!(
+            (json["differences"]["score"]["mean"].as_f64(), json["differences"].as_object().unwrap().len()),
+            (Some(25.0), 4)
+        );
+        assert!(json["differences"]["divergence"].is_null());
     }
 }

@@ -26,10 +26,20 @@ pub struct Section {
     pub run: String,
     /// What was run, as far as its files say.
     pub facts: String,
+    /// What has to be known before the tables are read: tasks that say nothing, budgets that are not spent.
+    pub notes: Vec<String>,
+    /// One sentence for every method and budget, against the best baseline.
+    pub verdicts: Vec<String>,
+    /// How many comparisons those are, and what their marks mean.
+    pub verdicts_note: String,
     /// Tables, the main one first.
     pub tables: Vec<Table>,
     /// Figures.
     pub figures: Vec<Figure>,
+    /// What was answered.
+    pub predictions: Predictions,
+    /// Its scores as a LaTeX table.
+    pub latex: String,
 }
 
 /// Rows of texts.
@@ -42,7 +52,7 @@ pub struct Table {
     /// What the columns mean.
     pub caption: String,
     /// Names of the columns.
-    pub header: Vec<String>,
+    pub header: Vec<Heading>,
     /// How many of the first columns are names and not numbers.
     pub names: usize,
     /// The rows.
@@ -51,19 +61,50 @@ pub struct Table {
     pub notes: Vec<String>,
 }
 
+/// Name of a column.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Heading {
+    /// For people.
+    pub text: String,
+    /// For programs: of each value that its cells have, unique in a table.
+    pub keys: Vec<String>,
+}
+
+impl Heading {
+    /// Of a column with one value a cell.
+    pub fn new(text: impl Into<String>, key: impl Into<String>) -> Self {
+        Self { text: text.into(), keys: vec![key.into()] }
+    }
+}
+
 /// One cell of a table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct TableCell {
-    /// What it says.
+    /// What people read.
     pub text: String,
     /// Whether it is the best of its group.
     pub best: bool,
+    /// What programs read: a value for every key of the heading, plain numbers without units, empty where there is none.
+    pub values: Vec<String>,
+}
+
+impl TableCell {
+    /// A text, and the values behind it.
+    pub fn new(text: impl Into<String>, values: impl IntoIterator<Item = f64>) -> Self {
+        Self { text: text.into(), best: false, values: values.into_iter().map(plain).collect() }
+    }
 }
 
 impl<T: Into<String>> From<T> for TableCell {
     fn from(text: T) -> Self {
-        Self { text: text.into(), best: false }
+        let text = text.into();
+        Self { values: vec![text.clone()], text, best: false }
     }
+}
+
+/// A number as programs read it: all digits, and nothing where it is not known.
+pub fn plain(value: f64) -> String {
+    if value.is_nan() { String::new() } else { value.to_string() }
 }
 
 /// A picture.
@@ -75,4 +116,39 @@ pub struct Figure {
     pub caption: String,
     /// The picture.
     pub svg: String,
+}
+
+/// What was answered to some records.
+#[derive(Debug, Default, Serialize)]
+pub struct Predictions {
+    /// Records of the run.
+    pub of: usize,
+    /// Those that are shown.
+    pub records: Vec<Predicted>,
+}
+
+/// All answers to a record.
+#[derive(Debug, Serialize)]
+pub struct Predicted {
+    /// Task and record.
+    pub title: String,
+    /// What is asked, shortened; empty where rows do not say.
+    pub question: String,
+    /// What would be right.
+    pub answers: String,
+    /// One for every method and budget.
+    pub predictions: Vec<Prediction>,
+}
+
+/// One answer.
+#[derive(Debug, Serialize)]
+pub struct Prediction {
+    /// Name of the method.
+    pub method: String,
+    /// Its budget.
+    pub budget: String,
+    /// Its score, from 0 to 100.
+    pub score: String,
+    /// What the model said, shortened.
+    pub text: String,
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::run::ModelRun;
 use super::{Figure, ReportError};
 use crate::chart::{Scale, Series, heat_map, kept_map, line_chart_with_ticks, needle_map};
-use crate::run::{Cell, CellBudget, Kept, KeptCell, Manifest, Measure, STRETCHES, cells, mean};
+use crate::run::{Cell, CellBudget, Kept, KeptCell, Manifest, ManifestMethod, Measure, STRETCHES, cells, mean};
+use crate::statistics::Estimate;
 
 /// All pictures of a run on one model.
 pub fn of_model(model: &ModelRun, record: Option<&str>) -> Result<Vec<Figure>, ReportError> {
@@ -30,20 +31,27 @@ fn curves(cells: &[Cell<'_>]) -> Result<Vec<Figure>, ReportError> {
     let mebibytes = |cell: &Cell<'_>| cell.mean(|row| row.cache_bytes as f64) / f64::from(1 << 20);
     let nominal = nominal_tokens(cells);
     let mut figures = Vec::new();
-    let mut draw =
-        |id: &str, measure: Measure, x_label: &str, x: &dyn Fn(&Cell<'_>) -> f64| -> Result<(), ReportError> {
-            let series = lines(cells, measure, x);
-            if series.iter().all(|line| line.level) {
-                return Ok(());
-            }
-            let ticks = if id.ends_with("-by-budget") { &nominal[..] } else { &[] };
-            let svg = line_chart_with_ticks("", x_label, measure.title(), &series, Scale::Logarithmic, ticks)?;
-            let named = if ticks.is_empty() { "" } else { " with the budgets named as configured" };
-            let caption =
-                format!("Means over tasks: {}, against {x_label}, on a logarithmic axis{named}.", measure.title());
-            figures.push(Figure { id: id.into(), caption, svg });
-            Ok(())
-        };
+    let mut draw = |id: &str,
+                    measure: Measure,
+                    x_label: &str,
+                    x: &dyn Fn(&Cell<'_>) -> f64|
+     -> Result<(), ReportError> {
+        let series = lines(cells, measure, x);
+        if series.iter().all(|line| line.level) {
+            return Ok(());
+        }
+        let ticks = if id.ends_with("-by-budget") { &nominal[..] } else { &[] };
+        let svg = line_chart_with_ticks("", x_label, measure.title(), &series, Scale::Logarithmic, ticks)?;
+        let named = if ticks.is_empty() { "" } else { " with the budgets named as configured" };
+        let caption = format!(
+            "Means over tasks: {}, against {x_label}, on a logarithmic axis{named}, with 95 % intervals over \
+                     records. Where those of two methods overlap the methods may yet surely differ: they are compared record \
+                     by record in a table.",
+            measure.title()
+        );
+        figures.push(Figure { id: id.into(), caption, svg });
+        Ok(())
+    };
     draw("score-by-budget", Measure::Score, "tokens kept per KV head", &tokens)?;
     draw("score-by-bytes", Measure::Score, "MiB of the compressed prompt's buffers, as measured", &mebibytes)?;
     draw("likelihood-by-budget", Measure::LogLikelihood, "tokens kept per KV head", &tokens)?;
@@ -61,26 +69,34 @@ fn nominal_tokens(cells: &[Cell<'_>]) -> Vec<f64> {
 /// A line for every method, and a level for the full cache, which has no budget to stand at.
 fn lines(cells: &[Cell<'_>], measure: Measure, x: &dyn Fn(&Cell<'_>) -> f64) -> Vec<Series> {
     let mut series: Vec<Series> = Vec::new();
-    for cell in cells.iter().filter(|cell| !cell.budget.is_full()) {
-        let Some(mean) = cell.mean_of_tasks(measure) else { continue };
-        let point = (three_digits(x(cell)), mean);
-        match series.iter_mut().find(|line| line.name == cell.method) {
-            Some(line) => line.points.push(point),
-            None => series.push(Series { name: cell.method.into(), points: vec![point], ..Series::default() }),
+    let mut evicting: Vec<(f64, &Cell<'_>)> =
+        cells.iter().filter(|cell| !cell.budget.is_full()).map(|cell| (three_digits(x(cell)), cell)).collect();
+    evicting.retain(|(x, _)| *x > 0.0);
+    // Lines in the order of the configuration, points from left to right.
+    let names: Vec<&str> = evicting.iter().map(|(_, cell)| cell.method).collect();
+    evicting.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    for name in names {
+        let points = evicting.iter().filter(|(_, cell)| cell.method == name);
+        let estimates = points.filter_map(|(x, cell)| Some((*x, cell.estimate(measure)?)));
+        let (points, bars): (Vec<_>, Vec<_>) =
+            estimates.map(|(x, estimate)| ((x, estimate.mean), bounds(estimate))).unzip();
+        if !points.is_empty() && series.iter().all(|line: &Series| line.name != name) {
+            series.push(Series { name: name.into(), points, bars, ..Series::default() });
         }
     }
-    series.retain_mut(|line| {
-        line.points.retain(|point| point.0 > 0.0);
-        line.points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        !line.points.is_empty()
-    });
     let ends = series.iter().flat_map(|line| &line.points).map(|point| point.0);
     let (low, high) = ends.fold((f64::INFINITY, 0.0f64), |(low, high), x| (low.min(x), high.max(x)));
-    let full = cells.iter().find(|cell| cell.budget.is_full()).and_then(|cell| cell.mean_of_tasks(measure));
+    let full = cells.iter().find(|cell| cell.budget.is_full()).and_then(|cell| cell.estimate(measure));
     if let Some(full) = full.filter(|_| low <= high) {
-        series.push(Series { name: "full cache".into(), points: vec![(low, full)], band: None, level: true });
+        let (name, points) = ("full cache".into(), vec![(low, full.mean)]);
+        series.push(Series { name, points, bars: vec![bounds(full)], level: true, ..Series::default() });
     }
     series
+}
+
+/// The ends of an interval; the mean where they are not known.
+fn bounds(estimate: Estimate) -> (f64, f64) {
+    if estimate.low.is_nan() { (estimate.mean, estimate.mean) } else { (estimate.low, estimate.high) }
 }
 
 /// A number as an axis should say it.
@@ -125,18 +141,24 @@ fn needles(cells: &[Cell<'_>]) -> Result<Vec<Figure>, ReportError> {
 
 /// What each head is worth to each method; methods with the same scores share a picture.
 fn head_scores(manifest: &Manifest) -> Result<Vec<Figure>, ReportError> {
-    let mut pictured: Vec<(&Vec<f64>, Vec<&str>)> = Vec::new();
+    let mut pictured: Vec<(&Vec<f64>, Vec<&ManifestMethod>)> = Vec::new();
     for method in &manifest.methods {
         let Some(scores) = &method.head_scores else { continue };
         match pictured.iter_mut().find(|(other, _)| *other == scores) {
-            Some((_, names)) => names.push(&method.name),
-            None => pictured.push((scores, vec![&method.name])),
+            Some((_, methods)) => methods.push(method),
+            None => pictured.push((scores, vec![method])),
         }
     }
-    let draw = |(scores, names): &(&Vec<f64>, Vec<&str>)| -> Result<Figure, ReportError> {
+    let draw = |(scores, methods): &(&Vec<f64>, Vec<&ManifestMethod>)| -> Result<Figure, ReportError> {
+        let names: Vec<&str> = methods.iter().map(|method| method.name.as_str()).collect();
+        let worth = methods.iter().find_map(|method| method.head_scores_worth.as_ref());
+        let worth = worth.map_or("not known".into(), ToString::to_string);
         Ok(Figure {
             id: format!("scores-of-{}", names[0]),
-            caption: format!("What the KV heads are worth to {}.", names.join(", ")),
+            caption: format!(
+                "What the KV heads are worth to {}. How far that can be trusted: {worth}.",
+                names.join(", ")
+            ),
             svg: heat_map(&format!("head scores of {}", names[0]), &by_layer(manifest, scores))?,
         })
     };

@@ -1,21 +1,29 @@
-//! Finished and unfinished runs as a page, as Markdown and as CSV.
+//! Finished and unfinished runs as a page, as Markdown, as LaTeX and as CSV.
 //!
-//! `run` reads a run's folder; `tables` and `figures` say what is in it; `page`, `markdown` and `csv` are the forms.
+//! `run` reads a run's folder; `tables`, `pairwise`, `predictions` and `figures` say what is in it; `page`, `markdown`, `latex`
+//! and `csv` are the forms.
 
 mod build;
+mod columns;
 pub mod compare;
 mod content;
 mod figures;
 mod forms;
+mod latex;
 mod page;
+mod pairwise;
+mod predictions;
 mod run;
 mod tables;
 
 use thiserror::Error;
 
-pub use content::{Figure, Report, Section, Table, TableCell};
+pub use content::{Figure, Heading, Predicted, Prediction, Predictions, Report, Section, Table, TableCell};
 pub use forms::{cells_csv, csv, markdown};
+pub use latex::latex;
 pub use page::page;
+pub use pairwise::{Verdict, verdicts};
+pub use predictions::predictions_csv;
 pub use run::{LoadedRun, ModelRun};
 
 use crate::chart::PlotError;

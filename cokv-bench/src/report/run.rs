@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use serde_json::Value as Json;
 
 use super::ReportError;
-use crate::run::{Kept, Manifest, Results, Row};
+use crate::run::{Kept, Manifest, ManifestMethod, Results, Row};
 
 /// All that a report needs of a run.
 pub struct LoadedRun {
@@ -77,7 +77,8 @@ impl LoadedRun {
         })
     }
 
-    /// What was run on a model, as far as the environment says: how it is held, on which records, and when.
+    /// What was run on a model: how it is held, as far as the environment says, on which records, and when. Records and the
+    /// lengths of prompts are those of the rows, not those of the configuration.
     pub fn facts(&self, model: &ModelRun) -> String {
         let settings = &self.environment["settings"];
         let models = settings["model"].as_array().map_or(&[][..], Vec::as_slice);
@@ -92,17 +93,14 @@ impl LoadedRun {
             }
             other => Some(format!("{name}{other}")),
         };
-        let lengths =
-            if data["context_lengths"].is_null() { &data["context_tokens"] } else { &data["context_lengths"] };
         let date = self.date.as_ref().map(|date| format!("last row of {date}"));
         let facts = [
             Some(model.model.clone()),
             fact("weights ", &held["weights"]),
             fact("cache ", &held["cache"]),
             fact("data ", &data["source"]),
-            fact("tasks ", &data["tasks"]),
-            fact("context tokens ", lengths),
-            fact("records of each task ", &data["records"]),
+            model.records_of_tasks(),
+            model.prompt_lengths(),
             fact("seed ", &data["seed"]),
             date,
         ];
@@ -141,6 +139,40 @@ fn day_of(mut days: u64) -> String {
 }
 
 impl ModelRun {
+    /// Methods, as far as they are known.
+    pub fn methods(&self) -> &[ManifestMethod] {
+        self.manifest.as_ref().map_or(&[], |manifest| &manifest.methods)
+    }
+
+    /// How many records of each task have rows; none where there are no rows.
+    fn records_of_tasks(&self) -> Option<String> {
+        let mut tasks: Vec<(&str, HashSet<&str>)> = Vec::new();
+        for row in &self.rows {
+            match tasks.iter_mut().find(|(task, _)| *task == row.task) {
+                Some((_, records)) => {
+                    records.insert(&row.record);
+                }
+                None => tasks.push((&row.task, HashSet::from([row.record.as_str()]))),
+            }
+        }
+        let texts: Vec<String> = tasks.iter().map(|(task, records)| format!("{task} {}", records.len())).collect();
+        (!texts.is_empty()).then(|| format!("records: {}", texts.join(", ")))
+    }
+
+    /// Lengths of the prompts that have rows.
+    fn prompt_lengths(&self) -> Option<String> {
+        let prompts: HashSet<_> = self.rows.iter().map(|row| (&row.task, &row.record, row.prompt_tokens)).collect();
+        let mut lengths: Vec<usize> = prompts.into_iter().map(|(.., tokens)| tokens).collect();
+        lengths.sort_unstable();
+        let (shortest, longest) = (lengths.first()?, lengths.last()?);
+        Some(match shortest == longest {
+            true => format!("prompts of {shortest} tokens"),
+            false => {
+                format!("prompts of {shortest} to {longest} tokens, half of them up to {}", lengths[lengths.len() / 2])
+            }
+        })
+    }
+
     /// Records that a cell has when it is whole: as many as the configuration asks for, as far as that is known, else as
     /// many as there are.
     pub fn records(&self) -> usize {
@@ -265,12 +297,21 @@ mod tests {
         assert_eq!(run.facts(&model), "m");
         run.environment = serde_json::json!({ "settings": {
             "model": [{ "source": "n", "cache": "f32" }, { "source": "m", "cache": "f16", "weights": "stored" }],
-            "data": { "source": "synthetic", "tasks": ["passkey", "needle"], "context_lengths": null, "context_tokens": 600 },
+            "data": { "source": "synthetic", "tasks": ["passkey", "needle"], "records": 8, "context_tokens": 1000 },
         } });
-        let facts = run.facts(&model);
+        // Regression: "records of each task 8" and "context tokens 1000" stood above a run of six records of LongBench.
+        let of = |task: &str, record: &str, prompt_tokens| Row {
+            task: task.into(),
+            record: record.into(),
+            prompt_tokens,
+            ..row("x")
+        };
+        let rows = vec![of("a", "1", 300), of("a", "1", 300), of("a", "2", 500), of("b", "1", 400)];
+        let facts = run.facts(&ModelRun { rows, ..model });
         assert_eq!(
             facts,
-            "m · weights stored · cache f16 · data synthetic · tasks passkey, needle · context tokens 600"
+            "m · weights stored · cache f16 · data synthetic · records: a 2, b 1 · prompts of 300 to 500 tokens, half of \
+             them up to 400"
         );
     }
 }

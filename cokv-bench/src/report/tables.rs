@@ -2,13 +2,16 @@
 
 use std::collections::HashSet;
 
+use super::columns::{self, Column, above_full, intervals, key, key_of, means};
+use super::content::plain;
 use super::run::{LoadedRun, ModelRun};
-use super::{Table, TableCell};
+use super::{Heading, Table, TableCell, pairwise};
 use crate::data::longbench;
 use crate::data::synthetic::Task;
 use crate::machine::memory::mebibytes;
 use crate::metrics::{self, BUCKETS, Bucket, Metric, by_length};
-use crate::run::{Cell, CellBudget, Manifest, Measure, Row, cells};
+use crate::run::{Cell, CellBudget, Manifest, ManifestMethod, Measure, Row, cells};
+use crate::statistics::Comparisons;
 
 /// Which runs there are, and how far they are.
 pub fn overview(runs: &[LoadedRun]) -> Table {
@@ -33,22 +36,28 @@ pub fn overview(runs: &[LoadedRun]) -> Table {
         }
     }
     let header = ["run", "model", "prompts", "cells", "rows", "rows to do", "cokv", "processor"];
-    Table { header: header.map(str::to_owned).into(), names: 2, rows, id: "runs".into(), ..Table::default() }
+    let header = header.map(|text| Heading::new(text, key(text))).into();
+    Table { header, names: 2, rows, id: "runs".into(), ..Table::default() }
 }
 
 /// All tables of a run on one model.
 pub fn of_model(model: &ModelRun) -> Vec<Table> {
-    let cells = by_budget(cells(&model.rows));
-    let mut tables = vec![scores(&cells, model.manifest.as_ref()), by_task(&cells), damage(&cells)];
-    tables.extend(lengths(&cells));
+    let in_order = cells(&model.rows);
+    let cells = by_budget(in_order.clone());
+    let methods = model.methods();
+    let mut tables = vec![scores(&cells, methods), by_task(&cells, methods), damage(&cells, methods)];
+    tables.extend(lengths(&cells, methods));
     let whole = model.records();
     tables.iter_mut().for_each(|table| mark_incomplete(table, &cells, whole));
+    let pairwise = pairwise::tables(&in_order, methods);
+    tables.splice(1..1, pairwise);
+    tables.extend(model.manifest.as_ref().map(of_methods));
     tables.push(cost(&model.rows));
     tables
 }
 
 /// Puts side by side what is to be compared: the methods at one budget, in the order in which budgets and methods first come.
-fn by_budget(mut cells: Vec<Cell<'_>>) -> Vec<Cell<'_>> {
+pub fn by_budget(mut cells: Vec<Cell<'_>>) -> Vec<Cell<'_>> {
     let budgets: Vec<CellBudget> = cells.iter().map(|cell| cell.budget).collect();
     cells.sort_by_key(|cell| budgets.iter().position(|budget| *budget == cell.budget));
     cells
@@ -64,146 +73,106 @@ fn mark_incomplete(table: &mut Table, cells: &[Cell<'_>], whole: usize) {
     }
 }
 
-/// Category of a task in LongBench's tables; others are of their own.
+/// Category of a task in LongBench's tables; others are generated, or records of one's own.
 fn category(task: &str) -> &'static str {
-    longbench::category(task).map_or("generated", |category| category.name())
+    match longbench::category(task) {
+        Some(category) => category.name(),
+        None if task.parse::<Task>().is_ok() => "generated",
+        None => "own",
+    }
 }
 
-fn header(rest: impl IntoIterator<Item = String>) -> Vec<String> {
-    ["method", "budget"].map(str::to_owned).into_iter().chain(rest).collect()
-}
-
-fn names(cell: &Cell<'_>) -> Vec<TableCell> {
-    vec![cell.method.into(), cell.budget.to_string().into()]
-}
-
-/// How far every cell is above the full cache, where that was run.
-fn above_full(cells: &[Cell<'_>], measure: Measure) -> Option<Vec<TableCell>> {
-    let full = cells.iter().find(|cell| cell.budget.is_full())?;
-    let compare = |cell: &Cell<'_>| match cell.budget.is_full() {
-        true => TableCell::default(),
-        false => measure.difference(cell.difference(full, measure)).into(),
+/// Tokens and bytes that cells keep.
+fn memory(cells: &[Cell<'_>]) -> [Column; 2] {
+    let kept = |cell: &Cell<'_>| {
+        let share = cell.mean(|row| row.kept_share);
+        TableCell::new(format!("{:.1} %", 100.0 * share), [share])
     };
-    Some(cells.iter().map(compare).collect())
-}
-
-/// A column of numbers, the best of every budget marked; the full cache does not compete.
-fn column(
-    cells: &[Cell<'_>],
-    rises: bool,
-    write: impl Fn(f64) -> String,
-    of: impl Fn(&Cell<'_>) -> Option<f64>,
-) -> Vec<TableCell> {
-    let values: Vec<Option<f64>> = cells.iter().map(of).collect();
-    let best = |at: usize| {
-        let value = values[at]?;
-        let rivals = cells.iter().zip(&values).filter(|(cell, _)| cell.budget == cells[at].budget);
-        let rivals: Vec<f64> = rivals.filter_map(|(_, value)| *value).collect();
-        let (better, worse) = (
-            |other: &f64| (*other > value) == rises && *other != value,
-            |other: &f64| (*other < value) == rises && *other != value,
-        );
-        // Where all are equal there is no best.
-        Some(!cells[at].budget.is_full() && !rivals.iter().any(better) && rivals.iter().any(worse))
+    let cache = |cell: &Cell<'_>| {
+        let bytes = cell.mean(|row| row.cache_bytes as f64);
+        TableCell::new(mebibytes(bytes as u64), [bytes])
     };
-    let cell = |at: usize| TableCell { text: values[at].map_or("–".into(), &write), best: best(at).unwrap_or(false) };
-    (0..cells.len()).map(cell).collect()
+    [
+        Column { heading: Heading::new("kept", "kept_share"), cells: cells.iter().map(kept).collect() },
+        Column { heading: Heading::new("cache", "cache_bytes"), cells: cells.iter().map(cache).collect() },
+    ]
 }
 
-/// Rows out of columns.
-fn rows(cells: &[Cell<'_>], columns: Vec<Vec<TableCell>>) -> Vec<Vec<TableCell>> {
-    let row = |(at, cell): (usize, &Cell<'_>)| {
-        names(cell).into_iter().chain(columns.iter().map(|column| column[at].clone())).collect()
-    };
-    cells.iter().enumerate().map(row).collect()
+/// What all marks mean.
+fn comparisons_to_full(comparisons: Comparisons) -> Vec<String> {
+    vec![format!("To the full cache: {comparisons}.")]
 }
 
-/// The mean over the tasks of a category.
-fn of_category(cell: &Cell<'_>, name: &str) -> Option<f64> {
-    let tasks = cell.tasks.iter().filter(|(task, _)| category(task) == name);
-    let means: Vec<f64> = tasks.filter_map(|(task, _)| cell.mean_of_task(task, Measure::Score)).collect();
-    (!means.is_empty()).then(|| means.iter().sum::<f64>() / means.len() as f64)
-}
-
-fn scores(cells: &[Cell<'_>], manifest: Option<&Manifest>) -> Table {
+fn scores(cells: &[Cell<'_>], methods: &[ManifestMethod]) -> Table {
     let mut categories: Vec<&'static str> = Vec::new();
     for (task, _) in cells.first().map_or(&[][..], |cell| &cell.tasks) {
         if !categories.contains(&category(task)) {
             categories.push(category(task));
         }
     }
-    let several = categories.len() > 1;
-    let write = |value| Measure::Score.write(value);
-    let mut columns = vec![
-        cells.iter().map(|cell| format!("{:.1} %", 100.0 * cell.mean(|row| row.kept_share)).into()).collect(),
-        cells.iter().map(|cell| mebibytes(cell.mean(|row| row.cache_bytes as f64) as u64).into()).collect(),
-    ];
-    if several {
-        columns.extend(categories.iter().map(|name| column(cells, true, write, |cell| of_category(cell, name))));
-    }
-    columns.push(column(cells, true, write, |cell| cell.mean_of_tasks(Measure::Score)));
-    columns.push(cells.iter().map(|cell| Measure::Score.interval(cell.estimate(Measure::Score)).into()).collect());
-    if several {
-        columns.push(column(cells, true, write, |cell| {
-            let means: Vec<f64> = categories.iter().filter_map(|name| of_category(cell, name)).collect();
-            Some(means.iter().sum::<f64>() / means.len() as f64)
-        }));
-    }
-    let above_full = above_full(cells, Measure::Score);
-    let compares = above_full.is_some();
+    let score = Heading::new("score", "score");
+    let mut columns = vec![means(cells, methods, score, Measure::Score, &|_| true), intervals(cells, Measure::Score)];
+    let (above_full, notes) = match above_full(cells, "difference to full (95 %)", Measure::Score) {
+        Some((column, comparisons)) => (Some(column), comparisons_to_full(comparisons)),
+        None => (None, Vec::new()),
+    };
     columns.extend(above_full);
-    let categories = if several { categories } else { Vec::new() };
-    let titles = [
-        vec!["kept", "cache"],
-        categories.clone(),
-        vec!["mean of tasks", "95 %"],
-        if several { vec!["mean of categories"] } else { vec![] },
-        if compares { vec!["difference to full (95 %)"] } else { vec![] },
-    ];
+    if categories.len() > 1 {
+        let of = |name: &&'static str| {
+            let heading = Heading::new(*name, format!("score_{}", key(name)));
+            means(cells, methods, heading, Measure::Score, &|task| category(task) == *name)
+        };
+        columns.extend(categories.iter().map(of));
+        columns.push(of_categories(cells, &categories));
+    }
+    columns.extend(memory(cells));
     Table {
         id: "scores".into(),
         title: "Scores".into(),
-        caption: "Each task's metric from 0 to 100, and means in which tasks (or categories) weigh the same. The \
-                  highest mean of a budget is bold, whether or not it is higher by more than chance. Intervals are bootstrap \
-                  percentiles over records (places of one needle count as one), left out where all are equal; ▲ and ▼ mark \
-                  differences to the full cache, pair by pair, whose interval excludes zero."
+        caption: "Each task's metric from 0 to 100, and means in which tasks (or categories) weigh the same, with their 95 % \
+                  intervals over records. Of a budget's methods the best is bold where the interval of its difference to \
+                  the one that comes next, record by record, excludes zero. Intervals of two methods may overlap where they \
+                  surely differ: they are compared in the next table. docs/statistics.md says how."
             .into(),
-        header: header(titles.concat().into_iter().map(str::to_owned)),
-        names: 2,
-        rows: rows(cells, columns),
-        notes: cells.iter().filter_map(|cell| off_budget(cell, manifest)).collect(),
+        notes,
+        ..columns::table(cells, methods, columns)
     }
 }
 
-/// Why a cell keeps another share than its budget, by more than a hundredth of it; none where it does not.
-fn off_budget(cell: &Cell<'_>, manifest: Option<&Manifest>) -> Option<String> {
-    let budget = cell.budget.0?;
-    let asked = cell.mean(|row| budget.share_of(row.prompt_tokens, row.cache_bytes as f64 / row.kept_share));
-    let kept = cell.mean(|row| row.kept_share);
-    if (kept / asked - 1.0).abs() <= 0.01 {
-        return None;
+/// The mean in which categories weigh the same. Nothing is bold: what its difference to another may be is not known.
+fn of_categories(cells: &[Cell<'_>], categories: &[&str]) -> Column {
+    let of = |cell: &Cell<'_>| {
+        let of_one = |name: &&str| cell.mean_over(Measure::Score, |task| category(task) == *name);
+        match crate::run::mean(categories.iter().filter_map(of_one)) {
+            Some(mean) => TableCell::new(Measure::Score.write(mean), [mean]),
+            None => TableCell::new("–", [f64::NAN]),
+        }
+    };
+    Column {
+        heading: Heading::new("mean of categories", "score_mean_of_categories"),
+        cells: cells.iter().map(of).collect(),
     }
-    let methods = manifest.map_or(&[][..], |manifest| &manifest.methods);
-    let mut of_cell = methods.iter().filter(|method| method.name == cell.method);
-    let reason = of_cell.find_map(|method| method.off_budget.as_deref());
-    let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
-    let (name, budget) = (cell.method, cell.budget);
-    Some(format!("{name} keeps {:.1} % at {budget}, which allows {:.1} %{reason}.", 100.0 * kept, 100.0 * asked))
 }
 
-fn by_task(cells: &[Cell<'_>]) -> Table {
+/// Scores task by task, and their mean.
+pub fn task_columns(cells: &[Cell<'_>], methods: &[ManifestMethod], heading: &dyn Fn(&str) -> String) -> Vec<Column> {
     let tasks: Vec<&str> = cells.first().map_or(&[][..], |cell| &cell.tasks).iter().map(|(task, _)| *task).collect();
     let of = |task: &&str| {
-        column(cells, true, |value| Measure::Score.write(value), |cell| cell.mean_of_task(task, Measure::Score))
+        let heading = Heading::new(heading(task), format!("score_{}", key(task)));
+        means(cells, methods, heading, Measure::Score, &|name| name == *task)
     };
+    let mean = Heading::new("mean", "score");
+    tasks.iter().map(of).chain([means(cells, methods, mean, Measure::Score, &|_| true)]).collect()
+}
+
+fn by_task(cells: &[Cell<'_>], methods: &[ManifestMethod]) -> Table {
+    let tasks: Vec<&str> = cells.first().map_or(&[][..], |cell| &cell.tasks).iter().map(|(task, _)| *task).collect();
+    let columns = task_columns(cells, methods, &|task| with_size(cells, task));
     Table {
         id: "tasks".into(),
         title: "Score by task".into(),
-        caption: format!("Each task's own metric, from 0 to 100{}.", metrics_of(&tasks)),
-        header: header(tasks.iter().map(|task| with_size(cells, task))),
-        names: 2,
-        rows: rows(cells, tasks.iter().map(of).collect()),
-        ..Table::default()
+        caption: format!("Each task's own metric, from 0 to 100{}. Bold as above.", metrics_of(cells, &tasks)),
+        ..columns::table(cells, methods, columns)
     }
 }
 
@@ -216,12 +185,16 @@ fn with_size(cells: &[Cell<'_>], task: &str) -> String {
     }
 }
 
-/// Which metric each of the tasks has that are known, behind a colon.
-fn metrics_of(tasks: &[&str]) -> String {
+/// Which metric each of the tasks has that are known, behind a colon: as rows say, or where they are of builds that did not
+/// write it, as the task is known.
+fn metrics_of(cells: &[Cell<'_>], tasks: &[&str]) -> String {
     let mut of_metrics: Vec<(&str, Vec<&str>)> = Vec::new();
     for &task in tasks {
+        let mut rows = cells.iter().flat_map(|cell| cell.rows()).filter(|row| row.task == task);
+        let written = rows.next().map(|row| row.metric.as_str()).filter(|metric| !metric.is_empty());
         let generated = || task.parse().ok().map(Task::metric);
-        let Some(metric) = metrics::of_task(task).or_else(generated).map(Metric::name) else { continue };
+        let known = || metrics::of_task(task).or_else(generated).map(Metric::name);
+        let Some(metric) = written.or_else(known) else { continue };
         match of_metrics.iter_mut().find(|(name, _)| *name == metric) {
             Some((_, tasks)) => tasks.push(task),
             None => of_metrics.push((metric, vec![task])),
@@ -232,35 +205,74 @@ fn metrics_of(tasks: &[&str]) -> String {
     if texts.is_empty() { String::new() } else { format!(": {}", texts.join("; ")) }
 }
 
-fn damage(cells: &[Cell<'_>]) -> Table {
+fn damage(cells: &[Cell<'_>], methods: &[ManifestMethod]) -> Table {
     let measures = [Measure::LogLikelihood, Measure::Divergence, Measure::Agreement];
-    let mut titles = Vec::new();
-    let mut columns = Vec::new();
-    for measure in measures {
-        titles.extend([measure.name().to_owned(), "95 %".to_owned()]);
-        columns.push(column(cells, measure.rises(), |value| measure.write(value), |cell| cell.mean_of_tasks(measure)));
-        columns.push(cells.iter().map(|cell| measure.interval(cell.estimate(measure)).into()).collect());
-    }
-    if let Some(above_full) = above_full(cells, Measure::LogLikelihood) {
-        titles.push("log-lik. above full (95 %)".into());
-        columns.push(above_full);
+    let mut columns: Vec<Column> = measures
+        .into_iter()
+        .flat_map(|measure| {
+            let heading = Heading::new(measure.name(), key_of(measure));
+            [means(cells, methods, heading, measure, &|_| true), intervals(cells, measure)]
+        })
+        .collect();
+    let mut notes = Vec::new();
+    if let Some((column, comparisons)) = above_full(cells, "log-lik. above full (95 %)", Measure::LogLikelihood) {
+        columns.push(column);
+        notes = comparisons_to_full(comparisons);
     }
     Table {
         id: "damage".into(),
         title: "Damage".into(),
         caption: "Log-likelihood of the reference answer and divergence of the full cache's next-token distributions from \
                   the cell's, in nats per token; share of greedy tokens that are the full cache's, in percent. Tasks weigh \
-                  the same."
+                  the same. Bold as above."
             .into(),
-        header: header(titles),
-        names: 2,
-        rows: rows(cells, columns),
+        notes,
+        ..columns::table(cells, methods, columns)
+    }
+}
+
+/// What stands behind each method, and what its head scores are worth.
+fn of_methods(manifest: &Manifest) -> Table {
+    let header = [("method", "method"), ("head scores", "head_scores"), ("settings", "settings")];
+    let mut header: Vec<Heading> = header.map(|(text, key)| Heading::new(text, key)).into();
+    let worth = ["head_scores", "reliability", "records", "evaluations", "halves_apart_share", "unworthy"];
+    header[1].keys = worth.map(str::to_owned).into();
+    let row = |method: &ManifestMethod| {
+        let number = |value: Option<f64>| value.map_or(String::new(), plain);
+        let worth = method.head_scores_worth.clone().unwrap_or_default();
+        let has = method.head_scores.is_some();
+        let text = match (has, worth.to_string()) {
+            (false, _) => "–".into(),
+            (true, text) if text.is_empty() => "worth not known".into(),
+            (true, text) => text,
+        };
+        let values = vec![
+            if has { "yes" } else { "no" }.to_owned(),
+            number(worth.reliability),
+            number(worth.records.map(|count| count as f64)),
+            number(worth.evaluations.map(|count| count as f64)),
+            number(worth.halves_apart),
+            worth.unworthy.unwrap_or_default(),
+        ];
+        let settings = method.settings.as_ref().map_or("–".into(), ToString::to_string);
+        vec![method.name.as_str().into(), TableCell { text, best: false, values }, settings.into()]
+    };
+    Table {
+        id: "methods".into(),
+        title: "Methods".into(),
+        caption: "Settings with every default, and how far head scores can be trusted: their estimated squared correlation \
+                  with the true values, what they were made from, and by how much budgets differ that come from two halves of \
+                  it."
+        .into(),
+        header,
+        names: 3,
+        rows: manifest.methods.iter().map(row).collect(),
         ..Table::default()
     }
 }
 
 /// LongBench-E's buckets, where its tasks were run.
-fn lengths(cells: &[Cell<'_>]) -> Option<Table> {
+fn lengths(cells: &[Cell<'_>], methods: &[ManifestMethod]) -> Option<Table> {
     let of_e = |row: &&Row| longbench::task_of_e(&row.task).is_some();
     let means = |cell: &Cell<'_>| {
         let scored = cell.rows().filter(of_e).map(|row| (row.task.as_str(), row.length, row.score));
@@ -268,18 +280,21 @@ fn lengths(cells: &[Cell<'_>]) -> Option<Table> {
         [0, 1, 2].map(|place| {
             let filled = tasks.values().map(|buckets: &[Bucket; 3]| buckets[place]).filter(|bucket| bucket.rows > 0);
             let (sum, count) = filled.fold((0.0, 0), |(sum, count), bucket| (sum + bucket.score, count + 1));
-            TableCell::from(if count > 0 { Measure::Score.write(sum / f64::from(count)) } else { "–".into() })
+            let mean = sum / f64::from(count);
+            TableCell::new(if count > 0 { Measure::Score.write(mean) } else { "–".into() }, [mean])
         })
+    };
+    let buckets: Vec<[TableCell; 3]> = cells.iter().map(means).collect();
+    let column = |(place, name): (usize, &str)| Column {
+        heading: Heading::new(name, format!("score_{}", key(name))),
+        cells: buckets.iter().map(|cells| cells[place].clone()).collect(),
     };
     cells.iter().any(|cell| cell.rows().any(|row| of_e(&row))).then(|| Table {
         id: "lengths".into(),
         title: "LongBench-E by length".into(),
         caption: "Means of the tasks' scores over texts of fewer than 4,000, of fewer than 8,000, and of more words."
             .into(),
-        header: header(BUCKETS.map(str::to_owned)),
-        names: 2,
-        rows: cells.iter().map(|cell| names(cell).into_iter().chain(means(cell)).collect()).collect(),
-        ..Table::default()
+        ..columns::table(cells, methods, BUCKETS.into_iter().enumerate().map(column).collect())
     })
 }
 
@@ -295,23 +310,34 @@ fn cost(rows: &[Row]) -> Table {
     let spared = rows.len() - batches.len();
     let spared_seconds = rows.iter().map(|row| row.prefill_seconds).sum::<f64>() - prefill;
     let minutes = |seconds: f64| format!("{:.1} min", seconds / 60.0);
+    let rate = |count: f64, seconds: f64| count / seconds.max(1e-9);
+    let count = |count: usize| (count.to_string(), count as f64);
+    let time = |seconds: f64| (minutes(seconds), seconds);
+    let speed = |speed: f64| (format!("{speed:.0}"), speed);
     let facts = [
-        ("prefills", batches.len().to_string()),
-        ("rows that came from them", rows.len().to_string()),
-        ("time of prefills", minutes(prefill)),
-        ("tokens/s of prefills", format!("{:.0}", tokens / prefill.max(1e-9))),
-        ("time of decoding, all rows of a prompt as one batch", minutes(decode)),
-        ("tokens/s of decoding, all rows of a batch together", format!("{:.0}", answers / decode.max(1e-9))),
-        ("prefills that sharing spared", spared.to_string()),
-        ("time that they would have taken", minutes(spared_seconds)),
+        ("prefills", "prefills", count(batches.len())),
+        ("rows that came from them", "rows", count(rows.len())),
+        ("time of prefills", "prefill_seconds", time(prefill)),
+        ("tokens/s of prefills", "prefill_tokens_per_second", speed(rate(tokens, prefill))),
+        ("time of decoding, all rows of a prompt as one batch", "decode_seconds", time(decode)),
+        (
+            "tokens/s of decoding, all rows of a batch together",
+            "decode_tokens_per_second",
+            speed(rate(answers, decode)),
+        ),
+        ("prefills that sharing spared", "spared_prefills", count(spared)),
+        ("time that they would have taken", "spared_seconds", time(spared_seconds)),
     ];
+    let row = |(what, key, (text, value)): (&str, &str, (String, f64))| {
+        vec![TableCell { text: what.into(), best: false, values: vec![key.into()] }, TableCell::new(text, [value])]
+    };
     Table {
         id: "cost".into(),
         title: "Cost".into(),
         caption: "As measured while the rows were made.".into(),
-        header: vec!["what".into(), "how much".into()],
+        header: vec![Heading::new("what", "what"), Heading::new("how much", "value")],
         names: 1,
-        rows: facts.into_iter().map(|(what, value)| vec![what.into(), value.into()]).collect(),
+        rows: facts.into_iter().map(row).collect(),
         ..Table::default()
     }
 }
@@ -319,28 +345,7 @@ fn cost(rows: &[Row]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::ManifestMethod;
     use crate::run::tests::row;
-
-    #[test]
-    fn a_cell_that_does_not_spend_its_budget_is_explained() {
-        let of = |budget: &str, kept_share: f64| Row { budget: budget.parse().unwrap(), kept_share, ..row("x") };
-        let method = |reason: Option<&str>| ManifestMethod {
-            name: "snapkv".into(),
-            settings: None,
-            off_budget: reason.map(str::to_owned),
-            head_scores: None,
-        };
-        let manifest = |reason| Manifest { methods: vec![method(reason)], ..Manifest::default() };
-        let note = |row: Row, reason| off_budget(&cells(&[row])[0], Some(&manifest(reason)));
-        // Of 100 tokens of the prompt.
-        assert_eq!(note(of("64", 0.64), None), None);
-        assert_eq!(note(of("12.5%", 0.12), None), None, "whole tokens");
-        assert_eq!(note(of("200", 1.0), None), None, "a whole prompt");
-        let paper = note(of("64", 0.6), Some("its allocator rounds")).unwrap();
-        assert!(paper == "snapkv keeps 60.0 % at 64, which allows 64.0 %: its allocator rounds.", "{paper}");
-        assert_eq!(note(of("64", 0.6), None).unwrap(), "snapkv keeps 60.0 % at 64, which allows 64.0 %.");
-    }
 
     #[test]
     fn incomplete_cells_and_sizes_of_samples_are_said() {
@@ -350,8 +355,36 @@ mod tests {
         let tables = of_model(&model);
         let budgets: Vec<&str> = tables[0].rows.iter().map(|row| row[1].text.as_str()).collect();
         assert_eq!(budgets, ["64", "64 (1 of 2 records)"]);
-        assert_eq!(tables[1].header[2], "t (n = 2)");
-        let metrics = metrics_of(&["passkey", "t", "needle", "qasper"]);
+        let by_task = tables.iter().find(|table| table.id == "tasks").unwrap();
+        assert_eq!(by_task.header[2], Heading::new("t (n = 2)", "score_t"));
+        let metrics = metrics_of(&[], &["passkey", "t", "needle", "qasper"]);
         assert_eq!(metrics, ": qa_f1_score of passkey, qasper; string_match_all of needle");
+    }
+
+    /// Regression: CSV files had "100.0 %", "11 MiB" and three columns called "95 %".
+    #[test]
+    fn every_column_has_names_and_values_for_programs() {
+        let of = |method: &str, record: u32| Row { method: method.into(), record: record.to_string(), ..row("x") };
+        let full = |record| Row { budget: "full".parse().unwrap(), ..of("full", record) };
+        let rows = vec![full(1), of("a", 1), of("b", 1), full(2), of("a", 2), of("b", 2)];
+        let manifest = Manifest { methods: vec![ManifestMethod::default()], ..Manifest::default() };
+        let model = ModelRun { model: "m".into(), rows, missing: 0, manifest: Some(manifest), kept: Vec::new() };
+        for table in of_model(&model) {
+            let keys: Vec<&String> = table.header.iter().flat_map(|heading| &heading.keys).collect();
+            let unique: HashSet<&&String> = keys.iter().collect();
+            assert_eq!(unique.len(), keys.len(), "{keys:?}");
+            assert!(
+                keys.iter().all(|key| key.chars().all(|letter| letter == '_' || letter.is_alphanumeric())),
+                "{keys:?}"
+            );
+            for row in &table.rows {
+                let values: Vec<&String> = row.iter().flat_map(|cell| &cell.values).collect();
+                assert_eq!(values.len(), keys.len(), "{}: {values:?}", table.id);
+                for value in row[table.names..].iter().flat_map(|cell| &cell.values) {
+                    let named = ["", "alone", "corrected"].contains(&value.as_str());
+                    assert!(named || value.parse::<f64>().is_ok(), "{}: {value}", table.id);
+                }
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::budget::CellBudget;
 use super::measure::mean;
 use super::store::Row;
 use crate::data::Place;
-use crate::statistics::{Cluster, Estimate, mean_of_groups};
+use crate::statistics::{Cluster, Difference, Estimate, Mark, mean_of_groups};
 
 /// What is measured of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -63,6 +63,15 @@ impl Measure {
         self != Self::Divergence
     }
 
+    /// What it cannot be below and above.
+    pub fn bounds(self) -> (f64, f64) {
+        match self {
+            Self::Score | Self::Agreement => (0.0, 100.0),
+            Self::LogLikelihood => (f64::NEG_INFINITY, 0.0),
+            Self::Divergence => (0.0, f64::INFINITY),
+        }
+    }
+
     /// Of a row; none where it was not measured.
     pub fn of(self, row: &Row) -> Option<f64> {
         match self {
@@ -83,20 +92,26 @@ impl Measure {
 
     /// The ends of a 95 % interval; none where all members are equal, whose interval says nothing.
     pub fn interval(self, estimate: Option<Estimate>) -> String {
-        let known = estimate.filter(|estimate| estimate.high > estimate.low);
-        known.map_or("–".into(), |known| format!("{} … {}", self.write(known.low), self.write(known.high)))
+        estimate.map_or("–".into(), |estimate| self.ends(estimate.low, estimate.high))
     }
 
-    /// A difference with its interval, and ▲ or ▼ where that excludes zero.
-    pub fn difference(self, estimate: Option<Estimate>) -> String {
-        let Some(estimate) = estimate else { return "–".into() };
-        let mark = match (estimate.excludes_zero(), estimate.mean > 0.0) {
-            (false, _) => "",
-            (true, true) => " ▲",
-            (true, false) => " ▼",
+    fn ends(self, low: f64, high: f64) -> String {
+        if high > low { format!("{} … {}", self.write(low), self.write(high)) } else { "–".into() }
+    }
+
+    /// A difference with its interval, and where that excludes zero, △ or ▽, filled where it stands among all comparisons of
+    /// its table.
+    pub fn difference(self, difference: Option<Difference>) -> String {
+        let Some(difference) = difference else { return "–".into() };
+        let mark = match (difference.mark, difference.mean > 0.0) {
+            (Mark::None, _) => "",
+            (Mark::Alone, true) => " △",
+            (Mark::Alone, false) => " ▽",
+            (Mark::Corrected, true) => " ▲",
+            (Mark::Corrected, false) => " ▼",
         };
-        let sign = if estimate.mean > 0.0 { "+" } else { "" };
-        format!("{sign}{} ({}){mark}", self.write(estimate.mean), self.interval(Some(estimate)))
+        let sign = if difference.mean > 0.0 { "+" } else { "" };
+        format!("{sign}{} ({}){mark}", self.write(difference.mean), self.ends(difference.low, difference.high))
     }
 }
 
@@ -150,12 +165,18 @@ impl<'a> Cell<'a> {
 
     /// The mean of the tasks' means, with its interval.
     pub fn estimate(&self, measure: Measure) -> Option<Estimate> {
-        Estimate::of_groups(&self.groups(measure))
+        Some(Estimate::of_groups(&self.groups(measure))?.within(measure.bounds()))
     }
 
-    /// The mean of [`estimate`](Self::estimate), for where no interval is shown: the interval takes thousands of resamples.
+    /// The mean of [`estimate`](Self::estimate).
     pub fn mean_of_tasks(&self, measure: Measure) -> Option<f64> {
         mean_of_groups(&self.groups(measure))
+    }
+
+    /// The mean of the means of some of the tasks.
+    pub fn mean_over(&self, measure: Measure, counts: impl Fn(&str) -> bool) -> Option<f64> {
+        let tasks = self.tasks.iter().filter(|(task, _)| counts(task));
+        mean_of_groups(&tasks.map(|(_, rows)| measured(rows, measure)).collect::<Vec<_>>())
     }
 
     /// The mean of a task.
@@ -167,7 +188,7 @@ impl<'a> Cell<'a> {
     /// The mean of a task, with its interval.
     pub fn estimate_of_task(&self, task: &str, measure: Measure) -> Option<Estimate> {
         let (_, rows) = self.tasks.iter().find(|(name, _)| *name == task)?;
-        Estimate::of_groups(&[measured(rows, measure)])
+        Some(Estimate::of_groups(&[measured(rows, measure)])?.within(measure.bounds()))
     }
 
     /// Records of a task, and the questions that they ask, which are fewer in a grid.
@@ -180,9 +201,22 @@ impl<'a> Cell<'a> {
         self.tasks.iter().map(|(_, rows)| measured(rows, measure)).collect()
     }
 
-    /// How far this cell is above another on the records that both have, with the paired bootstrap's interval.
-    pub fn difference(&self, other: &Cell<'_>, measure: Measure) -> Option<Estimate> {
-        Estimate::of_groups(&Pairs::of(&[(other, self)]).differences(measure))
+    /// How far this cell is above another on the records that both have.
+    pub fn difference(&self, other: &Cell<'_>, measure: Measure) -> Option<Difference> {
+        self.difference_on(other, measure, |_| true)
+    }
+
+    /// [`difference`](Self::difference) on some of the tasks.
+    pub fn difference_on(
+        &self,
+        other: &Cell<'_>,
+        measure: Measure,
+        counts: impl Fn(&str) -> bool,
+    ) -> Option<Difference> {
+        let tasks = Pairs::of(&[(other, self)]).by_task(measure);
+        let groups: Vec<Vec<Cluster>> =
+            tasks.into_iter().filter(|(task, _)| counts(task)).map(|(_, clusters)| clusters).collect();
+        Difference::of_groups(&groups)
     }
 }
 
@@ -244,7 +278,7 @@ impl<'a> Pairs<'a> {
 
     /// For every task, how far the second rows are above the first, one number a record: its mean over the pairs, because a
     /// record that was asked at several budgets is not several records. Records of a grid that ask the same are one cluster.
-    pub fn differences(&self, measure: Measure) -> Vec<Vec<Cluster>> {
+    pub fn by_task(&self, measure: Measure) -> Vec<(&'a str, Vec<Cluster>)> {
         let mut tasks: BTreeMap<&str, Vec<(&Row, f64)>> = BTreeMap::new();
         for ((task, _), pairs) in &self.0 {
             let differences = pairs.iter().filter_map(|[first, second]| Some(measure.of(second)? - measure.of(first)?));
@@ -252,7 +286,13 @@ impl<'a> Pairs<'a> {
                 tasks.entry(task).or_default().push((pairs[0][1], difference));
             }
         }
-        tasks.into_values().map(|values| clusters(values.into_iter())).collect()
+        tasks.into_iter().map(|(task, values)| (task, clusters(values.into_iter()))).collect()
+    }
+
+    /// The mean of the tasks' means of [`by_task`](Self::by_task), with its interval.
+    pub fn difference(&self, measure: Measure) -> Option<Difference> {
+        let groups: Vec<Vec<Cluster>> = self.by_task(measure).into_iter().map(|(_, clusters)| clusters).collect();
+        Difference::of_groups(&groups)
     }
 }
 
@@ -286,7 +326,8 @@ mod tests {
         let cells = cells(&rows);
         let difference = cells[0].difference(&cells[1], Measure::Score).unwrap();
         // Records that differ among themselves by 50 say nothing against a difference that they all share.
-        assert_eq!(difference, Estimate { mean: 25.0, low: 25.0, high: 25.0, members: 10 });
+        assert_eq!((difference.mean, difference.low, difference.high, difference.members), (25.0, 25.0, 25.0, 10));
+        assert_eq!(Measure::Score.difference(Some(difference)), "+25.0 (–) △");
     }
 
     /// Records as a grid has them: three needles at each length and depth.
@@ -308,7 +349,8 @@ mod tests {
         let needles: Vec<Row> = (0..3).map(|index| of("a", "needle", index, scores[index])).collect();
         let estimate = |rows: &[Row]| cells(rows)[0].estimate(Measure::Score).unwrap();
         assert_eq!(places.len(), 30);
-        assert_eq!(estimate(&places), estimate(&needles), "as wide as three needles allow");
+        let (wide, narrow) = (estimate(&places), estimate(&needles));
+        assert!((wide.low - narrow.low).abs() < 1e-9 && wide.members == 3, "as wide as three needles allow: {wide:?}");
         // Thirty draws of their own would be surer than that.
         let apart: Vec<Row> = places.iter().map(|row| Row { place: None, ..row.clone() }).collect();
         let width = |estimate: Estimate| estimate.high - estimate.low;
@@ -320,6 +362,6 @@ mod tests {
         let rows = [grid("a", |_| 1.0), grid("b", |index| index as f64 / 4.0)].concat();
         let cells = cells(&rows);
         let difference = cells[0].difference(&cells[1], Measure::Score).unwrap();
-        assert!(difference.low > 0.0 && difference.members == 3 && !difference.excludes_zero(), "{difference:?}");
+        assert!(difference.mean > 0.0 && difference.members == 3 && !difference.excludes_zero(), "{difference:?}");
     }
 }

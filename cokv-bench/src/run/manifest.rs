@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::{StoreError, io};
 use crate::names::file_name;
+use crate::scores::HeadScoresWorth;
 
 /// One model of a run: `models/<model>.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -29,7 +30,7 @@ pub struct Manifest {
 }
 
 /// One method, or one of several variants.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ManifestMethod {
     /// Name in tables.
     pub name: String,
@@ -39,6 +40,23 @@ pub struct ManifestMethod {
     pub off_budget: Option<String>,
     /// What each head is worth to it, in flat order; none where it does not ask.
     pub head_scores: Option<Vec<f64>>,
+    /// How far its head scores can be trusted, where that is known.
+    #[serde(default)]
+    pub head_scores_worth: Option<HeadScoresWorth>,
+}
+
+impl ManifestMethod {
+    /// Whether rows of this name are its: a column has a method for every task that has head scores of its own
+    /// (`cokv on qasper`), and for every variant to choose from (`cokv(floor=0.5)`).
+    pub fn is_of(&self, column: &str) -> bool {
+        let rest = self.name.strip_prefix(column);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(" on ") || rest.starts_with('('))
+    }
+
+    /// Why its head scores are no better than noise; none where they are good enough, and where it has none.
+    pub fn unworthy(&self) -> Option<&str> {
+        self.head_scores_worth.as_ref()?.unworthy.as_deref()
+    }
 }
 
 /// The models of the configuration, in its order: a list of their sources.
@@ -86,7 +104,29 @@ mod tests {
         let [method] = &manifest.methods[..] else { panic!("{manifest:?}") };
         assert_eq!((method.name.as_str(), &method.settings, &method.off_budget), ("ada", &None, &None));
         assert_eq!(method.head_scores.as_deref(), Some(&[0.5, 1.0][..]));
+        assert_eq!(method.head_scores_worth, None);
         let again: Manifest = serde_json::from_str(&serde_json::to_string(&manifest).unwrap()).unwrap();
         assert_eq!(again, manifest);
+    }
+
+    #[test]
+    fn a_column_has_the_methods_of_its_tasks_and_variants() {
+        let method = |name: &str| ManifestMethod { name: name.into(), ..ManifestMethod::default() };
+        for (name, is_of) in [("ada", true), ("ada on qasper", true), ("ada(floor=0.5)", true), ("ada-2", false)] {
+            assert_eq!(method(name).is_of("ada"), is_of, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_head_scores_are_worth_is_a_line() {
+        let worth = HeadScoresWorth {
+            reliability: Some(0.04),
+            records: Some(4),
+            halves_apart: Some(0.31),
+            unworthy: Some("reliability below 0.50".into()),
+            ..HeadScoresWorth::default()
+        };
+        let line = "reliability 0.04, 4 records, budgets of two halves 31 % apart, noise: reliability below 0.50";
+        assert_eq!(worth.to_string(), line);
     }
 }

@@ -9,6 +9,7 @@ mod kept;
 mod manifest;
 mod matrix;
 mod measure;
+mod notes;
 pub mod origin;
 mod store;
 mod table;
@@ -22,6 +23,7 @@ pub use manifest::{MODELS, Manifest, ManifestMethod};
 pub use matrix::{Ended, Matrix, Plan, RunError, capped, tail_remark, tasks};
 pub use measure::Damage;
 pub(crate) use measure::mean;
+pub use notes::{name, notes, unworthy};
 #[cfg(test)]
 pub(crate) use store::tests;
 pub use store::{Opened, Results, Row, RunStore};

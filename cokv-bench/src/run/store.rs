@@ -50,6 +50,9 @@ pub struct Row {
     pub cache_bytes: usize,
     /// The model's answer.
     pub prediction: String,
+    /// What was asked of the text, the beginning of it; empty in rows of builds that did not write it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub question: String,
     /// Acceptable answers.
     pub answers: Vec<String>,
     /// Labels of a classification task.
@@ -271,6 +274,7 @@ pub(crate) mod tests {
             kept_share: 0.64,
             cache_bytes: 1000,
             prediction: "p\n".into(),
+            question: String::new(),
             answers: vec!["a".into()],
             all_classes: vec![],
             length: 5,

@@ -1,5 +1,7 @@
 //! How well head scores are known.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::file::ScoreFile;
@@ -22,7 +24,7 @@ pub struct HeadScoresWorth {
     pub records: Option<usize>,
     /// Times that a utility was evaluated.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub evaluations: Option<u64>,
+    pub evaluations: Option<usize>,
     /// Share of all tokens that goes to other heads by one half of the samples than by the other, in `[0, 1]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub halves_apart: Option<f64>,
@@ -38,10 +40,23 @@ impl HeadScoresWorth {
         Self {
             reliability,
             records: file.game.as_ref().map(|game| game.records),
-            evaluations,
+            evaluations: evaluations.map(|count| count as usize),
             halves_apart,
             unworthy: unworthy(reliability, halves_apart),
         }
+    }
+}
+
+impl fmt::Display for HeadScoresWorth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let facts = [
+            self.reliability.map(|reliability| format!("reliability {reliability:.2}")),
+            self.records.map(|records| format!("{records} records")),
+            self.evaluations.map(|evaluations| format!("{evaluations} evaluations")),
+            self.halves_apart.map(|share| format!("budgets of two halves {:.0} % apart", 100.0 * share)),
+            self.unworthy.as_ref().map(|reason| format!("noise: {reason}")),
+        ];
+        f.write_str(&facts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
 

@@ -101,7 +101,8 @@ impl TokenizerConfig {
         };
         let mut tokens = Vec::new();
         let decoder = self.json.get("added_tokens_decoder").and_then(Json::as_object);
-        for (key, json) in decoder.into_iter().flatten() {
+        // A token without a text is never met.
+        for (key, json) in decoder.into_iter().flatten().filter(|(_, json)| json["content"] != "") {
             let wrong =
                 || ModelError::malformed(&self.path, format!("added_tokens_decoder: `{key}`: {json} is no token"));
             let mut token = added_token(json, false).ok_or_else(wrong)?;
@@ -208,8 +209,9 @@ mod tests {
         let config = json!({
             "eos_token": "<|out|>",
             "added_tokens_decoder": {
-                "10": { "content": "<|ten|>" }, "5": { "content": "<|in|>", "special": false }, "6": { "content": "<|out|>" },
-                "7": { "content": "7" }, "8": { "content": "8" }, "9": { "content": "9" }, "0": { "content": "<s>", "special": true },
+                "10": { "content": "<|ten|>" }, "5": { "content": "<|in|>", "special": false },
+                "6": { "content": "<|out|>" }, "7": { "content": "7" }, "8": { "content": "8" }, "9": { "content": "9" },
+                "0": { "content": "<s>", "special": true }, "11": { "content": "" },
             },
         });
         let files = [("tokenizer_config.json", config)];

@@ -187,9 +187,15 @@ mod tests {
             (json!([text]), vec![1, 2]),
         ] {
             template["single"] = single;
-            let tokenizer = read(&written(template.clone())).unwrap();
-            assert_eq!(tokenizer.encode("a b", true).unwrap(), expected);
-            assert_eq!(tokenizer.encode("a b", false).unwrap(), [1, 2]);
+            // Llama 3 has one among several.
+            let bytes =
+                json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true });
+            let several = json!({ "type": "Sequence", "processors": [bytes, template] });
+            for post_processor in [template.clone(), several] {
+                let tokenizer = read(&written(post_processor)).unwrap();
+                assert_eq!(tokenizer.encode("a b", true).unwrap(), expected);
+                assert_eq!(tokenizer.encode("a b", false).unwrap(), [1, 2]);
+            }
         }
     }
 

@@ -58,7 +58,7 @@ pub enum LogError {
     #[error("the logs have different headers: `{field}` is {found} in one and {expected} in the other")]
     OtherHeader {
         /// What differs.
-        field: &'static str,
+        field: String,
         /// There.
         found: String,
         /// Here.
@@ -73,7 +73,7 @@ pub enum LogError {
         /// The file.
         path: PathBuf,
         /// What differs.
-        field: &'static str,
+        field: String,
         /// In the file.
         found: String,
         /// Asked for.

@@ -9,6 +9,7 @@
 //! Coalitions follow from the plan and k; they are written so that the log can be audited without this crate, and are
 //! checked when it is read. Of a pair only S is written: the utilities of its complement come behind those of S.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -33,11 +34,13 @@ struct HeaderLine {
     plan: SamplingPlan,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     computed_by: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    about: BTreeMap<String, String>,
 }
 
 impl HeaderLine {
     fn header(self) -> LogHeader {
-        LogHeader { game: self.game, plan: self.plan, computed_by: self.computed_by }
+        LogHeader { game: self.game, plan: self.plan, computed_by: self.computed_by, about: self.about }
     }
 }
 
@@ -81,8 +84,8 @@ impl LogFile {
     /// was never finished is cut off.
     pub fn open(path: impl AsRef<Path>, header: &LogHeader) -> Result<(Self, SampleLog, Vec<Notice>), LogError> {
         let path = path.as_ref();
-        let LogHeader { game, plan, computed_by } = header.clone();
-        let first_line = HeaderLine { format: FORMAT.into(), version: VERSION, game, plan, computed_by };
+        let LogHeader { game, plan, computed_by, about } = header.clone();
+        let first_line = HeaderLine { format: FORMAT.into(), version: VERSION, game, plan, computed_by, about };
         let first_text = serde_json::to_string(&first_line).map_err(|error| LogError::io(path)(error.into()))?;
         let empty = SampleLog::new(header.clone())?;
         let (mut lines, (log, notices, is_new)) = LineLog::open(path, |lines| {

@@ -9,22 +9,25 @@ use crate::config::{Column, Config};
 use crate::fingerprint::build;
 use crate::machine::memory::processor;
 use crate::run::{Manifest, ManifestMethod, Matrix, Measure, Row, cells};
+use crate::scores::HeadScoresWorth;
 
 /// What a report will need to know of a model.
 pub fn manifest(config: &Config, fingerprint: &str, layout: HeadLayout, matrix: &Matrix<'_>) -> Manifest {
-    let method = |name: String, method: &Method| ManifestMethod {
+    let method = |name: String, method: &Method, worth: Option<&HeadScoresWorth>| ManifestMethod {
         name,
         settings: Some(method.settings()),
         off_budget: method.spending().reason().map(str::to_owned),
         head_scores: method.head_scores().map(|scores| scores.values().to_vec()),
+        head_scores_worth: worth.cloned(),
     };
     let mut methods = Vec::new();
     for variant in config.columns.iter().flat_map(|column| &column.variants) {
         let name = variant.method.name();
         if variant.of_task.is_empty() {
-            methods.push(method(name.into(), &variant.method));
+            methods.push(method(name.into(), &variant.method, variant.worth.get(&None)));
         }
-        methods.extend(variant.of_task.iter().map(|(task, own)| method(format!("{name} on {task}"), own)));
+        let of_task = |(task, own): (&String, &Method)| method(format!("{name} on {task}"), own, variant.worth(task));
+        methods.extend(variant.of_task.iter().map(of_task));
     }
     Manifest {
         model: config.run.model.source.clone(),

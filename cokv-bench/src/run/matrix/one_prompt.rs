@@ -152,6 +152,7 @@ impl Matrix<'_> {
             kept_share: branch.kept_tokens as f64 / full.0 as f64,
             cache_bytes: branch.cache_bytes,
             prediction,
+            question: record.input.chars().take(QUESTION_LETTERS).collect(),
             answers: record.answers.clone(),
             all_classes: record.all_classes.clone(),
             length: record.length,
@@ -193,6 +194,9 @@ impl AsMut<RaggedCache> for Branch {
         &mut self.cache
     }
 }
+
+/// Of a question, this much tells it from others; examples of few-shot tasks may be long.
+const QUESTION_LETTERS: usize = 300;
 
 /// What all cells of a pass share.
 struct Times {
