@@ -134,8 +134,9 @@ fn shifts_are_looked_at_where_they_are_promised() {
 /// What happens to a plan behind its allocator's back.
 type Sabotage = fn(HeadLayout, &mut [usize]);
 
-/// Shares out in proportion to how evenly a head's scores lie on its tokens, which is a mild weight: the natural logarithm of
-/// the number of tokens at most, and seldom less than half of it. Then `sabotage` has its way with the plan.
+/// Shares out in proportion to how evenly a head's scores lie on its tokens, which is a mild weight: the natural
+/// logarithm of the number of tokens at most, and seldom less than half of it. Then `sabotage` has its way with the
+/// plan.
 #[derive(Debug)]
 struct Entropic {
     sabotage: Sabotage,
