@@ -65,8 +65,8 @@ pub enum PolicyError {
     },
     /// The heads cannot even keep what the compressor protects.
     #[error(
-        "a total of {total} tokens is below the {protected} protected tokens (sinks, window, a chat template's tail) of each of {heads} KV \
-         heads: raise the budget to at least {protected} tokens per head or shorten the window"
+        "a total of {total} tokens is below the {protected} protected tokens (sinks, window, a chat template's tail) \
+         of each of {heads} KV heads: raise the budget to at least {protected} tokens per head or shorten the window"
     )]
     BudgetBelowProtected {
         /// Tokens that all heads may keep together.

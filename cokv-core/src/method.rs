@@ -63,8 +63,8 @@ impl Method {
         self.compressor.evicts()
     }
 
-    /// What every head keeps, as far as its budget goes, of a prompt whose last `tail` tokens are the chat template's, behind
-    /// the user's text.
+    /// What every head keeps, as far as its budget goes, of a prompt whose last `tail` tokens are the chat template's,
+    /// behind the user's text.
     pub fn protected(&self, tail: usize) -> Protected {
         self.compressor.protected(tail)
     }
@@ -89,8 +89,8 @@ impl Method {
         self.compressor.observations(tail)
     }
 
-    /// The observation window, where it holds nothing but the chat template's tail: no token of the user's text then says
-    /// what is kept.
+    /// The observation window, where it holds nothing but the chat template's tail: no token of the user's text then
+    /// says what is kept.
     pub fn window_within(&self, tail: usize) -> Option<usize> {
         let window = self.observations(tail).window;
         (1..=tail).contains(&window).then_some(window)

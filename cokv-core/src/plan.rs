@@ -26,8 +26,8 @@ impl BudgetPlan {
         self.kept.iter().copied().fold(0, usize::saturating_add)
     }
 
-    /// Holds the plan to what [`BudgetAllocator::allocate`](crate::BudgetAllocator::allocate) promises: a count for every
-    /// head, between the protected tokens and the prompt, together as the allocator spends.
+    /// Holds the plan to what [`BudgetAllocator::allocate`](crate::BudgetAllocator::allocate) promises: a count for
+    /// every head, between the protected tokens and the prompt, together as the allocator spends.
     pub fn check(&self, request: &AllocationRequest<'_>, spending: Spending) -> Result<(), PlanError> {
         let AllocationRequest { layout, prompt_len, total, protected, .. } = *request;
         if self.kept.len() != layout.heads() {

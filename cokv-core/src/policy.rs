@@ -93,8 +93,8 @@ impl Protected {
 /// A new policy is one file: a struct with its settings (read and written by `serde`, unknown keys denied), this trait, and
 /// one line in a registry.
 pub trait CacheCompressor: Debug + Send + Sync {
-    /// What prefill must record for [`score`](Self::score) of a prompt whose last `tail` tokens are the chat template's,
-    /// behind the user's text.
+    /// What prefill must record for [`score`](Self::score) of a prompt whose last `tail` tokens are the chat
+    /// template's, behind the user's text.
     fn observations(&self, _tail: usize) -> ObservationRequest {
         ObservationRequest::default()
     }

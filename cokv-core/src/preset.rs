@@ -17,7 +17,8 @@ pub struct Preset {
 }
 
 impl Preset {
-    /// `text` is a `[[method]]` table, with an allocator where the preset is a whole method; `source` says who published it.
+    /// `text` is a `[[method]]` table, with an allocator where the preset is a whole method; `source` says who
+    /// published it.
     pub(crate) fn new(name: &str, text: &str, source: &str) -> Self {
         Self { label: format!("preset {name}"), text: text.into(), source: source.into() }
     }

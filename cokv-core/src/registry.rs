@@ -68,8 +68,8 @@ impl Registry {
     }
 
     /// Gives settings that somebody published a name, which stands where a compressor's would. `method` is what a
-    /// `[[method]]` table would say: `compressor = …`, and `allocator = …` if it is a whole method. A second preset of the
-    /// same name replaces the first, and a compressor goes before a preset.
+    /// `[[method]]` table would say: `compressor = …`, and `allocator = …` if it is a whole method. A second preset of
+    /// the same name replaces the first, and a compressor goes before a preset.
     ///
     /// ```
     /// # let mut registry = cokv_core::Registry::default();
@@ -122,7 +122,8 @@ impl Registry {
         let build = self.compressors.get(&choice.name).ok_or_else(|| {
             choice.settings.error(match self.allocators.contains_key(&choice.name) {
                 true => format!(
-                    "`{0}` is an allocator: write allocator = \"{0}\" beside a compressor, such as compressor = \"snapkv\"",
+                    "`{0}` is an allocator: write allocator = \"{0}\" beside a compressor, such as compressor = \
+                     \"snapkv\"",
                     choice.name
                 ),
                 false => unknown_name("compressor", &choice.name, names()),
@@ -155,8 +156,8 @@ impl Registry {
         Ok(Some((choice.over(compressor), allocator.map(|allocator| bare.over(allocator)))))
     }
 
-    /// A `[[method]]` table in which a compressor and an allocator stand for the preset that it names, whose name becomes
-    /// the method's. Other tables are as before.
+    /// A `[[method]]` table in which a compressor and an allocator stand for the preset that it names, whose name
+    /// becomes the method's. Other tables are as before.
     pub fn expand<'i>(&'i self, mut table: ConfigTable<'i>) -> Result<ConfigTable<'i>, ConfigError> {
         let mut written = table.clone();
         let (named, beside) = (written.take_choice("compressor")?, written.take_choice("allocator")?);
@@ -169,8 +170,8 @@ impl Registry {
             }
             (Some(_), Some(_)) => {
                 let message = format!(
-                    "`{}` is a whole method, allocator included: leave this one out, or write the compressor that the preset \
-                     stands for (`cokv methods` shows it)",
+                    "`{}` is a whole method, allocator included: leave this one out, or write the compressor that the \
+                     preset stands for (`cokv methods` shows it)",
                     named.name
                 );
                 return Err(table.error_at("allocator", message));
@@ -184,8 +185,8 @@ impl Registry {
         Ok(table)
     }
 
-    /// Builds a method from a `[[method]]` table: `compressor`, a compressor or a preset, `allocator` (default `uniform`)
-    /// and `name` (default: the compressor's, with the allocator's behind it where that is not the default).
+    /// Builds a method from a `[[method]]` table: `compressor`, a compressor or a preset, `allocator` (default
+    /// `uniform`) and `name` (default: the compressor's, with the allocator's behind it where that is not the default).
     pub fn method(&self, table: ConfigTable<'_>) -> Result<Method, ConfigError> {
         let mut table = self.expand(table)?;
         let whole = table.clone();

@@ -85,7 +85,7 @@ mod tests {
             "compressor = { name = 'snapkv', pooling = 'avg', order = 'pool-first', group = 'max', kernel = 3 }",
             "compressor = { name = 'critical-kv', base = { name = 'h2o', recent_share = 0.25 }, epsilon = 0.001 }",
             "compressor = { name = 'critical-kv', base = { name = 'critical-kv', base = 'knorm' } }",
-            "compressor = 'full'\nallocator = { name = 'headkv', gqa = 'per-query-head', rounding = 'paper', beta = 1 }",
+            "compressor = 'full'\nallocator = { name = 'headkv', gqa = 'per-query-head', rounding = 'paper' }",
             "compressor = 'full'\nallocator = { name = 'ada-kv', scope = 'model', normalise = 'top-mass' }",
             "compressor = 'full'\nallocator = { name = 'water-filling', curve = 'per-head', floor = 1 }",
         ] {
@@ -120,7 +120,8 @@ mod tests {
             method.definition(),
             "{ compressor = { name = \"critical-kv\", base = { name = \"snapkv\", group = \"mean\", kernel = 7, order = \
              \"reduce-first\", pooling = \"max\", window = 16, window_from = \"prompt-end\" }, epsilon = 0.0001, \
-             first_stage = 0.5 }, allocator = { name = \"cokv\", cap = false, drop_lowest = 2, rounding = \"exact\" } } with [0.5, -0.25]"
+             first_stage = 0.5 }, allocator = { name = \"cokv\", cap = false, drop_lowest = 2, rounding = \
+             \"exact\" } } with [0.5, -0.25]"
         );
         assert_eq!(
             self::method("compressor = 'full'").definition(),

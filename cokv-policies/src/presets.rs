@@ -1,7 +1,7 @@
 //! Settings as papers and programs have them, by name: `compressor = "ada-snapkv"`.
 //!
-//! Our own defaults are what compares well in one table: one window for all, and budgets that are spent to the token. Whoever
-//! wants the numbers of a paper takes its preset.
+//! Our own defaults are what compares well in one table: one window for all, and budgets that are spent to the token.
+//! Whoever wants the numbers of a paper takes its preset.
 
 use cokv_core::Registry;
 
@@ -24,7 +24,8 @@ const PRESETS: [(&str, &str, &str); 12] = [
     ),
     (
         "snapkv-kvpress",
-        "compressor = { name = 'snapkv', window = 64, window_from = 'prompt-end', kernel = 5, pooling = 'avg', order = 'pool-first' }",
+        "compressor = { name = 'snapkv', window = 64, window_from = 'prompt-end', kernel = 5, pooling = 'avg', \
+         order = 'pool-first' }",
         "kvpress's SnapKVPress",
     ),
     (
@@ -59,19 +60,19 @@ const PRESETS: [(&str, &str, &str); 12] = [
         "headkv-r2",
         "compressor = { name = 'snapkv', window = 8, window_from = 'prompt-end', kernel = 7, pooling = 'max' }
          allocator = { name = 'headkv', beta = 1.01, rounding = 'paper' }",
-        "HeadKV (arXiv 2410.19258) as CoKV's code puts it on KV heads; wants the scores of cokv detect --kind headkv-r2",
+        "HeadKV (arXiv 2410.19258) as CoKV's code puts it on KV heads; scores: cokv detect --kind headkv-r2",
     ),
     (
         "cokv-paper",
         "compressor = { name = 'snapkv', window = 8, window_from = 'prompt-end', kernel = 7, pooling = 'max' }
          allocator = { name = 'cokv', drop_lowest = 20, rounding = 'paper' }",
-        "CoKV (arXiv 2502.17501); its drop_lowest is chosen for each task: select = { drop_lowest = [1, 5, 10, 15, 20, 30, 40] }",
+        "CoKV (arXiv 2502.17501); drop_lowest chosen per task: select = { drop_lowest = [1, 5, 10, 15, 20, 30, 40] }",
     ),
     (
         "duo-attention",
         "compressor = { name = 'streaming-llm', sinks = 64 }
          allocator = { name = 'duo-attention', retrieval_share = 0.5, sinks = 64, recent = 256 }",
-        "DuoAttention (arXiv 2410.10819) as deployed on grouped queries; wants its gates: cokv scores import --from duo-attention",
+        "DuoAttention (arXiv 2410.10819) as deployed; its gates: cokv scores import --from duo-attention",
     ),
 ];
 

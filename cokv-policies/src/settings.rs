@@ -83,8 +83,8 @@ impl TryFrom<f64> for AtLeastOne {
 pub enum Rounding {
     /// As the paper's code does it: what it loses is lost, what it overspends is overspent.
     Paper,
-    /// The total to the token, never a token less for any head when the total grows, surplus beyond the prompt passed on:
-    /// columns of a table have the same memory.
+    /// The total to the token, never a token less for any head when the total grows, surplus beyond the prompt passed
+    /// on: columns of a table have the same memory.
     #[default]
     Exact,
 }

@@ -12,9 +12,10 @@ use crate::{BudgetAllocator, BudgetPlan, HeadLayout, HeadScores, PolicyError, Pr
 
 /// Property tests of one allocator with its settings.
 ///
-/// Always checked: bounds, protected tokens, the total as [`Spending`] says, determinism, the whole prompt where the total
-/// pays for it, scores that rise, heads of the same prompt but other scores, scores that are scaled, heads of a layer that change
-/// places and must take their budgets along (up to a token, for ties), and extreme input. [`Spending::Exact`] allocators are also held to be house-monotone.
+/// Always checked: bounds, protected tokens, the total as [`Spending`] says, determinism, the whole prompt where the
+/// total pays for it, scores that rise, heads of the same prompt but other scores, scores that are scaled, heads of a
+/// layer that change places and must take their budgets along (up to a token, for ties), and extreme input.
+/// [`Spending::Exact`] allocators are also held to be house-monotone.
 #[derive(Debug)]
 pub struct AllocatorContract<'a> {
     allocator: &'a dyn BudgetAllocator,

@@ -131,11 +131,15 @@ fn shifts_are_looked_at_where_they_are_promised() {
     assert_eq!(violation.promise, "the zero of the scores does not matter");
 }
 
-/// Shares out in proportion to how evenly a head's scores lie on its tokens, which is a mild weight: the natural logarithm of
-/// the number of tokens at most, and seldom less than half of it. Then `sabotage` has its way with the plan.
+/// What happens to a plan behind its allocator's back.
+type Sabotage = fn(HeadLayout, &mut [usize]);
+
+/// Shares out in proportion to how evenly a head's scores lie on its tokens, which is a mild weight: the natural
+/// logarithm of the number of tokens at most, and seldom less than half of it. Then `sabotage` has its way with the
+/// plan.
 #[derive(Debug)]
 struct Entropic {
-    sabotage: fn(HeadLayout, &mut [usize]),
+    sabotage: Sabotage,
 }
 
 impl BudgetAllocator for Entropic {
@@ -167,9 +171,9 @@ fn entropy(scores: &crate::TokenScores, head: usize) -> f64 {
 /// Regression: budgets that were right in their sum and on the wrong heads passed where the weights of heads were mild.
 #[test]
 fn budgets_on_the_wrong_heads_are_found() {
-    let check = |sabotage| AllocatorContract::new(&Entropic { sabotage }).check();
+    let check = |sabotage: Sabotage| AllocatorContract::new(&Entropic { sabotage }).check();
     check(|_, _| {}).unwrap();
-    let sabotages: [(&str, fn(HeadLayout, &mut [usize])); 6] = [
+    let sabotages: [(&str, Sabotage); 6] = [
         ("sorted", |_, plan| plan.sort_unstable()),
         ("reversed", |_, plan| plan.reverse()),
         ("layers reversed", |layout, plan| {

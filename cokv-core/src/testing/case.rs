@@ -63,8 +63,8 @@ pub fn untied_case() -> impl Strategy<Value = Case> {
     case_of(&[Kind::Distinct, Kind::Signed])
 }
 
-/// Larger prompts and budgets of heads that have little in common: their scores differ by decades, and so does how much of a
-/// head's scores lies on how few tokens. A budget on the wrong head is then wrong by more than a token.
+/// Larger prompts and budgets of heads that have little in common: their scores differ by decades, and so does how much
+/// of a head's scores lies on how few tokens. A budget on the wrong head is then wrong by more than a token.
 pub fn contrasting_case() -> impl Strategy<Value = Case> {
     let model = (2usize..5, 3usize..7, prop::sample::select(vec![1usize, 2]));
     (model, 100usize..300, 0.1f64..0.6, any::<u64>()).prop_map(

@@ -3,11 +3,12 @@
 use super::{ContractViolation, MadeUpPrompt};
 use crate::{CacheCompressor, HeadLayout, ObservationRequest, PolicyError};
 
-/// Tests of one compressor with its settings, on made-up prompts of 0 to 300 tokens, with and without a chat template's tail.
+/// Tests of one compressor with its settings, on made-up prompts of 0 to 300 tokens, with and without a chat template's
+/// tail.
 ///
-/// Always checked: a finite score for every token of every head, also of prompts that are shorter than a window or empty; the
-/// same scores twice; no look at what was not asked for, and an error that names what was asked for and is missing; and that
-/// heads which change places take their scores along, up to rounding.
+/// Always checked: a finite score for every token of every head, also of prompts that are shorter than a window or
+/// empty; the same scores twice; no look at what was not asked for, and an error that names what was asked for and is
+/// missing; and that heads which change places take their scores along, up to rounding.
 #[derive(Debug)]
 pub struct CompressorContract<'a> {
     compressor: &'a dyn CacheCompressor,

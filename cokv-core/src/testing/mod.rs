@@ -1,8 +1,10 @@
-//! The contracts of [`BudgetAllocator`](crate::BudgetAllocator) and [`CacheCompressor`](crate::CacheCompressor), as tests for
-//! whoever implements them (feature `testing`), and a made-up prompt for tests of one's own.
+//! The contracts of [`BudgetAllocator`](crate::BudgetAllocator) and [`CacheCompressor`](crate::CacheCompressor), as
+//! tests for whoever implements them (feature `testing`), and a made-up prompt for tests of one's own.
 //!
 //! ```
-//! # use cokv_core::{AllocationRequest, BudgetAllocator, BudgetPlan, CacheCompressor, LayerView, PolicyError, Spending};
+//! # use cokv_core::{
+//! #     AllocationRequest, BudgetAllocator, BudgetPlan, CacheCompressor, LayerView, PolicyError, Spending,
+//! # };
 //! # #[derive(Debug)]
 //! # struct Mine;
 //! # impl BudgetAllocator for Mine {

@@ -38,8 +38,8 @@ impl HeadKv {
     /// Refuses settings that contradict each other.
     pub fn checked(self, settings: &ConfigTable<'_>) -> Result<Self, ConfigError> {
         if (self.gqa, self.rounding) == (Gqa::PerQueryHead, Rounding::Exact) {
-            let message = "headkv with gqa = \"per-query-head\" spends several times the total, as published: write rounding = \
-                           \"paper\" beside it";
+            let message = "headkv with gqa = \"per-query-head\" spends several times the total, as published: write \
+                           rounding = \"paper\" beside it";
             return Err(settings.error_at("rounding", message));
         }
         Ok(self)

@@ -2,8 +2,8 @@
 //!
 //! Allocators have the same few steps: make weights of the head scores (`weights.rs`) or candidates of the token scores
 //! (`tokens.rs`), then share out what is left beside the protected tokens (`pool.rs`) in whole tokens
-//! ([`apportion`](crate::apportion)). All spend their total to the token; `rounding = "paper"` loses or overspends tokens where
-//! a paper's code does. `contract.rs` holds every registered allocator, in each of its forms, to
+//! ([`apportion`](crate::apportion)). All spend their total to the token; `rounding = "paper"` loses or overspends
+//! tokens where a paper's code does. `contract.rs` holds every registered allocator, in each of its forms, to
 //! `cokv_core::testing`.
 
 mod ada_kv;

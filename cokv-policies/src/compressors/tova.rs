@@ -11,8 +11,9 @@ use super::window::WindowFrom;
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tova {
-    /// Which query is the last. Behind a chat template it is the template's, which sees no question: the last of the user's text
-    /// left both of our small models much closer to their full caches (KL 2.9 → 2.1 and 3.4 → 2.5 at 64 tokens).
+    /// Which query is the last. Behind a chat template it is the template's, which sees no question: the last of the
+    /// user's text left both of our small models closer to their full caches (KL 2.9 → 2.1 and 3.4 → 2.5 on generated
+    /// tasks at 64 tokens).
     pub window_from: WindowFrom,
 }
 

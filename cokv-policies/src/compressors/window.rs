@@ -3,9 +3,9 @@
 use cokv_core::{LayerView, PolicyError};
 use serde::{Deserialize, Serialize};
 
-/// What stands last in a prompt is not always what was asked: a chat template closes the user's text with tokens of its own
-/// (`<|im_end|>`, `<|im_start|>assistant`), which may fill a small window to the brim. Their own queries do not observe: a window
-/// with them scored worse than one without on both of our small models.
+/// What stands last in a prompt is not always what was asked: a chat template closes the user's text with tokens of its
+/// own (`<|im_end|>`, `<|im_start|>assistant`), which may fill a small window to the brim. Their own queries do not
+/// observe: a window with them scored worse than one without on both of our small models.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WindowFrom {
@@ -27,8 +27,8 @@ impl WindowFrom {
         }
     }
 
-    /// Attention of the window's queries of one query head, `[rows, prompt_len]`, the youngest last. Where the user's text is
-    /// empty, the tail's queries are all that there is.
+    /// Attention of the window's queries of one query head, `[rows, prompt_len]`, the youngest last. Where the user's
+    /// text is empty, the tail's queries are all that there is.
     pub fn rows<'a>(self, layer: &LayerView<'a>, query_head: usize, window: usize) -> Result<&'a [f32], PolicyError> {
         let rows = layer.last_rows(query_head, self.reach(window, layer.tail))?;
         let tail = self.reach(0, layer.tail) * layer.prompt_len;
