@@ -29,6 +29,7 @@ mod scores;
 pub mod select;
 mod settings;
 mod shard;
+mod spending;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod view;
@@ -44,12 +45,13 @@ pub use importance::{
 };
 pub use layout::{HeadLayout, LayoutError};
 pub use method::Method;
-pub use plan::{BudgetPlan, PlanError};
-pub use policy::{AllocationRequest, BudgetAllocator, CacheCompressor, Gqa, Protected, Spending};
+pub use plan::BudgetPlan;
+pub use policy::{AllocationRequest, BudgetAllocator, CacheCompressor, Gqa, Protected};
 pub use preset::Preset;
 pub use registry::Registry;
 pub use scores::{HeadScores, ScoresError, TokenScores};
 pub use select::{HeadSelection, Selection};
 pub use settings::{MethodSettings, Named, Settings};
 pub use shard::Shard;
+pub use spending::{PlanError, Spending};
 pub use view::{LayerView, ObservationRequest, QueryStatistics, RotaryEmbedding, RotaryPairs};

@@ -144,7 +144,7 @@ impl Method {
         };
         let plan = self.allocator.allocate(&request)?;
         let broken = |broken| PolicyError::BrokenPlan { method: self.name.clone(), broken };
-        plan.check(&request, self.allocator.spending()).map_err(broken)?;
+        request.check(&plan, self.allocator.spending()).map_err(broken)?;
         Ok(select::select(scores, &plan, protected))
     }
 }
@@ -228,6 +228,6 @@ mod tests {
             token_scores: &TokenScores::with_capacity(HeadLayout::new(2, 2, 2, 4).unwrap(), 0),
             head_scores: None,
         };
-        assert_eq!(plan.check(&request, Spending::Exact), Err(PlanError::WrongNumber { found: 3, expected: 4 }));
+        assert_eq!(request.check(&plan, Spending::Exact), Err(PlanError::WrongNumber { found: 3, expected: 4 }));
     }
 }

@@ -5,39 +5,9 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BudgetPlan, HeadLayout, HeadScores, LayerView, ObservationRequest, PolicyError, TokenScores};
-
-/// How an allocator's plan relates to the total that it was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spending {
-    /// All of it, or the whole prompt where that is less.
-    Exact,
-    /// Some may be lost to rounding, or to heads that were given more than the prompt is long; with the reason, as reports
-    /// say it behind a colon.
-    AtMost(&'static str),
-    /// As published it may also come out above the total; with the reason.
-    MayExceed(&'static str),
-}
-
-impl Spending {
-    /// Why a plan may have another total than it was given.
-    pub fn reason(self) -> Option<&'static str> {
-        match self {
-            Spending::Exact => None,
-            Spending::AtMost(reason) | Spending::MayExceed(reason) => Some(reason),
-        }
-    }
-}
-
-impl fmt::Display for Spending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Spending::Exact => "exactly",
-            Spending::AtMost(_) => "at most",
-            Spending::MayExceed(_) => "may exceed",
-        })
-    }
-}
+use crate::{
+    BudgetPlan, HeadLayout, HeadScores, LayerView, ObservationRequest, PlanError, PolicyError, Spending, TokenScores,
+};
 
 /// What a budget counts in a model whose query heads share KV heads. Tables must print it: the two are not comparable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +109,32 @@ impl AllocationRequest<'_> {
     /// [`PolicyError::BudgetBelowProtected`] where the total does not pay for them.
     pub fn protected_tokens(&self) -> Result<usize, PolicyError> {
         self.protected.within(self.total, self.layout, self.prompt_len)
+    }
+
+    /// Holds a plan to what [`BudgetAllocator::allocate`] promises: a count for every head, between the protected tokens and
+    /// the prompt, together as the allocator spends.
+    pub fn check(&self, plan: &BudgetPlan, spending: Spending) -> Result<(), PlanError> {
+        let Self { layout, prompt_len, total, protected, .. } = *self;
+        if plan.kept().len() != layout.heads() {
+            return Err(PlanError::WrongNumber { found: plan.kept().len(), expected: layout.heads() });
+        }
+        let protected = prompt_len - protected.candidates(prompt_len).len();
+        for (head, &kept) in plan.kept().iter().enumerate() {
+            let (layer, kv_head) = layout.place(head);
+            if kept > prompt_len {
+                return Err(PlanError::AbovePrompt { layer, kv_head, kept, prompt_len });
+            }
+            if kept < protected {
+                return Err(PlanError::BelowProtected { layer, kv_head, kept, protected });
+            }
+        }
+        let (planned, payable) = (plan.total(), total.min(layout.heads().saturating_mul(prompt_len)));
+        let spends = match spending {
+            Spending::Exact => planned == payable,
+            Spending::AtMost(_) => planned <= payable,
+            Spending::MayExceed(_) => true,
+        };
+        if spends { Ok(()) } else { Err(PlanError::WrongTotal { planned, payable, spending }) }
     }
 }
 

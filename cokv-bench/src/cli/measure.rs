@@ -15,7 +15,7 @@ use crate::config::{Measured, MeasuredScores, check_unseen};
 use crate::data::longbench::Fetcher;
 use crate::importance::{Estimation, Importance};
 use crate::scores::show::summary;
-use crate::scores::{HeadScoresWorth, ModelStamp, ScoreFile};
+use crate::scores::{ModelStamp, ScoreFile};
 
 /// What is to be measured: the table's name, the task where every task has scores of its own, and how.
 pub type Wanted = ((String, Option<String>), Importance);
@@ -66,7 +66,7 @@ pub fn measure(
             eprintln!("{}", summary(&estimated.scores));
             estimated.scores
         };
-        let worth = HeadScoresWorth::of(&file);
+        let worth = file.worth();
         let scores = file.head_scores(stamp).map_err(|problem| problem.at(&scores))?;
         measured.insert(key.clone(), MeasuredScores { scores, worth });
     }

@@ -74,7 +74,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
             head_scores: Some(&scores),
         };
         let plan = allocator.allocate(&request)?;
-        plan.check(&request, allocator.spending()).with_context(|| format!("--allocator {}", arguments.allocator))?;
+        request.check(&plan, allocator.spending()).with_context(|| format!("--allocator {}", arguments.allocator))?;
         Ok(plan)
     };
     let (budgets, other) = (plan(1)?, plan(2)?);

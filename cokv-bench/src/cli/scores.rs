@@ -15,7 +15,7 @@ use crate::scores::published::{
     Imported, export_duo_attention, export_headkv, import_cokv, import_duo_attention, import_headkv,
 };
 use crate::scores::show::{Shades, TerminalColours, extremes, heat_map, layer_means, summary};
-use crate::scores::{HeadScoresWorth, Interaction, ModelStamp, ScoreFile};
+use crate::scores::{Interaction, ModelStamp, ScoreFile};
 
 /// Look at head scores, compare them, and convert published ones
 #[derive(clap::Args)]
@@ -106,7 +106,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
         Command::Show { file, json: true, .. } => {
             let file = ScoreFile::read(file)?;
-            let worth = HeadScoresWorth::of(&file);
+            let worth = file.worth();
             print(&serde_json::to_string(&json!({ "scores": file, "worth": worth }))?)
         }
         Command::Show { file, heads, shades, svg, .. } => show(file, *heads, *shades, svg.as_deref()),

@@ -260,7 +260,7 @@ mod tests {
         // U+2028 is a line break to some, and not to JSON.
         assert_eq!(all("{\"a\":\"x\u{2028}y\u{85}\"}\n{}").unwrap(), [json!({"a": "x\u{2028}y\u{85}"}), json!({})]);
         assert_eq!(all("{\"a\":1,\"a\":2}").unwrap(), [json!({"a": 2})], "the last of two keys counts");
-        assert_eq!(all("").unwrap(), [json!(0); 0]);
+        assert!(all("").unwrap().is_empty());
         let first: Vec<Value> = parse("a", "{}\nnonsense", 1).unwrap();
         assert_eq!(first.len(), 1, "what nobody asks for is not read");
     }

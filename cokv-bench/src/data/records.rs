@@ -13,7 +13,7 @@ use crate::names::by_name;
 #[serde(default, deny_unknown_fields)]
 pub struct Records {
     /// Where records come from: synthetic, LongBench (hub:THUDM/LongBench, its archive or folder), a file of records of your
-    /// own, or a configuration (.toml) whose [data] says what its records mean
+    /// own, or a configuration (.toml) whose data table says what its records mean
     #[arg(id = "data", long = "data", value_name = "SOURCE", default_value = SYNTHETIC)]
     #[serde(rename = "data")]
     pub source: String,

@@ -247,7 +247,7 @@ mod tests {
         assert!(sentences[2].starts_with("own − strong over all budgets: +8.1 ("), "{sentences:?}");
         let (verdicts, comparisons) = super::verdicts(&cells(&rows), &[]);
         assert_eq!(comparisons.count, 6);
-        assert_eq!(verdicts[1].to_string(), "weak − strong at 64: -16.2 (-17.8 … -14.7) ▼");
+        assert_eq!(verdicts[1].to_string(), "strong − own at 64: -16.2 (-17.8 … -14.7) ▼", "the best of all");
     }
 
     #[test]

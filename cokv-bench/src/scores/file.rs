@@ -154,12 +154,24 @@ impl ScoreFile {
         Self::parse(&read_bytes(path)?).map_err(|problem| problem.at(path))
     }
 
+    /// How well its scores are known.
+    pub fn worth(&self) -> HeadScoresWorth {
+        let known = HeadScoresWorth {
+            reliability: self.reliability,
+            records: self.game.as_ref().map(|game| game.records),
+            evaluations: self.evaluations.map(|count| count as usize),
+            halves_apart: self.allocation_distance,
+            unworthy: None,
+        };
+        known.judged()
+    }
+
     /// Reads a file for a model whose methods will use it; an error where the model's heads are arranged differently.
     pub fn read_for(path: &Path, model: &ModelStamp) -> Result<FittedScores, ScoreFileError> {
         let file = Self::read(path)?;
         let scores = file.head_scores(model).map_err(|problem| problem.at(path))?;
         let notice = file.model.notice(model).map(|notice| format!("{}: {notice}", path.display()));
-        let worth = HeadScoresWorth::of(&file);
+        let worth = file.worth();
         Ok(FittedScores { scores, notice, worth, seen: file.game.map_or_else(Vec::new, |game| game.seen) })
     }
 

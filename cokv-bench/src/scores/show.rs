@@ -238,7 +238,7 @@ head 1   9 5 4
 layer    0
 head 0   2 0 4
 head 1   9 8 6
-         0 is the lowest tenth of the heads, 9 the highest; scores from -0.010 to 0.900";
+         0 is the lowest tenth of the heads, 9 the highest; scores from -0.0100 to 0.9000";
         assert_eq!(heat_map(&strong, TerminalColours::None, Shades::Rank), expected);
     }
 

@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::file::ScoreFile;
-
 /// Scores of less reliability are noise for the most part.
 const LEAST_RELIABILITY: f64 = 0.5;
 
@@ -34,16 +32,9 @@ pub struct HeadScoresWorth {
 }
 
 impl HeadScoresWorth {
-    /// What a score file says. Published scores say nothing of their worth, and are taken as they are.
-    pub fn of(file: &ScoreFile) -> Self {
-        let ScoreFile { reliability, allocation_distance: halves_apart, evaluations, .. } = *file;
-        Self {
-            reliability,
-            records: file.game.as_ref().map(|game| game.records),
-            evaluations: evaluations.map(|count| count as usize),
-            halves_apart,
-            unworthy: unworthy(reliability, halves_apart),
-        }
+    /// The same, judged. Published scores say nothing of their worth, and are taken as they are.
+    pub(super) fn judged(self) -> Self {
+        Self { unworthy: unworthy(self.reliability, self.halves_apart), ..self }
     }
 }
 

@@ -88,7 +88,7 @@ impl<'a> AllocatorContract<'a> {
             Err(PolicyError::NotFinite { value, .. }) if !value.is_finite() => return Ok(None),
             Err(error) => return Err(TestCaseError::fail(format!("refused: {error}"))),
         };
-        let checked = case.with_request(None, |request| plan.check(request, self.allocator.spending()));
+        let checked = case.with_request(None, |request| request.check(&plan, self.allocator.spending()));
         checked.map_err(|broken| TestCaseError::fail(broken.to_string()))?;
         Ok(Some(plan))
     }

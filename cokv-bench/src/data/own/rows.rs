@@ -7,7 +7,7 @@ use std::rc::Rc;
 use serde_json::{Map, Value};
 
 use super::files::TaskFiles;
-use super::tables;
+use super::tables::{self, Visit};
 use crate::data::{DataError, json_lines};
 
 /// A table of fields, and where it stands.
@@ -77,9 +77,6 @@ pub fn questions(document: Row) -> Vec<Row> {
     let Row { fields, place } = document;
     unfolded(fields, &OF_QUESTIONS).into_iter().map(|fields| Row { fields, place: place.clone() }).collect()
 }
-
-/// What is called when there is a value, with the line or the number of its row.
-pub type Visit<'a> = dyn FnMut(usize, Value) -> Result<ControlFlow<()>, DataError> + 'a;
 
 fn each_value(path: &Path, visit: &mut Visit<'_>) -> Result<(), DataError> {
     let name = path.display().to_string();

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
@@ -9,8 +10,10 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use serde_json::{Map, Value};
 
-use super::rows::Visit;
 use crate::data::DataError;
+
+/// What is called when there is a value, with the line or the number of its row.
+pub type Visit<'a> = dyn FnMut(usize, Value) -> Result<ControlFlow<()>, DataError> + 'a;
 
 /// What a file is, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
