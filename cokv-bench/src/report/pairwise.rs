@@ -138,7 +138,12 @@ impl fmt::Display for Verdict {
         if let Some(model) = model {
             write!(f, "{model}: ")?;
         }
-        write!(f, "{methods} {place}: {}", Measure::Score.difference(compared.of(Measure::Score)))
+        write!(f, "{methods} {place}: {}", Measure::Score.difference(compared.of(Measure::Score)))?;
+        // Small models score little where their distributions say much.
+        match compared.of(Measure::LogLikelihood).filter(|_| compared.budget == ALL) {
+            Some(damage) => write!(f, ", log-likelihood {}", Measure::LogLikelihood.difference(Some(damage))),
+            None => Ok(()),
+        }
     }
 }
 
