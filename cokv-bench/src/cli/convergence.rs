@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use cokv_shapley::whole;
 use cokv_shapley::{Design, SampleLog, read_log};
+use serde_json::json;
 
 use super::estimate::stem;
 use super::output::print;
@@ -44,6 +45,9 @@ pub struct Arguments {
     /// Folder for convergence.csv, squared-correlation.svg and recall.svg
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Print all points of all curves as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -64,7 +68,24 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if let Some(folder) = &arguments.out {
         write(folder, &curves, arguments.top)?;
     }
+    if arguments.json {
+        return print(&json(&curves).to_string());
+    }
     print(&table(&curves, arguments.top))
+}
+
+/// All points of all curves.
+fn json(curves: &[Curve]) -> serde_json::Value {
+    let of_curve = |curve: &Curve| {
+        let points = curve.points.iter().map(|point| {
+            json!({
+                "evaluations": point.evaluations, "squared_correlation": point.squared_correlation,
+                "recall": point.recall, "runs": point.runs,
+            })
+        });
+        json!({ "estimator": curve.name, "points": points.collect::<Vec<_>>() })
+    };
+    curves.iter().map(of_curve).collect()
 }
 
 fn against(logs: &[(String, SampleLog)], reference: &Path, top: usize) -> Result<Vec<Curve>> {

@@ -9,8 +9,9 @@ use cokv_core::{Evidence, Registry};
 
 use super::choice::{refused, with_choice};
 use super::data::of_configuration;
-use super::estimate::{beside, find_out, show};
+use super::estimate::{as_json, beside, find_out, show};
 use super::load::load;
+use super::output::print;
 use crate::data::Records;
 use crate::importance::detection::Detection;
 use crate::importance::{Importance, ImportanceSettings, named};
@@ -41,6 +42,9 @@ pub struct Arguments {
     /// The score file; what each record says lies beside it
     #[arg(long)]
     out: PathBuf,
+    /// Print the scores and how well they are known as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -66,7 +70,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     settings.check(estimator.evidence()).map_err(refused)?;
     let importance = Importance { settings, estimator, per_task: false };
     let log = beside(&arguments.out, "detected.jsonl");
-    find_out(&importance, &arguments.model, &log, None, &arguments.out, false)
+    find_out(&importance, &arguments.model, &log, None, &arguments.out, false, arguments.json)
 }
 
 /// Scores to compare with.
@@ -78,5 +82,5 @@ fn random(arguments: &Arguments, seed: u64) -> Result<()> {
     let scores: Vec<f64> = (0..layout.heads()).map(number).collect();
     let scores = ScoreFile::new(ModelStamp::of(&arguments.model.source, &fingerprint, layout), "random", &scores);
     scores.write(&arguments.out)?;
-    show(&scores)
+    if arguments.json { print(&as_json(&scores).to_string()) } else { show(&scores) }
 }

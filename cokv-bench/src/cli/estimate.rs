@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use cokv_core::config::Choice;
 use cokv_core::{Registry, Shard};
 use cokv_shapley::{LogFile, read_log};
+use serde_json::json;
 
 use super::bar::fetching;
 use super::choice::{refused, with_choice};
@@ -60,6 +61,9 @@ pub struct Arguments {
     /// Say nothing until the scores
     #[arg(long)]
     quiet: bool,
+    /// Print the scores and how well they are known as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
@@ -70,7 +74,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     settings.check(estimator.evidence()).map_err(refused)?;
     let importance = Importance { settings, estimator, per_task: false };
     let log = beside(&arguments.out, "samples.jsonl");
-    find_out(&importance, &arguments.model, &log, arguments.shard, &arguments.out, arguments.quiet)
+    find_out(&importance, &arguments.model, &log, arguments.shard, &arguments.out, arguments.quiet, arguments.json)
 }
 
 /// Runs an estimation on a model, writes the score file and shows it.
@@ -81,6 +85,7 @@ pub(super) fn find_out(
     shard: Option<Shard>,
     out: &Path,
     quiet: bool,
+    json: bool,
 ) -> Result<()> {
     let started = Instant::now();
     let Loaded { model, fingerprint } = load(settings)?;
@@ -103,7 +108,12 @@ pub(super) fn find_out(
         let seconds = started.elapsed().as_secs_f64();
         eprintln!("{}; {seconds:.1} s; scores in {}", estimate.summary, out.display());
     }
-    show(&scores)
+    if json { print(&as_json(&scores).to_string()) } else { show(&scores) }
+}
+
+/// A score file with how well its scores are known, for a program.
+pub(super) fn as_json(scores: &ScoreFile) -> serde_json::Value {
+    json!({ "scores": scores, "worth": scores.worth() })
 }
 
 /// A score file on the terminal.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use cokv_core::{Evidence, Game, Registry};
 use cokv_models::game::{GameRules, HeadMaskGame};
 use cokv_shapley::whole;
+use serde_json::json;
 
 use super::bar::{bar, fetching};
 use super::choice::refused;
@@ -60,6 +61,9 @@ pub struct Arguments {
     /// Write the table, the curves as CSV, and a chart into this folder
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Print the curves as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
@@ -152,6 +156,14 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
         write("mask.csv", &("order,masked,utility\n".to_owned() + &rows.collect::<String>()))?;
         write("mask.md", &format!("{table}\n"))?;
         eprintln!("mask.md, mask.csv and mask.svg are in {}", folder.display());
+    }
+    if arguments.json {
+        let of_curve = |curve: &MaskCurve| {
+            let points = curve.points.iter().map(|(masked, utility)| json!({ "masked": masked, "utility": utility }));
+            json!({ "order": curve.name, "points": points.collect::<Vec<_>>() })
+        };
+        let curves: Vec<_> = curves.iter().map(of_curve).collect();
+        return print(&json!({ "utility": settings.utility.name(), "curves": curves }).to_string());
     }
     print(&table)
 }

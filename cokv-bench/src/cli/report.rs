@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use cokv_shapley::whole;
+use serde_json::json;
 
 use super::output::print;
 use crate::report::{LoadedRun, Report, cells_csv, csv, latex, markdown, page, predictions_csv};
@@ -29,6 +30,9 @@ pub struct Arguments {
     /// The task whose first record shows which tokens were kept; the first task where none is named
     #[arg(long, value_name = "TASK")]
     record: Option<String>,
+    /// Print where the page and the numbers are as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -49,7 +53,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     write_report(&runs, arguments.record.as_deref(), &arguments.out)?;
-    print(&format!("{}", arguments.out.join("index.html").display()))
+    let file = |name: &str| arguments.out.join(name);
+    if arguments.json {
+        let files = json!({
+            "page": file("index.html"), "markdown": file("report.md"), "latex": file("report.tex"),
+            "cells": file("cells.csv"), "predictions": file("predictions.csv"),
+        });
+        return print(&files.to_string());
+    }
+    print(&file("index.html").display().to_string())
 }
 
 /// Writes a report of runs into a folder.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Subcommand, ValueEnum};
 use cokv_shapley::whole;
-use serde_json::json;
 
+use super::estimate::as_json;
 use super::output::print;
 use crate::chart;
 use crate::scores::compare::{ComparisonMatrix, Measure};
@@ -104,11 +104,7 @@ fn shape(text: &str) -> Result<[usize; 4], String> {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
-        Command::Show { file, json: true, .. } => {
-            let file = ScoreFile::read(file)?;
-            let worth = file.worth();
-            print(&serde_json::to_string(&json!({ "scores": file, "worth": worth }))?)
-        }
+        Command::Show { file, json: true, .. } => print(&as_json(&ScoreFile::read(file)?).to_string()),
         Command::Show { file, heads, shades, svg, .. } => show(file, *heads, *shades, svg.as_deref()),
         Command::Compare { files, svg } => compare(files, svg.as_deref()),
         Command::Import { from, path, task, shape, model, out } => {
