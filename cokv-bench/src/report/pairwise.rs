@@ -131,6 +131,20 @@ pub struct Verdict {
     pub compared: Compared,
 }
 
+impl Verdict {
+    /// The differences that its sentence says: of the scores, and over all budgets of the log-likelihoods too.
+    fn said(&mut self) -> impl Iterator<Item = &mut Difference> {
+        let all = self.compared.budget == ALL;
+        let differences = self.compared.differences.iter_mut().zip(Measure::ALL);
+        let said = differences.filter(move |(_, measure)| match measure {
+            Measure::Score => true,
+            Measure::LogLikelihood => all,
+            Measure::Divergence | Measure::Agreement => false,
+        });
+        said.filter_map(|(difference, _)| difference.as_mut())
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { model, methods, compared } = self;
@@ -173,9 +187,7 @@ pub fn verdicts(cells: &[Cell<'_>], methods: &[ManifestMethod]) -> (Vec<Verdict>
             }));
         }
     }
-    let scores =
-        verdicts.iter_mut().filter_map(|verdict| verdict.compared.differences[Measure::Score as usize].as_mut());
-    let comparisons = Comparisons::correct(scores);
+    let comparisons = Comparisons::correct(verdicts.iter_mut().flat_map(Verdict::said));
     (verdicts, comparisons)
 }
 
@@ -246,12 +258,12 @@ mod tests {
         let rows = rows();
         let (verdicts, comparisons) = verdicts(&cells(&rows), &[own]);
         let sentences: Vec<String> = verdicts.iter().map(ToString::to_string).collect();
-        assert_eq!(comparisons.count, 3, "what has head scores is what is asked about");
+        assert_eq!(comparisons.count, 4, "what has head scores is what is asked about");
         assert_eq!(sentences[0], "own − strong at 64: +16.2 (14.7 … 17.8) ▲");
         assert_eq!(sentences[1], "own − strong at 128: 0.0 (–)");
         assert!(sentences[2].starts_with("own − strong over all budgets: +8.1 ("), "{sentences:?}");
         let (verdicts, comparisons) = super::verdicts(&cells(&rows), &[]);
-        assert_eq!(comparisons.count, 6);
+        assert_eq!(comparisons.count, 8);
         assert_eq!(verdicts[1].to_string(), "strong − own at 64: -16.2 (-17.8 … -14.7) ▼", "the best of all");
     }
 
