@@ -45,9 +45,10 @@ impl std::fmt::Display for Comparisons {
         let Self { count, marks_by_chance, marks, corrected_marks } = self;
         write!(
             f,
-            "{count} comparisons: {corrected_marks} marked ▲ or ▼ (Holm's correction for all {count}), {} more marked △ or ▽ \
+            "{count} comparison{s}: {corrected_marks} marked ▲ or ▼ (Holm's correction for all {count}), {} more marked △ or ▽ \
              (zero outside of their own interval only; of {count}, chance alone makes {marks_by_chance:.1} such marks)",
-            marks - corrected_marks
+            marks - corrected_marks,
+            s = if *count == 1 { "" } else { "s" },
         )
     }
 }
