@@ -45,12 +45,21 @@ fn field(file: &str, name: &str) -> Option<u64> {
 /// Bytes as people read them.
 pub fn mebibytes(bytes: u64) -> String {
     let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 0.1 {
+        return format!("{:.1} KiB", bytes as f64 / 1024.0);
+    }
     if mib < 10.0 { format!("{mib:.2} MiB") } else { format!("{mib:.0} MiB") }
 }
 
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+
+    /// Regression: what did not fit was "0.00 MiB", and so was what was free.
+    #[test]
+    fn little_is_told_from_nothing() {
+        assert_eq!([2048, 1 << 20, 25 << 20].map(mebibytes), ["2.0 KiB", "1.00 MiB", "25 MiB"]);
+    }
 
     #[test]
     fn the_disk_of_a_folder_that_is_not_there_yet_is_that_of_its_parent() {
