@@ -1,6 +1,6 @@
 //! A method from the command line, for one prompt.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, anyhow, bail};
 use cokv_core::{Budget, ConfigError, ConfigTable, HeadLayout, Method, PolicyError, Registry};
@@ -12,13 +12,9 @@ use crate::scores::{FittedScores, ModelStamp, ScoreFile};
 pub struct MethodArguments {
     /// Compressor or preset: a name, or an inline TOML table with its settings; `cokv methods` lists them
     #[arg(long, default_value = "full")]
-    pub method: String,
-    /// Allocator: a name, or an inline TOML table with its settings [default: the preset's, or uniform]
-    #[arg(long)]
-    pub allocator: Option<String>,
-    /// Head scores for the allocator, from cokv estimate or cokv scores import
-    #[arg(long)]
-    pub scores: Option<PathBuf>,
+    method: String,
+    #[command(flatten)]
+    sharing: SharingArguments,
     /// Cache kept: tokens per KV head (128), a share of the prompt (10%) or bytes ('8 MiB')
     #[arg(long, default_value = "100%")]
     pub budget: Budget,
@@ -27,12 +23,12 @@ pub struct MethodArguments {
 impl MethodArguments {
     /// The method; what it says is checked before a model is loaded.
     pub fn build(&self, registry: &Registry) -> Result<Method> {
-        method(registry, &self.method, self.allocator.as_deref())
+        self.sharing.build(registry, &self.method)
     }
 
     /// Gives the method its head scores, and finds out what does not fit the model.
     pub fn fit(&self, method: &mut Method, model: &ModelStamp, layout: HeadLayout) -> Result<()> {
-        fit(method, self.scores.as_deref(), model, layout)
+        self.sharing.fit(method, model, layout)
     }
 }
 
@@ -43,12 +39,8 @@ pub struct SeveralArguments {
     /// answer each, from one prefill
     #[arg(long = "method", value_name = "METHOD", default_value = "full")]
     methods: Vec<String>,
-    /// Allocator of all of them: a name, or an inline TOML table with its settings [default: the preset's, or uniform]
-    #[arg(long)]
-    allocator: Option<String>,
-    /// Head scores for the allocator, from cokv estimate or cokv scores import
-    #[arg(long)]
-    scores: Option<PathBuf>,
+    #[command(flatten)]
+    sharing: SharingArguments,
     /// Cache kept: tokens per KV head (128), a share of the prompt (10%) or bytes ('8 MiB'); several with commas
     #[arg(long = "budget", value_name = "BUDGET,…", value_delimiter = ',', default_value = "100%")]
     pub budgets: Vec<Budget>,
@@ -57,7 +49,7 @@ pub struct SeveralArguments {
 impl SeveralArguments {
     /// The methods; what they say is checked before a model is loaded.
     pub fn build(&self, registry: &Registry) -> Result<Vec<Method>> {
-        let methods = self.methods.iter().map(|name| method(registry, name, self.allocator.as_deref()));
+        let methods = self.methods.iter().map(|name| self.sharing.build(registry, name));
         let methods: Vec<Method> = methods.collect::<Result<_>>()?;
         if let Some(twice) = (1..methods.len()).find(|&at| methods[..at].iter().any(|m| m.name() == methods[at].name()))
         {
@@ -68,25 +60,42 @@ impl SeveralArguments {
 
     /// Gives a method its head scores, and finds out what does not fit the model.
     pub fn fit(&self, method: &mut Method, model: &ModelStamp, layout: HeadLayout) -> Result<()> {
-        fit(method, self.scores.as_deref(), model, layout)
+        self.sharing.fit(method, model, layout)
     }
 }
 
-fn fit(method: &mut Method, scores: Option<&Path>, model: &ModelStamp, layout: HeadLayout) -> Result<()> {
-    if let Some(path) = scores {
-        let FittedScores { scores: values, notice, worth, seen: _ } = ScoreFile::read_for(path, model)?;
-        notice.iter().for_each(|notice| eprintln!("note: {notice}"));
-        if let Some(reason) = worth.unworthy {
-            eprintln!("note: {}: these head scores are noise: {reason}", path.display());
-        }
-        method.set_head_scores(values);
+/// How heads share a budget.
+#[derive(clap::Args)]
+struct SharingArguments {
+    /// Allocator: a name, or an inline TOML table with its settings [default: the preset's, or uniform]
+    #[arg(long)]
+    allocator: Option<String>,
+    /// Head scores for the allocator, from cokv estimate or cokv scores import
+    #[arg(long)]
+    scores: Option<PathBuf>,
+}
+
+impl SharingArguments {
+    fn build(&self, registry: &Registry, compressor: &str) -> Result<Method> {
+        method(registry, compressor, self.allocator.as_deref())
     }
-    method.check(layout).map_err(|error| match error {
-        PolicyError::MissingScores(message) if scores.is_none() => {
-            anyhow!("{message}: give --scores FILE; cokv estimate --task passkey --out FILE makes one")
+
+    fn fit(&self, method: &mut Method, model: &ModelStamp, layout: HeadLayout) -> Result<()> {
+        if let Some(path) = &self.scores {
+            let FittedScores { scores, notice, worth, seen: _ } = ScoreFile::read_for(path, model)?;
+            notice.iter().for_each(|notice| eprintln!("note: {notice}"));
+            if let Some(reason) = worth.unworthy {
+                eprintln!("note: {}: these head scores are noise: {reason}", path.display());
+            }
+            method.set_head_scores(scores);
         }
-        other => other.into(),
-    })
+        method.check(layout).map_err(|error| match error {
+            PolicyError::MissingScores(message) if self.scores.is_none() => {
+                anyhow!("{message}: give --scores FILE; cokv estimate --task passkey --out FILE makes one")
+            }
+            other => other.into(),
+        })
+    }
 }
 
 /// What `--method` and `--allocator` stand for; each is a name or an inline table.

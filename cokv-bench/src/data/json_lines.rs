@@ -35,7 +35,7 @@ fn collect<T: DeserializeOwned>(path: &str, reader: impl BufRead, limit: usize) 
 }
 
 /// A document as the type that it should be.
-pub fn typed<T: DeserializeOwned>(path: &str, line: usize, document: Value) -> Result<T, DataError> {
+fn typed<T: DeserializeOwned>(path: &str, line: usize, document: Value) -> Result<T, DataError> {
     serde_json::from_value(document).map_err(|error| at(path, line, error.to_string()))
 }
 
