@@ -81,6 +81,8 @@ fn measured(work: impl FnOnce() -> Vec<f32>) -> Vec<f32> {
 }
 
 fn main() {
+    // Who waits for whom is no instruction of the work.
+    cokv_models::set_threads(std::num::NonZeroUsize::MIN);
     let layout = HeadLayout::new(1, 9, 3, 64).expect("the layout of SmolLM2");
     let layer = Layer::new(layout);
     let mut cache = HostStore::with_capacity(layout, cokv_core::Format::F16, 1024);

@@ -34,7 +34,7 @@ pub use digest::fingerprint;
 pub use error::ModelError;
 pub use generate::{ComparedWith, Forced};
 pub use kernel::matmul::linear as product;
-pub use kernel::pool::threads;
+pub use kernel::pool::{set_threads, threads};
 pub use model::{Device, LanguageModel, LoadOptions, load_engine};
 pub use prefill::{Compressed, Prefill, Prefilling};
 pub use stop::StopRule;

@@ -51,9 +51,11 @@ enum Task {
         #[arg(long)]
         record: bool,
     },
+    /// Try every order in which the threads of the pool may do things
+    Loom,
     /// Check what the compiler does not: who imports whom, circles of modules, prints, versions of path dependencies
     Tidy,
-    /// Everything that must pass before a change lands: formatting, tidiness, lints, docs, tests, counts of instructions
+    /// Everything that must pass before a change lands: formatting, tidiness, lints, docs, tests, loom, counts of instructions
     Ci,
 }
 
@@ -84,6 +86,7 @@ fn main() -> Result<()> {
         }
         Task::Test { full, rest } => test(full, &rest),
         Task::Instructions { record } => instructions::instructions(record),
+        Task::Loom => loom(),
         Task::Tidy => tidy::tidy(root()),
         Task::Ci => ci(),
     }
@@ -131,12 +134,22 @@ fn test(full: bool, rest: &[String]) -> Result<()> {
     end_with(status)
 }
 
+/// In a folder of its own, because the flag is one of all crates.
+fn loom() -> Result<()> {
+    let mut test = cargo();
+    test.args(["test", "--release", "--package", "cokv-pool", "--test", "loom", "--target-dir"])
+        .arg(root().join("target/loom"))
+        .env("RUSTFLAGS", "--cfg loom");
+    run(&mut test)
+}
+
 fn ci() -> Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
     tidy::tidy(root())?;
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     test(false, &[])?;
+    loom()?;
     instructions::instructions(false)?;
     example()
 }

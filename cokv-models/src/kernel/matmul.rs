@@ -5,7 +5,8 @@
 
 use std::cell::RefCell;
 
-use super::pool::{self, Columns};
+use super::parts::Columns;
+use super::pool;
 use super::simd::{LANES, dispatch, fused, reduce};
 
 /// Rows up to which a loop over dot products beats `gemm`, measured on Zen 4 with 576 to 2,048 columns.

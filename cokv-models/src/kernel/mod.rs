@@ -1,12 +1,13 @@
 //! The arithmetic that candle does not offer: attention over ragged caches, and matrix products with few rows.
 //!
-//! Everything here works on plain slices, runs on candle's own thread pool and gives the same bits for any number of
+//! Everything here works on plain slices, runs on one set of threads and gives the same bits for any number of
 //! threads: work is cut at fixed sizes, never by the number of threads.
 
 pub mod attention;
 pub mod elementwise;
 pub mod matmul;
 pub mod memory;
+pub mod parts;
 pub mod pool;
 pub mod quantised;
 pub mod rows;

@@ -21,7 +21,8 @@ use self::piece::attend_piece;
 pub use self::summaries::{column_sums, window_attention};
 pub use self::view::{CacheView, HeadView, SLICES, SliceView};
 use self::work::Work;
-use super::pool::{self, Parts};
+use super::parts::Parts;
+use super::pool;
 
 /// Query positions that are stacked into one matrix.
 const QUERIES: usize = 32;

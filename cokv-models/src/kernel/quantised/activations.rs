@@ -1,7 +1,8 @@
 //! The left operand of a product, rounded to 8 bits as it comes.
 
 use super::BLOCK;
-use crate::kernel::pool::{self, Parts};
+use crate::kernel::parts::Parts;
+use crate::kernel::pool;
 use crate::kernel::simd::{LANES, dispatch, fused};
 
 /// Rows that one piece of parallel work rounds.

@@ -14,7 +14,8 @@ use half::f16;
 pub use self::activations::Activations;
 pub use self::format::Format;
 use self::lines::Lines;
-use super::pool::{self, Columns, Parts};
+use super::parts::{Columns, Parts};
+use super::pool;
 
 /// Numbers that share a scale.
 pub const BLOCK: usize = 32;
