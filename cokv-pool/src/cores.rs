@@ -1,22 +1,19 @@
 //! Which core a thread runs on, where the system tells.
 
-/// What no core is called.
-pub const UNKNOWN: u32 = u32::MAX;
-
 #[cfg(all(target_os = "linux", not(any(loom, miri))))]
 mod system {
     use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
 
     /// The core that this thread runs on at the moment.
-    pub fn current() -> u32 {
-        sched_getcpu() as u32
+    pub fn current() -> Option<usize> {
+        Some(sched_getcpu())
     }
 
     /// Goes to another core that this thread may use, if there is one. It may come back at any time.
-    pub fn leave(core: u32) {
+    pub fn leave() {
         let Ok(allowed) = sched_getaffinity(None) else { return };
         let mut others = allowed;
-        others.unset(core as usize);
+        others.unset(sched_getcpu());
         // Fails where no other core is allowed.
         if sched_setaffinity(None, &others).is_ok() {
             // What was allowed before cannot be refused.
@@ -27,11 +24,11 @@ mod system {
 
 #[cfg(not(all(target_os = "linux", not(any(loom, miri)))))]
 mod system {
-    pub fn current() -> u32 {
-        super::UNKNOWN
+    pub fn current() -> Option<usize> {
+        None
     }
 
-    pub fn leave(_: u32) {}
+    pub fn leave() {}
 }
 
 pub use self::system::{current, leave};
@@ -46,9 +43,9 @@ mod tests {
     fn a_thread_leaves_its_core_and_may_go_wherever_it_might_before() {
         let before = sched_getaffinity(None).unwrap();
         for _ in 0..20 {
-            leave(current());
+            leave();
             assert_eq!(sched_getaffinity(None).unwrap(), before);
-            assert!(before.is_set(current() as usize));
+            assert!(current().is_some_and(|core| before.is_set(core)));
         }
     }
 }

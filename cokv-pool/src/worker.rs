@@ -9,9 +9,8 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::cores;
 use crate::sync::{AtomicBool, AtomicU32, Condvar, Mutex, Ordering, UnsafeCell, lock, seen_soon, wait};
-use crate::turn::Turn;
+use crate::turn::{Caller, Turn};
 
 /// Somebody sleeps until the counter changes.
 const SLEEPING: u32 = 1 << 31;
@@ -46,8 +45,7 @@ pub(crate) struct Shared {
     work: Condvar,
     waiting: Mutex<()>,
     finished: Condvar,
-    /// Core of the caller, where the system tells; [`cores::UNKNOWN`] elsewhere.
-    callers_core: AtomicU32,
+    caller: Caller,
 }
 
 // SAFETY: `current` is only reached as its comment says; the rest is made to be shared.
@@ -64,7 +62,7 @@ impl Shared {
             work: Condvar::new(),
             waiting: Mutex::new(()),
             finished: Condvar::new(),
-            callers_core: AtomicU32::new(cores::UNKNOWN),
+            caller: Caller::unknown(),
         }
     }
 
@@ -74,7 +72,7 @@ impl Shared {
     ///
     /// Nobody else may be in here meanwhile, and `run` must take `body` and every group's number from any thread.
     pub unsafe fn run(&self, current: Loop, groups: u32) -> Result<(), Payload> {
-        self.callers_core.store(cores::current(), Ordering::Relaxed);
+        let mut attendance = self.caller.arrive();
         // SAFETY: all groups of the loop before are done, and nobody takes one before there are any.
         self.current.with_mut(|place| unsafe { *place = Some(current) });
         self.unfinished.store(groups, Ordering::Relaxed);
@@ -83,7 +81,9 @@ impl Shared {
             // The caller takes one itself.
             self.wake(groups as usize - 1);
         }
-        while self.run_one() {}
+        while self.run_one() {
+            attendance.seen();
+        }
         self.wait_for_others();
         lock(&self.panic).take().map_or(Ok(()), Err)
     }
@@ -146,7 +146,7 @@ impl Shared {
         let mut turn = Turn::begin();
         while !stop.load(Ordering::Acquire) {
             while self.run_one() {
-                turn.between_groups(self.callers_core.load(Ordering::Relaxed));
+                turn.between_groups(&self.caller);
             }
             let news = || self.untaken.load(Ordering::Relaxed) & !SLEEPING != 0 || stop.load(Ordering::Acquire);
             if !seen_soon(news) {
