@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{self, Value};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use cokv_core::{Format, ObservationRequest};
 use cokv_models::config::{ModelConfig, RopeScaling};
 use cokv_models::source::ModelFiles;
@@ -164,6 +164,28 @@ fn a_model_saved_without_its_output_layer_is_the_same_model() {
         tiny.tensors.iter().map(|(name, tensor)| (name.replace("model.", ""), tensor.clone())).collect();
     candle_core::safetensors::save(&base, tiny.weights()).unwrap();
     assert_eq!(logits(), whole);
+}
+
+/// A checkpoint of 8 billion numbers in bfloat16 took 32 GB, because its floats became f32.
+#[test]
+fn floats_of_16_bits_are_held_in_16_bits_and_give_the_same_bits() {
+    for dtype in [DType::BF16, DType::F16] {
+        let tiny = Tiny::new("llama", json!({ "max_position_embeddings": 2048 }), false, 8);
+        let halves: HashMap<String, Tensor> =
+            tiny.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.to_dtype(dtype).unwrap())).collect();
+        candle_core::safetensors::save(&halves, tiny.weights()).unwrap();
+        let run = |weight_type: WeightType| {
+            let options = LoadOptions { weight_type, ..LoadOptions::default() };
+            let files = ModelFiles::Folder(tiny.folder().to_path_buf());
+            let model = LanguageModel::load(&files, &options, |_, _| {}).unwrap();
+            let prompt: Vec<u32> = (0..40).collect();
+            let logits = model.prefill(&prompt, ObservationRequest::default(), |_| ()).unwrap().logits().to_vec();
+            (model.engine().weight_bytes(), logits)
+        };
+        let (stored, wide) = (run(WeightType::Stored), run(WeightType::F32));
+        assert_eq!(2 * stored.0, wide.0, "{dtype:?}");
+        assert_eq!(stored.1, wide.1, "{dtype:?}");
+    }
 }
 
 /// Byte-level BPE of the letters a and b, as GGUF has it.

@@ -4,7 +4,9 @@
 //! threads: work is cut at fixed sizes, never by the number of threads.
 
 pub mod attention;
+pub mod dense;
 pub mod elementwise;
+mod huge;
 pub mod matmul;
 pub mod memory;
 pub mod parts;

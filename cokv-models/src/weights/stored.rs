@@ -11,10 +11,11 @@ use crate::error::ModelError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightType {
-    /// As the file stores them: quantised ones in 8 bits or fewer, dense ones in f32. Fast and small.
+    /// As the file stores them: quantised ones in 8 bits or fewer, floats in 16 or 32. Fast and small.
     #[default]
     Stored,
-    /// Dequantised to f32: exact, four times the memory of 8 bits.
+    /// In f32: four times the memory of 8 bits, twice that of 16. Exact where weights are quantised; floats of 16 bits give the same
+    /// results either way.
     F32,
 }
 
@@ -27,8 +28,12 @@ pub struct Stored {
 
 /// What a tensor's bytes are.
 pub(crate) enum Numbers {
-    /// Floats of 16 or 32 bits.
-    Dense,
+    /// Floats of 32 bits.
+    F32,
+    /// Floats of half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
     /// Blocks of small integers with their scales.
     Blocks(GgmlDType),
 }
@@ -53,7 +58,9 @@ impl Stored {
 
     pub(crate) fn numbers(&self) -> Numbers {
         match self.kind {
-            GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => Numbers::Dense,
+            GgmlDType::F32 => Numbers::F32,
+            GgmlDType::F16 => Numbers::F16,
+            GgmlDType::BF16 => Numbers::Bf16,
             kind => Numbers::Blocks(kind),
         }
     }

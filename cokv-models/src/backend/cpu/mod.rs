@@ -1,6 +1,8 @@
 //! The processor, with our own kernels.
 
 mod linear;
+#[cfg(any(feature = "mkl", feature = "accelerate"))]
+mod vendor;
 
 use cokv_core::{Format, HeadLayout, ObservationRequest};
 
@@ -59,7 +61,7 @@ impl Backend for Cpu {
 
     fn embed(&self, table: &Linear, tokens: &[u32]) -> Result<Matrix> {
         let numbers = table.rows(tokens.iter().map(|&token| token as usize))?;
-        Ok(Matrix { numbers, width: table.in_features()? })
+        Ok(Matrix { numbers, width: table.in_features() })
     }
 
     fn linear<const N: usize>(&self, layers: [&Linear; N], x: &Matrix) -> Result<[Matrix; N]> {
@@ -67,7 +69,7 @@ impl Backend for Cpu {
         let mut outputs = [const { None }; N];
         for (output, layer) in outputs.iter_mut().zip(layers) {
             let numbers = layer.forward(&x.numbers, &mut rounded)?;
-            *output = Some(Matrix { numbers, width: layer.out_features()? });
+            *output = Some(Matrix { numbers, width: layer.out_features() });
         }
         Ok(outputs.map(|output| output.expect("one for each layer")))
     }
@@ -115,7 +117,7 @@ impl Backend for Cpu {
         output: &Linear,
     ) -> Result<()> {
         pass.observe(layer, &queries.numbers, &values.numbers, || {
-            Ok((output.rows(0..output.out_features()?)?, output.in_features()?))
+            Ok((output.rows(0..output.out_features())?, output.in_features()))
         })
     }
 

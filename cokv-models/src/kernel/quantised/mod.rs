@@ -6,14 +6,13 @@
 
 mod activations;
 mod format;
-mod lines;
 mod tile;
 
 use half::f16;
 
 pub use self::activations::Activations;
 pub use self::format::Format;
-use self::lines::Lines;
+use super::huge::{Huge, Plain};
 use super::parts::{Columns, Parts};
 use super::pool;
 
@@ -34,17 +33,20 @@ pub struct Weight {
     columns: usize,
     inner: usize,
     /// `[panels, blocks, lines of a block]`, see [`block_lines`].
-    quants: Lines,
+    quants: Huge<Line>,
     /// `[panels, blocks, PANEL]`
-    scales: Vec<[f16; PANEL]>,
+    scales: Huge<[f16; PANEL]>,
     /// `[panels, blocks, PANEL]`, empty where the format has none.
-    minima: Vec<[f16; PANEL]>,
+    minima: Huge<[f16; PANEL]>,
 }
 
 /// As much as the widest register holds, where it can be loaded from in one go: `[PANEL, QUAD]` bytes.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Line([u8; PANEL * QUAD]);
+
+// SAFETY: bytes, of which zeros are one, on lines of as many bytes as a line of memory has.
+unsafe impl Plain for Line {}
 
 /// Lines of a block. Of 8 bits, one for each quad. Of fewer, one for two quads, the second in the upper halves of its bytes;
 /// then, of 5 bits, one with all fifth bits: of pair `p`, in bits `p` and `p + 4` of each byte.
@@ -102,9 +104,9 @@ impl Weight {
             format,
             columns,
             inner,
-            quants: Lines::zeros(all * block_lines(format.bits())),
-            scales: vec![[f16::ZERO; PANEL]; all],
-            minima: vec![[f16::ZERO; PANEL]; if format.has_minima() { all } else { 0 }],
+            quants: Huge::zeros(all * block_lines(format.bits())),
+            scales: Huge::zeros(all),
+            minima: Huge::zeros(if format.has_minima() { all } else { 0 }),
         };
         let lines = block_lines(format.bits());
         let (quants, scales) = (Parts::of(&mut weight.quants), Parts::of(&mut weight.scales));
