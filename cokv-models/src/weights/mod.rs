@@ -1,5 +1,6 @@
 //! Tensors of a checkpoint under their Hugging Face names, whatever file they come from.
 
+mod buffer;
 mod gguf;
 mod safetensors;
 mod stored;

@@ -9,12 +9,14 @@ use candle_core::quantized::GgmlDType;
 use serde::Deserialize;
 
 use super::Stored;
+use super::buffer::Buffers;
 use crate::error::ModelError;
 
 /// The tensors of one or several safetensors files.
 pub struct Safetensors {
     files: Vec<PathBuf>,
     tensors: HashMap<String, Entry>,
+    buffers: Buffers,
 }
 
 struct Entry {
@@ -83,7 +85,7 @@ impl Safetensors {
             let with_base = |name: String| if name.starts_with("lm_head.") { name } else { format!("{BASE}{name}") };
             tensors = tensors.into_iter().map(|(name, entry)| (with_base(name), entry)).collect();
         }
-        Ok(Self { files, tensors })
+        Ok(Self { files, tensors, buffers: Buffers::default() })
     }
 
     /// Names of all tensors.
@@ -131,10 +133,9 @@ impl Safetensors {
             ));
         }
         let mut file = File::open(path).map_err(ModelError::io(path))?;
-        let mut data = vec![0; entry.bytes];
         file.seek(SeekFrom::Start(entry.start)).map_err(ModelError::io(path))?;
-        file.read_exact(&mut data).map_err(ModelError::io(path))?;
-        Ok(Stored::new(&entry.shape, kind, data))
+        let bytes = self.buffers.read(&mut file, entry.bytes).map_err(ModelError::io(path))?;
+        Ok(Stored::new(&entry.shape, kind, bytes))
     }
 
     /// The file that holds a tensor, or the first one.

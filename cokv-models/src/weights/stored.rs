@@ -5,6 +5,7 @@ use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
+use super::buffer::Buffer;
 use crate::error::ModelError;
 
 /// How weights lie in memory.
@@ -23,7 +24,7 @@ pub enum WeightType {
 pub struct Stored {
     shape: Vec<usize>,
     kind: GgmlDType,
-    bytes: Vec<u8>,
+    bytes: Buffer,
 }
 
 /// What a tensor's bytes are.
@@ -39,8 +40,8 @@ pub(crate) enum Numbers {
 }
 
 impl Stored {
-    pub(super) fn new(shape: &[usize], kind: GgmlDType, bytes: Vec<u8>) -> Self {
-        Self { shape: shape.to_vec(), kind, bytes }
+    pub(super) fn new(shape: &[usize], kind: GgmlDType, bytes: impl Into<Buffer>) -> Self {
+        Self { shape: shape.to_vec(), kind, bytes: bytes.into() }
     }
 
     /// Dimensions, outermost first.
@@ -72,7 +73,7 @@ impl Stored {
 
     /// candle's form of blocks, on a device.
     pub(crate) fn blocks(&self, device: &Device) -> Result<QTensor, ModelError> {
-        let storage = QStorage::from_data(self.bytes.as_slice().into(), device, self.kind)?;
+        let storage = QStorage::from_data((&self.bytes[..]).into(), device, self.kind)?;
         Ok(QTensor::new(storage, self.shape.as_slice())?)
     }
 
@@ -157,18 +158,19 @@ mod tests {
     #[test]
     fn blocks_are_finite_as_long_as_their_scales_are() {
         for kind in KINDS {
-            let mut stored = quantised(kind);
+            let stored = quantised(kind);
             assert!(stored.is_finite(), "{kind:?}");
+            let sound = stored.bytes.to_vec();
             // Any one of the bytes that hold a scale's exponent, in the last block.
             let (first, count) = if kind == GgmlDType::Q8K { (2, 1) } else { scales(kind) };
-            let last = stored.bytes.len() - kind.type_size();
+            let last = sound.len() - kind.type_size();
             for scale in 0..count {
                 let place = last + first + 2 * scale;
-                let sound = stored.bytes[place..place + 2].to_vec();
-                stored.bytes[place..place + 2].copy_from_slice(&[0xff, 0x7f]);
+                let mut bytes = sound.clone();
+                bytes[place..place + 2].copy_from_slice(&[0xff, 0x7f]);
+                let stored = Stored::new(&[2, 512], kind, bytes);
                 assert!(!stored.is_finite(), "{kind:?}, scale {scale}");
                 assert!(stored.dense().unwrap().iter().any(|number| !number.is_finite()), "{kind:?}, scale {scale}");
-                stored.bytes[place..place + 2].copy_from_slice(&sound);
             }
         }
     }

@@ -123,12 +123,13 @@ impl Format {
             }
             Self::Q4_0 | Self::Q5_0 => {
                 let (scale, quants) = half(bytes);
-                Block::of([scale, f16::ZERO], nibbles_of_halves(quants))
+                Block { scales: [scale, f16::ZERO], quants: nibbles_of_halves(quants), ..Block::default() }
             }
             Self::Q4_1 | Self::Q5_1 => {
                 let (scale, rest) = half(bytes);
                 let (minimum, quants) = half(rest);
-                Block { minima: [minimum, f16::ZERO], ..Block::of([scale, f16::ZERO], nibbles_of_halves(quants)) }
+                let quants = nibbles_of_halves(quants);
+                Block { scales: [scale, f16::ZERO], minima: [minimum, f16::ZERO], quants }
             }
             Self::Q4_K | Self::Q5_K => {
                 let (scale, rest) = half(bytes);
@@ -196,12 +197,18 @@ pub(super) const fn spans(bits: usize) -> usize {
 }
 
 /// A byte has two numbers of the block's halves; fifth bits lie before them, if there are any.
-fn nibbles_of_halves(bytes: &[u8]) -> impl Fn(usize) -> u8 {
+fn nibbles_of_halves(bytes: &[u8]) -> [u8; BLOCK] {
     let (fifth_bits, nibbles) = bytes.split_at(bytes.len() - BLOCK / 2);
-    move |at| {
-        let fifth = fifth_bits.get(at / 8).map_or(0, |bits| bits >> (at % 8) & 1);
-        nibbles[at % (BLOCK / 2)] >> (at / (BLOCK / 2) * 4) & 15 | fifth << 4
+    let mut quants = [0; BLOCK];
+    let (low, high) = quants.split_at_mut(BLOCK / 2);
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(nibbles) {
+        (*low, *high) = (byte & 15, byte >> 4);
     }
+    if let Some(&bits) = fifth_bits.first_chunk() {
+        let bits = u32::from_le_bytes(bits);
+        quants.iter_mut().enumerate().for_each(|(at, quant)| *quant |= ((bits >> at & 1) as u8) << 4);
+    }
+    quants
 }
 
 /// A byte has numbers of four blocks that follow each other.

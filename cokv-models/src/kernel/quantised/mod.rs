@@ -216,32 +216,38 @@ impl Line {
     }
 }
 
-/// Writes one column's quants into the lines of a block, whose bits for it are zero.
+/// Writes one column's quants into the lines of a block.
 ///
 /// Of 8 bits there is a line for each quad. Fewer bits are fours, twos and ones, each in lines of their own, the lowest bits in the
 /// first. Quads come in pairs, the second of a pair four bits above the first: a line of fours has a pair, one of twos two of
 /// them, two bits apart, and one of ones all four, a bit apart.
 fn set_quants(lines: &mut [Line], bits: usize, lane: usize, quants: &[u8; BLOCK]) {
-    for (quad, quants) in quants.as_chunks::<QUAD>().0.iter().enumerate() {
-        let (pair, upper) = (quad / 2, quad % 2 * 4);
-        for (byte, &quant) in (lane * QUAD..).zip(quants) {
-            if bits == 8 {
-                lines[quad].0[byte] = quant;
-                continue;
-            }
-            let (mut first, mut rest) = (0, quant);
-            if bits & 4 != 0 {
-                lines[pair].0[byte] |= (rest & 15) << upper;
-                (first, rest) = (NIBBLE_LINES, rest >> 4);
-            }
-            if bits & 2 != 0 {
-                lines[first + pair / 2].0[byte] |= (rest & 3) << (pair % 2 * 2 + upper);
-                (first, rest) = (first + 2, rest >> 2);
-            }
-            if bits & 1 != 0 {
-                lines[first].0[byte] |= (rest & 1) << (pair + upper);
-            }
+    let quads: [u32; QUADS] = std::array::from_fn(|quad| u32::from_le_bytes(quants.as_chunks::<QUAD>().0[quad]));
+    let mut set = |line: usize, word: u32| {
+        lines[line].0[lane * QUAD..][..QUAD].copy_from_slice(&word.to_le_bytes());
+    };
+    if bits == 8 {
+        (0..QUADS).for_each(|quad| set(quad, quads[quad]));
+        return;
+    }
+    // The lowest bits of each byte of a pair, from the `skipped`th on.
+    let of_pair = |pair: usize, skipped: usize, mask: u8| {
+        let every = u32::from_le_bytes([mask; QUAD]);
+        quads[2 * pair] >> skipped & every | (quads[2 * pair + 1] >> skipped & every) << 4
+    };
+    let (mut first, mut done) = (0, 0);
+    if bits & 4 != 0 {
+        (0..NIBBLE_LINES).for_each(|pair| set(pair, of_pair(pair, 0, 15)));
+        (first, done) = (NIBBLE_LINES, 4);
+    }
+    if bits & 2 != 0 {
+        for line in 0..2 {
+            set(first + line, of_pair(2 * line, done, 3) | of_pair(2 * line + 1, done, 3) << 2);
         }
+        (first, done) = (first + 2, done + 2);
+    }
+    if bits & 1 != 0 {
+        set(first, (0..QUADS / 2).fold(0, |word, pair| word | of_pair(pair, done, 1) << pair));
     }
 }
 
