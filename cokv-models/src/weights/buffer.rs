@@ -6,6 +6,9 @@ use std::io::{self, Read};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Bytes of the largest buffer that is kept: few tensors are larger, and what is kept is held until all are read.
+const KEPT: usize = 64 << 20;
+
 /// The buffer of one file, while nobody has it.
 #[derive(Clone, Default)]
 pub(super) struct Buffers(Arc<Mutex<Vec<u8>>>);
@@ -51,7 +54,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some(Buffers(home)) = &self.home {
             let mut spare = home.lock().unwrap_or_else(PoisonError::into_inner);
-            if spare.len() < self.bytes.len() {
+            if (spare.len()..=KEPT).contains(&self.bytes.len()) {
                 *spare = std::mem::take(&mut self.bytes);
             }
         }
