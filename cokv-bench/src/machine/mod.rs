@@ -1,6 +1,8 @@
-//! What the machine has and can do: [`memory`] and disk, and how fast it computes.
+//! What the machine has and can do: [`memory`] and disk, how fast it computes, and how long a model takes there.
 
 pub mod memory;
+mod pace;
 mod speed;
 
+pub use self::pace::{Pace, prefill_operations};
 pub use self::speed::Machine;

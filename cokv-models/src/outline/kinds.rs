@@ -41,7 +41,7 @@ impl WeightKinds {
     }
 
     /// As a model of this shape has them when all of its numbers have 32 bits, or else 16.
-    pub(crate) fn dense(config: &ModelConfig, single: bool) -> Self {
+    pub fn dense(config: &ModelConfig, single: bool) -> Self {
         let kind = if single { GgmlDType::F32 } else { GgmlDType::BF16 };
         let matrix = |[rows, columns]: [usize; 2]| Matrix { kind, numbers: rows as u64 * columns as u64 };
         let layer = config.linear_layers().map(|(_, shape)| matrix(shape));
