@@ -1,11 +1,19 @@
-//! `[model]`: which model, how it is held, and loading it.
+//! `[model]`: which model, how it is held, what is known of it unloaded, and loading it.
+
+mod room;
+
+use std::sync::Arc;
 
 use cokv_core::Format;
-use cokv_models::source::{DEFAULT_MODEL, Observer, Source};
-use cokv_models::{Device, LanguageModel, LoadOptions, ModelError, WeightType};
+use cokv_models::memory::free_bytes;
+use cokv_models::source::{DEFAULT_MODEL, ModelFiles, Observer, Source};
+use cokv_models::{Device, LanguageModel, LoadOptions, ModelError, Outline, WeightType};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
+use thiserror::Error;
 
+pub use self::room::{Beside, NoRoom};
+use crate::machine::{Machine, Pace};
 use crate::names::by_name;
 
 /// `[model]`, and the options of every command that loads one.
@@ -55,6 +63,16 @@ impl Default for ModelSettings {
     }
 }
 
+/// A model that is not loaded: its files, and what is known of it without its weights.
+pub struct Outlined {
+    /// How it is to be held.
+    pub settings: ModelSettings,
+    /// Its files, among which weights may be missing where only an outline was asked for.
+    pub files: ModelFiles,
+    /// What is known.
+    pub outline: Arc<Outline>,
+}
+
 /// A loaded model and the hash that identifies its files.
 pub struct Loaded {
     /// The model.
@@ -63,15 +81,68 @@ pub struct Loaded {
     pub fingerprint: String,
 }
 
+/// Why a model was not loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// It would not fit.
+    #[error(transparent)]
+    Room(#[from] NoRoom),
+    /// It cannot be read.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
 impl ModelSettings {
-    /// Fetches the model and loads it, on the accelerator that this build knows, else on the CPU. `observer` hears how
-    /// the fetch goes, `progress` (layers loaded, layers).
-    pub fn load(&self, observer: Observer, progress: impl FnMut(usize, usize)) -> Result<Loaded, ModelError> {
-        let files = self.source.parse::<Source>()?.fetch(observer)?;
-        let options = LoadOptions { weight_type: self.weights, format: self.cache, device: Device::of_this_build() };
-        let model = LanguageModel::load(&files, &options, progress)?;
-        let model = model.with_chat_template_kwargs(self.chat_template_kwargs.clone())?;
-        Ok(Loaded { model, fingerprint: cokv_models::fingerprint(&files)? })
+    /// Fetches the model, of which nothing large is read. `observer` hears how the fetch goes.
+    pub fn outline(&self, observer: Observer) -> Result<Outlined, ModelError> {
+        self.outlined(self.source.parse::<Source>()?.fetch(observer)?)
+    }
+
+    /// The same without its weights, where those are files of their own.
+    pub fn outline_alone(&self, observer: Observer) -> Result<Outlined, ModelError> {
+        self.outlined(self.source.parse::<Source>()?.fetch_outline(observer)?)
+    }
+
+    fn outlined(&self, files: ModelFiles) -> Result<Outlined, ModelError> {
+        let outline = Outline::open(&files)?.with_chat_template_kwargs(self.chat_template_kwargs.clone())?;
+        Ok(Outlined { settings: self.clone(), files, outline: Arc::new(outline) })
+    }
+}
+
+impl Outlined {
+    /// Refuses a model that does not fit into memory with what will lie beside it.
+    pub fn check_room(&self, beside: &Beside) -> Result<(), NoRoom> {
+        let ModelSettings { source, weights, .. } = &self.settings;
+        let device = Device::of_this_build();
+        // Weights on an accelerator take its own memory, of which nothing is known here.
+        let weights = device.is_host().then_some(*weights);
+        beside.check(source, self.outline.weights(), weights, free_bytes())
+    }
+
+    /// Loads the model where there is room for it with what will lie beside it, on the accelerator that this build knows,
+    /// else on the CPU. `progress` hears (layers loaded, layers).
+    pub fn load(&self, beside: &Beside, progress: impl FnMut(usize, usize)) -> Result<Loaded, LoadError> {
+        self.check_room(beside)?;
+        let ModelSettings { weights, cache, .. } = self.settings;
+        let options = LoadOptions { weight_type: weights, format: cache, device: Device::of_this_build() };
+        let model = LanguageModel::load_outlined(Arc::clone(&self.outline), &self.files, &options, progress)?;
+        Ok(Loaded { model, fingerprint: self.fingerprint()? })
+    }
+
+    /// Hash of all bytes of its files, which may have to be read for it.
+    pub fn fingerprint(&self) -> Result<String, ModelError> {
+        cokv_models::fingerprint(&self.files)
+    }
+
+    /// The same where it is known from before.
+    pub fn known_fingerprint(&self) -> Option<String> {
+        cokv_models::known_fingerprint(&self.files)
+    }
+
+    /// How fast it will be on this machine, which takes a second or two to find out; none where an accelerator computes.
+    pub fn pace(&self) -> Option<Pace> {
+        let ModelSettings { weights, cache, .. } = self.settings;
+        Device::of_this_build().is_host().then(|| Pace::of(&self.outline, weights, cache, &Machine::measure()))
     }
 }
 

@@ -13,8 +13,8 @@ use cokv_models::{LanguageModel, ModelError, StopRule};
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::machine::Machine;
 use crate::machine::memory::{forget_peak_resident_bytes, peak_resident_bytes};
+use crate::machine::{Machine, prefill_operations};
 
 /// Times that short measurements are repeated; the median counts.
 const REPEATS: usize = 3;
@@ -141,7 +141,7 @@ pub fn measure(
             context,
             seconds,
             tokens_per_second: context as f64 / seconds,
-            relative_to_product: prefill_operations(model, context) / seconds / (machine.f32_gigaflops * 1e9),
+            relative_to_product: prefill_operations(model.config(), context) / seconds / (machine.f32_gigaflops * 1e9),
             peak_resident_bytes: peak_resident_bytes(),
         });
 
@@ -259,19 +259,6 @@ fn coalitions(
 fn tokens(model: &LanguageModel, count: usize, seed: u64) -> Vec<u32> {
     let vocabulary = model.config().vocabulary as u64;
     (0..count as u64).map(|place| (mix(seed << 32 | place) % vocabulary) as u32).collect()
-}
-
-/// Multiplications and additions of a prefill: two for every weight of a linear layer and token, two for every
-/// number of each key and value that a query head attends to. The output layer sees the last token alone.
-fn prefill_operations(model: &LanguageModel, tokens: usize) -> f64 {
-    let config = model.config();
-    let layout = config.layout;
-    let query_width = layout.query_heads * layout.head_dim;
-    let key_width = layout.kv_heads * layout.head_dim;
-    let weights = config.hidden_size * (2 * query_width + 2 * key_width + 3 * config.intermediate_size);
-    let attended = tokens as f64 * (tokens as f64 + 1.0) / 2.0;
-    let layer = 2.0 * weights as f64 * tokens as f64 + 4.0 * query_width as f64 * attended;
-    layer * layout.layers as f64 + 2.0 * (config.hidden_size * config.vocabulary) as f64
 }
 
 fn median(mut measure: impl FnMut() -> Result<f64, PerfError>) -> Result<f64, PerfError> {

@@ -41,7 +41,7 @@ pub use error::PolicyError;
 pub use format::Format;
 pub use game::{Game, GameError, Query};
 pub use importance::{
-    Answered, Evidence, HeadEstimate, HeadPair, ImportanceEstimator, Limits, Study, Subject, Teller, Told,
+    Answered, Effort, Evidence, HeadEstimate, HeadPair, ImportanceEstimator, Limits, Study, Subject, Teller, Told,
 };
 pub use layout::{HeadLayout, LayoutError};
 pub use method::Method;

@@ -1,7 +1,7 @@
 //! The decoder: Llama, Mistral, Qwen2 and Qwen3 are one forward pass with three switches (biases, query/key norms, tied
 //! embeddings), all of which the checkpoint itself decides.
 
-use cokv_core::{Format, HeadLayout, ObservationRequest, RotaryEmbedding};
+use cokv_core::{Format, ObservationRequest, RotaryEmbedding};
 
 use crate::ask::{Answer, Ask};
 use crate::backend::{self, Backend, LayerSummaries, Projected, Span, Watch};
@@ -259,27 +259,27 @@ impl<B: Backend> Loader<'_, B> {
     }
 
     fn layer(&self, config: &ModelConfig, index: usize) -> Result<Layer<B>, ModelError> {
-        let HeadLayout { query_heads, kv_heads, head_dim, .. } = config.layout;
-        let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
+        let (hidden, head_dim) = (config.hidden_size, config.layout.head_dim);
         let name = |part: &str| format!("model.layers.{index}.{part}");
         let vector = |part: &str, length: usize| self.vector(&name(part), length);
-        let linear = |part: &str, shape: [usize; 2]| self.linear(&name(part), shape);
         let head_norm = |part: &str| match config.architecture {
             Architecture::Qwen3 => vector(part, head_dim).map(Some),
             _ => Ok(None),
         };
+        let linear = |(part, shape): (&str, [usize; 2])| self.linear(&name(part), shape);
+        let [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj] = config.linear_layers();
         Ok(Layer {
             input_layernorm: vector("input_layernorm.weight", hidden)?,
-            q_proj: linear("self_attn.q_proj", [query_heads * head_dim, hidden])?,
-            k_proj: linear("self_attn.k_proj", [kv_heads * head_dim, hidden])?,
-            v_proj: linear("self_attn.v_proj", [kv_heads * head_dim, hidden])?,
-            o_proj: linear("self_attn.o_proj", [hidden, query_heads * head_dim])?,
+            q_proj: linear(q_proj)?,
+            k_proj: linear(k_proj)?,
+            v_proj: linear(v_proj)?,
+            o_proj: linear(o_proj)?,
             q_norm: head_norm("self_attn.q_norm.weight")?,
             k_norm: head_norm("self_attn.k_norm.weight")?,
             post_attention_layernorm: vector("post_attention_layernorm.weight", hidden)?,
-            gate_proj: linear("mlp.gate_proj", [intermediate, hidden])?,
-            up_proj: linear("mlp.up_proj", [intermediate, hidden])?,
-            down_proj: linear("mlp.down_proj", [hidden, intermediate])?,
+            gate_proj: linear(gate_proj)?,
+            up_proj: linear(up_proj)?,
+            down_proj: linear(down_proj)?,
         })
     }
 }

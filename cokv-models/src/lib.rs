@@ -19,6 +19,7 @@ mod generate;
 pub mod kernel;
 pub mod memory;
 mod model;
+pub mod outline;
 mod prefill;
 mod rope;
 pub mod source;
@@ -30,12 +31,13 @@ pub mod weights;
 /// would be computed now. `tests/bits.rs` notices such changes.
 pub const NUMERICS: u32 = 5;
 
-pub use digest::fingerprint;
+pub use digest::{fingerprint, known_fingerprint};
 pub use error::ModelError;
 pub use generate::{ComparedWith, Forced};
 pub use kernel::matmul::linear as product;
 pub use kernel::pool::{set_threads, threads};
 pub use model::{Device, LanguageModel, LoadOptions, load_engine};
+pub use outline::Outline;
 pub use prefill::{Compressed, Prefill, Prefilling};
 pub use stop::StopRule;
 pub use weights::WeightType;

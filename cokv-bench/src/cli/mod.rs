@@ -10,6 +10,7 @@ mod data;
 mod detect;
 mod estimate;
 mod fetch;
+mod forecast;
 mod generate;
 mod inspect;
 mod interrupt;

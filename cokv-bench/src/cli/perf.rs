@@ -8,13 +8,13 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::json;
 
-use super::load::load;
+use super::load::{load, outline};
 use super::method::method;
 use super::output::print;
 use crate::machine::memory::mebibytes;
 use crate::machine::{Machine, Neighbours};
 use crate::markdown;
-use crate::model::{Loaded, ModelSettings};
+use crate::model::{Beside, Loaded, ModelSettings, Outlined};
 use crate::names::by_name;
 use crate::perf::{PerfReport, PerfSettings, measure};
 
@@ -103,7 +103,10 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     for &weights in &arguments.weights {
         for &cache in &arguments.cache {
             let model = ModelSettings { source: arguments.model.clone(), weights, cache, ..ModelSettings::default() };
-            let loaded = bar.suspend(|| load(&model))?;
+            let loaded = bar.suspend(|| {
+                let outlined = outline(&model, false)?;
+                load(&outlined, &needed_beside(&outlined, &settings)?)
+            })?;
             for &beside in &arguments.beside {
                 let _neighbours = Neighbours::busy(beside);
                 let said = |what: &str| bar.set_message(format!("{}: {what}", name(weights, cache, beside)));
@@ -142,6 +145,21 @@ fn settings(arguments: &Arguments) -> Result<PerfSettings> {
     Ok(settings)
 }
 
+/// The caches of the longest prompt, of as many sequences as are decoded together; refuses what the model cannot take.
+fn needed_beside(model: &Outlined, settings: &PerfSettings) -> Result<Beside> {
+    let config = model.outline.config();
+    let longest = settings.contexts.iter().max().copied().unwrap_or(0);
+    let tokens = longest + settings.decode_tokens.max(settings.answer_tokens) + 1;
+    config.check_length(tokens)?;
+    let sequences = settings.sequences.iter().max().copied().unwrap_or(1);
+    let bytes = sequences * tokens * config.layout.heads() * model.settings.cache.token_bytes(config.layout.head_dim);
+    Ok(Beside {
+        bytes: bytes as u64,
+        what: format!("the caches of {sequences} sequences"),
+        advice: "give fewer --sequences, or shorter --contexts",
+    })
+}
+
 fn one(
     Loaded { model, .. }: &Loaded,
     method: &Method,
@@ -149,8 +167,6 @@ fn one(
     machine: &Machine,
     said: impl FnMut(&str),
 ) -> Result<PerfReport> {
-    let longest = settings.contexts.iter().max().copied().unwrap_or(0);
-    model.config().check_length(longest + settings.decode_tokens.max(settings.answer_tokens) + 1)?;
     Ok(measure(model, method, settings, machine, said)?)
 }
 

@@ -2,7 +2,7 @@
 
 use cokv_core::{Evidence, GameError};
 use cokv_models::game::{GameRecord, GameRules, Scorer, Unplayable};
-use cokv_models::{LanguageModel, ModelError, StopRule};
+use cokv_models::{ModelError, Outline, StopRule};
 use thiserror::Error;
 
 use crate::data::longbench::Fetcher;
@@ -35,7 +35,7 @@ impl Calibration {
     /// Tokenises the records of all tasks that `data` asks for; where coalitions are played, those are left out on which masking
     /// cannot matter.
     pub fn open(
-        model: &LanguageModel,
+        model: &Outline,
         data: &DataSettings,
         fetcher: &Fetcher,
         rules: &GameRules,
@@ -97,6 +97,11 @@ impl Calibration {
         self.records.iter().map(|(_, record, _)| record.fingerprint.clone()).collect()
     }
 
+    /// Every record's prompt and answer.
+    pub(super) fn games(&self) -> impl Iterator<Item = &GameRecord> {
+        self.records.iter().map(|(_, _, record)| record)
+    }
+
     /// Tokens of all prompts.
     pub fn prompt_tokens(&self) -> usize {
         self.records.iter().map(|(_, _, record)| record.prompt.len()).sum()
@@ -113,7 +118,7 @@ impl Calibration {
     }
 
     /// Decodes and scores answers as the benchmark does.
-    pub fn scorer<'a>(&'a self, model: &'a LanguageModel) -> Scorer<'a> {
+    pub fn scorer<'a>(&'a self, model: &'a Outline) -> Scorer<'a> {
         Box::new(move |instance, answer| -> Result<f64, GameError> {
             let (protocol, record, _) = &self.records[instance];
             Ok(protocol.score(&prompt::prediction(model, protocol, answer)?, record))

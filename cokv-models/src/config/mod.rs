@@ -79,6 +79,21 @@ impl ModelConfig {
         self.sliding_window.unwrap_or(usize::MAX).min(self.context_length)
     }
 
+    /// The linear layers of one decoder layer: names within it and `[out_features, in_features]`.
+    pub fn linear_layers(&self) -> [(&'static str, [usize; 2]); 7] {
+        let HeadLayout { query_heads, kv_heads, head_dim, .. } = self.layout;
+        let (hidden, intermediate) = (self.hidden_size, self.intermediate_size);
+        [
+            ("self_attn.q_proj", [query_heads * head_dim, hidden]),
+            ("self_attn.k_proj", [kv_heads * head_dim, hidden]),
+            ("self_attn.v_proj", [kv_heads * head_dim, hidden]),
+            ("self_attn.o_proj", [hidden, query_heads * head_dim]),
+            ("mlp.gate_proj", [intermediate, hidden]),
+            ("mlp.up_proj", [intermediate, hidden]),
+            ("mlp.down_proj", [hidden, intermediate]),
+        ]
+    }
+
     /// Refuses sequences beyond [`max_tokens`](Self::max_tokens).
     pub fn check_length(&self, tokens: usize) -> Result<(), ModelError> {
         let limit = self.max_tokens();

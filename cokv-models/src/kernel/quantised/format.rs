@@ -114,6 +114,12 @@ impl Format {
         }
     }
 
+    /// Bytes of a block in memory: the quants, and of each span a scale and perhaps a minimum.
+    pub const fn block_bytes(self) -> usize {
+        let halves = if self.has_minima() { 4 } else { 2 };
+        halves * self.spans() + self.bits() * BLOCK / 8
+    }
+
     /// Unpacks one of the blocks of [`Format::file_bytes`] of a file.
     pub(super) fn unpack(self, bytes: &[u8], block: usize) -> Block {
         match self {
