@@ -54,6 +54,9 @@ impl QueryStatistics {
 pub struct RotaryEmbedding {
     /// Angle per position of each pair, in radians: `[head_dim / 2]`.
     pub frequencies: Vec<f32>,
+    /// What a turned vector's length is multiplied with (the attention factor of YaRN and LongRoPE): 1 for most models. Keys
+    /// that a view shows have it already.
+    pub scale: f32,
     /// Which two elements make a pair.
     pub pairs: RotaryPairs,
 }

@@ -9,7 +9,7 @@ use crate::cache::{RaggedCache, Segment};
 use crate::config::{Architecture, ModelConfig};
 use crate::engine::{Engine, Row};
 use crate::error::ModelError;
-use crate::rope::{Angles, Rope};
+use crate::rope::{Angles, Position, Rope};
 use crate::weights::{WeightType, Weights};
 
 /// Logits that are held at once: logits of all rows together would outgrow the caches.
@@ -120,7 +120,7 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// Whether the rows can be run, and the positions of their tokens.
-    fn positions(&self, rows: &[Row<'_>]) -> Result<Vec<usize>, ModelError> {
+    fn positions(&self, rows: &[Row<'_>]) -> Result<Vec<Position>, ModelError> {
         let vocabulary = self.config.vocabulary;
         let mut positions = Vec::new();
         for row in rows {
@@ -136,7 +136,8 @@ impl<B: Backend> Decoder<B> {
             }
             let start = row.cache.next_position();
             self.config.check_length(start + row.tokens.len())?;
-            positions.extend(start..start + row.tokens.len());
+            let tokens = start..start + row.tokens.len();
+            positions.extend(tokens.map(|at| Position { at, within: row.within.max(at + 1) }));
         }
         Ok(positions)
     }
@@ -200,8 +201,8 @@ impl<B: Backend> Engine for Decoder<B> {
         self.layers.iter().map(of_layer).sum::<usize>() + self.backend.bytes(&self.lm_head)
     }
 
-    fn rotary(&self) -> RotaryEmbedding {
-        self.rope.embedding()
+    fn rotary(&self, prompt_len: usize) -> RotaryEmbedding {
+        self.rope.embedding(prompt_len)
     }
 
     fn cache(&self, format: Format, tokens: usize) -> Result<RaggedCache, ModelError> {

@@ -19,12 +19,21 @@ pub struct Row<'a> {
     pub watch: Option<&'a mut dyn Watch>,
     /// What it wants to know.
     pub ask: Ask<'a>,
+    /// Tokens of the text that they are read with, from the sequence's beginning to its end: the whole prompt's, whichever
+    /// chunk this is. 0 where each token is read as if it were the last, as those of answers are. Rotary frequencies that
+    /// depend on a length depend on this one.
+    pub within: usize,
 }
 
 impl<'a> Row<'a> {
-    /// A row that nobody watches.
+    /// Tokens of an answer, which nobody watches: the same whether they come one at a time or together.
     pub fn new(tokens: &'a [u32], cache: &'a mut RaggedCache, ask: Ask<'a>) -> Self {
-        Self { tokens, cache, watch: None, ask }
+        Self { tokens, cache, watch: None, ask, within: 0 }
+    }
+
+    /// Tokens of a text that ends after so many tokens of the sequence, whose beginning may have been cached long ago.
+    pub fn within(self, within: usize) -> Self {
+        Self { within, ..self }
     }
 }
 
@@ -42,8 +51,8 @@ pub trait Engine: Send + Sync {
     /// Bytes of the weights that every step reads: all but those of an embedding table of its own, of which it reads a row.
     fn weight_bytes(&self) -> usize;
 
-    /// How queries and keys are turned by their positions.
-    fn rotary(&self) -> RotaryEmbedding;
+    /// How queries and keys of a prompt of so many tokens are turned by their positions.
+    fn rotary(&self, prompt_len: usize) -> RotaryEmbedding;
 
     /// A cache that has seen nothing, with room for `tokens` in every head.
     fn cache(&self, format: Format, tokens: usize) -> Result<RaggedCache, ModelError>;

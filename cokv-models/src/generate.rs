@@ -123,7 +123,11 @@ impl LanguageModel {
         let mut tops = Vec::with_capacity(caches.len());
         for caches in caches.chunks_mut(rows_per_pass(tokens)) {
             caches.iter_mut().try_for_each(|cache| cache.reserve(tokens.len()))?;
-            let mut rows: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row::new(tokens, cache, stop.ask(0))).collect();
+            let mut rows = Vec::with_capacity(caches.len());
+            for cache in caches.iter_mut() {
+                let end = cache.next_position() + tokens.len();
+                rows.push(Row::new(tokens, cache, stop.ask(0)).within(end));
+            }
             for answer in self.engine().step(&mut rows)? {
                 tops.push(answer.top(|| "after the end of the prompt".into())?);
             }

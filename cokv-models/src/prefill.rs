@@ -90,7 +90,8 @@ impl Prefilling {
         let done = self.cache.next_position();
         let tokens = &self.prompt[done..self.prompt.len().min(done + tokens)];
         let ask = if done + tokens.len() == self.prompt.len() { Ask::Logits } else { Ask::Nothing };
-        Row { tokens, cache: &mut self.cache, watch: Some(self.watch.as_mut()), ask }
+        let within = self.prompt.len();
+        Row { tokens, cache: &mut self.cache, watch: Some(self.watch.as_mut()), ask, within }
     }
 
     /// Takes the answer to the row of a pass.
@@ -215,7 +216,7 @@ impl Prefill {
     /// Lends one layer as compressors see it. What was not asked for at prefill is absent.
     pub fn view<T>(&self, layer: usize, work: impl FnOnce(&LayerView<'_>) -> T) -> Result<T, ModelError> {
         let summaries = self.summaries(layer)?;
-        let rotary = self.engine.rotary();
+        let rotary = self.engine.rotary(self.prompt_len());
         fn recorded(numbers: &[f32]) -> Option<&[f32]> {
             Some(numbers).filter(|numbers| !numbers.is_empty())
         }

@@ -15,7 +15,7 @@ use cokv_models::source::ModelFiles;
 use cokv_models::tokenizer::Tokenizer;
 use cokv_models::weights::Gguf;
 use cokv_models::{LanguageModel, LoadOptions, ModelError, WeightType};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use tiny::Tiny;
 
 fn llama() -> Tiny {
@@ -84,7 +84,8 @@ fn gguf_rope_factors_have_the_defaults_of_llama_cpp() {
     ] {
         assert_eq!(scaling(&metadata).unwrap(), expected, "{metadata:?}");
     }
-    assert!(scaling(&[(kind, text("yarn"))]).unwrap_err().to_string().contains("`yarn` is not implemented"));
+    let unknown = scaling(&[(kind, text("dynamic"))]).unwrap_err().to_string();
+    assert!(unknown.contains("`dynamic`") && unknown.contains("known: none, linear, yarn, longrope"), "{unknown}");
 
     let divisors = |numbers: &[f32], metadata: &[(&str, Value)]| {
         let (tiny, numbers) = (llama(), Tensor::new(numbers, &Device::Cpu).unwrap());
@@ -100,9 +101,69 @@ fn gguf_rope_factors_have_the_defaults_of_llama_cpp() {
     }
 }
 
+/// A GGUF file and a folder that say the same of YaRN and LongRoPE are the same model.
+#[test]
+fn gguf_stretches_are_those_of_a_folder() {
+    let of_folder = |rope: Json| {
+        let tiny = Tiny::new("llama", json!({ "max_position_embeddings": 1024, "rope_scaling": rope }), false, 8);
+        ModelConfig::from_folder(tiny.folder()).unwrap()
+    };
+    let of_gguf = |metadata: &[(&str, Value)], tensors: &[(&str, &[f32])]| {
+        let tiny = llama();
+        let metadata: Vec<(String, Value)> =
+            metadata.iter().map(|(key, value)| (format!("llama.rope.scaling.{key}"), value.clone())).collect();
+        let metadata: Vec<(&str, Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+        let tensor = |numbers: &[f32]| Tensor::new(numbers, &Device::Cpu).unwrap();
+        let tensors: Vec<(&str, Tensor)> = tensors.iter().map(|(name, numbers)| (*name, tensor(numbers))).collect();
+        let path = tiny.write_gguf_with("llama", GgmlDType::F32, &metadata, &tensors);
+        ModelConfig::from_gguf(&Gguf::open(&path).unwrap())
+    };
+    let same = |folder: ModelConfig, gguf: Result<ModelConfig, ModelError>| {
+        let gguf = gguf.unwrap();
+        assert_eq!(folder.rope_scaling, gguf.rope_scaling);
+        assert!((folder.rope_attention_factor - gguf.rope_attention_factor).abs() < 1e-6, "{gguf:?}");
+        assert_eq!(folder.max_tokens(), gguf.max_tokens());
+    };
+    let number = Value::F32;
+    let yarn = [("type", text("yarn")), ("factor", number(4.0)), ("original_context_length", Value::U32(512))];
+    let with = |more: &[(&'static str, Value)]| [&yarn[..], more].concat();
+    let said = |more: Json| {
+        let mut rope = json!({ "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512 });
+        rope.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        of_folder(rope)
+    };
+    assert_eq!(said(json!({})).max_tokens(), 2048);
+    same(said(json!({})), of_gguf(&yarn, &[]));
+    same(said(json!({})), of_gguf(&with(&[("yarn_ext_factor", number(1.0))]), &[]));
+    same(said(json!({ "attention_factor": 0.9 })), of_gguf(&with(&[("yarn_attn_factor", number(0.9))]), &[]));
+    let both = json!({ "mscale": 1.0, "mscale_all_dim": 0.7 });
+    same(said(both), of_gguf(&with(&[("yarn_log_multiplier", number(0.7))]), &[]));
+    let betas = [("yarn_beta_fast", number(20.0)), ("yarn_beta_slow", number(2.0))];
+    same(said(json!({ "beta_fast": 20, "beta_slow": 2 })), of_gguf(&with(&betas), &[]));
+    let part = of_gguf(&with(&[("yarn_ext_factor", number(0.5))]), &[]).unwrap_err().to_string();
+    assert!(part.contains("yarn_ext_factor 0.5"), "{part}");
+    let swapped = of_gguf(&with(&[("yarn_beta_fast", number(0.5))]), &[]).unwrap_err().to_string();
+    assert!(swapped.contains("`beta_slow` is 1"), "{swapped}");
+
+    let (short, long) = ([1.0, 1.1, 1.3, 2.0], [1.0, 2.0, 5.0, 30.0]);
+    let longrope = json!({
+        "rope_type": "longrope", "short_factor": short, "long_factor": long, "original_max_position_embeddings": 256,
+        "attention_factor": 1.25,
+    });
+    let metadata =
+        [("type", text("longrope")), ("original_context_length", Value::U32(256)), ("attn_factor", number(1.25))];
+    let tensors: [(&str, &[f32]); 2] = [("rope_factors_short.weight", &short), ("rope_factors_long.weight", &long)];
+    same(of_folder(longrope), of_gguf(&metadata, &tensors));
+    let missing = of_gguf(&metadata, &tensors[..1]).unwrap_err().to_string();
+    assert!(missing.contains("rope_factors_long.weight"), "{missing}");
+    let few = of_gguf(&metadata, &[tensors[0], (tensors[1].0, &long[..3])]).unwrap_err().to_string();
+    assert!(few.contains("`rope_factors_long.weight` has 3 numbers for 4 pairs"), "{few}");
+}
+
 #[test]
 fn gguf_nonsense_is_refused_by_its_key() {
     for (key, value) in [
+        ("llama.rope.scaling.attn_factor", Value::F32(f32::INFINITY)),
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(f32::NAN)),
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(f32::INFINITY)),
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(-1.0)),

@@ -189,7 +189,13 @@ fn unusable_configurations_are_refused() {
     assert!(refused(json!({ "hidden_act": "gelu" })).contains("activation `gelu`"));
     assert!(refused(json!({ "head_dim": 7 })).contains("odd head_dim"));
     assert!(refused(json!({ "quantization_config": { "quant_method": "gptq" } })).contains("quantised by `gptq`"));
-    assert!(refused(json!({ "rope_scaling": { "rope_type": "yarn", "factor": 4.0 } })).contains("`yarn`"));
+    let error = refused(json!({ "rope_scaling": { "rope_type": "su", "factor": 4.0 } }));
+    assert!(
+        error.contains("`su`") && error.contains("known: default, linear, llama3, dynamic, yarn, longrope"),
+        "{error}"
+    );
+    let of_layers = json!({ "full_attention": { "rope_type": "default" }, "sliding_attention": null });
+    assert!(refused(json!({ "rope_parameters": of_layers })).contains("RoPE that differs between layers"));
 
     let unloadable = |settings: Json| load(&Tiny::new("llama", settings, false, 8)).err().unwrap().to_string();
     let error = unloadable(json!({ "vocab_size": 51 }));

@@ -85,6 +85,7 @@ impl MadeUpPrompt {
             statistics: statistics(layout, tokens, &queries),
             rotary: RotaryEmbedding {
                 frequencies: (0..head_dim / 2).map(|pair| 0.01f32.powi(pair as i32)).collect(),
+                scale: 1.0,
                 pairs: RotaryPairs::Halves,
             },
         }

@@ -44,6 +44,7 @@ fn fake() -> Arc<dyn Engine> {
         norm_epsilon: 1e-5,
         rope_theta: 1e4,
         rope_scaling: RopeScaling::None,
+        rope_attention_factor: 1.0,
         rope_pairs: RotaryPairs::Halves,
         attention_bias: false,
         tied_embeddings: None,
@@ -72,8 +73,8 @@ impl Engine for Fake {
     fn weight_bytes(&self) -> usize {
         0
     }
-    fn rotary(&self) -> RotaryEmbedding {
-        RotaryEmbedding { frequencies: vec![1.0; 2], pairs: RotaryPairs::Halves }
+    fn rotary(&self, _: usize) -> RotaryEmbedding {
+        RotaryEmbedding { frequencies: vec![1.0; 2], scale: 1.0, pairs: RotaryPairs::Halves }
     }
     fn cache(&self, format: Format, tokens: usize) -> Result<RaggedCache, ModelError> {
         Ok(RaggedCache::new(layout(), format, Box::new(HostStore::with_capacity(layout(), format, tokens))))

@@ -6,10 +6,9 @@ use cokv_core::{HeadLayout, RotaryPairs};
 use serde_json::Value as Json;
 
 use super::fields::Fields;
-use super::{Architecture, ModelConfig, RopeScaling};
-use super::{
-    check_head_dim, context_length, norm_epsilon, rope_factor, rope_theta, unknown_architecture, unknown_scaling,
-};
+use super::rope::{Stretch, Unstretched};
+use super::{Architecture, ModelConfig};
+use super::{check_head_dim, context_length, norm_epsilon, rope_theta, unknown_architecture};
 use crate::error::ModelError;
 use crate::files::read_optional;
 
@@ -50,17 +49,22 @@ fn from_fields(fields: Fields<'_>) -> Result<ModelConfig, ModelError> {
     };
     let context = fields.optional_integer("max_position_embeddings")?;
     let context = context.ok_or_else(|| fields.missing("max_position_embeddings"))?;
+    let context_length = context_length(path, "max_position_embeddings", context)?;
+    let theta = rope_theta(path, "rope_theta", theta)?;
+    let unstretched = Unstretched { context_length, head_dim, theta };
+    let Stretch { scaling, attention_factor, context_length } = unstretched.stretched_by_folder(fields, rope)?;
     Ok(ModelConfig {
         architecture,
         layout,
         hidden_size,
         intermediate_size: fields.size("intermediate_size")?,
         vocabulary: fields.size("vocab_size")?,
-        context_length: context_length(path, "max_position_embeddings", context)?,
+        context_length,
         sliding_window: sliding_window(fields, architecture, layout.layers)?,
         norm_epsilon: norm_epsilon(path, "rms_norm_eps", fields.number("rms_norm_eps")?)?,
-        rope_theta: rope_theta(path, "rope_theta", theta)?,
-        rope_scaling: rope.map_or(Ok(RopeScaling::None), scaling)?,
+        rope_theta: theta,
+        rope_scaling: scaling,
+        rope_attention_factor: attention_factor,
         rope_pairs: RotaryPairs::Halves,
         attention_bias: fields.optional_flag("attention_bias")?.unwrap_or(architecture == Architecture::Qwen2),
         tied_embeddings: fields.optional_flag("tie_word_embeddings")?,
@@ -105,33 +109,6 @@ fn sliding_window(fields: Fields<'_>, architecture: Architecture, layers: usize)
     Ok(window.filter(|_| slides))
 }
 
-/// Files say `rope_type` since 2024 and `type` before; those that were read and written again since then say both.
-fn scaling(rope: Fields<'_>) -> Result<RopeScaling, ModelError> {
-    let factor = |key: &str| rope_factor(rope.path, key, rope.number(key)?);
-    let kind = rope.optional_text("rope_type")?;
-    match if kind.is_some() { kind } else { rope.optional_text("type")? } {
-        None | Some("default") => Ok(RopeScaling::None),
-        Some("linear") => Ok(RopeScaling::Linear { factor: factor("factor")? }),
-        Some("llama3") => {
-            let (low, high) = (factor("low_freq_factor")?, factor("high_freq_factor")?);
-            if low >= high {
-                let message =
-                    format!("`low_freq_factor` is {low}; it must be below `high_freq_factor`, which is {high}");
-                return Err(ModelError::malformed(rope.path, message));
-            }
-            let key = "original_max_position_embeddings";
-            let original = rope.optional_integer(key)?.ok_or_else(|| rope.missing(key))?;
-            Ok(RopeScaling::Llama3 {
-                factor: factor("factor")?,
-                low_frequency_factor: low,
-                high_frequency_factor: high,
-                original_context: context_length(rope.path, key, original)? as f32,
-            })
-        }
-        Some(other) => Err(unknown_scaling(rope.path, other)),
-    }
-}
-
 /// One id or a list of them.
 fn token_ids(json: Option<&Json>) -> Vec<u32> {
     let id = |json: &Json| json.as_u64().and_then(|id| u32::try_from(id).ok());
@@ -147,6 +124,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::RopeScaling;
 
     fn config(settings: Json) -> Result<ModelConfig, ModelError> {
         let mut json = json!({
@@ -178,6 +156,25 @@ mod tests {
             "original_max_position_embeddings": 64, "rope_theta": 5e5,
         });
         assert!(matches!(scaling_of(llama3), RopeScaling::Llama3 { factor: 8.0, original_context: 64.0, .. }));
+    }
+
+    /// Qwen2.5's card adds YaRN to a file that states the context before it; others state the one after it.
+    #[test]
+    fn a_stretch_lengthens_the_context() {
+        let context = |stated: usize, scaling: Json| {
+            let all = json!({ "max_position_embeddings": stated, "rope_scaling": scaling });
+            config(all).unwrap().max_tokens()
+        };
+        let original = "original_max_position_embeddings";
+        assert_eq!(context(32768, json!({ "type": "yarn", "factor": 4.0, original: 32768 })), 131_072);
+        assert_eq!(context(32768, json!({ "type": "yarn", "factor": 4.0 })), 131_072);
+        assert_eq!(context(131_072, json!({ "type": "yarn", "factor": 4.0, original: 32768 })), 131_072);
+        assert_eq!(context(4096, json!({ "type": "dynamic", "factor": 2.0 })), 8192);
+        assert_eq!(context(131_072, json!({ "type": "linear", "factor": 4.0 })), 131_072);
+        let divisors = json!([1, 1, 1, 1]);
+        let longrope = json!({ "type": "longrope", "short_factor": divisors, "long_factor": divisors, original: 4096 });
+        assert_eq!(context(131_072, longrope), 131_072);
+        assert_eq!(context(1 << 31, json!({ "type": "yarn", "factor": 1e6 })), u32::MAX as usize);
     }
 
     #[test]
@@ -215,6 +212,13 @@ mod tests {
             scaling[key] = value;
             json!({ "rope_scaling": scaling })
         };
+        let of_longrope = |change: Json| {
+            let mut scaling =
+                json!({ "rope_type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 1, 1, 1] });
+            scaling.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            json!({ "rope_scaling": scaling })
+        };
+        assert!(config(of_longrope(json!({}))).is_ok());
         for (key, settings) in [
             ("rms_norm_eps", json!({ "rms_norm_eps": -1e-5 })),
             ("rms_norm_eps", json!({ "rms_norm_eps": 1e300 })),
@@ -241,6 +245,19 @@ mod tests {
             ("high_freq_factor", rope("llama3", "high_freq_factor", json!(1e300))),
             ("original_max_position_embeddings", rope("llama3", "original_max_position_embeddings", json!(0))),
             ("rope_scaling", json!({ "rope_scaling": "linear" })),
+            ("factor", rope("dynamic", "factor", json!(0.5))),
+            ("factor", rope("dynamic", "factor", json!(null))),
+            ("factor", rope("yarn", "factor", json!(f64::MAX))),
+            ("original_max_position_embeddings", rope("yarn", "original_max_position_embeddings", json!(0))),
+            ("attention_factor", rope("yarn", "attention_factor", json!(-1.0))),
+            ("beta_fast", rope("yarn", "beta_fast", json!(0.5))),
+            ("beta_slow", rope("yarn", "beta_slow", json!(-1.0))),
+            ("truncate", rope("yarn", "truncate", json!("no"))),
+            ("short_factor", rope("longrope", "long_factor", json!([1.0, 1.0, 1.0, 1.0]))),
+            ("long_factor", of_longrope(json!({ "long_factor": [1.0, 1.0, 1.0] }))),
+            ("long_factor", of_longrope(json!({ "long_factor": [1.0, 0.0, 1.0, 1.0] }))),
+            ("long_factor", of_longrope(json!({ "long_factor": [1.0, "1", 1.0, 1.0] }))),
+            ("attention_factor", of_longrope(json!({ "original_max_position_embeddings": 1 }))),
         ] {
             let error = config(settings.clone()).unwrap_err().to_string();
             assert!(error.contains("config.json") && error.contains(key), "{settings}: {error}");

@@ -3,6 +3,7 @@
 mod fields;
 mod from_folder;
 mod from_gguf;
+mod rope;
 
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
@@ -35,6 +36,35 @@ pub enum RopeScaling {
         /// Context that the model was first trained on.
         original_context: f32,
     },
+    /// All by a base that grows with the text, where it is longer than the original context (NTK-aware scaling).
+    Dynamic {
+        /// How fast it grows: contexts longer by this factor are what it is made for.
+        factor: f32,
+        /// Context that the model was first trained on.
+        original_context: usize,
+    },
+    /// YaRN (arXiv 2309.00071): pairs that turn seldom in the original context by the factor, others less or not.
+    Yarn {
+        /// Stretch of the low frequencies.
+        factor: f32,
+        /// Context that the model was first trained on.
+        original_context: usize,
+        /// Pairs that turn more often than this in it are not stretched.
+        beta_fast: f32,
+        /// Pairs that turn less often than this are stretched fully.
+        beta_slow: f32,
+        /// Whether the stretch begins and ends with whole pairs.
+        truncate: bool,
+    },
+    /// LongRoPE (arXiv 2402.13753): divisors of each frequency, `[head_dim / 2]`, others in long texts than in short ones.
+    LongRope {
+        /// Of texts no longer than the original context.
+        short: Vec<f32>,
+        /// Of longer ones.
+        long: Vec<f32>,
+        /// Context that the model was first trained on.
+        original_context: usize,
+    },
     /// Divisors of each frequency, as GGUF stores them (`rope_freqs.weight`): `[head_dim / 2]`.
     Divisors(Vec<f32>),
 }
@@ -52,7 +82,7 @@ pub struct ModelConfig {
     pub intermediate_size: usize,
     /// Rows of the embedding table.
     pub vocabulary: usize,
-    /// Positions that the model was made for.
+    /// Positions that the model was made for, after its stretch.
     pub context_length: usize,
     /// Tokens that a layer attends to, where that is fewer than the context. The decoder attends to everything, which is
     /// the same up to this length: longer sequences are refused.
@@ -63,6 +93,8 @@ pub struct ModelConfig {
     pub rope_theta: f32,
     /// Stretch of the rotary frequencies.
     pub rope_scaling: RopeScaling,
+    /// What cosines and sines are multiplied with: queries and keys of a stretched model are longer than those of others.
+    pub rope_attention_factor: f32,
     /// Order of rotated pairs.
     pub rope_pairs: RotaryPairs,
     /// Whether queries, keys and values have biases, so that a checkpoint without them is incomplete.
@@ -111,10 +143,6 @@ fn unknown_architecture(path: &Path, name: &str) -> ModelError {
     ModelError::unsupported(path, format!("architecture `{name}` is not implemented ({KNOWN})"))
 }
 
-fn unknown_scaling(path: &Path, name: &str) -> ModelError {
-    ModelError::unsupported(path, format!("RoPE scaling `{name}` is not implemented (known: default, linear, llama3)"))
-}
-
 fn check_head_dim(path: &Path, head_dim: usize) -> Result<(), ModelError> {
     match head_dim % 2 {
         0 => Ok(()),
@@ -159,9 +187,4 @@ fn norm_epsilon(path: &Path, key: &str, number: f64) -> Result<f64, ModelError> 
 
 fn rope_theta(path: &Path, key: &str, number: f64) -> Result<f32, ModelError> {
     sensible(path, key, number, 1.0..=1e30).map(|theta| theta as f32)
-}
-
-/// What stretches rotary frequencies, or where between two of them a stretch begins.
-fn rope_factor(path: &Path, key: &str, number: f64) -> Result<f32, ModelError> {
-    sensible(path, key, number, 1e-6..=1e6).map(|factor| factor as f32)
 }
