@@ -146,6 +146,7 @@ mod tests {
             norm_epsilon: 1e-5,
             rope_theta: 1e4,
             rope_scaling: RopeScaling::None,
+            rope_attention_factor: 1.0,
             rope_pairs: RotaryPairs::Halves,
             attention_bias: false,
             tied_embeddings: None,

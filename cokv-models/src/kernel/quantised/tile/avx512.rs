@@ -158,7 +158,7 @@ impl<const BITS: usize> Unpacked<BITS> {
         }
         if BITS & 2 != 0 {
             let first = if BITS & 4 != 0 { NIBBLE_LINES } else { 0 };
-            self.twos = if pair % 2 == 0 { line(first + pair / 2) } else { _mm512_srli_epi16::<2>(self.twos) };
+            self.twos = if pair.is_multiple_of(2) { line(first + pair / 2) } else { _mm512_srli_epi16::<2>(self.twos) };
             let moved = match BITS {
                 6 => [_mm512_slli_epi16::<4>(self.twos), self.twos],
                 _ => [self.twos, _mm512_srli_epi16::<4>(self.twos)],

@@ -28,10 +28,10 @@ fn tile(w: &Weight, panel: usize, x: &Activations, row: usize) -> [f32; PANEL] {
             let at = panel * blocks + block;
             let of_span = row.sum(block, span, spans);
             let mut dots = [-w.format.offset() * of_span; PANEL];
-            for quad in span * QUADS / spans..(span + 1) * QUADS / spans {
+            for (quad, numbers) in quads.iter().enumerate().skip(span * QUADS / spans).take(QUADS / spans) {
                 let line = w.quad(at, quad);
                 for (dot, quants) in dots.iter_mut().zip(line.0.as_chunks::<QUAD>().0) {
-                    *dot += quants.iter().zip(quads[quad]).map(|(&w, x)| i32::from(w) * i32::from(x)).sum::<i32>();
+                    *dot += quants.iter().zip(numbers).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum::<i32>();
                 }
             }
             let at = at * spans + span;
