@@ -110,7 +110,8 @@ impl<B: Backend> Decoder<B> {
         backend.observe(pass, index, &queries, &values, &layer.o_proj)?;
         backend.rotate(&mut queries, angles, layout, layout.query_heads)?;
         backend.rotate(&mut keys, angles, layout, layout.kv_heads)?;
-        let attended = backend.attend(pass, index, Projected { queries, keys, values })?;
+        let window = self.config.window(index);
+        let attended = backend.attend(pass, backend::Layer { index, window }, Projected { queries, keys, values })?;
         let [output] = backend.linear([&layer.o_proj], &attended)?;
         let hidden = backend.add(hidden, &output)?;
         let normed = backend.rms_norm(&hidden, &layer.post_attention_layernorm, epsilon)?;
@@ -235,6 +236,7 @@ impl<B: Backend> Engine for Decoder<B> {
 
     fn summaries(&self, watch: &dyn Watch, prompt: &Segment, layer: usize) -> Result<LayerSummaries, ModelError> {
         let watch = (watch as &dyn std::any::Any).downcast_ref().ok_or_else(|| backend::foreign("watch"))?;
+        let layer = backend::Layer { index: layer, window: self.config.window(layer) };
         self.backend.summaries(self.config.layout, watch, backend::own_store::<B>(prompt.store())?, layer)
     }
 }

@@ -161,6 +161,23 @@ fn gguf_stretches_are_those_of_a_folder() {
 }
 
 #[test]
+fn a_gguf_window_is_one_of_all_layers_or_of_nobody_knows_which() {
+    let windows = |architecture: &str, tokens: u32| {
+        let tiny = llama();
+        let key = format!("{architecture}.attention.sliding_window");
+        let metadata = [(key.as_str(), Value::U32(tokens))];
+        let path = tiny.write_gguf_with(architecture, GgmlDType::F32, &metadata, &[]);
+        ModelConfig::from_gguf(&Gguf::open(&path).unwrap()).map(|config| config.windows)
+    };
+    assert_eq!(windows("llama", 24).unwrap(), [Some(24); 2]);
+    assert_eq!(windows("llama", 0).unwrap(), []);
+    // The context has 1,024 tokens, which nothing leaves.
+    assert_eq!(windows("qwen2", 1024).unwrap(), []);
+    let error = windows("qwen2", 24).unwrap_err().to_string();
+    assert!(error.contains("`qwen2.attention.sliding_window` is 24") && error.contains("which layers"), "{error}");
+}
+
+#[test]
 fn gguf_nonsense_is_refused_by_its_key() {
     for (key, value) in [
         ("llama.rope.scaling.attn_factor", Value::F32(f32::INFINITY)),

@@ -36,6 +36,10 @@ fn rope() -> Vec<Case> {
     serde_json::from_str(include_str!("data/transformers/rope.json")).unwrap()
 }
 
+fn windows() -> Vec<Case> {
+    serde_json::from_str(include_str!("data/transformers/windows.json")).unwrap()
+}
+
 fn tokens(count: usize) -> Vec<u32> {
     (0..count as u32).map(|i| (i * 31 + i / 7) % 50).collect()
 }
@@ -119,6 +123,11 @@ fn stretched_rotary_embeddings_equal_those_of_transformers() {
         assert!((rotary.scale - theirs).abs() < 1e-6, "{}: factor {}, not {theirs}", case.name, rotary.scale);
         case.check();
     }
+}
+
+#[test]
+fn sliding_windows_equal_those_of_transformers() {
+    windows().iter().for_each(Case::check);
 }
 
 /// The prompt's own length decides, and after it that of the text which a question ends: not the chunk's.

@@ -7,7 +7,7 @@ use candle_nn::ops;
 use cokv_core::{Format, HeadLayout, ObservationRequest};
 
 use super::host::{self, HostStore, Pass, Recorder};
-use super::{Backend, LayerSummaries, Projected, Result, Span};
+use super::{Backend, Layer, LayerSummaries, Projected, Result, Span};
 use crate::ask::{Answer, Ask};
 use crate::rope::Angles;
 use crate::weights::{Numbers, Stored, WeightType};
@@ -190,13 +190,13 @@ impl Backend for Candle {
         })
     }
 
-    fn attend(&self, pass: &mut Pass<'_, Self>, layer: usize, projected: Projected<Self>) -> Result<Tensor> {
+    fn attend(&self, pass: &mut Pass<'_, Self>, layer: Layer, projected: Projected<Self>) -> Result<Tensor> {
         let width = projected.queries.dim(1)?;
         let [queries, keys, values] = [&projected.queries, &projected.keys, &projected.values].map(|x| self.host(x));
         self.tensor(pass.attend(layer, &queries?, &keys?, &values?), width)
     }
 
-    fn summaries(&self, _: HeadLayout, watch: &Recorder, prompt: &HostStore, layer: usize) -> Result<LayerSummaries> {
+    fn summaries(&self, _: HeadLayout, watch: &Recorder, prompt: &HostStore, layer: Layer) -> Result<LayerSummaries> {
         Ok(watch.summaries(layer, prompt.view()))
     }
 

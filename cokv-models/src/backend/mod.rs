@@ -18,7 +18,7 @@ pub use self::candle::Candle;
 pub use self::cpu::Cpu;
 pub use self::reference::Reference;
 use crate::ask::{Answer, Ask};
-use crate::cache::{RaggedCache, SLICES, Store};
+use crate::cache::{Places, RaggedCache, SLICES, Store};
 use crate::error::ModelError;
 use crate::rope::Angles;
 use crate::weights::{Stored, WeightType};
@@ -84,14 +84,14 @@ pub trait Backend: Send + Sync + Sized + 'static {
         output: &Self::Linear,
     ) -> Result<()>;
     /// Appends keys and values, and lets every new token attend to its own cache; watches see what they asked for.
-    fn attend(&self, pass: &mut Self::Pass<'_>, layer: usize, projected: Projected<Self>) -> Result<Self::Matrix>;
+    fn attend(&self, pass: &mut Self::Pass<'_>, layer: Layer, projected: Projected<Self>) -> Result<Self::Matrix>;
     /// What compressors see of a layer, on the host. `prompt` holds the whole prompt in every head.
     fn summaries(
         &self,
         layout: HeadLayout,
         watch: &Self::Watch,
         prompt: &Self::Store,
-        layer: usize,
+        layer: Layer,
     ) -> Result<LayerSummaries>;
 
     /// Answers some rows, behind the answers of the rows before. `hidden` are normed, `[places, hidden_size]`, and `logits`
@@ -103,6 +103,16 @@ pub trait Backend: Send + Sync + Sized + 'static {
         asks: &[(Ask<'_>, usize)],
         answers: &mut Vec<Answer>,
     ) -> Result<()>;
+}
+
+/// An attention layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Counted from the first.
+    pub index: usize,
+    /// Its sliding window, where it has one: a token sees itself and what stands fewer positions than this before it, however
+    /// little a head has kept of that.
+    pub window: Option<usize>,
 }
 
 /// Queries, keys and values of the new tokens of a pass, after RoPE.
@@ -124,6 +134,8 @@ pub struct Span<'a, B: Backend> {
     pub tokens: usize,
     /// Tokens seen before them.
     pub seen: usize,
+    /// Where the tokens of its cache stand, new ones included.
+    pub places: Places<'a>,
     /// What its cache shares.
     pub slices: [Option<SharedRows<'a, B::Store>>; SLICES],
     /// What its cache holds alone, to which new keys and values are appended.
@@ -136,14 +148,14 @@ impl<'a, B: Backend> Span<'a, B> {
     /// Finds the backend's own types behind a cache and a watch; an error where they are another backend's.
     pub(crate) fn of(tokens: usize, cache: &'a mut RaggedCache, watch: Option<&'a mut dyn Watch>) -> Result<Self> {
         let seen = cache.next_position();
-        let (shared, own) = cache.parts();
+        let (shared, places, own) = cache.parts();
         let mut slices = [None; SLICES];
         for (place, slice) in slices.iter_mut().zip(shared) {
             *place = Some((own_store::<B>(slice.segment.store())?, slice.rows.as_slice()));
         }
         let own = (own as &mut dyn Any).downcast_mut().ok_or_else(|| foreign("cache"))?;
         let watch = watch.map(|watch| (watch as &mut dyn Any).downcast_mut().ok_or_else(|| foreign("watch")));
-        Ok(Self { tokens, seen, slices, own, watch: watch.transpose()? })
+        Ok(Self { tokens, seen, places, slices, own, watch: watch.transpose()? })
     }
 }
 

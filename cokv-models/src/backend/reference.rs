@@ -3,7 +3,7 @@
 use cokv_core::{Format, HeadLayout, ObservationRequest, QueryStatistics};
 
 use super::host::{self, HostStore};
-use super::{Backend, LayerSummaries, Projected, Result, Span, Watch};
+use super::{Backend, Layer, LayerSummaries, Projected, Result, Span, Watch};
 use crate::ask::{Answer, Ask};
 use crate::cache::Store;
 use crate::kernel::attention::CacheView;
@@ -65,11 +65,18 @@ fn narrow(numbers: &[f64]) -> Vec<f32> {
     numbers.iter().map(|&x| x as f32).collect()
 }
 
-/// Softmax attention of a query to the first `visible` of a head's keys.
-fn attention(query: &[f64], keys: &[f64], visible: usize) -> Vec<f64> {
+impl Layer {
+    /// Whether a token sees another.
+    fn sees(self, query: usize, key: usize) -> bool {
+        key <= query && self.window.is_none_or(|window| query - key < window)
+    }
+}
+
+/// Softmax attention of a query to those of a head's keys that are visible: 0 to others.
+fn attention(query: &[f64], keys: &[f64], visible: impl Iterator<Item = bool>) -> Vec<f64> {
     let dim = query.len();
-    let scores: Vec<f64> =
-        keys.chunks_exact(dim).take(visible).map(|key| dot(query, key) / (dim as f64).sqrt()).collect();
+    let score = |(key, visible)| if visible { dot(query, key) / (dim as f64).sqrt() } else { f64::NEG_INFINITY };
+    let scores: Vec<f64> = keys.chunks_exact(dim).zip(visible).map(score).collect();
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
     let sum: f64 = weights.iter().sum();
@@ -213,7 +220,7 @@ impl Backend for Reference {
         Ok(())
     }
 
-    fn attend(&self, pass: &mut Pass<'_>, layer: usize, projected: Projected<Self>) -> Result<Matrix> {
+    fn attend(&self, pass: &mut Pass<'_>, layer: Layer, projected: Projected<Self>) -> Result<Matrix> {
         let Projected { queries, keys, values } = projected;
         let HeadLayout { query_heads, kv_heads, head_dim, .. } = pass.layout;
         let group = pass.layout.group();
@@ -222,17 +229,18 @@ impl Backend for Reference {
         let mut first = 0;
         for span in &mut pass.spans {
             let numbers = first * kv_heads * head_dim..(first + span.tokens) * kv_heads * head_dim;
-            span.own.push(layer, &keys[numbers.clone()], &values[numbers]);
+            span.own.push(layer.index, &keys[numbers.clone()], &values[numbers]);
             let turned = &queries.numbers[first * queries.width..(first + span.tokens) * queries.width];
-            span.watch.iter_mut().for_each(|watch| watch.layers[layer].turned.extend(turned));
+            span.watch.iter_mut().for_each(|watch| watch.layers[layer.index].turned.extend(turned));
             for kv_head in 0..kv_heads {
-                let [keys, values] = held(span.view(kv_heads), layer, kv_head, head_dim);
-                let before = keys.len() / head_dim - span.tokens;
+                let [keys, values] = held(span.view(kv_heads), layer.index, kv_head, head_dim);
+                let flat = pass.layout.flat(layer.index, kv_head);
                 for (token, query_head) in (0..span.tokens)
                     .flat_map(|token| (kv_head * group..(kv_head + 1) * group).map(move |head| (token, head)))
                 {
                     let at = ((first + token) * query_heads + query_head) * head_dim;
-                    let weights = attention(&queries.numbers[at..at + head_dim], &keys, before + token + 1);
+                    let visible = span.places.positions(flat).map(|key| layer.sees(span.seen + token, key as usize));
+                    let weights = attention(&queries.numbers[at..at + head_dim], &keys, visible);
                     for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
                         attended[at..at + head_dim]
                             .iter_mut()
@@ -251,22 +259,20 @@ impl Backend for Reference {
         layout: HeadLayout,
         watch: &Record,
         prompt: &HostStore,
-        layer: usize,
+        layer: Layer,
     ) -> Result<LayerSummaries> {
         let HeadLayout { query_heads, kv_heads, head_dim, .. } = layout;
         let Record { request, layers } = watch;
-        let record = &layers[layer];
+        let record = &layers[layer.index];
         let tokens = record.turned.len() / (query_heads * head_dim);
         let window = request.window.min(tokens);
         let mut summaries = LayerSummaries { window, ..LayerSummaries::default() };
         for query_head in 0..query_heads {
-            let flat = layout.flat(layer, query_head / layout.group());
+            let flat = layout.flat(layer.index, query_head / layout.group());
             let keys = wide(&prompt.read(flat)?[0]);
             let row = |token: usize| {
                 let at = (token * query_heads + query_head) * head_dim;
-                let mut row = attention(&record.turned[at..at + head_dim], &keys, token + 1);
-                row.resize(tokens, 0.0);
-                row
+                attention(&record.turned[at..at + head_dim], &keys, (0..tokens).map(|key| layer.sees(token, key)))
             };
             (tokens - window..tokens).for_each(|token| summaries.window_attention.extend(narrow(&row(token))));
             if request.column_sums {
@@ -283,7 +289,7 @@ impl Backend for Reference {
             summaries.query_statistics = Some(record.query_statistics(layout));
         }
         for kv_head in 0..kv_heads {
-            let [keys, values] = prompt.read(layout.flat(layer, kv_head))?;
+            let [keys, values] = prompt.read(layout.flat(layer.index, kv_head))?;
             summaries.keys.extend(keys.iter().filter(|_| request.keys));
             summaries.values.extend(values.iter().filter(|_| request.values));
         }

@@ -49,7 +49,7 @@ fn fake() -> Arc<dyn Engine> {
         attention_bias: false,
         tied_embeddings: None,
         context_length: 4096,
-        sliding_window: None,
+        windows: Vec::new(),
         stop_tokens: Vec::new(),
     };
     Arc::new(Fake { config, passes: AtomicU64::new(0) })

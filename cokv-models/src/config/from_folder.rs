@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::fields::Fields;
 use super::rope::{Stretch, Unstretched};
 use super::{Architecture, ModelConfig};
-use super::{check_head_dim, context_length, norm_epsilon, rope_theta, unknown_architecture};
+use super::{check_head_dim, context_length, norm_epsilon, rope_theta, sliding_window, unknown_architecture};
 use crate::error::ModelError;
 use crate::files::read_optional;
 
@@ -60,7 +60,7 @@ fn from_fields(fields: Fields<'_>) -> Result<ModelConfig, ModelError> {
         intermediate_size: fields.size("intermediate_size")?,
         vocabulary: fields.size("vocab_size")?,
         context_length,
-        sliding_window: sliding_window(fields, architecture, layout.layers)?,
+        windows: windows(fields, architecture, layout.layers)?,
         norm_epsilon: norm_epsilon(path, "rms_norm_eps", fields.number("rms_norm_eps")?)?,
         rope_theta: theta,
         rope_scaling: scaling,
@@ -95,18 +95,38 @@ fn refuse_unknown(fields: Fields<'_>) -> Result<(), ModelError> {
     }
 }
 
-/// The window, where some layer slides. Qwen names one and uses it only where a flag says so, and then from layer
-/// `max_window_layers` on, or in the layers that `layer_types` lists; all of Mistral's layers slide.
-fn sliding_window(fields: Fields<'_>, architecture: Architecture, layers: usize) -> Result<Option<usize>, ModelError> {
-    let window = fields.optional_integer("sliding_window")?;
-    let slides = match (architecture, fields.get("layer_types").and_then(Json::as_array)) {
-        (Architecture::Llama, _) => false,
-        (Architecture::Mistral, _) => fields.optional_flag("use_sliding_window")?.unwrap_or(true),
-        _ if !fields.optional_flag("use_sliding_window")?.unwrap_or(false) => false,
-        (_, Some(kinds)) => kinds.iter().any(|kind| kind != "full_attention"),
-        (_, None) => fields.optional_integer("max_window_layers")?.unwrap_or(28) < layers,
+/// Qwen names a window and uses it only where a flag says so, and then from layer `max_window_layers` on, or in the layers
+/// that `layer_types` lists; all of Mistral's layers slide.
+fn windows(fields: Fields<'_>, architecture: Architecture, layers: usize) -> Result<Vec<Option<usize>>, ModelError> {
+    let used = match architecture {
+        Architecture::Llama => false,
+        Architecture::Mistral => fields.optional_flag("use_sliding_window")?.unwrap_or(true),
+        Architecture::Qwen2 | Architecture::Qwen3 => fields.optional_flag("use_sliding_window")?.unwrap_or(false),
     };
-    Ok(window.filter(|_| slides))
+    let window = if used { fields.optional_integer("sliding_window")? } else { None };
+    let Some(window) = window else { return Ok(Vec::new()) };
+    let window = sliding_window(fields.path, "sliding_window", window)?;
+    if architecture == Architecture::Mistral {
+        return Ok(vec![Some(window); layers]);
+    }
+    let Some(kinds) = fields.get("layer_types") else {
+        let first = fields.optional_integer("max_window_layers")?.unwrap_or(28);
+        return Ok((0..layers).map(|layer| (layer >= first).then_some(window)).collect());
+    };
+    let kinds = kinds.as_array().map(Vec::as_slice).unwrap_or_default();
+    if kinds.len() != layers {
+        let message = format!("`layer_types` lists {} layers, and there are {layers}", kinds.len());
+        return Err(ModelError::malformed(fields.path, message));
+    }
+    let window_of = |kind: &Json| match kind.as_str() {
+        Some("full_attention") => Ok(None),
+        Some("sliding_attention") => Ok(Some(window)),
+        _ => Err(ModelError::unsupported(
+            fields.path,
+            format!("`layer_types` has {kind}, which is not implemented (known: full_attention, sliding_attention)"),
+        )),
+    };
+    kinds.iter().map(window_of).collect()
 }
 
 /// One id or a list of them.
@@ -182,24 +202,26 @@ mod tests {
         let window = |family: &str, settings: Json| {
             let mut all = json!({ "model_type": family, "sliding_window": 24, "num_hidden_layers": 4 });
             all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-            config(all).unwrap().sliding_window
+            config(all).unwrap().windows
         };
         let used = |settings: Json| {
             let mut all = json!({ "use_sliding_window": true });
             all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
             window("qwen2", all)
         };
-        assert_eq!(window("qwen2", json!({ "use_sliding_window": false, "max_window_layers": 0 })), None);
-        assert_eq!(used(json!({ "max_window_layers": 4 })), None);
-        assert_eq!(used(json!({})), None, "28 layers attend to everything where nothing else is said");
-        assert_eq!(used(json!({ "max_window_layers": 3 })), Some(24));
+        let (none, some) = (None, Some(24));
+        assert_eq!(window("qwen2", json!({ "use_sliding_window": false, "max_window_layers": 0 })), []);
+        assert_eq!(used(json!({ "max_window_layers": 4 })), [none; 4]);
+        assert_eq!(used(json!({})), [none; 4], "28 layers attend to everything where nothing else is said");
+        assert_eq!(used(json!({ "max_window_layers": 3 })), [none, none, none, some]);
         let full = json!(vec!["full_attention"; 4]);
-        assert_eq!(used(json!({ "max_window_layers": 0, "layer_types": full })), None);
+        assert_eq!(used(json!({ "max_window_layers": 0, "layer_types": full })), [none; 4]);
         let mixed = json!(["full_attention", "sliding_attention", "full_attention", "full_attention"]);
-        assert_eq!(used(json!({ "max_window_layers": 4, "layer_types": mixed })), Some(24));
-        assert_eq!(window("mistral", json!({})), Some(24));
-        assert_eq!(window("mistral", json!({ "sliding_window": null })), None);
-        assert_eq!(window("llama", json!({})), None);
+        assert_eq!(used(json!({ "max_window_layers": 4, "layer_types": mixed })), [none, some, none, none]);
+        assert_eq!(used(json!({ "sliding_window": null, "max_window_layers": 0 })), []);
+        assert_eq!(window("mistral", json!({})), [some; 4]);
+        assert_eq!(window("mistral", json!({ "sliding_window": null })), []);
+        assert_eq!(window("llama", json!({})), []);
     }
 
     #[test]
@@ -212,6 +234,7 @@ mod tests {
             scaling[key] = value;
             json!({ "rope_scaling": scaling })
         };
+        let of_layers = |kinds: Json| json!({ "model_type": "qwen3", "sliding_window": 9, "use_sliding_window": true, "layer_types": kinds });
         let of_longrope = |change: Json| {
             let mut scaling =
                 json!({ "rope_type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 1, 1, 1] });
@@ -245,6 +268,10 @@ mod tests {
             ("high_freq_factor", rope("llama3", "high_freq_factor", json!(1e300))),
             ("original_max_position_embeddings", rope("llama3", "original_max_position_embeddings", json!(0))),
             ("rope_scaling", json!({ "rope_scaling": "linear" })),
+            ("sliding_window", json!({ "model_type": "mistral", "sliding_window": 0 })),
+            ("layer_types", of_layers(json!(["full_attention"]))),
+            ("layer_types", of_layers(json!("sliding_attention"))),
+            ("chunked_attention", of_layers(json!(["full_attention", "chunked_attention"]))),
             ("factor", rope("dynamic", "factor", json!(0.5))),
             ("factor", rope("dynamic", "factor", json!(null))),
             ("factor", rope("yarn", "factor", json!(f64::MAX))),

@@ -4,7 +4,7 @@ use cokv_core::{HeadLayout, RotaryPairs};
 
 use super::rope::{Stretch, Unstretched};
 use super::{Architecture, ModelConfig};
-use super::{check_head_dim, context_length, norm_epsilon, rope_theta, size, unknown_architecture};
+use super::{check_head_dim, context_length, norm_epsilon, rope_theta, size, sliding_window, unknown_architecture};
 use crate::error::ModelError;
 use crate::weights::Gguf;
 
@@ -47,6 +47,7 @@ impl ModelConfig {
         let context_length = context_length(path, &context, gguf.integer(&context)?)?;
         let rope = Unstretched { context_length, head_dim, theta };
         let Stretch { scaling, attention_factor, context_length } = rope.stretched_by_gguf(gguf, &name)?;
+        let windows = windows(gguf, &key("attention.sliding_window"), architecture, &layout, context_length)?;
         Ok(Self {
             architecture,
             layout,
@@ -54,7 +55,7 @@ impl ModelConfig {
             intermediate_size: count("feed_forward_length")?,
             vocabulary: gguf.tensor_shape("token_embd.weight")?.first().copied().unwrap_or(0),
             context_length,
-            sliding_window: gguf.optional_integer(&key("attention.sliding_window"))?.filter(|&window| window > 0),
+            windows,
             norm_epsilon: norm_epsilon(path, &epsilon, f64::from(gguf.float(&epsilon)?))?,
             rope_theta: theta,
             rope_scaling: scaling,
@@ -67,5 +68,25 @@ impl ModelConfig {
             tied_embeddings: None,
             stop_tokens,
         })
+    }
+}
+
+/// A window is all layers', as Mistral's is. Qwen's may be of some, which the file does not say.
+fn windows(
+    gguf: &Gguf,
+    key: &str,
+    architecture: Architecture,
+    layout: &HeadLayout,
+    context_length: usize,
+) -> Result<Vec<Option<usize>>, ModelError> {
+    let window = gguf.optional_integer(key)?.filter(|&window| window > 0 && window < context_length);
+    let Some(window) = window else { return Ok(Vec::new()) };
+    let window = sliding_window(gguf.path(), key, window)?;
+    match architecture {
+        Architecture::Llama | Architecture::Mistral => Ok(vec![Some(window); layout.layers]),
+        Architecture::Qwen2 | Architecture::Qwen3 => {
+            let message = format!("`{key}` is {window}, and nothing says which layers slide; use the original weights");
+            Err(ModelError::unsupported(gguf.path(), message))
+        }
     }
 }

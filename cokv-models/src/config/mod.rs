@@ -84,9 +84,9 @@ pub struct ModelConfig {
     pub vocabulary: usize,
     /// Positions that the model was made for, after its stretch.
     pub context_length: usize,
-    /// Tokens that a layer attends to, where that is fewer than the context. The decoder attends to everything, which is
-    /// the same up to this length: longer sequences are refused.
-    pub sliding_window: Option<usize>,
+    /// Sliding windows of the layers that have one: tokens that each token sees, itself included. `[layers]`, or empty where
+    /// all layers see everything.
+    pub windows: Vec<Option<usize>>,
     /// Epsilon of all norms.
     pub norm_epsilon: f64,
     /// Base of the rotary frequencies.
@@ -106,9 +106,14 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Tokens of a sequence that the decoder computes exactly.
+    /// Tokens of a sequence at most.
     pub fn max_tokens(&self) -> usize {
-        self.sliding_window.unwrap_or(usize::MAX).min(self.context_length)
+        self.context_length
+    }
+
+    /// The sliding window of a layer, if it has one.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        self.windows.get(layer).copied().flatten()
     }
 
     /// The linear layers of one decoder layer: names within it and `[out_features, in_features]`.
@@ -129,13 +134,7 @@ impl ModelConfig {
     /// Refuses sequences beyond [`max_tokens`](Self::max_tokens).
     pub fn check_length(&self, tokens: usize) -> Result<(), ModelError> {
         let limit = self.max_tokens();
-        let reason = match self.sliding_window {
-            Some(window) if window < self.context_length => {
-                " without leaving its sliding window, which this decoder does not implement"
-            }
-            _ => "",
-        };
-        if tokens > limit { Err(ModelError::TooLong { tokens, limit, reason }) } else { Ok(()) }
+        if tokens > limit { Err(ModelError::TooLong { tokens, limit, reason: "" }) } else { Ok(()) }
     }
 }
 
@@ -178,6 +177,11 @@ fn size(path: &Path, key: &str, number: usize) -> Result<usize, ModelError> {
 }
 
 fn context_length(path: &Path, key: &str, number: usize) -> Result<usize, ModelError> {
+    sensible(path, key, number, 1..=LONGEST_CONTEXT)
+}
+
+/// A token that does not see itself sees nothing.
+fn sliding_window(path: &Path, key: &str, number: usize) -> Result<usize, ModelError> {
     sensible(path, key, number, 1..=LONGEST_CONTEXT)
 }
 

@@ -8,7 +8,7 @@ use cokv_core::{Format, HeadLayout, ObservationRequest};
 
 pub use self::linear::Linear;
 use super::host::{self, HostStore, Pass, Recorder};
-use super::{Backend, LayerSummaries, Projected, Result, Span};
+use super::{Backend, Layer, LayerSummaries, Projected, Result, Span};
 use crate::ask::{Answer, Ask};
 use crate::kernel::elementwise;
 use crate::rope::Angles;
@@ -121,13 +121,13 @@ impl Backend for Cpu {
         })
     }
 
-    fn attend(&self, pass: &mut Pass<'_, Self>, layer: usize, projected: Projected<Self>) -> Result<Matrix> {
+    fn attend(&self, pass: &mut Pass<'_, Self>, layer: Layer, projected: Projected<Self>) -> Result<Matrix> {
         let Projected { queries, keys, values } = projected;
         let numbers = pass.attend(layer, &queries.numbers, &keys.numbers, &values.numbers);
         Ok(Matrix { numbers, width: queries.width })
     }
 
-    fn summaries(&self, _: HeadLayout, watch: &Recorder, prompt: &HostStore, layer: usize) -> Result<LayerSummaries> {
+    fn summaries(&self, _: HeadLayout, watch: &Recorder, prompt: &HostStore, layer: Layer) -> Result<LayerSummaries> {
         Ok(watch.summaries(layer, prompt.view()))
     }
 

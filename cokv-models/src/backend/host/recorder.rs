@@ -2,7 +2,7 @@
 
 use cokv_core::{HeadLayout, ObservationRequest, QueryStatistics};
 
-use crate::backend::{LayerSummaries, Watch};
+use crate::backend::{Layer, LayerSummaries, Watch};
 use crate::kernel::attention::{self, CacheView, column_sums, window_attention};
 use crate::kernel::pool;
 use crate::kernel::rows::{Elements, HeadRows};
@@ -103,7 +103,8 @@ impl Recorder {
 
 impl Recorder {
     /// What compressors see of a layer. `prompt` is the cache that holds the whole prompt in every head.
-    pub(crate) fn summaries(&self, layer: usize, prompt: CacheView<'_>) -> LayerSummaries {
+    pub(crate) fn summaries(&self, layer: Layer, prompt: CacheView<'_>) -> LayerSummaries {
+        let Layer { index: layer, window: sliding } = layer;
         let HeadLayout { query_heads, head_dim, .. } = self.layout;
         let observed = &self.layers[layer];
         let window = observed.window_queries.len() / (query_heads * head_dim);
@@ -116,7 +117,7 @@ impl Recorder {
             // Computed when a layer is looked at, so that it never exists for all layers at once.
             window_attention: match window {
                 0 => Vec::new(),
-                _ => window_attention(self.layout, layer, &observed.window_queries, prompt),
+                _ => window_attention(self.layout, layer, &observed.window_queries, prompt, sliding),
             },
             column_sums: observed.column_sums.clone(),
             query_statistics: observed.query_statistics(self.layout),

@@ -77,6 +77,9 @@ def run(name, family, settings, prompt, steps=4):
         for token in tokens[prompt:]:
             out = model(torch.tensor([[token]]), past_key_values=out.past_key_values, use_cache=True)
             logits.append(out.logits[0, -1].tolist())
+        # Its cache keeps all tokens at a window of one (`[-1 + 1:]`), and sees them: its pass without a cache does not.
+        if settings.get("sliding_window") == 1:
+            logits = model(torch.tensor([tokens]), use_cache=False).logits[0, prompt - 1:].tolist()
     case = {"name": name, "family": family, "head_dim": head_dim, "settings": settings, "prompt": prompt}
     if "sliding_window" not in settings:
         case |= {"frequencies": rounded(frequencies, 9), "attention_factor": float(rope.attention_scaling)}
@@ -131,6 +134,7 @@ WINDOWS = [
      {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 1}, 50),
     ("a window in the layers of a list", "qwen3",
      {"use_sliding_window": True, "sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"]}, 50),
+    ("a window of two tokens", "mistral", {"sliding_window": 2}, 20),
     ("a window of one token", "mistral", {"sliding_window": 1}, 20),
     ("a window that nothing leaves", "mistral", {"sliding_window": 4096}, 20),
 ]
