@@ -142,7 +142,7 @@ mod tests {
             intermediate_size,
             vocabulary,
             context_length: 8192,
-            sliding_window: None,
+            windows: Vec::new(),
             norm_epsilon: 1e-5,
             rope_theta: 1e4,
             rope_scaling: RopeScaling::None,

@@ -96,7 +96,7 @@ mod tests {
             intermediate_size: 14336,
             vocabulary: 128_256,
             context_length: 8192,
-            sliding_window: None,
+            windows: Vec::new(),
             norm_epsilon: 1e-5,
             rope_theta: 5e5,
             rope_scaling: RopeScaling::None,
