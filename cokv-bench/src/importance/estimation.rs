@@ -67,6 +67,7 @@ impl Importance {
     /// The table that reads back to this, every default written out.
     pub fn written(&self) -> Result<toml::Table, toml::ser::Error> {
         let mut table = toml::Table::try_from(&self.settings)?;
+        table.extend(toml::Table::try_from(&self.settings.records)?);
         table.insert("estimator".into(), self.estimator.settings().table().clone().into());
         if self.per_task {
             table.remove("tasks");
@@ -247,7 +248,7 @@ impl Estimation {
         subject.limits.shard = shard;
         let effort = self.importance.estimator.effort(&subject, &self.records, log);
         let workload = Workload {
-            calibration: &self.calibration,
+            records: self.calibration.games().collect(),
             evidence: self.importance.estimator.evidence(),
             rules: &self.rules,
             limits: &subject.limits,

@@ -4,5 +4,7 @@ pub mod memory;
 mod pace;
 mod speed;
 
+#[cfg(test)]
+pub(crate) use self::pace::tests;
 pub use self::pace::{Pace, prefill_operations};
 pub use self::speed::Machine;
