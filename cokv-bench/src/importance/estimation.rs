@@ -153,8 +153,7 @@ impl Estimation {
         let outline = &model.outline;
         let held_as = &model.settings.held_as();
         let layout = outline.config().layout;
-        let mut stamp = ModelStamp::of(&model.settings.source, fingerprint_of_model.unwrap_or_default(), layout);
-        stamp.fingerprint = fingerprint_of_model.map(str::to_owned);
+        let stamp = ModelStamp::of(&model.settings.source, fingerprint_of_model, layout);
         let settings = &importance.settings;
         let players = settings.heads.iter().map(|head| head.flat(layout)).collect::<Result<Vec<usize>, _>>()?;
         if let Some(twice) = (1..players.len()).find(|&place| players[..place].contains(&players[place])) {

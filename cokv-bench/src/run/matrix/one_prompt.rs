@@ -36,7 +36,9 @@ impl Matrix<'_> {
         let at_once = if self.config.run.share_prefill { self.cells.len() } else { 1 };
         for start in (0..self.cells.len()).step_by(at_once) {
             let cells = start..self.cells.len().min(start + at_once);
-            self.run_cells(model, job, cells, &mut reference, listener, &mut rows, &mut kept.cells)?;
+            let (cells, kept_cells) = self.run_cells(model, job, cells, &mut reference, listener)?;
+            rows.extend(cells);
+            kept.cells.extend(kept_cells);
         }
         Ok((rows, kept))
     }
@@ -49,9 +51,7 @@ impl Matrix<'_> {
         cells: Range<usize>,
         reference: &mut Option<Vec<u32>>,
         listener: &mut dyn Listener,
-        rows: &mut Vec<Row>,
-        kept: &mut Vec<KeptCell>,
-    ) -> Result<(), ModelError> {
+    ) -> Result<(Vec<Row>, Vec<KeptCell>), ModelError> {
         let Asked { protocol, prompt, first, .. } = job.asked;
         let own = &job.cells[cells.clone()];
         let request = own
@@ -65,6 +65,7 @@ impl Matrix<'_> {
         let prefill_seconds = started.elapsed().as_secs_f64();
 
         let (mut branches, of_cells) = self.branches(job, cells.clone(), &prefill)?;
+        let mut kept = Vec::new();
         if *first {
             let evicting = cells.clone().zip(own).zip(&of_cells);
             kept.extend(evicting.filter_map(|((place, own), &branch)| {
@@ -90,10 +91,10 @@ impl Matrix<'_> {
 
         let times = Times { prefill_seconds, decode_seconds, batch_rows };
         let whole = branches[0].kept_tokens;
-        for ((place, own), branch) in cells.zip(own).zip(of_cells) {
-            rows.push(self.row(job, &self.cells[place], own, &branches[branch], (whole, full), &times)?);
-        }
-        Ok(())
+        let rows = cells.zip(own).zip(of_cells).map(|((place, own), branch)| {
+            self.row(job, &self.cells[place], own, &branches[branch], (whole, full), &times)
+        });
+        Ok((rows.collect::<Result<_, _>>()?, kept))
     }
 
     /// What of a prompt is decoded: the full cache first, as the reference, whether or not it is a column of its own; then what
