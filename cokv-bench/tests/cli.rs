@@ -346,7 +346,7 @@ fn exact_values_of_some_heads_and_how_fast_estimators_come_near_them() {
         let output = estimate(rest);
         assert!(!output.status.success() && stderr(&output).contains(expected), "{}", stderr(&output));
     };
-    fails(&["--estimator", "exact"], "evaluations, about");
+    fails(&["--estimator", "exact"], "evaluations, more years than the universe is old; name at most");
     fails(&["--heads", "30.0"], "there is no KV head 30.0: the model has layers 0 to 29");
     fails(&["--heads", "1.0,1.0"], "twice");
     fails(&["--set", "side='both'"], "unknown key `side`");
@@ -368,13 +368,20 @@ fn importance_is_measured_when_a_method_needs_it_and_then_kept() {
                   [run]\nnoisy_scores = 'mark'\n";
     fs::write(path.join("cokv.toml"), config(PASSKEY, &format!("{importance}{method}"))).unwrap();
     let plan = cokv(path, &["bench", "--plan"]);
-    assert!(stderr(&plan).contains("[importance.easy] has to be measured first, which"), "{}", stderr(&plan));
+    let left = "[importance.easy]: 2 records, ";
+    assert!(
+        stdout(&plan).contains(left) && stdout(&plan).contains("; 68 evaluations of coalitions"),
+        "{}",
+        stdout(&plan)
+    );
     let first = cokv(path, &["bench"]);
     assert!(stdout(&first).contains("| snapkv+proportional"));
     assert!(stderr(&first).contains("[importance.easy] is measured"), "{}", stderr(&first));
     let second = cokv(path, &["bench"]);
     assert_eq!(stdout(&first), stdout(&second));
     assert!(!stderr(&second).contains("is measured"), "{}", stderr(&second));
+    let plan = stdout(&cokv(path, &["bench", "--plan"]));
+    assert!(plan.contains("2 of them done") && !plan.contains(left), "{plan}");
 
     // What is tested may not be looked at before.
     let seen = config(PASSKEY, &format!("{importance}data_seed = 0\n{method}"));

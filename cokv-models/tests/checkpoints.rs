@@ -14,7 +14,7 @@ use cokv_models::config::{ModelConfig, RopeScaling};
 use cokv_models::source::ModelFiles;
 use cokv_models::tokenizer::Tokenizer;
 use cokv_models::weights::Gguf;
-use cokv_models::{LanguageModel, LoadOptions, ModelError, WeightType};
+use cokv_models::{LanguageModel, LoadOptions, ModelError, Outline, WeightType};
 use serde_json::{Value as Json, json};
 use tiny::Tiny;
 
@@ -44,6 +44,45 @@ fn refusal(metadata: &[(&str, Value)]) -> String {
 
 fn text(text: &str) -> Value {
     Value::String(text.into())
+}
+
+/// What an outline says of weights is what loading them makes of them.
+#[test]
+fn an_outline_knows_what_the_weights_will_take() {
+    let tiny = Tiny::of_size([256, 256], "llama", json!({}), false, 64, |_, _| {});
+    let outline = |files: &ModelFiles| Outline::open(files).unwrap();
+    let loaded = |files: &ModelFiles, weight_type: WeightType| {
+        let options = LoadOptions { weight_type, ..LoadOptions::default() };
+        LanguageModel::load(files, &options, |_, _| {}).unwrap().engine().weight_bytes() as u64
+    };
+    let folder = ModelFiles::Folder(tiny.folder().to_path_buf());
+    let weights = outline(&folder).weights().clone();
+    for held in [WeightType::Stored, WeightType::F32] {
+        assert_eq!(weights.step_bytes(held), loaded(&folder, held));
+    }
+    // The embedding table is its own, [50, 256] in f32.
+    assert_eq!(weights.bytes(WeightType::F32), weights.step_bytes(WeightType::F32) + 50 * 256 * 4);
+    assert_eq!(
+        (weights.numbers() * 4, weights.integer_share(WeightType::Stored)),
+        (weights.bytes(WeightType::F32), 0.0)
+    );
+    for kind in [GgmlDType::Q4_0, GgmlDType::Q4K, GgmlDType::Q5_1, GgmlDType::Q6K, GgmlDType::Q8_0] {
+        let gguf = ModelFiles::Gguf(tiny.write_gguf_of("llama", kind));
+        let quantised = outline(&gguf).weights().clone();
+        // The 50 columns of the output layer are padded to 64.
+        let (told, found) = (quantised.step_bytes(WeightType::Stored), loaded(&gguf, WeightType::Stored));
+        assert!(told <= found && found - told <= 14 * 256 * 34 / 32, "{kind:?}: {told} told, {found} found");
+        assert_eq!((quantised.numbers(), quantised.integer_share(WeightType::Stored)), (weights.numbers(), 1.0));
+    }
+
+    // Without weights they are taken to have 16 bits, unless the configuration says otherwise.
+    std::fs::remove_file(tiny.weights()).unwrap();
+    assert_eq!(2 * outline(&folder).weights().bytes(WeightType::Stored), weights.bytes(WeightType::Stored));
+    let mut config = tiny.config.clone();
+    config["torch_dtype"] = json!("float32");
+    std::fs::write(tiny.folder().join("config.json"), config.to_string()).unwrap();
+    assert_eq!(outline(&folder).weights().bytes(WeightType::Stored), weights.bytes(WeightType::Stored));
+    assert!(load_folder(&tiny).is_err_and(|error| error.to_string().contains("no safetensors weights")));
 }
 
 #[test]

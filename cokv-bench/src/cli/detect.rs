@@ -87,7 +87,7 @@ fn random(arguments: &Arguments, seed: u64) -> Result<()> {
     let (layout, fingerprint) = (model.outline.config().layout, model.fingerprint()?);
     let number = |head: usize| mix(seed << 32 | head as u64) as f64 / u64::MAX as f64;
     let scores: Vec<f64> = (0..layout.heads()).map(number).collect();
-    let scores = ScoreFile::new(ModelStamp::of(&arguments.model.source, &fingerprint, layout), "random", &scores);
+    let scores = ScoreFile::new(ModelStamp::of(&arguments.model.source, Some(&fingerprint), layout), "random", &scores);
     scores.write(&arguments.out)?;
     if arguments.json { print(&as_json(&scores).to_string()) } else { show(&scores) }
 }

@@ -78,8 +78,16 @@ impl Forecast {
         let (beside, weights) = (mebibytes(self.beside().bytes), mebibytes(self.weight_bytes));
         let memory = format!("{beside} of memory beside the {weights} of the weights");
         match self.seconds() {
-            Some(seconds) => format!("about {} and {memory}; {ESTIMATE}", span(seconds, human)),
-            None => format!("{memory}; how long it takes is not known"),
+            Some(seconds) => {
+                let end = if seconds.most.is_none() { NO_END } else { "" };
+                format!("{}{end}, and {memory}; {ESTIMATE}", span(seconds, human))
+            }
+            None => {
+                let silent = self.studies.iter().any(|study| study.work.evaluations.is_none());
+                let why =
+                    if silent { "an estimator does not say how much it looks at" } else { "an accelerator computes" };
+                format!("{memory}; how long it takes is not estimated where {why}")
+            }
         }
     }
 
@@ -120,6 +128,9 @@ impl Forecast {
     }
 }
 
+/// Said where nothing but what is found ends an estimation.
+const NO_END: &str = " (only its stop rules end an estimation that has neither max_evaluations nor minutes)";
+
 /// Said of a plan whose model was never hashed.
 const NOT_LOOKED: &str = "note: what was done before is not counted: it bears the model's fingerprint, for which all of the \
                           weights are read once, by the first run";
@@ -137,7 +148,7 @@ fn matrix(config: &Config, plan: &Plan) -> String {
         " × {}; {tokens_to_prefill} tokens to prefill, {once}, and {steps} to decode at most",
         count(*cells as u64, "cell")
     );
-    text += &plan.seconds.map_or(String::new(), |seconds| format!("; about {}", human(seconds)));
+    text += &plan.seconds.map_or(String::new(), |seconds| format!("; {}", human(seconds)));
     if *shortened > 0 {
         text += &format!(
             "\nnote: {} lost the middle (the longest had {longest_shortened} tokens)",
@@ -163,10 +174,7 @@ pub fn study(work: &Work) -> String {
         text += &format!("; {} tokens of answers", span(*tokens, |tokens| tokens.to_string()));
     }
     if let Some(seconds) = seconds {
-        text += &format!("; about {}", span(*seconds, human));
-    }
-    if evaluations.is_some_and(|left| left.most.is_none()) {
-        text += "; nothing but its stop rules ends it (max_evaluations, minutes)";
+        text += &format!("; {}", span(*seconds, human));
     }
     text
 }
@@ -188,7 +196,7 @@ fn span<T: PartialEq + Copy>(span: Span<T>, written: impl Fn(T) -> String) -> St
 
 fn human(seconds: f64) -> String {
     match Duration::try_from_secs_f64(seconds) {
-        Ok(time) => HumanDuration(time).to_string(),
+        Ok(time) => format!("about {}", HumanDuration(time)),
         Err(_) => "more years than the universe is old".into(),
     }
 }
@@ -268,7 +276,7 @@ mod tests {
         let parts = [
             "mine: 5 prompts, 1 of them done × 3 cells; 4000 tokens to prefill, once for all cells, and 256 to decode",
             "9000 tokens",
-            "about 2 minutes and 10 MiB of memory beside the 100 MiB of the weights; an estimate",
+            "about 2 minutes, and 10 MiB of memory beside the 100 MiB of the weights; an estimate",
         ];
         for part in parts {
             assert!(text.contains(part), "{text}");
@@ -288,8 +296,8 @@ mod tests {
         let text = both.describe(Some(&config()), true);
         for part in [
             "[importance.x]: 2 records, 900 tokens to prefill; at least 100 and at most 400 evaluations of coalitions, 64 a pass, \
-             60 done before; at least 500 and at most 2000 tokens of answers; about at least 60 minutes and at most 3 hours",
-            "about at least 3 hours and at most 5 hours and 30 MiB of memory",
+             60 done before; at least 500 and at most 2000 tokens of answers; at least about 60 minutes and at most about 3 hours",
+            "at least about 3 hours and at most about 5 hours, and 30 MiB of memory",
         ] {
             assert!(text.contains(part), "{text}");
         }
@@ -297,8 +305,10 @@ mod tests {
 
         let endless = forecast(vec![work(None, hours(1.0, None))], Some(7200.0));
         let text = endless.describe(Some(&config()), true);
-        assert!(text.contains("nothing but its stop rules ends it (max_evaluations, minutes)"), "{text}");
-        assert!(text.contains("about at least 3 hours and 30 MiB"), "{text}");
+        assert!(
+            text.contains("at least about 3 hours (only its stop rules end an estimation that has neither max_ev"),
+            "{text}"
+        );
         assert!(endless.event("m")["total_seconds"]["most"].is_null());
     }
 
@@ -306,7 +316,7 @@ mod tests {
     fn what_is_not_known_is_not_told() {
         let unknown = Forecast { looked: false, ..forecast(vec![work(Some(400), None)], None) };
         let text = unknown.describe(Some(&config()), true);
-        assert!(!text.contains("about") && text.contains("how long it takes is not known"), "{text}");
+        assert!(!text.contains("about") && text.ends_with("is not estimated where an accelerator computes"), "{text}");
         assert!(text.contains("what was done before is not counted"), "{text}");
         let event = unknown.event("m");
         assert!(event["done"].is_null() && event["seconds"].is_null() && event["total_seconds"].is_null());

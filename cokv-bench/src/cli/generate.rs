@@ -67,7 +67,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
         advice: "shorten the prompt, or take cache = \"f16\"",
     };
     let Loaded { model, fingerprint } = load(&outlined, &beside)?;
-    let stamp = ModelStamp::of(&arguments.model.source, &fingerprint, layout);
+    let stamp = ModelStamp::of(&arguments.model.source, Some(&fingerprint), layout);
     methods.iter_mut().try_for_each(|method| arguments.methods.fit(method, &stamp, layout))?;
     if let Some(remark) = tail_remark(&methods.iter().collect::<Vec<_>>(), framed.tail) {
         eprintln!("note: {remark}");

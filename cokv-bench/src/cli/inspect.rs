@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     outlined.outline.config().check_length(tokens.len())?;
     let Loaded { model, fingerprint } = load(&outlined, &Beside::default())?;
     let layout = model.config().layout;
-    arguments.method.fit(&mut method, &ModelStamp::of(&arguments.model.source, &fingerprint, layout), layout)?;
+    arguments.method.fit(&mut method, &ModelStamp::of(&arguments.model.source, Some(&fingerprint), layout), layout)?;
     let chosen = arguments.head.map(|head| head.flat(layout)).transpose()?;
     if let Some(remark) = tail_remark(&[&method], tail) {
         eprintln!("note: {remark}");

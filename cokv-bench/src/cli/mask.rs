@@ -87,7 +87,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let outlined = outline(&model_settings, false)?;
     let Loaded { model, fingerprint } = load(&outlined, &Beside::default())?;
     let layout = model.config().layout;
-    let stamp = ModelStamp::of(&model_settings.source, &fingerprint, layout);
+    let stamp = ModelStamp::of(&model_settings.source, Some(&fingerprint), layout);
     let heads = layout.heads();
     let counts: Vec<usize> = match settings.counts.is_empty() {
         true => (0..=8).map(|eighth| eighth * (heads / 2) / 8).collect(),

@@ -85,8 +85,7 @@ pub fn ready(mut config: Config, mode: Mode) -> Result<Ready> {
     let forbidden = if mode.choosing { &HashSet::new() } else { &tested };
     let names: Vec<String> = tasks.iter().map(|task| task.protocol.name.clone()).collect();
     // Methods that cannot run on this model are found out before anything long is done.
-    let unhashed =
-        ModelStamp { fingerprint: None, ..ModelStamp::of(&model.settings.source, "", outline.config().layout) };
+    let unhashed = ModelStamp::of(&model.settings.source, None, outline.config().layout);
     fit_made_up(&mut config, &unhashed, &names, forbidden)?;
     let preparing = bar(mode.quiet, "{wide_bar} {pos}/{len} prompts tokenised, {eta} left", 0);
     let prompts = asked(&config.run, tasks, outline, |done, of| {
@@ -155,9 +154,7 @@ impl Ready {
     fn fit(&mut self) -> Result<()> {
         let forbidden = if self.mode.choosing { &HashSet::new() } else { &self.tested };
         let layout = self.model.outline.config().layout;
-        let hash = self.fingerprint.as_deref();
-        let mut stamp = ModelStamp::of(&self.model.settings.source, hash.unwrap_or_default(), layout);
-        stamp.fingerprint = hash.map(str::to_owned);
+        let stamp = ModelStamp::of(&self.model.settings.source, self.fingerprint.as_deref(), layout);
         let made_up = made_up(&stamp)?;
         let mut scores = self.measured.clone();
         scores.extend(self.unmeasured.iter().map(|unmeasured| (unmeasured.key().clone(), made_up.clone())));

@@ -262,6 +262,8 @@ fn parsed(path: &Path, lines: &Lines) -> Result<Vec<Detected>, DetectionError> {
 
 #[cfg(test)]
 mod tests {
+    use cokv_core::Limits;
+
     use super::*;
 
     #[test]
@@ -310,5 +312,31 @@ mod tests {
         assert_eq!(mean_scores(layout, &log.detected), Some(vec![0.5, 0.25]));
         assert_eq!(mean_scores(layout, &[detected("b", None)]), None);
         assert!(!std::fs::read_to_string(&path).unwrap().contains("fing\n"));
+    }
+
+    #[test]
+    fn records_that_were_looked_at_are_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d.jsonl");
+        let records = ["a", "b", "c"].map(str::to_owned);
+        let limits = Limits { seed: 0, reliability: 0.9, evaluations: None, time: None, batch: 1, shard: Shard::WHOLE };
+        let mut subject = Subject {
+            layout: HeadLayout::new(1, 2, 1, 4).unwrap(),
+            players: 1,
+            records: 3,
+            fingerprint: String::new(),
+            computed_by: String::new(),
+            about: Default::default(),
+            limits,
+        };
+        let kind = Detection::HeadkvR;
+        let effort = |subject: &Subject| kind.effort(subject, &records, Some(&path)).unwrap().unwrap();
+        assert_eq!(effort(&subject), Effort { least: 3, most: Some(3), done: 0 });
+        assert!(!path.exists(), "a plan makes no file");
+        let mut log = DetectionLog::open(&path).unwrap();
+        log.append(Detected { fingerprint: kind.fingerprint("b"), scores: None }).unwrap();
+        assert_eq!(effort(&subject).done, 1);
+        subject.limits.shard = "1/2".parse().unwrap();
+        assert_eq!(effort(&subject), Effort { least: 2, most: Some(2), done: 0 });
     }
 }

@@ -67,6 +67,7 @@ impl Importance {
     /// The table that reads back to this, every default written out.
     pub fn written(&self) -> Result<toml::Table, toml::ser::Error> {
         let mut table = toml::Table::try_from(&self.settings)?;
+        table.extend(toml::Table::try_from(&self.settings.records)?);
         table.insert("estimator".into(), self.estimator.settings().table().clone().into());
         if self.per_task {
             table.remove("tasks");
@@ -152,8 +153,7 @@ impl Estimation {
         let outline = &model.outline;
         let held_as = &model.settings.held_as();
         let layout = outline.config().layout;
-        let mut stamp = ModelStamp::of(&model.settings.source, fingerprint_of_model.unwrap_or_default(), layout);
-        stamp.fingerprint = fingerprint_of_model.map(str::to_owned);
+        let stamp = ModelStamp::of(&model.settings.source, fingerprint_of_model, layout);
         let settings = &importance.settings;
         let players = settings.heads.iter().map(|head| head.flat(layout)).collect::<Result<Vec<usize>, _>>()?;
         if let Some(twice) = (1..players.len()).find(|&place| players[..place].contains(&players[place])) {
@@ -247,7 +247,7 @@ impl Estimation {
         subject.limits.shard = shard;
         let effort = self.importance.estimator.effort(&subject, &self.records, log);
         let workload = Workload {
-            calibration: &self.calibration,
+            records: self.calibration.games().collect(),
             evidence: self.importance.estimator.evidence(),
             rules: &self.rules,
             limits: &subject.limits,

@@ -5,7 +5,6 @@ use cokv_models::config::ModelConfig;
 use cokv_models::game::{GameRecord, GameRules, UtilityKind};
 use serde::Serialize;
 
-use super::calibration::Calibration;
 use crate::machine::Pace;
 
 /// From the least to the most; there is no most where nothing but what is found ends the work.
@@ -44,7 +43,7 @@ pub struct Work {
 
 /// What the work follows from.
 pub(super) struct Workload<'a> {
-    pub calibration: &'a Calibration,
+    pub records: Vec<&'a GameRecord>,
     pub evidence: Evidence,
     pub rules: &'a GameRules,
     pub limits: &'a Limits,
@@ -54,16 +53,17 @@ pub(super) struct Workload<'a> {
 
 impl Workload<'_> {
     pub fn work(&self, effort: Option<Effort>, pace: Option<&Pace>) -> Work {
-        let records = self.calibration.len();
+        let records = self.records.len();
         let left = effort.map(|Effort { least, most, done }| Span {
             least: least.saturating_sub(done),
             most: most.map(|most| most.saturating_sub(done)),
         });
-        let mean =
-            |of: &dyn Fn(&GameRecord) -> f64| self.calibration.games().map(of).sum::<f64>() / records.max(1) as f64;
+        let mean = |of: &dyn Fn(&GameRecord) -> f64| {
+            self.records.iter().map(|record| of(record)).sum::<f64>() / records.max(1) as f64
+        };
         let answer = mean(&|record| self.answer_tokens(record) as f64);
         let each = pace.map(|pace| mean(&|record| self.seconds(record, pace)));
-        let prompts = self.calibration.prompt_tokens() as f64;
+        let prompts = self.prompt_tokens() as f64;
         // A game is prefilled once, if anything of it is left to be played; a record that is watched is prefilled before its
         // answer and behind it.
         let any = left.is_none_or(|left| left.most != Some(0));
@@ -101,6 +101,11 @@ impl Workload<'_> {
         }
     }
 
+    /// Tokens of all prompts.
+    fn prompt_tokens(&self) -> usize {
+        self.records.iter().map(|record| self.prompt(record)).sum()
+    }
+
     /// Tokens of a record that are prefilled.
     fn prompt(&self, record: &GameRecord) -> usize {
         record.prompt.len().saturating_sub(self.rules.holdout_suffix)
@@ -136,12 +141,100 @@ impl Workload<'_> {
 
     /// Caches of all prompts and of the longest answer of a game; of the longest record where the model is watched.
     fn bytes(&self) -> u64 {
-        let longest = |tokens: &dyn Fn(&GameRecord) -> usize| self.calibration.games().map(tokens).max().unwrap_or(0);
+        let longest =
+            |tokens: &dyn Fn(&GameRecord) -> usize| self.records.iter().map(|record| tokens(record)).max().unwrap_or(0);
         let tokens = match self.evidence {
-            Evidence::Coalitions => self.calibration.prompt_tokens() + longest(&|record| self.answer_tokens(record)),
+            Evidence::Coalitions => self.prompt_tokens() + longest(&|record| self.answer_tokens(record)),
             Evidence::Answers => longest(&|record| record.prompt.len() + self.answer_tokens(record)),
         };
         let layout = self.config.layout;
         (tokens * layout.heads() * self.format.token_bytes(layout.head_dim)) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use cokv_core::Shard;
+    use cokv_models::StopRule;
+
+    use super::*;
+    use crate::machine::Machine;
+    use crate::machine::tests::config;
+
+    fn record(prompt: usize, answer: usize) -> GameRecord {
+        let stop = StopRule { tokens: Vec::new(), max_new_tokens: 9, min_new_tokens: 0 };
+        GameRecord { name: "r".into(), prompt: vec![0; prompt], answer: vec![0; answer], stop }
+    }
+
+    /// Two heads of two layers, on records of 10 and 20 tokens with answers of 3 and 5.
+    fn work(evidence: Evidence, rules: &GameRules, time: Option<u64>, effort: Option<Effort>) -> (Work, Pace) {
+        let config = config([2, 2, 1, 4], 8, 16, 10);
+        let machine = Machine { threads: 1, read_gigabytes_per_second: 1e-9, f32_gigaflops: 1e-9 };
+        let pace = Pace::of_shape(&config, 1600, 1.0, Format::F16, &machine);
+        let records = [record(10, 3), record(20, 5)];
+        let limits = Limits {
+            seed: 0,
+            reliability: 0.9,
+            evaluations: None,
+            time: time.map(Duration::from_secs),
+            batch: 4,
+            shard: Shard::WHOLE,
+        };
+        let records = records.iter().collect();
+        let workload = Workload { records, evidence, rules, limits: &limits, config: &config, format: Format::F16 };
+        (workload.work(effort, Some(&pace)), pace)
+    }
+
+    const EFFORT: Option<Effort> = Some(Effort { least: 40, most: Some(100), done: 30 });
+
+    #[test]
+    fn coalitions_cost_their_share_of_a_pass() {
+        let (work, pace) = work(Evidence::Coalitions, &GameRules::default(), None, EFFORT);
+        assert_eq!((work.records, work.prefill_tokens, work.done), (2, 30, 30));
+        assert_eq!(work.evaluations, Some(Span { least: 10, most: Some(70) }));
+        // The first token of an answer comes from the prefill: 2 and 4 follow, 3 on average.
+        assert_eq!(work.answer_tokens, Some(Span { least: 30, most: Some(210) }));
+        let each = (pace.together(4, 2, 10) + pace.together(4, 4, 20)) / 4.0 / 2.0;
+        let prefill = pace.prefill(10) + pace.prefill(20);
+        let seconds = work.seconds.unwrap();
+        assert!((seconds.least - (prefill + 10.0 * each)).abs() < 1e-6 * seconds.least);
+        assert!((seconds.most.unwrap() - (prefill + 70.0 * each)).abs() < 1e-6 * seconds.least);
+        // All prompts and the longest answer, 16 bytes of each token in two heads.
+        assert_eq!(work.bytes, (30 + 4) * 2 * 16);
+    }
+
+    #[test]
+    fn metrics_are_decoded_step_by_step() {
+        let rules = GameRules { utility: UtilityKind::Metric, ..GameRules::default() };
+        let (work, pace) = work(Evidence::Coalitions, &rules, None, EFFORT);
+        let each = 8.0 * (pace.together(4, 1, 10) + pace.together(4, 1, 20)) / 4.0 / 2.0;
+        assert!((work.seconds_of_an_evaluation.unwrap() / each - 1.0).abs() < 1e-9);
+        assert_eq!(work.answer_tokens.unwrap().least, 80);
+    }
+
+    #[test]
+    fn a_clock_ends_what_nothing_else_does() {
+        let endless = Some(Effort { least: 40, most: None, done: 0 });
+        let (open, _) = work(Evidence::Coalitions, &GameRules::default(), None, endless);
+        assert!(open.seconds.unwrap().most.is_none() && open.seconds.unwrap().least > 0.0);
+        let (timed, pace) = work(Evidence::Coalitions, &GameRules::default(), Some(60), endless);
+        let prefill = pace.prefill(10) + pace.prefill(20);
+        assert_eq!(timed.seconds, Some(Span { least: prefill + 60.0, most: Some(prefill + 60.0) }));
+        let (unknown, _) = work(Evidence::Coalitions, &GameRules::default(), None, None);
+        assert!(unknown.evaluations.is_none() && unknown.seconds.is_none());
+    }
+
+    #[test]
+    fn what_is_done_is_not_prefilled_again() {
+        let done = Some(Effort { least: 40, most: Some(40), done: 40 });
+        let (work_left, _) = work(Evidence::Coalitions, &GameRules::default(), None, done);
+        assert_eq!((work_left.prefill_tokens, work_left.seconds), (0, Some(Span { least: 0.0, most: Some(0.0) })));
+        // Records that are watched are prefilled twice, each by itself.
+        let half = Some(Effort { least: 2, most: Some(2), done: 1 });
+        let (watched, _) = work(Evidence::Answers, &GameRules::default(), None, half);
+        assert_eq!((watched.prefill_tokens, watched.answer_tokens.unwrap().least), (30, 8));
+        assert_eq!(watched.bytes, (20 + 8) * 2 * 16);
     }
 }

@@ -7,5 +7,7 @@ mod pace;
 mod speed;
 
 pub use self::neighbours::Neighbours;
+#[cfg(test)]
+pub(crate) use self::pace::tests;
 pub use self::pace::{Pace, prefill_operations};
 pub use self::speed::Machine;

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! where F are the operations in a second of a product of f32 matrices and B the bytes read in a second ([`Machine`]). The
-//! rates are those of `docs/speed.md`: SmolLM2 as stored (4 bits) prefills 128 to 8,000 tokens within a fifth of this, decodes
-//! one and eight sequences within three tenths, and a coalition in f32 is a twentieth off.
+//! rates are those of `docs/speed.md`: SmolLM2 as stored (4 bits) prefills 512 to 8,000 tokens within three hundredths of this and 128
+//! within a quarter, decodes one and eight sequences within three tenths, and a coalition in f32 within a tenth.
 
 use cokv_core::Format;
 use cokv_models::config::ModelConfig;
@@ -54,7 +54,8 @@ impl Pace {
         Self::of_shape(outline.config(), weights.step_bytes(held), weights.integer_share(held), format, machine)
     }
 
-    fn of_shape(
+    /// Of a shape whose weights take so many bytes, of which this share are integers of 8 bits or fewer.
+    pub fn of_shape(
         config: &ModelConfig,
         weight_bytes: u64,
         integer_share: f64,
@@ -127,13 +128,19 @@ fn linear_weights(config: &ModelConfig) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use cokv_core::{HeadLayout, RotaryPairs};
     use cokv_models::config::{Architecture, RopeScaling};
 
     use super::*;
 
-    fn config(layout: [usize; 4], hidden_size: usize, intermediate_size: usize, vocabulary: usize) -> ModelConfig {
+    /// A shape; `layout` are layers, query heads, KV heads and the length of a key.
+    pub(crate) fn config(
+        layout: [usize; 4],
+        hidden_size: usize,
+        intermediate_size: usize,
+        vocabulary: usize,
+    ) -> ModelConfig {
         let [layers, query_heads, kv_heads, head_dim] = layout;
         ModelConfig {
             architecture: Architecture::Llama,

@@ -82,31 +82,12 @@ fn smaller(weights: &WeightKinds, held: WeightType, room: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use cokv_core::{HeadLayout, RotaryPairs};
-    use cokv_models::config::{Architecture, ModelConfig, RopeScaling};
-
     use super::*;
+    use crate::machine::tests::config;
 
     /// Llama 3 of 8B: 8.03 billion numbers.
     fn llama() -> WeightKinds {
-        let config = ModelConfig {
-            architecture: Architecture::Llama,
-            layout: HeadLayout::new(32, 32, 8, 128).unwrap(),
-            hidden_size: 4096,
-            intermediate_size: 14336,
-            vocabulary: 128_256,
-            context_length: 8192,
-            windows: Vec::new(),
-            norm_epsilon: 1e-5,
-            rope_theta: 5e5,
-            rope_scaling: RopeScaling::None,
-            rope_attention_factor: 1.0,
-            rope_pairs: RotaryPairs::Halves,
-            attention_bias: false,
-            tied_embeddings: Some(false),
-            stop_tokens: Vec::new(),
-        };
-        WeightKinds::dense(&config, false)
+        WeightKinds::dense(&config([32, 32, 8, 128], 4096, 14336, 128_256), false)
     }
 
     fn check(held: Option<WeightType>, beside: u64, free: u64) -> Result<(), String> {

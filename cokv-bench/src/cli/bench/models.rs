@@ -30,7 +30,7 @@ fn check(config: &Config, model: &ModelSettings, tasks: &[String], observer: &Ob
     let source = model.source.parse::<Source>()?;
     let files = if plan { source.fetch_outline(observer.clone())? } else { source.fetch(observer.clone())? };
     // Hashing the weights takes as long as reading them, and only a notice would depend on it.
-    let stamp = ModelStamp { fingerprint: None, ..ModelStamp::of(&model.source, "", layout(&files)?) };
+    let stamp = ModelStamp::of(&model.source, None, layout(&files)?);
     fit_made_up(&mut config.clone(), &stamp, tasks, &HashSet::new())
 }
 
