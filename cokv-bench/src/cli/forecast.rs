@@ -195,7 +195,10 @@ fn span<T: PartialEq + Copy>(span: Span<T>, written: impl Fn(T) -> String) -> St
 }
 
 fn human(seconds: f64) -> String {
+    const DAY: f64 = 86_400.0;
     match Duration::try_from_secs_f64(seconds) {
+        // Weeks and months would hide the difference between parts and their sum.
+        Ok(_) if seconds > 2.0 * DAY => format!("about {:.0} days", seconds / DAY),
         Ok(time) => format!("about {}", HumanDuration(time)),
         Err(_) => "more years than the universe is old".into(),
     }
@@ -310,6 +313,15 @@ mod tests {
             "{text}"
         );
         assert!(endless.event("m")["total_seconds"]["most"].is_null());
+    }
+
+    #[test]
+    fn long_work_is_told_in_days() {
+        assert_eq!(
+            [40.0, 5.0 * 3600.0, 40.0 * 86_400.0].map(human),
+            ["about 40 seconds", "about 5 hours", "about 40 days"]
+        );
+        assert_eq!(human(f64::INFINITY), "more years than the universe is old");
     }
 
     #[test]
