@@ -19,6 +19,15 @@ fn pool(threads: usize) -> Pool {
     Pool::new(NonZeroUsize::new(threads).unwrap())
 }
 
+/// A loop of two pieces.
+fn both_pieces_run(pool: &Pool) {
+    let ran = AtomicUsize::new(0);
+    pool.for_each(2, |_| {
+        ran.fetch_add(1, Ordering::Relaxed);
+    });
+    assert_eq!(ran.load(Ordering::Relaxed), 2);
+}
+
 #[test]
 fn two_loops_run_every_piece_once_and_are_seen_to_the_end() {
     explore(|| {
@@ -43,11 +52,7 @@ fn two_loops_run_every_piece_once_and_are_seen_to_the_end() {
 fn two_workers_share_a_loop() {
     explore(|| {
         let pool = pool(3);
-        let ran = AtomicUsize::new(0);
-        pool.for_each(2, |_| {
-            ran.fetch_add(1, Ordering::Relaxed);
-        });
-        assert_eq!(ran.load(Ordering::Relaxed), 2);
+        both_pieces_run(&pool);
     });
 }
 
@@ -58,18 +63,10 @@ fn who_finds_the_pool_busy_runs_alone() {
         let beside = {
             let pool = pool.clone();
             loom::thread::spawn(move || {
-                let ran = AtomicUsize::new(0);
-                pool.for_each(2, |_| {
-                    ran.fetch_add(1, Ordering::Relaxed);
-                });
-                assert_eq!(ran.load(Ordering::Relaxed), 2);
+                both_pieces_run(&pool);
             })
         };
-        let ran = AtomicUsize::new(0);
-        pool.for_each(2, |_| {
-            ran.fetch_add(1, Ordering::Relaxed);
-        });
-        assert_eq!(ran.load(Ordering::Relaxed), 2);
+        both_pieces_run(&pool);
         beside.join().unwrap();
     });
 }

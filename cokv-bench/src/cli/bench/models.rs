@@ -16,8 +16,8 @@ use crate::data::longbench::Fetcher;
 use crate::model::ModelSettings;
 use crate::scores::ModelStamp;
 
-/// Fetches every model (for a plan, without its weights), which finds out whether its files are whole, and refuses one that the decoder does not know or the
-/// methods, with the score files that they name, do not fit.
+/// Fetches every model (for a plan, without its weights), which finds out whether its files are whole, and refuses one that the
+/// decoder does not know or the methods, with the score files that they name, do not fit.
 pub fn check_models(config: &Config, observer: &Observer, plan: bool) -> Result<()> {
     let tasks = Suite::open(&config.run.data, &Fetcher::from_env(observer.clone()))?.names();
     config
