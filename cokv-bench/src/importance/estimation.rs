@@ -151,7 +151,7 @@ impl Estimation {
         fetcher: &Fetcher,
     ) -> Result<Self, ImportanceError> {
         let outline = &model.outline;
-        let held_as = &model.settings.held_as();
+        let (held, held_as) = (&model.settings, &model.settings.held_as());
         let layout = outline.config().layout;
         let stamp = ModelStamp::of(&model.settings.source, fingerprint_of_model, layout);
         let settings = &importance.settings;
@@ -171,13 +171,13 @@ impl Estimation {
         let data = settings.data(evidence);
         let calibration = Calibration::open(outline, &data, fetcher, &rules, settings.answer_tokens, evidence)?;
         let hash = stamp.fingerprint.as_deref().unwrap_or(&stamp.name);
-        let records = calibration.answer_fingerprints(hash, held_as);
+        let records = calibration.answer_fingerprints(hash, held);
         let watched = evidence == Evidence::Answers;
         let fingerprint = match evidence {
             Evidence::Answers => fingerprint(records.clone()),
-            Evidence::Coalitions if players.is_empty() => calibration.fingerprint(hash, held_as, &rules),
+            Evidence::Coalitions if players.is_empty() => calibration.fingerprint(hash, held, &rules),
             Evidence::Coalitions => {
-                fingerprint([calibration.fingerprint(hash, held_as, &rules), format!("{players:?}")])
+                fingerprint([calibration.fingerprint(hash, held, &rules), format!("{players:?}")])
             }
         };
         let game = GameStamp {
@@ -194,7 +194,7 @@ impl Estimation {
             players: if players.is_empty() { layout.heads() } else { players.len() },
             records: calibration.len(),
             fingerprint,
-            computed_by: computed_by(),
+            computed_by: computed_by(held.device.backend()),
             about: about(settings, &calibration, &stamp, held_as),
             limits: Limits {
                 seed: settings.seed,

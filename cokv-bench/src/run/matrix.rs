@@ -302,7 +302,7 @@ fn row_fingerprint(
     method: &Method,
     cell: &Cell<'_>,
 ) -> String {
-    let [version, features] = build();
+    let [version, features] = build(run.model.device.backend());
     let parts = [
         version,
         features,

@@ -30,14 +30,6 @@ impl Candle {
         Self { device: Device::Cpu }
     }
 
-    /// The CUDA device of this number.
-    ///
-    /// # Errors
-    /// Where the build has no CUDA, or the machine no such device.
-    pub fn cuda(index: usize) -> Result<Self> {
-        Ok(Self { device: Device::new_cuda(index)? })
-    }
-
     /// The Metal device of this number.
     ///
     /// # Errors
@@ -73,6 +65,7 @@ impl Backend for Candle {
     type Store = HostStore;
     type Watch = Recorder;
     type Pass<'a> = Pass<'a, Self>;
+    type Angles = Angles;
 
     fn name(&self) -> &'static str {
         match &self.device {
@@ -140,8 +133,13 @@ impl Backend for Candle {
         Ok((ops::silu(gate)? * up)?)
     }
 
-    fn add(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        Ok((a + b)?)
+    fn add_linear(&self, a: Tensor, layer: &Linear, x: &Tensor) -> Result<Tensor> {
+        let [y] = self.linear([layer], x)?;
+        Ok((a + y)?)
+    }
+
+    fn angles(&self, angles: Angles) -> Result<Angles> {
+        Ok(angles)
     }
 
     fn rotate(&self, x: &mut Tensor, angles: &Angles, layout: HeadLayout, heads: usize) -> Result<()> {
@@ -165,7 +163,7 @@ impl Backend for Candle {
         Recorder::new(request, layout, prompt_len)
     }
 
-    fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Pass<'a, Self>> {
+    fn pass<'a>(&self, layout: HeadLayout, _: &[Layer], spans: Vec<Span<'a, Self>>) -> Result<Pass<'a, Self>> {
         Ok(Pass::new(layout, spans))
     }
 

@@ -38,6 +38,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     type Watch: Watch;
     /// What all layers of one pass share.
     type Pass<'a>;
+    /// Rotations of the tokens of one pass, where it computes.
+    type Angles: Send + Sync;
 
     /// Goes into fingerprints: what rounds differently is called differently.
     fn name(&self) -> &'static str;
@@ -50,6 +52,19 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn numbers(&self, x: &Self::Matrix) -> Result<Vec<f32>>;
     /// Takes a weight, `[out_features, in_features]`, and perhaps a bias, `[out_features]`.
     fn load(&self, weight: Stored, bias: Option<Vec<f32>>, held: WeightType) -> Result<Self::Linear>;
+    /// Takes weights whose products have the same `x` ([`Self::linear`]), read one by one: a backend may lay them out as one.
+    fn load_together<const N: usize>(
+        &self,
+        mut read: impl FnMut(usize) -> Result<(Stored, Option<Vec<f32>>)>,
+        held: WeightType,
+    ) -> Result<[Self::Linear; N]> {
+        let mut loaded = [const { None }; N];
+        for (at, place) in loaded.iter_mut().enumerate() {
+            let (weight, bias) = read(at)?;
+            *place = Some(self.load(weight, bias, held)?);
+        }
+        Ok(loaded.map(|linear| linear.expect("one for each weight")))
+    }
     /// Bytes of a weight.
     fn bytes(&self, linear: &Self::Linear) -> usize;
 
@@ -61,10 +76,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn rms_norm(&self, x: &Self::Matrix, weight: &Self::Matrix, epsilon: f32) -> Result<Self::Matrix>;
     /// `silu(gate) * up`
     fn silu_times(&self, gate: &Self::Matrix, up: &Self::Matrix) -> Result<Self::Matrix>;
-    /// `a + b`
-    fn add(&self, a: &Self::Matrix, b: &Self::Matrix) -> Result<Self::Matrix>;
+    /// `a + x wᵀ + b` of a layer.
+    fn add_linear(&self, a: Self::Matrix, layer: &Self::Linear, x: &Self::Matrix) -> Result<Self::Matrix>;
+    /// Brings the rotations of a pass to where it computes.
+    fn angles(&self, angles: Angles) -> Result<Self::Angles>;
     /// Turns `[tokens, heads * head_dim]` by the tokens' positions.
-    fn rotate(&self, x: &mut Self::Matrix, angles: &Angles, layout: HeadLayout, heads: usize) -> Result<()>;
+    fn rotate(&self, x: &mut Self::Matrix, angles: &Self::Angles, layout: HeadLayout, heads: usize) -> Result<()>;
     /// Some rows of a matrix, in the order asked for.
     fn rows(&self, x: &Self::Matrix, rows: &[usize]) -> Result<Self::Matrix>;
 
@@ -72,8 +89,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn store(&self, layout: HeadLayout, format: Format, tokens: usize) -> Result<Self::Store>;
     /// Nothing recorded yet of a prompt.
     fn watch(&self, layout: HeadLayout, request: ObservationRequest, prompt_len: usize) -> Self::Watch;
-    /// Prepares what all layers share: pieces of work on the CPU, tables of addresses on a GPU.
-    fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Self::Pass<'a>>;
+    /// Prepares what all layers share: pieces of work on the CPU, tables of addresses on a GPU. `layers` are all that will
+    /// attend, in their order.
+    fn pass<'a>(&self, layout: HeadLayout, layers: &[Layer], spans: Vec<Span<'a, Self>>) -> Result<Self::Pass<'a>>;
     /// Before queries are turned: watches record query statistics, and values behind the output projection.
     fn observe(
         &self,
@@ -94,6 +112,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
         layer: Layer,
     ) -> Result<LayerSummaries>;
 
+    /// Logits that are held at once: those of all rows together would outgrow the caches.
+    fn logits_at_once(&self) -> usize {
+        1 << 23
+    }
     /// Answers some rows, behind the answers of the rows before. `hidden` are normed, `[places, hidden_size]`, and `logits`
     /// are `[places, vocabulary]`, of all places that the asks look at, in their order; `tokens` says how many each row has.
     fn answer(
@@ -164,7 +186,8 @@ pub(crate) fn own_store<B: Backend>(store: &dyn Store) -> Result<&B::Store> {
     (store as &dyn Any).downcast_ref().ok_or_else(|| foreign("cache"))
 }
 
-pub(crate) fn foreign(what: &str) -> ModelError {
+/// The error where something of another backend is given to one.
+pub fn foreign(what: &str) -> ModelError {
     ModelError::Backend(format!("a {what} of another backend was given to this one"))
 }
 

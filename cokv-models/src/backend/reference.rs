@@ -109,6 +109,7 @@ impl Backend for Reference {
     type Store = HostStore;
     type Watch = Record;
     type Pass<'a> = Pass<'a>;
+    type Angles = Angles;
 
     fn name(&self) -> &'static str {
         "reference"
@@ -159,8 +160,13 @@ impl Backend for Reference {
         Ok(Matrix { numbers: numbers.collect(), width: gate.width })
     }
 
-    fn add(&self, a: &Matrix, b: &Matrix) -> Result<Matrix> {
-        Ok(Matrix { numbers: a.numbers.iter().zip(&b.numbers).map(|(a, b)| a + b).collect(), width: a.width })
+    fn add_linear(&self, a: Matrix, layer: &Linear, x: &Matrix) -> Result<Matrix> {
+        let y = layer.forward(x);
+        Ok(Matrix { numbers: a.numbers.iter().zip(&y.numbers).map(|(a, b)| a + b).collect(), width: a.width })
+    }
+
+    fn angles(&self, angles: Angles) -> Result<Angles> {
+        Ok(angles)
     }
 
     fn rotate(&self, x: &mut Matrix, angles: &Angles, layout: HeadLayout, heads: usize) -> Result<()> {
@@ -189,7 +195,7 @@ impl Backend for Reference {
         Record { request, layers: vec![LayerRecord::default(); layout.layers] }
     }
 
-    fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Pass<'a>> {
+    fn pass<'a>(&self, layout: HeadLayout, _: &[Layer], spans: Vec<Span<'a, Self>>) -> Result<Pass<'a>> {
         Ok(Pass { layout, spans })
     }
 

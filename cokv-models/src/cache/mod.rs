@@ -9,6 +9,5 @@ mod store;
 
 pub use places::Places;
 pub use ragged::RaggedCache;
-pub(crate) use segment::SLICES;
-pub use segment::Segment;
+pub use segment::{SLICES, Segment};
 pub use store::Store;

@@ -9,7 +9,7 @@ use super::store::Store;
 use crate::error::ModelError;
 
 /// Segments that one cache shares at most: a document, and what was said of it before.
-pub(crate) const SLICES: usize = crate::kernel::attention::SLICES;
+pub const SLICES: usize = crate::kernel::attention::SLICES;
 
 /// Frozen keys and values, with a length for every KV head: a whole prompt, a compressed one, or a part of a conversation.
 /// Computed once, shared by all methods, budgets, coalitions and requests.

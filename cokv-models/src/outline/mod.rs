@@ -48,7 +48,7 @@ impl Outline {
                 let weights = WeightKinds::of(&config, &Weights::Gguf(gguf));
                 (config, weights, tokenizer, chat_template)
             }
-            ModelFiles::Folder(folder) => {
+            ModelFiles::Folder(folder) | ModelFiles::Random(folder) => {
                 let config = ModelConfig::from_folder(folder)?;
                 let weights = match files.weight_files() {
                     Ok(_) => WeightKinds::of(&config, &Weights::open(files)?),

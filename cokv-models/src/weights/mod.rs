@@ -1,17 +1,19 @@
 //! Tensors of a checkpoint under their Hugging Face names, whatever file they come from.
 
 mod buffer;
+mod drawn;
 mod gguf;
 mod safetensors;
 mod stored;
 
+pub use drawn::{Draw, Drawn};
 pub use gguf::Gguf;
 pub use safetensors::Safetensors;
-pub(crate) use stored::Numbers;
-pub use stored::{Stored, WeightType};
+pub use stored::{Numbers, Stored, WeightType};
 
 use candle_core::quantized::GgmlDType;
 
+use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::source::ModelFiles;
 
@@ -21,6 +23,8 @@ pub enum Weights {
     Gguf(Gguf),
     /// One or several safetensors files.
     Safetensors(Safetensors),
+    /// Nowhere: they are drawn.
+    Drawn(Drawn),
 }
 
 impl Weights {
@@ -28,6 +32,7 @@ impl Weights {
     pub fn open(files: &ModelFiles) -> Result<Self, ModelError> {
         match files {
             ModelFiles::Gguf(path) => Gguf::open(path).map(Weights::Gguf),
+            ModelFiles::Random(folder) => Ok(Weights::Drawn(Drawn::new(ModelConfig::from_folder(folder)?, 1))),
             ModelFiles::Folder(_) => Safetensors::open(files.weight_files()?).map(Weights::Safetensors),
         }
     }
@@ -37,6 +42,7 @@ impl Weights {
         match self {
             Weights::Gguf(gguf) => gguf.kind(&gguf::native_name(name)),
             Weights::Safetensors(safetensors) => safetensors.kind(name),
+            Weights::Drawn(drawn) => drawn.contains(name).then_some(Drawn::KIND),
         }
     }
 
@@ -45,6 +51,7 @@ impl Weights {
         match self {
             Weights::Gguf(gguf) => gguf.contains(&gguf::native_name(name)),
             Weights::Safetensors(safetensors) => safetensors.contains(name),
+            Weights::Drawn(drawn) => drawn.contains(name),
         }
     }
 
@@ -53,6 +60,7 @@ impl Weights {
         let layer = |name: &str, prefix: &str| name.strip_prefix(prefix)?.split_once('.')?.0.parse::<usize>().ok();
         let last = match self {
             Weights::Gguf(gguf) => gguf.names().filter_map(|name| layer(name, "blk.")).max(),
+            Weights::Drawn(drawn) => drawn.layers().checked_sub(1),
             Weights::Safetensors(files) => files.names().filter_map(|name| layer(name, "model.layers.")).max(),
         };
         last.map_or(0, |last| last.saturating_add(1))
@@ -61,6 +69,7 @@ impl Weights {
     /// A tensor as it is stored. NaN, infinities and zeros alone are refused.
     pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored, ModelError> {
         let stored = match self {
+            Weights::Drawn(drawn) => return Ok(drawn.stored(name, shape)),
             Weights::Gguf(gguf) => gguf.stored(&gguf::native_name(name))?,
             Weights::Safetensors(safetensors) => safetensors.stored(name)?,
         };
@@ -91,6 +100,7 @@ impl Weights {
         match self {
             Weights::Gguf(gguf) => ModelError::missing_tensor(gguf.path(), name),
             Weights::Safetensors(safetensors) => safetensors.missing(name),
+            Weights::Drawn(drawn) => ModelError::missing_tensor(drawn.path(), name),
         }
     }
 
@@ -99,6 +109,7 @@ impl Weights {
         match self {
             Weights::Gguf(gguf) => gguf.path(),
             Weights::Safetensors(safetensors) => safetensors.path_of(name),
+            Weights::Drawn(drawn) => drawn.path(),
         }
     }
 }

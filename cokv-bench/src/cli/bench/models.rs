@@ -38,7 +38,7 @@ fn check(config: &Config, model: &ModelSettings, tasks: &[String], observer: &Ob
 fn layout(files: &ModelFiles) -> Result<HeadLayout, ModelError> {
     let config = match files {
         ModelFiles::Gguf(path) => ModelConfig::from_gguf(&Gguf::open(path)?)?,
-        ModelFiles::Folder(folder) => ModelConfig::from_folder(folder)?,
+        ModelFiles::Folder(folder) | ModelFiles::Random(folder) => ModelConfig::from_folder(folder)?,
     };
     Ok(config.layout)
 }

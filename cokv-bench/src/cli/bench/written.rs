@@ -69,7 +69,7 @@ pub fn environment(config: &Config) -> Result<String> {
     settings["model"] = serde_json::to_value(&config.models)?;
     let environment = json!({
         "cokv": env!("CARGO_PKG_VERSION"),
-        "build": build(),
+        "build": build(config.run.model.device.backend()),
         // Set by cargo xtask.
         "commit": option_env!("COKV_COMMIT"),
         "settings": settings,

@@ -30,6 +30,7 @@ impl Backend for Cpu {
     type Store = HostStore;
     type Watch = Recorder;
     type Pass<'a> = Pass<'a, Self>;
+    type Angles = Angles;
 
     fn name(&self) -> &'static str {
         match (cfg!(feature = "mkl"), cfg!(feature = "accelerate")) {
@@ -82,8 +83,13 @@ impl Backend for Cpu {
         Ok(Matrix { numbers: elementwise::silu_times(&gate.numbers, &up.numbers), width: gate.width })
     }
 
-    fn add(&self, a: &Matrix, b: &Matrix) -> Result<Matrix> {
-        Ok(Matrix { numbers: elementwise::add(&a.numbers, &b.numbers), width: a.width })
+    fn add_linear(&self, a: Matrix, layer: &Linear, x: &Matrix) -> Result<Matrix> {
+        let [y] = self.linear([layer], x)?;
+        Ok(Matrix { numbers: elementwise::add(&a.numbers, &y.numbers), width: a.width })
+    }
+
+    fn angles(&self, angles: Angles) -> Result<Angles> {
+        Ok(angles)
     }
 
     fn rotate(&self, x: &mut Matrix, angles: &Angles, layout: HeadLayout, heads: usize) -> Result<()> {
@@ -104,7 +110,7 @@ impl Backend for Cpu {
         Recorder::new(request, layout, prompt_len)
     }
 
-    fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Pass<'a, Self>> {
+    fn pass<'a>(&self, layout: HeadLayout, _: &[Layer], spans: Vec<Span<'a, Self>>) -> Result<Pass<'a, Self>> {
         Ok(Pass::new(layout, spans))
     }
 

@@ -48,12 +48,12 @@ impl Recorder {
     }
 
     /// The next chunk begins after this many tokens.
-    pub(crate) fn begin_chunk(&mut self, seen: usize) {
+    pub fn begin_chunk(&mut self, seen: usize) {
         self.seen = seen;
     }
 
     /// `[tokens, query_heads, head_dim]` of the current chunk.
-    pub(crate) fn queries_before_rope(&mut self, layer: usize, queries: &[f32]) {
+    pub fn queries_before_rope(&mut self, layer: usize, queries: &[f32]) {
         if !self.request.query_statistics {
             return;
         }
@@ -65,12 +65,12 @@ impl Recorder {
     }
 
     /// Whether [`Recorder::value_output_norms`] should be called.
-    pub(crate) fn wants_value_output_norms(&self) -> bool {
+    pub fn wants_value_output_norms(&self) -> bool {
         self.request.value_output_norms
     }
 
     /// `[query_heads, tokens]` of the current chunk.
-    pub(crate) fn value_output_norms(&mut self, layer: usize, norms: &[f32]) {
+    pub fn value_output_norms(&mut self, layer: usize, norms: &[f32]) {
         let HeadLayout { query_heads, .. } = self.layout;
         let all = &mut self.layers[layer].value_output_norms;
         all.resize(query_heads * self.prompt_len, 0.0);
@@ -103,7 +103,7 @@ impl Recorder {
 
 impl Recorder {
     /// What compressors see of a layer. `prompt` is the cache that holds the whole prompt in every head.
-    pub(crate) fn summaries(&self, layer: Layer, prompt: CacheView<'_>) -> LayerSummaries {
+    pub fn summaries(&self, layer: Layer, prompt: CacheView<'_>) -> LayerSummaries {
         let Layer { index: layer, window: sliding } = layer;
         let HeadLayout { query_heads, head_dim, .. } = self.layout;
         let observed = &self.layers[layer];

@@ -1,0 +1,83 @@
+// What is done number by number between products. Matrices have rows `stride` numbers apart.
+
+// Rows of a table, widened: a block for each token.
+KERNEL(256, 1, embed)(const void* table, int kind, const u32* tokens, float* to, int width) {
+  const u64 from = (u64)tokens[block()] * width;
+  for (int at = thread(); at < width; at += threads()) to[(u64)block() * width + at] = read(table, from + at, kind);
+}
+ENTRY(embed)
+
+// Some rows of a matrix: a block for each.
+KERNEL(256, 1, take_rows)(const void* from, int kind, u32 stride, const u32* rows, void* to, int width) {
+  const u64 first = (u64)rows[block()] * stride;
+  for (int at = thread(); at < width; at += threads()) write(to, (u64)block() * width + at, kind, read(from, first + at, kind));
+}
+ENTRY(take_rows)
+
+// Root-mean-square norm of runs of `length` numbers, of which a row has `runs`: a block for each run.
+KERNEL(256, 1, rms_norm)(const float* from, u32 stride, const float* weight, void* to, int kind, int length, int runs, float epsilon) {
+  SHARED_BYTES(bytes);
+  const float* x = from + (u64)(block() / runs) * stride + (u64)(block() % runs) * length;
+  float square = 0.f;
+  for (int at = thread(); at < length; at += threads()) square += x[at] * x[at];
+  square = block_sum(square, (float*)bytes);
+  const float factor = 1.f / root(square / length + epsilon);
+  for (int at = thread(); at < length; at += threads()) write(to, (u64)block() * length + at, kind, x[at] * factor * weight[at]);
+}
+ENTRY(rms_norm)
+
+// silu(gate) * up: a block for every 1,024 numbers of a row.
+KERNEL(256, 1, silu_times)(const float* gate, const float* up, u32 stride, void* to, int kind, int width) {
+  const u64 row = block();
+  for (int at = block_y() * 1024 + thread(); at < min(width, (int)(block_y() + 1) * 1024); at += threads()) {
+    const float x = gate[row * stride + at];
+    write(to, row * width + at, kind, x / (1.f + exp_exact(-x)) * up[row * stride + at]);
+  }
+}
+ENTRY(silu_times)
+
+// Another type: likewise.
+KERNEL(256, 1, convert)(const void* from, int from_kind, u32 stride, void* to, int kind, int width) {
+  const u64 row = block();
+  for (int at = block_y() * 1024 + thread(); at < min(width, (int)(block_y() + 1) * 1024); at += threads())
+    write(to, row * width + at, kind, read(from, row * stride + at, from_kind));
+}
+ENTRY(convert)
+
+// A bias for every column: likewise.
+KERNEL(256, 1, add_bias)(float* to, u32 stride, const float* bias, int width) {
+  const u64 row = block();
+  for (int at = block_y() * 1024 + thread(); at < min(width, (int)(block_y() + 1) * 1024); at += threads())
+    to[row * stride + at] += bias[at];
+}
+ENTRY(add_bias)
+
+// Turns the heads of a token by its position: a block for each token. Pairs are neighbours, or the two halves of a head.
+KERNEL(256, 1, rotate)(float* x, u32 stride, const float* cosines, const float* sines, int heads, int head_dim, int neighbours) {
+  const int half = head_dim / 2;
+  float* row = x + (u64)block() * stride;
+  for (int at = thread(); at < heads * half; at += threads()) {
+    const int pair = at % half;
+    float* head = row + at / half * head_dim;
+    const int first = neighbours ? 2 * pair : pair, second = neighbours ? 2 * pair + 1 : pair + half;
+    const float cosine = cosines[(u64)block() * half + pair], sine = sines[(u64)block() * half + pair];
+    const float a = head[first], b = head[second];
+    head[first] = a * cosine - b * sine;
+    head[second] = b * cosine + a * sine;
+  }
+}
+ENTRY(rotate)
+
+// Numbers drawn from their index, as `Draw` of cokv-models draws them: 1,024 a block.
+KERNEL(256, 1, draw)(void* to, int kind, u64 count, u64 seed, float deviation) {
+  for (u64 at = (u64)block() * 1024 + thread(); at < min(count, ((u64)block() + 1) * 1024); at += threads()) {
+    u64 x = (seed ^ at) + 0x9e3779b97f4a7c15ull;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    x ^= x >> 31;
+    const float uniform = (float)(u32)(x >> 40) * (1.f / 8388608.f) - 1.f;  // 24 bits, in [-1, 1)
+    // In bf16, whatever they are held in.
+    write(to, at, kind, BF16::widen((u16)BF16::pack(uniform * deviation * 1.7320508f, 0.f)));
+  }
+}
+ENTRY(draw)

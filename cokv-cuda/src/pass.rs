@@ -1,0 +1,250 @@
+//! One pass over rows whose caches lie on a device: new keys and values are appended, every token attends to its own cache.
+
+use cokv_core::HeadLayout;
+use cokv_models::backend::{Layer, Projected, SharedRows, Span};
+use cokv_models::cache::Store as _;
+
+use crate::backend::Cuda;
+use crate::device::{Argument, Buffer, Device, Kind, Launch};
+use crate::kernels;
+use crate::matrix::{Matrix, by_rows, table};
+use crate::plan::tables::{Append, Item, Join};
+use crate::plan::{Head, Kernel, LayerPlan, Plan, Shape};
+use crate::store::DeviceStore;
+use crate::watch::scale;
+use crate::{CudaError, Result};
+
+/// The rows of a pass, and tables of all that its layers will do.
+pub struct Pass<'a, D: Device> {
+    layout: HeadLayout,
+    spans: Vec<Span<'a, Cuda<D>>>,
+    kind: Kind,
+    layers: Vec<LayerPlan>,
+    tables: Tables<D::Buffer>,
+    /// Of the layer that attends: partial results, `[…, head_dim + 2]`.
+    partials: D::Buffer,
+    /// Of the layer that attends: log-sum-exp in base 2, `[tokens, query_heads]`.
+    log_sums: D::Buffer,
+}
+
+/// Tables on the device.
+struct Tables<B> {
+    items: B,
+    joins: B,
+    tokens: B,
+    hidden: B,
+    /// `[layers, rows, kv_heads]`
+    appends: B,
+    /// Of each token, its row.
+    rows: B,
+    /// Of each token, tokens of its row before it.
+    places: B,
+}
+
+impl<'a, D: Device> Pass<'a, D> {
+    /// Makes room for the new tokens, and plans all layers.
+    pub fn new(device: &D, layout: HeadLayout, layers: &[Layer], mut spans: Vec<Span<'a, Cuda<D>>>) -> Result<Self> {
+        let kind = spans.first().map_or(Kind::F32, |span| span.own.kind());
+        for span in &mut spans {
+            if span.own.kind() != kind {
+                return Err(CudaError::Unsupported("caches of several formats are in one pass: give all the same".into()));
+            }
+            span.own.make_room(span.tokens)?;
+            let seen = span.seen;
+            span.watch.iter_mut().for_each(|watch| watch.begin_chunk(seen));
+        }
+        let rows: Vec<usize> = spans.iter().map(|span| span.tokens).collect();
+        let shape = Shape {
+            group: layout.group(),
+            kv_heads: layout.kv_heads,
+            enough_items: device.blocks_at_once(),
+            fast: kind != Kind::F32 && kernels::is_fast(layout.head_dim),
+        };
+        let mut plan = Plan::new(&rows);
+        let mut appends = Vec::with_capacity(layers.len() * spans.len() * layout.kv_heads);
+        let bytes = (layout.head_dim * kind.bytes()) as u64;
+        let mut heads = Vec::with_capacity(spans.len() * layout.kv_heads);
+        for &layer in layers {
+            heads.clear();
+            for span in &spans {
+                for kv_head in 0..layout.kv_heads {
+                    let flat = layout.flat(layer.index, kv_head);
+                    let hidden = hide(span, flat, layer.window, &mut plan.hidden);
+                    heads.push(Head { hidden, ..head(span, flat, bytes) });
+                    let [keys, values] = span.own.addresses(flat).map(|address| address + span.own.rows(flat) as u64 * bytes);
+                    appends.push(Append { keys, values });
+                }
+            }
+            plan.layer(&shape, &rows, &heads);
+        }
+        let of_tokens = rows.iter().enumerate().flat_map(|(row, &tokens)| (0..tokens).map(move |place| (row as u32, place as u32)));
+        let (of_rows, places): (Vec<u32>, Vec<u32>) = of_tokens.unzip();
+        let tables = Tables {
+            items: table(device, &plan.items)?,
+            joins: table(device, &plan.joins)?,
+            tokens: table(device, &plan.tokens)?,
+            hidden: table(device, &plan.hidden)?,
+            appends: table(device, &appends)?,
+            rows: table(device, &of_rows)?,
+            places: table(device, &places)?,
+        };
+        let partials = device.allocate(plan.partials * (layout.head_dim + 2) * 4)?;
+        let log_sums = device.allocate(of_rows.len() * layout.query_heads * 4)?;
+        Ok(Self { layout, spans, kind, layers: plan.layers, tables, partials, log_sums })
+    }
+
+    /// Rows that are recorded, with the first of their tokens in the pass.
+    pub fn watched(&mut self) -> impl Iterator<Item = (usize, &mut Span<'a, Cuda<D>>)> {
+        let mut first = 0;
+        let with_first = self.spans.iter_mut().map(move |span| {
+            first += span.tokens;
+            (first - span.tokens, span)
+        });
+        with_first.filter(|(_, span)| span.watch.is_some())
+    }
+
+    /// Appends, attends, and lets watches see. The result is of the kind that the next product takes.
+    pub fn attend(&mut self, device: &D, layer: Layer, projected: Projected<Cuda<D>>, operand: Kind) -> Result<Matrix<D::Buffer>> {
+        let Projected { queries, keys, values } = projected;
+        let HeadLayout { query_heads, kv_heads, head_dim, .. } = self.layout;
+        self.append(device, layer.index, &keys, &values)?;
+        let plan = self.layers[layer.index].clone();
+        let output = Matrix::new(device, queries.rows, query_heads * head_dim, operand)?;
+        let [_, _, _, plain] = &plan.items;
+        let watched = self.spans.iter().any(|span| span.watch.is_some());
+        let wide = if watched || !plain.is_empty() { Some(queries.contiguous(device, Kind::F32)?) } else { None };
+        let mut narrow = None;
+        for (kernel, items) in Kernel::ALL.into_iter().zip(&plan.items).filter(|(_, items)| !items.is_empty()) {
+            let queries = match (kernel, &wide) {
+                (Kernel::Plain, Some(wide)) => wide,
+                _ => match &mut narrow {
+                    Some(narrow) => narrow,
+                    none => none.insert(queries.contiguous(device, self.kind)?),
+                },
+            };
+            self.run(device, kernel, items, queries, &output)?;
+        }
+        self.join(device, &plan, &output)?;
+        for span in &mut self.spans {
+            span.own.appended(layer.index, span.tokens);
+        }
+        if let Some(wide) = wide.filter(|_| watched) {
+            let log_sums = self.log_sums.address();
+            for (first, span) in self.watched() {
+                let queries = wide.some_rows(first, span.tokens);
+                let log_sums = log_sums + (first * query_heads * 4) as u64;
+                let own: Vec<u64> = (0..kv_heads).map(|kv_head| span.own.addresses(layer.index * kv_heads + kv_head)[0]).collect();
+                let kind = span.own.kind();
+                if let Some(watch) = &mut span.watch {
+                    watch.attention(layer, &queries, &own, kind, log_sums)?;
+                }
+            }
+        }
+        Ok(output)
+    }
+
+    fn append(&self, device: &D, layer: usize, keys: &Matrix<D::Buffer>, values: &Matrix<D::Buffer>) -> Result<()> {
+        let HeadLayout { kv_heads, head_dim, .. } = self.layout;
+        let kernel = match self.kind {
+            Kind::F32 => "append_f32",
+            Kind::F16 => "append_f16",
+            Kind::Bf16 => "append_bf16",
+        };
+        let to = self.tables.appends.address() + (layer * self.spans.len() * kv_heads * size_of::<Append>()) as u64;
+        let arguments: [Argument; 9] = [
+            keys.address().into(),
+            keys.stride.into(),
+            values.address().into(),
+            values.stride.into(),
+            to.into(),
+            self.tables.rows.address().into(),
+            self.tables.places.address().into(),
+            kv_heads.into(),
+            head_dim.into(),
+        ];
+        device.launch(by_rows(kernel, keys.rows), &arguments)
+    }
+
+    fn run(&self, device: &D, kernel: Kernel, items: &std::ops::Range<usize>, queries: &Matrix<D::Buffer>, output: &Matrix<D::Buffer>) -> Result<()> {
+        let HeadLayout { query_heads, head_dim, .. } = self.layout;
+        let (name, kind) = (self.kind.name(), head_dim);
+        // Keys and values of two tiles each, and the queries; rows are padded where swizzling does not keep banks apart.
+        let row_bytes = 2 * if head_dim.is_multiple_of(64) { head_dim } else { head_dim + 8 };
+        let (name, rows, shared_bytes) = match kernel {
+            Kernel::Many2 => (format!("attend_many_{name}_{kind}_2"), 1, (4 * 64 + 128) * row_bytes),
+            Kernel::Many1 => (format!("attend_many_{name}_{kind}_1"), 1, (4 * 64 + 64) * row_bytes),
+            Kernel::Few => (format!("attend_few_{name}_{kind}"), 1, 4 * 16 * (head_dim + 2) * 4),
+            Kernel::Plain => (format!("attend_plain_{name}"), kernel.queries(), 4 * (head_dim + 2) * 4),
+        };
+        let first = self.tables.items.address() + (items.start * size_of::<Item>()) as u64;
+
+        let mut arguments: Vec<Argument> = vec![first.into(), self.tables.tokens.address().into()];
+        if kernel == Kernel::Plain {
+            arguments.push(self.tables.hidden.address().into());
+        }
+        let shared: [Argument; 7] = [
+            queries.address().into(),
+            self.partials.address().into(),
+            output.address().into(),
+            self.log_sums.address().into(),
+            output.kind.into(),
+            self.layout.group().into(),
+            query_heads.into(),
+        ];
+        arguments.extend(shared);
+        if kernel == Kernel::Plain {
+            arguments.push(head_dim.into());
+        }
+        arguments.push(scale(head_dim).into());
+        device.launch(Launch { kernel: &name, blocks: [items.len(), rows], threads: 128, shared_bytes }, &arguments)
+    }
+
+    fn join(&self, device: &D, plan: &LayerPlan, output: &Matrix<D::Buffer>) -> Result<()> {
+        if plan.joins.is_empty() {
+            return Ok(());
+        }
+        let HeadLayout { query_heads, head_dim, .. } = self.layout;
+        let first = self.tables.joins.address() + (plan.joins.start * size_of::<Join>()) as u64;
+        let arguments: [Argument; 9] = [
+            first.into(),
+            self.tables.tokens.address().into(),
+            self.partials.address().into(),
+            output.address().into(),
+            self.log_sums.address().into(),
+            output.kind.into(),
+            self.layout.group().into(),
+            query_heads.into(),
+            head_dim.into(),
+        ];
+        let launch = Launch { kernel: "join", blocks: [plan.joins.len(), 1], threads: 128, shared_bytes: 0 };
+        device.launch(launch, &arguments)
+    }
+}
+
+/// Where a head of a row's cache lies.
+fn head<D: Device>(span: &Span<'_, Cuda<D>>, flat: usize, bytes: u64) -> Head {
+    let mut head = Head::default();
+    let mut before = 0;
+    for (part, slice) in span.slices.iter().enumerate() {
+        if let Some((store, rows)) = slice {
+            let (store, rows): SharedRows<'_, DeviceStore<D>> = (store, rows);
+            let first = store.addresses(flat).map(|address| address + rows[flat].start as u64 * bytes);
+            [head.keys[part], head.values[part]] = first.map(|address| address.wrapping_sub(before * bytes));
+            before += rows[flat].len() as u64;
+        }
+        head.until[part] = before as u32;
+    }
+    let own = span.own.addresses(flat).map(|address| address.wrapping_sub(before * bytes));
+    [head.keys[2], head.values[2]] = own;
+    head.keys_before = before as u32 + span.own.rows(flat) as u32;
+    head
+}
+
+/// How many tokens of a head each new token no longer sees behind its sliding window, where that is any.
+fn hide<D: Device>(span: &Span<'_, Cuda<D>>, flat: usize, window: Option<usize>, hidden: &mut Vec<u32>) -> Option<u32> {
+    let window = window.filter(|&window| span.seen + span.tokens > window)?;
+    let place = hidden.len();
+    let first_seen = (span.seen..span.seen + span.tokens).map(|at| (at + 1).saturating_sub(window));
+    hidden.extend(first_seen.map(|first| span.places.before(flat, first) as u32));
+    Some(place as u32)
+}

@@ -1,0 +1,113 @@
+//! Faults that are planted into the kernels are all found: by wrong numbers, or because the emulator refuses what they do.
+//!
+//! A fault is a piece of text that is replaced by another. The piece must be there exactly once; where a kernel has changed, its
+//! faults change with it.
+
+mod checks;
+mod faults;
+
+use std::collections::VecDeque;
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
+
+use checks::attention::{Case, Kernel};
+use checks::sums;
+use cokv_cuda::device::Kind;
+use cokv_emulator::{Emulated, Kernels, Random};
+use faults::{Fault, FAULTS};
+
+/// Some of the attention kernels: compiling all of them for every fault takes too long.
+const UNIT: &str = r#"
+#include "device.h"
+#include "numbers.h"
+#include "tables.h"
+#include "attend_few.cu"
+#include "attend_many.cu"
+#include "attend_plain.cu"
+#include "join.cu"
+#include "elements.cu"
+#include "answers.cu"
+#include "observations.cu"
+ATTEND_FEW(F16, f16, 64)
+ATTEND_FEW(F16, f16, 80)
+ATTEND_MANY(F16, f16, 64, 1)
+ATTEND_MANY(F16, f16, 80, 1)
+"#;
+
+const KEYS: [u32; 12] = [257, 200, 129, 128, 127, 65, 64, 63, 17, 16, 15, 5];
+
+#[test]
+fn every_planted_fault_is_found() {
+    let Some(compiler) = option_env!("COKV_EMULATOR_COMPILER") else {
+        return cokv_golden::skip("no C++ compiler");
+    };
+    let found = |fault: Option<&Fault>| {
+        let folder = tempfile::tempdir().unwrap();
+        let library = compile(compiler, folder.path(), fault);
+        failure(&library)
+    };
+    let faults = Mutex::new(FAULTS.iter().collect::<VecDeque<_>>());
+    let missed = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(fault) = { faults.lock().unwrap().pop_front() } {
+                    match found(Some(fault)) {
+                        Some(error) => println!("{}: {}", fault.name, &error[..error.floor_char_boundary(150)]),
+                        None => missed.lock().unwrap().push(fault.name),
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(found(None), None, "kernels without a planted fault");
+    let missed = missed.into_inner().unwrap();
+    assert!(missed.is_empty(), "faults that nothing found: {missed:#?}");
+}
+
+/// Compiles the kernels with a fault into a shared library.
+fn compile(compiler: &str, folder: &Path, fault: Option<&Fault>) -> std::path::PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let kernels = here.join("../cokv-cuda/kernels");
+    if let Some(fault) = fault {
+        let mut text = fs::read_to_string(kernels.join(fault.file)).unwrap();
+        for (piece, instead) in fault.changes.iter().filter(|(piece, _)| !piece.is_empty()) {
+            let places = text.matches(piece).count();
+            assert_eq!(places, 1, "the fault \"{}\" is stale: {piece:?} is {places} times in {}", fault.name, fault.file);
+            text = text.replace(piece, instead);
+        }
+        fs::write(folder.join(fault.file), text).unwrap();
+    }
+    let unit = folder.join("unit.cpp");
+    fs::write(&unit, UNIT).unwrap();
+    let library = folder.join("kernels.so");
+    let mut command = Command::new(compiler);
+    command.args(["-std=c++17", "-O1", "-shared", "-fPIC"]).args(env!("COKV_EMULATOR_FLAGS").split(' '));
+    // The changed file is found before the one that it was made of.
+    for include in [folder, &here.join("src"), &kernels] {
+        command.arg("-I").arg(include);
+    }
+    let output = command.arg("-o").arg(&library).arg(&unit).output().unwrap();
+    let name = fault.map_or("no fault", |fault| fault.name);
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    library
+}
+
+/// What goes wrong with the kernels of a library, if anything does.
+fn failure(library: &Path) -> Option<String> {
+    let kernels = [(Kernel::Few, 64), (Kernel::Many(1), 64), (Kernel::Few, 80), (Kernel::Many(1), 80), (Kernel::Plain, 80)];
+    let draw = |round: u64, keys: u32| {
+        kernels.map(|(kernel, head_dim)| {
+            Case::draw(&mut Random::new(round * 1000 + u64::from(keys)), kernel, Kind::F16, head_dim, keys)
+        })
+    };
+    let drawn = (0..2).flat_map(|round| KEYS.into_iter().flat_map(move |keys| draw(round, keys)));
+    let edges = kernels.into_iter().flat_map(|(kernel, head_dim)| Case::edges(kernel, Kind::F16, head_dim));
+    let device = |seed| Emulated::with_kernels(Kernels::load(library).unwrap(), seed);
+    let attention = || edges.chain(drawn).find_map(|case| case.check(&device(case.seed)).err());
+    (0..4).find_map(|seed| sums::check(&device(seed), seed).err()).or_else(attention)
+}
