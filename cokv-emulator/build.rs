@@ -4,7 +4,9 @@ fn main() {
     let kernels = "../cokv-cuda/kernels";
     println!("cargo::rustc-check-cfg=cfg(emulator)");
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=src");
+    for file in SOURCES {
+        println!("cargo::rerun-if-changed=src/{file}");
+    }
     println!("cargo::rerun-if-changed={kernels}");
     let mut build = cc::Build::new();
     build
@@ -17,7 +19,7 @@ fn main() {
         .include(kernels)
         .file("src/kernels.cpp");
     for flag in FLAGS {
-        build.flag_if_supported(flag);
+        build.flag(flag);
     }
     match build.try_compile("cokv_emulated_kernels") {
         Ok(()) => {
@@ -30,14 +32,16 @@ fn main() {
     }
 }
 
-/// Besides warnings about CUDA's words: nothing that needs the C++ library, the same sums on every processor, and symbols that a
-/// second copy of the kernels in the process may have as well.
-const FLAGS: [&str; 8] = [
+/// C++ of this crate.
+const SOURCES: [&str; 6] = ["device.h", "entries.h", "kernels.cpp", "machine.h", "numbers_16.h", "warp.h"];
+
+/// Besides warnings about CUDA's words: nothing that needs the C++ library, the same sums on every processor, and symbols
+/// that a second copy of the kernels in the process may have as well.
+const FLAGS: [&str; 7] = [
     "-fno-exceptions",
     "-fno-rtti",
     "-ffp-contract=off",
     "-fvisibility=hidden",
-    "-fno-gnu-unique",
     "-Wno-attributes",
     "-Wno-unknown-pragmas",
     "-Wno-psabi",

@@ -241,6 +241,10 @@ impl<D: Device> Backend for Cuda<D> {
         watch.summaries(layer, prompt)
     }
 
+    fn chunk(&self) -> usize {
+        4096
+    }
+
     fn logits_at_once(&self) -> usize {
         1 << 28
     }

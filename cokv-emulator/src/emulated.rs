@@ -127,7 +127,9 @@ fn check(entry: &Entry, launch: &Launch<'_>, arguments: &[Argument]) -> std::res
     let given: Vec<u8> = arguments.iter().map(letter).collect();
     if given != entry.parameters() {
         let [given, taken] = [&given, entry.parameters()].map(String::from_utf8_lossy);
-        return Err(format!("arguments are ({given}), and parameters ({taken}): a for addresses, i for ints, f for floats"));
+        return Err(format!(
+            "arguments are ({given}), and parameters ({taken}): a for addresses, i for ints, f for floats"
+        ));
     }
     if threads == 0 || !threads.is_multiple_of(32) || threads > entry.threads() {
         return Err(format!("{threads} threads of a block, of which there may be up to {}", entry.threads()));

@@ -119,8 +119,8 @@ impl Machine {
     }
 }
 
-// SAFETY of all below: kernels call them with the machine that they were given, in the coroutine whose turn it is, so that the
-// yielder and the copies are of the thread that runs.
+// SAFETY of all below: kernels call them with the machine that they were given, in the coroutine whose turn it is, so that
+// the yielder and the copies are of the thread that runs.
 
 unsafe extern "C" fn wait(machine: *mut Machine, whom: u32, file: *const c_char, line: u32) {
     let whom = if whom == 0 { Whom::Warp } else { Whom::Block };

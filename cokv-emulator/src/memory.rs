@@ -55,7 +55,10 @@ impl Memory {
     pub fn at(&self, address: u64, bytes: usize, what: &str) -> *mut u8 {
         let found = self.live().range(..=address).next_back().map(|(&at, &length)| (at, length));
         let inside = found.is_some_and(|(at, length)| address - at + bytes as u64 <= length as u64);
-        assert!(inside || bytes == 0, "{what}: {bytes} bytes at {address:#x} are not within a buffer ({found:x?} before it)");
+        assert!(
+            inside || bytes == 0,
+            "{what}: {bytes} bytes at {address:#x} are not within a buffer ({found:x?} before it)"
+        );
         std::ptr::with_exposed_provenance_mut(address as usize)
     }
 

@@ -55,7 +55,13 @@ fn widened(memory: &Memory, operand: &Operand, rows: usize, inner: usize) -> Vec
     }
 }
 
-unsafe fn rows_of<T: Copy>(from: *const T, numbers: usize, stride: usize, inner: usize, widen: fn(T) -> f32) -> Vec<f32> {
+unsafe fn rows_of<T: Copy>(
+    from: *const T,
+    numbers: usize,
+    stride: usize,
+    inner: usize,
+    widen: fn(T) -> f32,
+) -> Vec<f32> {
     // SAFETY: the caller's.
     let numbers = unsafe { std::slice::from_raw_parts(from, numbers) };
     numbers.chunks(stride).flat_map(|row| row[..inner].iter().map(move |&x| widen(x))).collect()

@@ -17,7 +17,7 @@ fn check(kernel: Kernel, kinds: &[Kind], head_dims: &[usize], rounds: u64) {
         });
         for case in drawn.chain(Case::edges(kernel, kind, head_dim)) {
             let Some(device) = Emulated::new(case.seed) else {
-                return cokv_golden::skip("the kernels were not compiled for the host: no C++ compiler");
+                return cokv_golden::skip("there is no C++ compiler: CUDA kernels are not emulated");
             };
             case.check(&device).unwrap_or_else(|error| panic!("{error}"));
         }
@@ -26,20 +26,20 @@ fn check(kernel: Kernel, kinds: &[Kind], head_dims: &[usize], rounds: u64) {
 
 #[test]
 fn few_queries_attend() {
-    check(Kernel::Few, &[Kind::F16, Kind::Bf16], &[64, 80, 96, 128], 4);
+    check(Kernel::Few, &[Kind::F16, Kind::Bf16], &[64, 80, 96, 128], 3);
 }
 
 #[test]
 fn up_to_64_queries_attend() {
-    check(Kernel::Many(1), &[Kind::F16, Kind::Bf16], &[64, 80, 96, 128], 2);
+    check(Kernel::Many(1), &[Kind::F16, Kind::Bf16], &[64, 80, 96, 128], 1);
 }
 
 #[test]
 fn up_to_128_queries_attend() {
-    check(Kernel::Many(2), &[Kind::F16, Kind::Bf16], &[64, 80, 96, 128], 2);
+    check(Kernel::Many(2), &[Kind::F16, Kind::Bf16], &[64, 80, 96, 128], 1);
 }
 
 #[test]
 fn queries_of_any_size_attend() {
-    check(Kernel::Plain, &[Kind::F32, Kind::F16, Kind::Bf16], &[8, 20, 64, 80, 128, 256], 2);
+    check(Kernel::Plain, &[Kind::F32, Kind::F16, Kind::Bf16], &[8, 20, 64, 80, 128, 256], 1);
 }

@@ -97,7 +97,14 @@ fn sliding_windows_keep_the_contract() {
         let layout = HeadLayout::new(2, 4, 2, 64).unwrap();
         let mut config = config(Architecture::Llama, layout);
         config.windows = vec![Some(window), None];
-        let case = Case { format: Format::F16, prompt: 300, chunk: 128, answer: 4, seed: 3, tolerance: tolerance(Format::F16) };
+        let case = Case {
+            format: Format::F16,
+            prompt: 300,
+            chunk: 128,
+            answer: 4,
+            seed: 3,
+            tolerance: tolerance(Format::F16),
+        };
         holds(&config, WeightType::F32, &case);
     }
 }

@@ -191,6 +191,10 @@ impl<B: Backend> Engine for Decoder<B> {
         self.backend.free_bytes()
     }
 
+    fn chunk(&self) -> usize {
+        self.backend.chunk()
+    }
+
     fn weight_bytes(&self) -> usize {
         let of_layer = |layer: &Layer<B>| {
             let attention = [&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj];

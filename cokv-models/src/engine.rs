@@ -48,6 +48,9 @@ pub trait Engine: Send + Sync {
     /// Bytes that caches and batches may still take, where that is known.
     fn free_bytes(&self) -> Option<u64>;
 
+    /// Prompt tokens that one pass had best have.
+    fn chunk(&self) -> usize;
+
     /// Bytes of the weights that every step reads: all but those of an embedding table of its own, of which it reads a row.
     fn weight_bytes(&self) -> usize;
 

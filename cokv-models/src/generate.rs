@@ -50,7 +50,8 @@ impl LanguageModel {
         stop: &StopRule,
         mut heard: impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
-        let settings = BatchSettings { format: self.format(), ..BatchSettings::default() };
+        let chunk = self.engine().chunk();
+        let settings = BatchSettings { format: self.format(), chunk, ..BatchSettings::default() };
         // Whoever calls has counted the caches already.
         let mut batch = Batch::new(Arc::clone(self.engine()), settings, Ledger::new(None));
         let mut answers: Vec<Vec<u32>> = vec![Vec::new(); caches.len()];

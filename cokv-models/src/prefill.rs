@@ -11,10 +11,6 @@ use crate::engine::{Engine, Row};
 use crate::error::ModelError;
 use crate::stop::StopRule;
 
-/// Prompt tokens of one forward pass: enough rows for matrix products to reach their peak, few enough that activations
-/// stay small.
-const CHUNK: usize = 512;
-
 /// A prompt on its way: it can be put down between chunks, which may share a pass with rows of other kinds.
 pub struct Prefilling {
     engine: Arc<dyn Engine>,
@@ -123,7 +119,7 @@ impl Prefill {
     ) -> Result<Self, ModelError> {
         let mut prefilling = Prefilling::new(engine, prompt.to_vec(), format, request)?;
         while prefilling.left() > 0 {
-            for answer in engine.step(&mut [prefilling.row(CHUNK)])? {
+            for answer in engine.step(&mut [prefilling.row(engine.chunk())])? {
                 prefilling.take(answer)?;
             }
             progress(prefilling.done());

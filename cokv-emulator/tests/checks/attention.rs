@@ -96,7 +96,8 @@ impl Case {
         cuts.sort_unstable();
         cuts.dedup();
         cuts.retain(|&cut| begin < cut && cut < keys);
-        let window = (kernel == Kernel::Plain && begin == 0 && random.one_in(2)).then(|| 1 + random.below(keys as usize) as u32);
+        let window =
+            (kernel == Kernel::Plain && begin == 0 && random.one_in(2)).then(|| 1 + random.below(keys as usize) as u32);
         Self {
             kernel,
             kind,
@@ -202,13 +203,16 @@ impl Case {
             }
             let query = &queries[place * self.head_dim..][..self.head_dim];
             let (expected, absolute, log_sum) = self.reference(&heads[query_head / self.group], query, token / 2);
-            let wrong = |found: f32, expected: f64, tolerance: f64| !((f64::from(found) - expected).abs() <= tolerance);
-            if wrong(log_sums[place], log_sum, 2e-5) {
-                return Err(format!("query head {query_head} of token {token}: log-sum {} for {log_sum}", log_sums[place]));
+            let near = |found: f32, expected: f64, tolerance: f64| (f64::from(found) - expected).abs() <= tolerance;
+            if !near(log_sums[place], log_sum, 2e-5) {
+                return Err(format!(
+                    "query head {query_head} of token {token}: log-sum {} for {log_sum}",
+                    log_sums[place]
+                ));
             }
             for (dim, (&found, &expected)) in written.iter().zip(&expected).enumerate() {
                 let tolerance = 1e-5 + weight_error * absolute[dim] + unit_error(self.output) * expected.abs();
-                if wrong(found, expected, tolerance) {
+                if !near(found, expected, tolerance) {
                     return Err(format!("query head {query_head} of token {token}, dim {dim}: {found} for {expected}"));
                 }
             }
@@ -295,7 +299,8 @@ impl Case {
         device.launch(launch, &arguments).map_err(|error| error.to_string())?;
         if !joins.is_empty() {
             let join_table = put(device, bytemuck::cast_slice(&joins));
-            let mut arguments: Vec<Argument> = vec![join_table.address().into(), tokens.address().into(), partial_results.address().into()];
+            let mut arguments: Vec<Argument> =
+                vec![join_table.address().into(), tokens.address().into(), partial_results.address().into()];
             arguments.extend(results);
             arguments.extend([self.group, query_heads, self.head_dim].map(Argument::from));
             let launch = Launch { kernel: "join", blocks: [joins.len(), 1], threads: 128, shared_bytes: 0 };
@@ -353,19 +358,17 @@ impl Case {
 
     /// A query's result, the same for absolute values, and the logarithm in base 2 of its sum of exponentials.
     fn reference(&self, head: &Head, query: &[f32], token: usize) -> (Vec<f64>, Vec<f64>, f64) {
-        let row = |of: &'_ [f32], key: u32| -> Vec<f64> {
-            of[key as usize * self.head_dim..][..self.head_dim].iter().map(|&x| f64::from(x)).collect()
-        };
+        let row = |key: u32| key as usize * self.head_dim..(key as usize + 1) * self.head_dim;
         let seen = self.begin.max(self.hidden(token))..self.visible(token);
-        let dot = |key: u32| row(&head.keys, key).iter().zip(query).map(|(k, &q)| k * f64::from(q)).sum::<f64>();
-        let scores: Vec<f64> = seen.clone().map(|key| dot(key) / (self.head_dim as f64).sqrt()).collect();
-        let sum: f64 = scores.iter().map(|score| score.exp()).sum();
+        let dot = |key| head.keys[row(key)].iter().zip(query).map(|(&k, &q)| f64::from(k) * f64::from(q)).sum::<f64>();
+        let weights: Vec<f64> = seen.clone().map(|key| (dot(key) / (self.head_dim as f64).sqrt()).exp()).collect();
+        let sum: f64 = weights.iter().sum();
         let mut out = vec![0.0; self.head_dim];
         let mut absolute = out.clone();
-        for (key, score) in seen.zip(scores) {
-            for (dim, value) in row(&head.values, key).into_iter().enumerate() {
-                out[dim] += score.exp() / sum * value;
-                absolute[dim] += score.exp() / sum * value.abs();
+        for (key, weight) in seen.zip(weights) {
+            for (dim, &value) in head.values[row(key)].iter().enumerate() {
+                out[dim] += weight / sum * f64::from(value);
+                absolute[dim] += weight / sum * f64::from(value.abs());
             }
         }
         (out, absolute, sum.log2())

@@ -20,7 +20,14 @@ pub fn check(device: &Emulated, seed: u64) -> Result<(), String> {
     column_sums(device, random)
 }
 
-fn launch(device: &Emulated, kernel: &str, blocks: [usize; 2], threads: usize, shared_bytes: usize, arguments: &[Argument]) -> Result<(), String> {
+fn launch(
+    device: &Emulated,
+    kernel: &str,
+    blocks: [usize; 2],
+    threads: usize,
+    shared_bytes: usize,
+    arguments: &[Argument],
+) -> Result<(), String> {
     device.launch(Launch { kernel, blocks, threads, shared_bytes }, arguments).map_err(|error| error.to_string())
 }
 
@@ -31,8 +38,8 @@ fn allocate(device: &Emulated, numbers: usize) -> HostBuffer {
 fn close(what: &str, found: impl IntoIterator<Item = f64>, expected: &[f64], tolerance: f64) -> Result<(), String> {
     let found: Vec<f64> = found.into_iter().collect();
     assert_eq!(found.len(), expected.len(), "{what}");
-    let wrong = |&at: &usize| !((found[at] - expected[at]).abs() <= tolerance * (1.0 + expected[at].abs()));
-    match (0..found.len()).find(wrong) {
+    let near = |at: usize| (found[at] - expected[at]).abs() <= tolerance * (1.0 + expected[at].abs());
+    match (0..found.len()).find(|&at| !near(at)) {
         None => Ok(()),
         Some(at) => Err(format!("{what} {at}: {} for {}", found[at], expected[at])),
     }
@@ -91,7 +98,8 @@ fn finite(device: &Emulated, random: &mut Random) -> Result<(), String> {
     let mut logits = normals(random, Kind::F32, places * WIDTH);
     hidden[width + 69] = f32::INFINITY;
     logits[2 * WIDTH + 1002] = f32::NAN;
-    let [hidden, logits] = [(Kind::F16, hidden), (Kind::F32, logits)].map(|(kind, numbers)| put_numbers(device, kind, &numbers));
+    let [hidden, logits] =
+        [(Kind::F16, hidden), (Kind::F32, logits)].map(|(kind, numbers)| put_numbers(device, kind, &numbers));
     let result = allocate(device, places);
     let arguments = [
         hidden.address().into(),
@@ -110,11 +118,18 @@ fn likeliest(device: &Emulated, random: &mut Random) -> Result<(), String> {
     let (count, places) = (5, [2, 0]);
     // Many are equal.
     let logits: Vec<f32> = (0..3 * WIDTH).map(|_| random.below(300) as f32 / 50.0).collect();
-    let [from, rows] = [bytemuck::cast_slice(&logits), bytemuck::cast_slice::<u32, u8>(&places)].map(|table| put(device, table));
+    let [from, rows] =
+        [bytemuck::cast_slice(&logits), bytemuck::cast_slice::<u32, u8>(&places)].map(|table| put(device, table));
     let best = device.allocate(places.len() * count * size_of::<Best>()).unwrap();
     let log_sums = device.allocate(places.len() * 8).unwrap();
-    let arguments =
-        [from.address().into(), WIDTH.into(), rows.address().into(), count.into(), best.address().into(), Argument::from(log_sums.address())];
+    let arguments = [
+        from.address().into(),
+        WIDTH.into(),
+        rows.address().into(),
+        count.into(),
+        best.address().into(),
+        Argument::from(log_sums.address()),
+    ];
     launch(device, "likeliest", [places.len(), 1], 512, 32 * 8, &arguments)?;
     let (mut expected, mut expected_sums) = (Vec::new(), Vec::new());
     for place in places {
@@ -138,14 +153,26 @@ fn likeliest(device: &Emulated, random: &mut Random) -> Result<(), String> {
 fn judged(device: &Emulated, random: &mut Random) -> Result<(), String> {
     let logits = normals(random, Kind::F32, 4 * WIDTH);
     // The sum of exponentials of one is the peak's alone.
-    let logits: Vec<f32> = logits.iter().enumerate().map(|(at, &x)| if at == 2 * WIDTH + 700 { 30.0 } else { 3.0 * x }).collect();
+    let logits: Vec<f32> =
+        logits.iter().enumerate().map(|(at, &x)| if at == 2 * WIDTH + 700 { 30.0 } else { 3.0 * x }).collect();
     let from = put_numbers(device, Kind::F32, &logits);
     let address = |row: usize| from.address() + (row * WIDTH * 4) as u64;
     let pairs = [(0, Some(1), 17), (2, Some(3), DIRECT), (3, None, 1002)];
-    let places =
-        pairs.map(|(row, other, target)| Place { logits: address(row), other: other.map_or(0, address), target, unused: 0 });
+    let places = pairs.map(|(row, other, target)| Place {
+        logits: address(row),
+        other: other.map_or(0, address),
+        target,
+        unused: 0,
+    });
     let (table, results) = (put(device, bytemuck::cast_slice(&places)), device.allocate(places.len() * 16).unwrap());
-    launch(device, "judge", [places.len(), 1], 1024, 32 * 8, &[table.address().into(), WIDTH.into(), results.address().into()])?;
+    launch(
+        device,
+        "judge",
+        [places.len(), 1],
+        1024,
+        32 * 8,
+        &[table.address().into(), WIDTH.into(), results.address().into()],
+    )?;
     let mut expected = Vec::new();
     for (row, other, target) in pairs {
         let logits_of = |row: usize| &logits[row * WIDTH..][..WIDTH];
@@ -187,7 +214,9 @@ impl Observed {
     fn scores(&self, token: usize, head: usize, keys: usize) -> Vec<f64> {
         let query = &self.queries[(token * QUERY_HEADS + head) * HEAD_DIM..][..HEAD_DIM];
         let of_head = self.keys.len() / KV_HEADS;
-        let score = |key: &[f32]| key.iter().zip(query).map(|(&k, &q)| f64::from(k) * f64::from(q)).sum::<f64>() * f64::from(scale());
+        let score = |key: &[f32]| {
+            key.iter().zip(query).map(|(&k, &q)| f64::from(k) * f64::from(q)).sum::<f64>() * f64::from(scale())
+        };
         self.keys[head / GROUP * of_head..][..keys * HEAD_DIM].chunks(HEAD_DIM).map(score).collect()
     }
 }
@@ -202,7 +231,8 @@ fn window_attention(device: &Emulated, random: &mut Random) -> Result<(), String
     let queries = put_numbers(device, Kind::F32, &observed.queries);
     for sliding in [0, 20] {
         let to = allocate(device, QUERY_HEADS * window * length);
-        let mut arguments: Vec<Argument> = vec![observed.table.address().into(), queries.address().into(), to.address().into()];
+        let mut arguments: Vec<Argument> =
+            vec![observed.table.address().into(), queries.address().into(), to.address().into()];
         arguments.extend([window, length, sliding, GROUP, QUERY_HEADS, HEAD_DIM].map(Argument::from));
         arguments.push(scale().into());
         launch(device, "window_attention_f16", [QUERY_HEADS, window], 256, 8 * 4, &arguments)?;
@@ -212,7 +242,9 @@ fn window_attention(device: &Emulated, random: &mut Random) -> Result<(), String
             let begin = if sliding == 0 { 0 } else { end.saturating_sub(sliding) };
             let scores = observed.scores(token, head, end);
             let sum: f64 = scores[begin..].iter().map(|score| score.exp2()).sum();
-            expected.extend((0..length).map(|key| if (begin..end).contains(&key) { scores[key].exp2() / sum } else { 0.0 }));
+            expected.extend(
+                (0..length).map(|key| if (begin..end).contains(&key) { scores[key].exp2() / sum } else { 0.0 }),
+            );
         }
         close("window_attention", f32s(device, &to), &expected, 1e-5)?;
     }

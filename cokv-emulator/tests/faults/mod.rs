@@ -4,127 +4,93 @@
 pub struct Fault {
     pub name: &'static str,
     pub file: &'static str,
-    /// A piece, which is there once, and what comes instead.
-    pub changes: [Change; 2],
-}
-
-type Change = (&'static str, &'static str);
-const NOTHING_ELSE: Change = ("", "");
-
-const fn few(name: &'static str, text: &'static str, instead: &'static str) -> Fault {
-    Fault { name, file: "attend_few.cu", changes: [(text, instead), NOTHING_ELSE] }
-}
-
-const fn many(name: &'static str, text: &'static str, instead: &'static str) -> Fault {
-    Fault { name, file: "attend_many.cu", changes: [(text, instead), NOTHING_ELSE] }
-}
-
-const fn plain(name: &'static str, text: &'static str, instead: &'static str) -> Fault {
-    Fault { name, file: "attend_plain.cu", changes: [(text, instead), NOTHING_ELSE] }
-}
-
-const fn join(name: &'static str, text: &'static str, instead: &'static str) -> Fault {
-    Fault { name, file: "join.cu", changes: [(text, instead), NOTHING_ELSE] }
-}
-
-const fn tables(name: &'static str, text: &'static str, instead: &'static str) -> Fault {
-    Fault { name, file: "tables.h", changes: [(text, instead), NOTHING_ELSE] }
-}
-
-const fn numbers(name: &'static str, text: &'static str, instead: &'static str) -> Fault {
-    Fault { name, file: "numbers.h", changes: [(text, instead), NOTHING_ELSE] }
-}
-
-const fn answers(name: &'static str, text: &'static str, instead: &'static str) -> Fault {
-    Fault { name, file: "answers.cu", changes: [(text, instead), NOTHING_ELSE] }
-}
-
-const fn observations(name: &'static str, text: &'static str, instead: &'static str) -> Fault {
-    Fault { name, file: "observations.cu", changes: [(text, instead), NOTHING_ELSE] }
+    /// Pieces, each of which is there once, and what comes instead.
+    pub changes: &'static [(&'static str, &'static str)],
 }
 
 const KEYS_ARE_THERE: &str = "copy_wait<1>();\n    barrier();\n    if (more) fetch<D>(keys";
 const VALUES_ARE_THERE: &str = "copy_wait<1>();\n    barrier();\n    if (more) fetch<D>(values";
 
 #[rustfmt::skip]
-pub const FAULTS: &[Fault] = &[
+pub const ATTENTION: &[Fault] = &[
     // Copies and barriers.
-    many("no wait for keys", KEYS_ARE_THERE, "barrier();\n    if (more) fetch<D>(keys"),
-    many("no wait for values", VALUES_ARE_THERE, "barrier();\n    if (more) fetch<D>(values"),
-    many("wait for keys, a group too few", KEYS_ARE_THERE, "copy_wait<2>();\n    barrier();\n    if (more) fetch<D>(keys"),
-    many("wait for values, a group too few", VALUES_ARE_THERE, "copy_wait<2>();\n    barrier();\n    if (more) fetch<D>(values"),
-    many("no barrier before keys", KEYS_ARE_THERE, "copy_wait<1>();\n    if (more) fetch<D>(keys"),
-    many("no barrier before values", VALUES_ARE_THERE, "copy_wait<1>();\n    if (more) fetch<D>(values"),
-    many("a group that is not committed", "fetch<D>(values, item.values, item.until, begin, end); copy_commit();", "fetch<D>(values, item.values, item.until, begin, end);"),
-    many("one buffer for all tiles", "buffer ^= 1", "buffer ^= 0"),
+    Fault { name: "no wait for keys", file: "attend_many.cu", changes: &[(KEYS_ARE_THERE, "barrier();\n    if (more) fetch<D>(keys")] },
+    Fault { name: "no wait for values", file: "attend_many.cu", changes: &[(VALUES_ARE_THERE, "barrier();\n    if (more) fetch<D>(values")] },
+    Fault { name: "wait for keys, a group too few", file: "attend_many.cu", changes: &[(KEYS_ARE_THERE, "copy_wait<2>();\n    barrier();\n    if (more) fetch<D>(keys")] },
+    Fault { name: "wait for values, a group too few", file: "attend_many.cu", changes: &[(VALUES_ARE_THERE, "copy_wait<2>();\n    barrier();\n    if (more) fetch<D>(values")] },
+    Fault { name: "no barrier before keys", file: "attend_many.cu", changes: &[(KEYS_ARE_THERE, "copy_wait<1>();\n    if (more) fetch<D>(keys")] },
+    Fault { name: "no barrier before values", file: "attend_many.cu", changes: &[(VALUES_ARE_THERE, "copy_wait<1>();\n    if (more) fetch<D>(values")] },
+    Fault { name: "a group that is not committed", file: "attend_many.cu", changes: &[("fetch<D>(values, item.values, item.until, begin, end); copy_commit();", "fetch<D>(values, item.values, item.until, begin, end);")] },
+    Fault { name: "one buffer for all tiles", file: "attend_many.cu", changes: &[("buffer ^= 1", "buffer ^= 0")] },
     Fault {
         name: "one buffer for values",
         file: "attend_many.cu",
-        changes: [("value_tile = values + buffer * TILE * WIDTH", "value_tile = values"), ("fetch<D>(values + (buffer ^ 1) * TILE * WIDTH", "fetch<D>(values")],
+        changes: &[("value_tile = values + buffer * TILE * WIDTH", "value_tile = values"), ("fetch<D>(values + (buffer ^ 1) * TILE * WIDTH", "fetch<D>(values")],
     },
-    many("barrier in divergent code", "const bool masked =", "if (warp == 0) barrier();\n    const bool masked ="),
-    few("no barrier before the warps' results are joined", "  barrier();\n", ""),
-    few("barrier in divergent code", "float s[2][4];", "barrier();\n    float s[2][4];"),
-    few("any_lane in divergent code", "if (any_lane(peak[0] > top[0] || peak[1] > top[1]))", "if (peak[0] > top[0] && any_lane(true))"),
-    plain("no barrier before the warps' results are joined", "  barrier();\n", ""),
+    Fault { name: "barrier in divergent code", file: "attend_many.cu", changes: &[("const bool masked =", "if (warp == 0) barrier();\n    const bool masked =")] },
+    Fault { name: "no barrier before the warps' results are joined", file: "attend_few.cu", changes: &[("  barrier();\n", "")] },
+    Fault { name: "barrier in divergent code", file: "attend_few.cu", changes: &[("float s[2][4];", "barrier();\n    float s[2][4];")] },
+    Fault { name: "any_lane in divergent code", file: "attend_few.cu", changes: &[("if (any_lane(peak[0] > top[0] || peak[1] > top[1]))", "if (peak[0] > top[0] && any_lane(true))")] },
+    Fault { name: "no barrier before the warps' results are joined", file: "attend_plain.cu", changes: &[("  barrier();\n", "")] },
     // Which keys are seen.
-    many("mask off by one at what a token sees", "key >= visible[m][i >> 1]", "key > visible[m][i >> 1]"),
-    many("mask off by one at the end", "key >= end ||", "key > end ||"),
-    many("tiles off by one that need no mask", "start + TILE > item.visible ||", "start + TILE > item.visible + 1 ||"),
-    many("tiles off by one at the end that need no mask", "|| start + TILE > end;", "|| start + TILE > end + 1;"),
-    many("keys beyond the end are read", "min(start + row, end - 1)", "start + row"),
-    few("mask off by one at what a token sees", "key < visible[i >> 1]", "key <= visible[i >> 1]"),
-    few("mask off by one at the end", "key < item.end &&", "key <= item.end &&"),
-    few("keys beyond the end are read", "min(start + g + 8 * t, item.end - 1)", "start + g + 8 * t"),
-    few("values beyond the end are read", "min(start + 2 * c + (r & 1) + 8 * (r >> 1), item.end - 1)", "start + 2 * c + (r & 1) + 8 * (r >> 1)"),
-    few("the last key is not read", "item.end - 1);\n      const u16* row = (const u16*)row_of(item.keys", "item.end - 2);\n      const u16* row = (const u16*)row_of(item.keys"),
-    few("all tokens see the same", "item.visible + token * item.step", "item.visible"),
-    plain("hidden keys are seen", "max(item.begin, hidden[item.hidden + token])", "item.begin"),
+    Fault { name: "mask off by one at what a token sees", file: "attend_many.cu", changes: &[("key >= visible[m][i >> 1]", "key > visible[m][i >> 1]")] },
+    Fault { name: "mask off by one at the end", file: "attend_many.cu", changes: &[("key >= end ||", "key > end ||")] },
+    Fault { name: "tiles off by one that need no mask", file: "attend_many.cu", changes: &[("start + TILE > item.visible ||", "start + TILE > item.visible + 1 ||")] },
+    Fault { name: "tiles off by one at the end that need no mask", file: "attend_many.cu", changes: &[("|| start + TILE > end;", "|| start + TILE > end + 1;")] },
+    Fault { name: "keys beyond the end are read", file: "attend_many.cu", changes: &[("min(start + row, end - 1)", "start + row")] },
+    Fault { name: "mask off by one at what a token sees", file: "attend_few.cu", changes: &[("key < visible[i >> 1]", "key <= visible[i >> 1]")] },
+    Fault { name: "mask off by one at the end", file: "attend_few.cu", changes: &[("key < item.end &&", "key <= item.end &&")] },
+    Fault { name: "keys beyond the end are read", file: "attend_few.cu", changes: &[("min(start + g + 8 * t, item.end - 1)", "start + g + 8 * t")] },
+    Fault { name: "values beyond the end are read", file: "attend_few.cu", changes: &[("min(start + 2 * c + (r & 1) + 8 * (r >> 1), item.end - 1)", "start + 2 * c + (r & 1) + 8 * (r >> 1)")] },
+    Fault { name: "the last key is not read", file: "attend_few.cu", changes: &[("item.end - 1);\n      const u16* row = (const u16*)row_of(item.keys", "item.end - 2);\n      const u16* row = (const u16*)row_of(item.keys")] },
+    Fault { name: "all tokens see the same", file: "attend_few.cu", changes: &[("item.visible + token * item.step", "item.visible")] },
+    Fault { name: "hidden keys are seen", file: "attend_plain.cu", changes: &[("max(item.begin, hidden[item.hidden + token])", "item.begin")] },
     // Where they lie.
-    tables("first part too long", "key < until[0]", "key <= until[0]"),
-    tables("second part too long", "key < until[1]", "key <= until[1]"),
-    many("first part too long by a key", "start + TILE <= until[0],", "start + TILE <= until[0] + 1,"),
-    many("second part begins a key too early", "second = start >= until[0]", "second = start + 1 >= until[0]"),
-    many("second part too long by a key", "start + TILE <= until[1],", "start + TILE <= until[1] + 1,"),
-    many("third part begins a key too early", "own = start >= until[1]", "own = start + 1 >= until[1]"),
-    many("swizzle forgotten where tiles are whole", "copy_async(to + chunk_at<D>(row, chunk), from + row * D", "copy_async(to + row * row_width<D>() + chunk * 8, from + row * D"),
-    many("two chunks in one place", "chunk ^ (row & 7)", "chunk | (row & 7)"),
-    many("tokens out of order", "queries + ((u64)tokens[item.token + token]", "queries + ((u64)(item.token + token)"),
-    few("tokens out of order", "queries + ((u64)tokens[item.token + token]", "queries + ((u64)(item.token + token)"),
+    Fault { name: "first part too long", file: "tables.h", changes: &[("key < until[0]", "key <= until[0]")] },
+    Fault { name: "second part too long", file: "tables.h", changes: &[("key < until[1]", "key <= until[1]")] },
+    Fault { name: "first part too long by a key", file: "attend_many.cu", changes: &[("start + TILE <= until[0],", "start + TILE <= until[0] + 1,")] },
+    Fault { name: "second part begins a key too early", file: "attend_many.cu", changes: &[("second = start >= until[0]", "second = start + 1 >= until[0]")] },
+    Fault { name: "second part too long by a key", file: "attend_many.cu", changes: &[("start + TILE <= until[1],", "start + TILE <= until[1] + 1,")] },
+    Fault { name: "third part begins a key too early", file: "attend_many.cu", changes: &[("own = start >= until[1]", "own = start + 1 >= until[1]")] },
+    Fault { name: "swizzle forgotten where tiles are whole", file: "attend_many.cu", changes: &[("copy_async(to + chunk_at<D>(row, chunk), from + row * D", "copy_async(to + row * row_width<D>() + chunk * 8, from + row * D")] },
+    Fault { name: "two chunks in one place", file: "attend_many.cu", changes: &[("chunk ^ (row & 7)", "chunk | (row & 7)")] },
+    Fault { name: "tokens out of order", file: "attend_many.cu", changes: &[("queries + ((u64)tokens[item.token + token]", "queries + ((u64)(item.token + token)")] },
+    Fault { name: "tokens out of order", file: "attend_few.cu", changes: &[("queries + ((u64)tokens[item.token + token]", "queries + ((u64)(item.token + token)")] },
     // Alignment.
-    few("misaligned load of queries", "load<16>(w, row + 32 * j + 8 * c)", "load<16>(w, row + 32 * j + 8 * c + 1)"),
-    few("misaligned load of values", "row + 64 * WIDE + 16 * j + 2 * g)", "row + 64 * WIDE + 16 * j + 2 * g + 1)"),
-    many("misaligned copy", "row + 8 * k);", "row + 8 * k + 1);"),
-    many("misaligned matrix", "own + chunk_at<D>(m * 16 + (lane & 15), 2 * k + (lane >> 4))", "own + chunk_at<D>(m * 16 + (lane & 15), 2 * k + (lane >> 4)) + 1"),
+    Fault { name: "misaligned load of queries", file: "attend_few.cu", changes: &[("load<16>(w, row + 32 * j + 8 * c)", "load<16>(w, row + 32 * j + 8 * c + 1)")] },
+    Fault { name: "misaligned load of values", file: "attend_few.cu", changes: &[("row + 64 * WIDE + 16 * j + 2 * g)", "row + 64 * WIDE + 16 * j + 2 * g + 1)")] },
+    Fault { name: "misaligned copy", file: "attend_many.cu", changes: &[("row + 8 * k);", "row + 8 * k + 1);")] },
+    Fault { name: "misaligned matrix", file: "attend_many.cu", changes: &[("own + chunk_at<D>(m * 16 + (lane & 15), 2 * k + (lane >> 4))", "own + chunk_at<D>(m * 16 + (lane & 15), 2 * k + (lane >> 4)) + 1")] },
     // Arithmetic.
-    many("results are not rescaled", "out[m][i][2 * h] *= rescale; out[m][i][2 * h + 1] *= rescale;", ""),
-    many("sums are not rescaled", "sum[m][h] * rescale + more_sum", "sum[m][h] + more_sum"),
-    many("sums of half of the lanes", "total += shuffle_xor(total, 2);", ""),
-    many("peaks of half of the lanes", "peak[h] = fmaxf(peak[h], shuffle_xor(peak[h], 2));", ""),
-    many("values not transposed", "load_matrices_transposed(b", "load_matrices(b"),
-    few("results are not rescaled", "out[i][2 * h] *= rescale; out[i][2 * h + 1] *= rescale;", ""),
-    few("sums are not rescaled", "sum[h] *= rescale;", ""),
-    few("a query that sees nothing yet", "top[h] == -INFINITE ? 0.f : top[h]", "top[h]"),
-    few("values of the wrong key", "permute(vw[2][4 * j + i / 2], vw[3][4 * j + i / 2], pick)", "permute(vw[3][4 * j + i / 2], vw[2][4 * j + i / 2], pick)"),
-    // Sums of a block.
-    numbers("numbers of the sum before are overwritten", "x = warp_sum(x);\n  barrier();", "x = warp_sum(x);"),
-    numbers("sums of warps that are not there yet", "shared[thread() / 32] = x;\n  barrier();", "shared[thread() / 32] = x;"),
-    numbers("half of the lanes", "for (int mask = 16; mask > 0; mask >>= 1) x += shuffle_xor(x, mask);\n  return x;\n}\nDEVICE double", "for (int mask = 8; mask > 0; mask >>= 1) x += shuffle_xor(x, mask);\n  return x;\n}\nDEVICE double"),
-    answers("peaks are overwritten", "peak = warp_max(peak);\n  barrier();", "peak = warp_max(peak);"),
-    answers("peaks of warps that are not there yet", "shared[thread() / 32] = peak;\n  barrier();", "shared[thread() / 32] = peak;"),
-    answers("the best of warps are overwritten", "(Best*)bytes;\n    barrier();", "(Best*)bytes;"),
-    answers("the best of warps are not there yet", ".token = token; }\n    barrier();", ".token = token; }"),
-    answers("equals out of order", "token_a < token_b", "token_a > token_b"),
-    observations("peaks of warps that are not there yet", "shared[warp] = peak;\n  barrier();", "shared[warp] = peak;"),
-    observations("queries are overwritten", "start += 8) {\n    barrier();", "start += 8) {"),
-    observations("queries that are not there yet", ": 0.f;\n    }\n    barrier();", ": 0.f;\n    }"),
-    observations("parts that are not there yet", "= sum;\n  barrier();", "= sum;"),
-    observations("a key sees the token before it", "key <= position", "key < position"),
-    observations("a window too wide", "key + sliding > position", "key + sliding >= position"),
+    Fault { name: "results are not rescaled", file: "attend_many.cu", changes: &[("out[m][i][2 * h] *= rescale; out[m][i][2 * h + 1] *= rescale;", "")] },
+    Fault { name: "sums are not rescaled", file: "attend_many.cu", changes: &[("sum[m][h] * rescale + more_sum", "sum[m][h] + more_sum")] },
+    Fault { name: "sums of half of the lanes", file: "attend_many.cu", changes: &[("total += shuffle_xor(total, 2);", "")] },
+    Fault { name: "peaks of half of the lanes", file: "attend_many.cu", changes: &[("peak[h] = fmaxf(peak[h], shuffle_xor(peak[h], 2));", "")] },
+    Fault { name: "values not transposed", file: "attend_many.cu", changes: &[("load_matrices_transposed(b", "load_matrices(b")] },
+    Fault { name: "results are not rescaled", file: "attend_few.cu", changes: &[("out[i][2 * h] *= rescale; out[i][2 * h + 1] *= rescale;", "")] },
+    Fault { name: "sums are not rescaled", file: "attend_few.cu", changes: &[("sum[h] *= rescale;", "")] },
+    Fault { name: "a query that sees nothing yet", file: "attend_few.cu", changes: &[("top[h] == -INFINITE ? 0.f : top[h]", "top[h]")] },
+    Fault { name: "values of the wrong key", file: "attend_few.cu", changes: &[("permute(vw[2][4 * j + i / 2], vw[3][4 * j + i / 2], pick)", "permute(vw[3][4 * j + i / 2], vw[2][4 * j + i / 2], pick)")] },
     // What comes of parts.
-    join("results of the first set alone", "for (int set = 0; set < 2; set++)\n        for (u32 i = 0; i < join.count[set]; i++) {\n          const", "for (int set = 0; set < 1; set++)\n        for (u32 i = 0; i < join.count[set]; i++) {\n          const"),
-    join("parts of the first result", "i * join.stride[set] + slot) * width;
-          total", "i + slot) * width;
-          total"),
-    join("a part is the largest that is not", "peak = fmaxf(peak, partials", "peak = fminf(peak, partials"),
+    Fault { name: "results of the first set alone", file: "join.cu", changes: &[("for (int set = 0; set < 2; set++)\n        for (u32 i = 0; i < join.count[set]; i++) {\n          const", "for (int set = 0; set < 1; set++)\n        for (u32 i = 0; i < join.count[set]; i++) {\n          const")] },
+    Fault { name: "parts of the first result", file: "join.cu", changes: &[("i * join.stride[set] + slot) * width;\n          total", "i + slot) * width;\n          total")] },
+    Fault { name: "a part is the largest that is not", file: "join.cu", changes: &[("peak = fmaxf(peak, partials", "peak = fminf(peak, partials")] },
+];
+
+#[rustfmt::skip]
+pub const SUMS: &[Fault] = &[
+    Fault { name: "numbers of the sum before are overwritten", file: "numbers.h", changes: &[("x = warp_sum(x);\n  barrier();", "x = warp_sum(x);")] },
+    Fault { name: "sums of warps that are not there yet", file: "numbers.h", changes: &[("shared[thread() / 32] = x;\n  barrier();", "shared[thread() / 32] = x;")] },
+    Fault { name: "half of the lanes", file: "numbers.h", changes: &[("for (int mask = 16; mask > 0; mask >>= 1) x += shuffle_xor(x, mask);\n  return x;\n}\nDEVICE double", "for (int mask = 8; mask > 0; mask >>= 1) x += shuffle_xor(x, mask);\n  return x;\n}\nDEVICE double")] },
+    Fault { name: "peaks are overwritten", file: "answers.cu", changes: &[("peak = warp_max(peak);\n  barrier();", "peak = warp_max(peak);")] },
+    Fault { name: "peaks of warps that are not there yet", file: "answers.cu", changes: &[("shared[thread() / 32] = peak;\n  barrier();", "shared[thread() / 32] = peak;")] },
+    Fault { name: "the best of warps are overwritten", file: "answers.cu", changes: &[("(Best*)bytes;\n    barrier();", "(Best*)bytes;")] },
+    Fault { name: "the best of warps are not there yet", file: "answers.cu", changes: &[(".token = token; }\n    barrier();", ".token = token; }")] },
+    Fault { name: "equals out of order", file: "answers.cu", changes: &[("token_a < token_b", "token_a > token_b")] },
+    Fault { name: "peaks of warps that are not there yet", file: "observations.cu", changes: &[("shared[warp] = peak;\n  barrier();", "shared[warp] = peak;")] },
+    Fault { name: "queries are overwritten", file: "observations.cu", changes: &[("start += 8) {\n    barrier();", "start += 8) {")] },
+    Fault { name: "queries that are not there yet", file: "observations.cu", changes: &[(": 0.f;\n    }\n    barrier();", ": 0.f;\n    }")] },
+    Fault { name: "parts that are not there yet", file: "observations.cu", changes: &[("= sum;\n  barrier();", "= sum;")] },
+    Fault { name: "a key sees the token before it", file: "observations.cu", changes: &[("key <= position", "key < position")] },
+    Fault { name: "a window too wide", file: "observations.cu", changes: &[("key + sliding > position", "key + sliding >= position")] },
 ];

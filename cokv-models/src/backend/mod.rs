@@ -112,6 +112,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
         layer: Layer,
     ) -> Result<LayerSummaries>;
 
+    /// Prompt tokens of one pass: enough rows for products to reach their peak, few enough that activations stay small.
+    fn chunk(&self) -> usize {
+        512
+    }
     /// Logits that are held at once: those of all rows together would outgrow the caches.
     fn logits_at_once(&self) -> usize {
         1 << 23

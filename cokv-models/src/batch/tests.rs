@@ -70,6 +70,9 @@ impl Engine for Fake {
     fn free_bytes(&self) -> Option<u64> {
         Some(1 << 20)
     }
+    fn chunk(&self) -> usize {
+        512
+    }
     fn weight_bytes(&self) -> usize {
         0
     }

@@ -1,0 +1,72 @@
+//! Whether a card computes what plain f64 does: `cargo run --release -p cokv-cuda --example parity`.
+//!
+//! The contract of all backends (`cokv_models::contract`) on small models whose weights are drawn, in f32 and in 16 bits.
+
+use std::sync::Arc;
+
+use cokv_core::{Format, HeadLayout, RotaryPairs};
+use cokv_cuda::Cuda;
+use cokv_cuda::gpu::Gpu;
+use cokv_models::config::{Architecture, ModelConfig, RopeScaling};
+use cokv_models::contract::{Case, check};
+use cokv_models::engine::Engine;
+use cokv_models::weights::{Drawn, Weights};
+use cokv_models::{Device, LoadOptions, WeightType, load_engine, load_on};
+
+fn config(architecture: Architecture, layout: HeadLayout) -> ModelConfig {
+    ModelConfig {
+        architecture,
+        layout,
+        hidden_size: 256,
+        intermediate_size: 384,
+        vocabulary: 1000,
+        context_length: 8192,
+        windows: Vec::new(),
+        norm_epsilon: 1e-5,
+        rope_theta: 10_000.0,
+        rope_scaling: RopeScaling::None,
+        rope_attention_factor: 1.0,
+        rope_pairs: RotaryPairs::Halves,
+        attention_bias: architecture == Architecture::Qwen2,
+        tied_embeddings: Some(architecture == Architecture::Qwen3),
+        stop_tokens: Vec::new(),
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let (mut failed, mut cases) = (0, 0);
+    for architecture in [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3] {
+        for (group, head_dim) in [(2, 16), (3, 64), (1, 80), (7, 96), (4, 128)] {
+            // Families differ outside of attention.
+            if architecture != Architecture::Llama && head_dim != 64 {
+                continue;
+            }
+            let config = config(architecture, HeadLayout::new(2, 2 * group, 2, head_dim)?);
+            let weights = Weights::Drawn(Drawn::new(config.clone(), 3));
+            for (format, weight_type, tolerance) in [
+                (Format::F32, WeightType::F32, 1e-4),
+                (Format::F16, WeightType::F32, 3e-3),
+                (Format::Bf16, WeightType::F32, 2e-2),
+                (Format::F16, WeightType::Stored, 5e-2),
+            ] {
+                let options = LoadOptions { weight_type, device: Device::Reference, ..LoadOptions::default() };
+                let gpu = Gpu::open(0, head_dim, Some(&std::env::temp_dir().join("cokv-parity")))?;
+                let ours: Arc<dyn Engine> = load_on(Cuda::new(gpu), &weights, config.clone(), &options, |_, _| {})?;
+                let reference = load_engine(&weights, config.clone(), &options, |_, _| {})?;
+                for (prompt, chunk, answer) in [(9, 7, 2), (300, 64, 5), (700, 512, 24)] {
+                    if prompt == 700 && head_dim != 128 {
+                        continue;
+                    }
+                    cases += 1;
+                    let case = Case { format, prompt, chunk, answer, seed: 7, tolerance };
+                    if let Err(difference) = check(&ours, &reference, &case) {
+                        failed += 1;
+                        println!("{architecture:?}, heads of {head_dim}, {weight_type:?}, {case:?}: {difference}");
+                    }
+                }
+            }
+        }
+    }
+    println!("{failed} of {cases} cases differ");
+    Ok(())
+}
