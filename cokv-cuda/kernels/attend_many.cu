@@ -70,11 +70,12 @@ DEVICE void attend_many(const Item* items, const u32* tokens, const u16* queries
     const bool more = start + TILE < end;
     const u16* const key_tile = keys + buffer * TILE * WIDTH;
     const u16* const value_tile = values + buffer * TILE * WIDTH;
-    // These keys are there, their values may still come; everybody is done with the tile before.
-    copy_wait<1>();
-    barrier();
+    // The other buffer's keys are free since the barrier before the last values.
     if (more) fetch<D>(keys + (buffer ^ 1) * TILE * WIDTH, item.keys, item.until, start + TILE, end);
     copy_commit();
+    // These keys are there, their values may still come; everybody is done with the tile before.
+    copy_wait<2>();
+    barrier();
     float s[MT][TILE / 8][4];
 #pragma unroll
     for (int m = 0; m < MT; m++)

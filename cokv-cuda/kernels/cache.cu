@@ -3,30 +3,53 @@
 // Where a row's new keys and values of a KV head go.
 struct Append { u64 keys, values; };
 
-// Appends keys and values of new tokens: a block for each token. `rows` and `places` say of each token which row it is of and how
-// many tokens of the row come before it; `to` has an entry for each row and KV head.
+// Turns queries and keys of new tokens by their positions, appends keys and values, and lays queries out as attention reads them: a
+// block for each token. Pairs are neighbours, or the two halves of a head. `rows` and `places` say of each token which row it is of
+// and how many tokens of the row come before it; `to` has an entry for each row and KV head. Queries go to `narrow`, in the cache's
+// type, and to `wide`, in f32, where these are not 0: `[tokens, query_heads, head_dim]`.
 template <class T>
-DEVICE void append(const float* keys, u32 key_stride, const float* values, u32 value_stride, const Append* to, const u32* rows, const u32* places,
-                   int kv_heads, int head_dim) {
+DEVICE void turn_append(const float* queries, const float* keys, const float* values, u32 query_stride, u32 key_stride, u32 value_stride,
+                        const float* cosines, const float* sines, int neighbours, const Append* to, const u32* rows, const u32* places,
+                        void* narrow, float* wide, int query_heads, int kv_heads, int head_dim) {
   typedef typename Stored<T>::Word Word;
   const u64 token = block();
   const u32 row = rows[token], place = places[token];
+  const int half = head_dim / 2, query_pairs = query_heads * half, key_pairs = kv_heads * half;
+  Word* const own = (Word*)narrow;
+  for (int at = thread(); at < query_pairs + key_pairs; at += threads()) {
+    const bool query = at < query_pairs;
+    const int number = query ? at : at - query_pairs, head = number / half, pair = number % half;
+    const int first = neighbours ? 2 * pair : pair, second = neighbours ? 2 * pair + 1 : pair + half;
+    const float* from = query ? queries + token * query_stride : keys + token * key_stride;
+    const float a = from[head * head_dim + first], b = from[head * head_dim + second];
+    const float cosine = cosines[token * half + pair], sine = sines[token * half + pair];
+    const float x = a * cosine - b * sine, y = b * cosine + a * sine;
+    if (query) {
+      const u64 start = (token * query_heads + head) * head_dim;
+      if (own) { own[start + first] = Stored<T>::narrow(x); own[start + second] = Stored<T>::narrow(y); }
+      if (wide) { wide[start + first] = x; wide[start + second] = y; }
+    } else {
+      Word* key = (Word*)to[row * kv_heads + head].keys + (u64)place * head_dim;
+      key[first] = Stored<T>::narrow(x);
+      key[second] = Stored<T>::narrow(y);
+    }
+  }
   for (int at = thread(); at < kv_heads * head_dim; at += threads()) {
-    const Append there = to[row * kv_heads + at / head_dim];
-    const u64 number = (u64)place * head_dim + at % head_dim;
-    ((Word*)there.keys)[number] = Stored<T>::narrow(keys[token * key_stride + at]);
-    ((Word*)there.values)[number] = Stored<T>::narrow(values[token * value_stride + at]);
+    Word* value = (Word*)to[row * kv_heads + at / head_dim].values + (u64)place * head_dim;
+    value[at % head_dim] = Stored<T>::narrow(values[token * value_stride + at]);
   }
 }
-#define APPEND(T, name) \
-  KERNEL(256, 1, append_##name)(const float* keys, u32 key_stride, const float* values, u32 value_stride, const Append* to, const u32* rows, \
-      const u32* places, int kv_heads, int head_dim) { \
-    append<T>(keys, key_stride, values, value_stride, to, rows, places, kv_heads, head_dim); \
+#define TURN_APPEND(T, name) \
+  KERNEL(256, 1, turn_append_##name)(const float* queries, const float* keys, const float* values, u32 query_stride, u32 key_stride, \
+      u32 value_stride, const float* cosines, const float* sines, int neighbours, const Append* to, const u32* rows, const u32* places, \
+      void* narrow, float* wide, int query_heads, int kv_heads, int head_dim) { \
+    turn_append<T>(queries, keys, values, query_stride, key_stride, value_stride, cosines, sines, neighbours, to, rows, places, narrow, wide, \
+        query_heads, kv_heads, head_dim); \
   } \
-  ENTRY(append_##name)
-APPEND(F32, f32)
-APPEND(F16, f16)
-APPEND(BF16, bf16)
+  ENTRY(turn_append_##name)
+TURN_APPEND(F32, f32)
+TURN_APPEND(F16, f16)
+TURN_APPEND(BF16, bf16)
 
 // Rows that one head copies from another place: `count` of them, those listed from `listed` on or, where that is DIRECT, one after
 // the other.

@@ -52,22 +52,6 @@ KERNEL(256, 1, add_bias)(float* to, u32 stride, const float* bias, int width) {
 }
 ENTRY(add_bias)
 
-// Turns the heads of a token by its position: a block for each token. Pairs are neighbours, or the two halves of a head.
-KERNEL(256, 1, rotate)(float* x, u32 stride, const float* cosines, const float* sines, int heads, int head_dim, int neighbours) {
-  const int half = head_dim / 2;
-  float* row = x + (u64)block() * stride;
-  for (int at = thread(); at < heads * half; at += threads()) {
-    const int pair = at % half;
-    float* head = row + at / half * head_dim;
-    const int first = neighbours ? 2 * pair : pair, second = neighbours ? 2 * pair + 1 : pair + half;
-    const float cosine = cosines[(u64)block() * half + pair], sine = sines[(u64)block() * half + pair];
-    const float a = head[first], b = head[second];
-    head[first] = a * cosine - b * sine;
-    head[second] = b * cosine + a * sine;
-  }
-}
-ENTRY(rotate)
-
 // Numbers drawn from their index, as `Draw` of cokv-models draws them: 1,024 a block.
 KERNEL(256, 1, draw)(void* to, int kind, u64 count, u64 seed, float deviation) {
   for (u64 at = (u64)block() * 1024 + thread(); at < min(count, ((u64)block() + 1) * 1024); at += threads()) {

@@ -27,9 +27,12 @@ pub struct Cuda<D: Device> {
 
 /// Rotations of a pass.
 pub struct Angles<B> {
-    cosines: B,
-    sines: B,
-    neighbours: bool,
+    /// `[tokens, head_dim / 2]`
+    pub(crate) cosines: B,
+    /// Likewise.
+    pub(crate) sines: B,
+    /// Whether pairs are neighbours, else the two halves of a head.
+    pub(crate) neighbours: bool,
 }
 
 impl<D: Device> Cuda<D> {
@@ -166,23 +169,6 @@ impl<D: Device> Backend for Cuda<D> {
         Ok(Angles { cosines: table(device, angles.cosines())?, sines: table(device, angles.sines())?, neighbours })
     }
 
-    fn rotate(&self, x: &mut Self::Matrix, angles: &Self::Angles, layout: HeadLayout, heads: usize) -> Result<()> {
-        let device = self.device();
-        if x.kind != Kind::F32 {
-            *x = x.contiguous(device, Kind::F32)?;
-        }
-        let arguments = [
-            x.address().into(),
-            x.stride.into(),
-            angles.cosines.address().into(),
-            angles.sines.address().into(),
-            heads.into(),
-            layout.head_dim.into(),
-            angles.neighbours.into(),
-        ];
-        Ok(device.launch(by_rows("rotate", x.rows), &arguments)?)
-    }
-
     fn rows(&self, x: &Self::Matrix, rows: &[usize]) -> Result<Self::Matrix> {
         let device = self.device();
         let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
@@ -233,8 +219,14 @@ impl<D: Device> Backend for Cuda<D> {
         Ok(())
     }
 
-    fn attend(&self, pass: &mut Self::Pass<'_>, layer: Layer, projected: Projected<Self>) -> Result<Self::Matrix> {
-        Ok(pass.attend(self.device(), layer, projected, self.operand())?)
+    fn attend(
+        &self,
+        pass: &mut Self::Pass<'_>,
+        layer: Layer,
+        projected: Projected<Self>,
+        angles: &Self::Angles,
+    ) -> Result<Self::Matrix> {
+        Ok(pass.attend(self.device(), layer, projected, angles, self.operand())?)
     }
 
     fn summaries(&self, _: HeadLayout, watch: &Self::Watch, prompt: &Self::Store, layer: Layer) -> Result<LayerSummaries> {

@@ -4,7 +4,7 @@ use cokv_core::HeadLayout;
 use cokv_models::backend::{Layer, Projected, SharedRows, Span};
 use cokv_models::cache::Store as _;
 
-use crate::backend::Cuda;
+use crate::backend::{Angles, Cuda};
 use crate::device::{Argument, Buffer, Device, Kind, Launch};
 use crate::kernels;
 use crate::matrix::{Matrix, by_rows, table};
@@ -103,37 +103,34 @@ impl<'a, D: Device> Pass<'a, D> {
         with_first.filter(|(_, span)| span.watch.is_some())
     }
 
-    /// Appends, attends, and lets watches see. The result is of the kind that the next product takes.
-    pub fn attend(&mut self, device: &D, layer: Layer, projected: Projected<Cuda<D>>, operand: Kind) -> Result<Matrix<D::Buffer>> {
-        let Projected { queries, keys, values } = projected;
-        let HeadLayout { query_heads, kv_heads, head_dim, .. } = self.layout;
-        self.append(device, layer.index, &keys, &values)?;
+    /// Turns, appends, attends, and lets watches see. The result is of the kind that the next product takes.
+    pub fn attend(&mut self, device: &D, layer: Layer, projected: Projected<Cuda<D>>, angles: &Angles<D::Buffer>, operand: Kind) -> Result<Matrix<D::Buffer>> {
+        let query_heads = self.layout.query_heads;
         let plan = self.layers[layer.index].clone();
-        let output = Matrix::new(device, queries.rows, query_heads * head_dim, operand)?;
-        let [_, _, _, plain] = &plan.items;
+        let (rows, width) = (projected.queries.rows, query_heads * self.layout.head_dim);
+        let [fast @ .., plain] = &plan.items;
         let watched = self.spans.iter().any(|span| span.watch.is_some());
-        let wide = if watched || !plain.is_empty() { Some(queries.contiguous(device, Kind::F32)?) } else { None };
-        let mut narrow = None;
-        for (kernel, items) in Kernel::ALL.into_iter().zip(&plan.items).filter(|(_, items)| !items.is_empty()) {
-            let queries = match (kernel, &wide) {
-                (Kernel::Plain, Some(wide)) => wide,
-                _ => match &mut narrow {
-                    Some(narrow) => narrow,
-                    none => none.insert(queries.contiguous(device, self.kind)?),
-                },
-            };
-            self.run(device, kernel, items, queries, &output)?;
+        let matrix = |wanted: bool, kind| wanted.then(|| Matrix::new(device, rows, width, kind)).transpose();
+        let wide = matrix(watched || !plain.is_empty(), Kind::F32)?;
+        let narrow = matrix(fast.iter().any(|items| !items.is_empty()), self.kind)?;
+        self.turn_append(device, layer.index, &projected, angles, [&narrow, &wide])?;
+        let output = Matrix::new(device, rows, width, operand)?;
+        for (kernel, items) in Kernel::ALL.into_iter().zip(&plan.items) {
+            let queries = if kernel == Kernel::Plain { &wide } else { &narrow };
+            if let Some(queries) = queries.as_ref().filter(|_| !items.is_empty()) {
+                self.run(device, kernel, items, queries, &output)?;
+            }
         }
         self.join(device, &plan, &output)?;
         for span in &mut self.spans {
             span.own.appended(layer.index, span.tokens);
         }
         if let Some(wide) = wide.filter(|_| watched) {
-            let log_sums = self.log_sums.address();
+            let (log_sums, layout) = (self.log_sums.address(), self.layout);
             for (first, span) in self.watched() {
                 let queries = wide.some_rows(first, span.tokens);
                 let log_sums = log_sums + (first * query_heads * 4) as u64;
-                let own: Vec<u64> = (0..kv_heads).map(|kv_head| span.own.addresses(layer.index * kv_heads + kv_head)[0]).collect();
+                let own: Vec<u64> = (0..layout.kv_heads).map(|kv_head| span.own.addresses(layout.flat(layer.index, kv_head))[0]).collect();
                 let kind = span.own.kind();
                 if let Some(watch) = &mut span.watch {
                     watch.attention(layer, &queries, &own, kind, log_sums)?;
@@ -143,26 +140,43 @@ impl<'a, D: Device> Pass<'a, D> {
         Ok(output)
     }
 
-    fn append(&self, device: &D, layer: usize, keys: &Matrix<D::Buffer>, values: &Matrix<D::Buffer>) -> Result<()> {
-        let HeadLayout { kv_heads, head_dim, .. } = self.layout;
+    fn turn_append(
+        &self,
+        device: &D,
+        layer: usize,
+        projected: &Projected<Cuda<D>>,
+        angles: &Angles<D::Buffer>,
+        to: [&Option<Matrix<D::Buffer>>; 2],
+    ) -> Result<()> {
+        let HeadLayout { query_heads, kv_heads, head_dim, .. } = self.layout;
+        let Projected { queries, keys, values } = projected;
         let kernel = match self.kind {
-            Kind::F32 => "append_f32",
-            Kind::F16 => "append_f16",
-            Kind::Bf16 => "append_bf16",
+            Kind::F32 => "turn_append_f32",
+            Kind::F16 => "turn_append_f16",
+            Kind::Bf16 => "turn_append_bf16",
         };
-        let to = self.tables.appends.address() + (layer * self.spans.len() * kv_heads * size_of::<Append>()) as u64;
-        let arguments: [Argument; 9] = [
+        let appends = self.tables.appends.address() + (layer * self.spans.len() * kv_heads * size_of::<Append>()) as u64;
+        let [narrow, wide] = to.map(|to| to.as_ref().map_or(0, Matrix::address));
+        let arguments: [Argument; 17] = [
+            queries.address().into(),
             keys.address().into(),
-            keys.stride.into(),
             values.address().into(),
+            queries.stride.into(),
+            keys.stride.into(),
             values.stride.into(),
-            to.into(),
+            angles.cosines.address().into(),
+            angles.sines.address().into(),
+            angles.neighbours.into(),
+            appends.into(),
             self.tables.rows.address().into(),
             self.tables.places.address().into(),
+            narrow.into(),
+            wide.into(),
+            query_heads.into(),
             kv_heads.into(),
             head_dim.into(),
         ];
-        device.launch(by_rows(kernel, keys.rows), &arguments)
+        device.launch(by_rows(kernel, queries.rows), &arguments)
     }
 
     fn run(&self, device: &D, kernel: Kernel, items: &std::ops::Range<usize>, queries: &Matrix<D::Buffer>, output: &Matrix<D::Buffer>) -> Result<()> {

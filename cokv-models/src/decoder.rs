@@ -95,7 +95,7 @@ impl<B: Backend> Decoder<B> {
         pass: &mut B::Pass<'_>,
     ) -> Result<B::Matrix, ModelError> {
         let (backend, layer) = (&self.backend, &self.layers[attention.index]);
-        let (layout, epsilon) = (self.config.layout, self.config.norm_epsilon as f32);
+        let epsilon = self.config.norm_epsilon as f32;
         let normed = backend.rms_norm(&hidden, &layer.input_layernorm, epsilon)?;
         let [mut queries, mut keys, values] = backend.linear([&layer.q_proj, &layer.k_proj, &layer.v_proj], &normed)?;
         if let Some(norm) = &layer.q_norm {
@@ -105,9 +105,7 @@ impl<B: Backend> Decoder<B> {
             keys = backend.rms_norm(&keys, norm, epsilon)?;
         }
         backend.observe(pass, attention.index, &queries, &values, &layer.o_proj)?;
-        backend.rotate(&mut queries, angles, layout, layout.query_heads)?;
-        backend.rotate(&mut keys, angles, layout, layout.kv_heads)?;
-        let attended = backend.attend(pass, attention, Projected { queries, keys, values })?;
+        let attended = backend.attend(pass, attention, Projected { queries, keys, values }, angles)?;
         let hidden = backend.add_linear(hidden, &layer.o_proj, &attended)?;
         let normed = backend.rms_norm(&hidden, &layer.post_attention_layernorm, epsilon)?;
         let [gate, up] = backend.linear([&layer.gate_proj, &layer.up_proj], &normed)?;

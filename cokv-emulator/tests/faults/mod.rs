@@ -8,17 +8,17 @@ pub struct Fault {
     pub changes: &'static [(&'static str, &'static str)],
 }
 
-const KEYS_ARE_THERE: &str = "copy_wait<1>();\n    barrier();\n    if (more) fetch<D>(keys";
+const KEYS_ARE_THERE: &str = "copy_wait<2>();\n    barrier();\n    float s";
 const VALUES_ARE_THERE: &str = "copy_wait<1>();\n    barrier();\n    if (more) fetch<D>(values";
 
 #[rustfmt::skip]
 pub const ATTENTION: &[Fault] = &[
     // Copies and barriers.
-    Fault { name: "no wait for keys", file: "attend_many.cu", changes: &[(KEYS_ARE_THERE, "barrier();\n    if (more) fetch<D>(keys")] },
+    Fault { name: "no wait for keys", file: "attend_many.cu", changes: &[(KEYS_ARE_THERE, "barrier();\n    float s")] },
     Fault { name: "no wait for values", file: "attend_many.cu", changes: &[(VALUES_ARE_THERE, "barrier();\n    if (more) fetch<D>(values")] },
-    Fault { name: "wait for keys, a group too few", file: "attend_many.cu", changes: &[(KEYS_ARE_THERE, "copy_wait<2>();\n    barrier();\n    if (more) fetch<D>(keys")] },
+    Fault { name: "wait for keys, a group too few", file: "attend_many.cu", changes: &[(KEYS_ARE_THERE, "copy_wait<3>();\n    barrier();\n    float s")] },
     Fault { name: "wait for values, a group too few", file: "attend_many.cu", changes: &[(VALUES_ARE_THERE, "copy_wait<2>();\n    barrier();\n    if (more) fetch<D>(values")] },
-    Fault { name: "no barrier before keys", file: "attend_many.cu", changes: &[(KEYS_ARE_THERE, "copy_wait<1>();\n    if (more) fetch<D>(keys")] },
+    Fault { name: "no barrier before keys", file: "attend_many.cu", changes: &[(KEYS_ARE_THERE, "copy_wait<2>();\n    float s")] },
     Fault { name: "no barrier before values", file: "attend_many.cu", changes: &[(VALUES_ARE_THERE, "copy_wait<1>();\n    if (more) fetch<D>(values")] },
     Fault { name: "a group that is not committed", file: "attend_many.cu", changes: &[("fetch<D>(values, item.values, item.until, begin, end); copy_commit();", "fetch<D>(values, item.values, item.until, begin, end);")] },
     Fault { name: "one buffer for all tiles", file: "attend_many.cu", changes: &[("buffer ^= 1", "buffer ^= 0")] },

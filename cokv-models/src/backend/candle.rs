@@ -142,14 +142,6 @@ impl Backend for Candle {
         Ok(angles)
     }
 
-    fn rotate(&self, x: &mut Tensor, angles: &Angles, layout: HeadLayout, heads: usize) -> Result<()> {
-        let width = x.dim(1)?;
-        let mut numbers = self.host(x)?;
-        angles.rotate(&mut numbers, layout, heads);
-        *x = Tensor::from_vec(numbers, (x.dim(0)?, width), &Device::Cpu)?;
-        Ok(())
-    }
-
     fn rows(&self, x: &Tensor, rows: &[usize]) -> Result<Tensor> {
         let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
         Ok(x.index_select(&Tensor::new(rows.as_slice(), &self.device)?, 0)?)
@@ -188,10 +180,16 @@ impl Backend for Candle {
         })
     }
 
-    fn attend(&self, pass: &mut Pass<'_, Self>, layer: Layer, projected: Projected<Self>) -> Result<Tensor> {
+    fn attend(
+        &self,
+        pass: &mut Pass<'_, Self>,
+        layer: Layer,
+        projected: Projected<Self>,
+        angles: &Angles,
+    ) -> Result<Tensor> {
         let width = projected.queries.dim(1)?;
         let [queries, keys, values] = [&projected.queries, &projected.keys, &projected.values].map(|x| self.host(x));
-        self.tensor(pass.attend(layer, &queries?, &keys?, &values?), width)
+        self.tensor(pass.attend(layer, angles, &mut queries?, &mut keys?, &values?), width)
     }
 
     fn summaries(&self, _: HeadLayout, watch: &Recorder, prompt: &HostStore, layer: Layer) -> Result<LayerSummaries> {

@@ -80,8 +80,6 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn add_linear(&self, a: Self::Matrix, layer: &Self::Linear, x: &Self::Matrix) -> Result<Self::Matrix>;
     /// Brings the rotations of a pass to where it computes.
     fn angles(&self, angles: Angles) -> Result<Self::Angles>;
-    /// Turns `[tokens, heads * head_dim]` by the tokens' positions.
-    fn rotate(&self, x: &mut Self::Matrix, angles: &Self::Angles, layout: HeadLayout, heads: usize) -> Result<()>;
     /// Some rows of a matrix, in the order asked for.
     fn rows(&self, x: &Self::Matrix, rows: &[usize]) -> Result<Self::Matrix>;
 
@@ -101,8 +99,15 @@ pub trait Backend: Send + Sync + Sized + 'static {
         values: &Self::Matrix,
         output: &Self::Linear,
     ) -> Result<()>;
-    /// Appends keys and values, and lets every new token attend to its own cache; watches see what they asked for.
-    fn attend(&self, pass: &mut Self::Pass<'_>, layer: Layer, projected: Projected<Self>) -> Result<Self::Matrix>;
+    /// Turns queries and keys by their positions, appends keys and values, and lets every new token attend to its own cache;
+    /// watches see what they asked for.
+    fn attend(
+        &self,
+        pass: &mut Self::Pass<'_>,
+        layer: Layer,
+        projected: Projected<Self>,
+        angles: &Self::Angles,
+    ) -> Result<Self::Matrix>;
     /// What compressors see of a layer, on the host. `prompt` holds the whole prompt in every head.
     fn summaries(
         &self,
@@ -141,7 +146,7 @@ pub struct Layer {
     pub window: Option<usize>,
 }
 
-/// Queries, keys and values of the new tokens of a pass, after RoPE.
+/// Queries, keys and values of the new tokens of a pass, before RoPE.
 pub struct Projected<B: Backend> {
     /// `[tokens, query_heads * head_dim]`
     pub queries: B::Matrix,

@@ -89,6 +89,19 @@ fn held(cache: CacheView<'_>, layer: usize, kv_head: usize, head_dim: usize) -> 
     [HeadRows::keys, HeadRows::values].map(|part| wide(head.load(part, 0..head.tokens(), head_dim, &mut Vec::new())))
 }
 
+/// Turns `[tokens, heads * head_dim]` by the tokens' positions.
+fn turn(x: &mut Matrix, angles: &Angles, layout: HeadLayout) {
+    for (token, vectors) in x.numbers.chunks_exact_mut(x.width).enumerate() {
+        for head in vectors.chunks_exact_mut(layout.head_dim) {
+            for pair in 0..layout.head_dim / 2 {
+                let ((first, second), (cos, sin)) = (angles.elements(pair), angles.of(token, pair));
+                let (a, b, cos, sin) = (head[first], head[second], f64::from(cos), f64::from(sin));
+                (head[first], head[second]) = (a * cos - b * sin, b * cos + a * sin);
+            }
+        }
+    }
+}
+
 impl Linear {
     fn forward(&self, x: &Matrix) -> Matrix {
         let row = |x: &[f64]| -> Vec<f64> {
@@ -169,19 +182,6 @@ impl Backend for Reference {
         Ok(angles)
     }
 
-    fn rotate(&self, x: &mut Matrix, angles: &Angles, layout: HeadLayout, heads: usize) -> Result<()> {
-        for (token, vectors) in x.numbers.chunks_exact_mut(heads * layout.head_dim).enumerate() {
-            for head in vectors.chunks_exact_mut(layout.head_dim) {
-                for pair in 0..layout.head_dim / 2 {
-                    let ((first, second), (cos, sin)) = (angles.elements(pair), angles.of(token, pair));
-                    let (a, b, cos, sin) = (head[first], head[second], f64::from(cos), f64::from(sin));
-                    (head[first], head[second]) = (a * cos - b * sin, b * cos + a * sin);
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn rows(&self, x: &Matrix, rows: &[usize]) -> Result<Matrix> {
         let row = |&row: &usize| &x.numbers[row * x.width..(row + 1) * x.width];
         Ok(Matrix { numbers: rows.iter().flat_map(row).copied().collect(), width: x.width })
@@ -226,9 +226,17 @@ impl Backend for Reference {
         Ok(())
     }
 
-    fn attend(&self, pass: &mut Pass<'_>, layer: Layer, projected: Projected<Self>) -> Result<Matrix> {
-        let Projected { queries, keys, values } = projected;
+    fn attend(
+        &self,
+        pass: &mut Pass<'_>,
+        layer: Layer,
+        projected: Projected<Self>,
+        angles: &Angles,
+    ) -> Result<Matrix> {
+        let Projected { mut queries, mut keys, values } = projected;
         let HeadLayout { query_heads, kv_heads, head_dim, .. } = pass.layout;
+        turn(&mut queries, angles, pass.layout);
+        turn(&mut keys, angles, pass.layout);
         let group = pass.layout.group();
         let (keys, values) = (narrow(&keys.numbers), narrow(&values.numbers));
         let mut attended = vec![0.0; queries.numbers.len()];

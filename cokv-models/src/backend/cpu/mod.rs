@@ -92,11 +92,6 @@ impl Backend for Cpu {
         Ok(angles)
     }
 
-    fn rotate(&self, x: &mut Matrix, angles: &Angles, layout: HeadLayout, heads: usize) -> Result<()> {
-        angles.rotate(&mut x.numbers, layout, heads);
-        Ok(())
-    }
-
     fn rows(&self, x: &Matrix, rows: &[usize]) -> Result<Matrix> {
         let row = |&row: &usize| &x.numbers[row * x.width..(row + 1) * x.width];
         Ok(Matrix { numbers: rows.iter().flat_map(row).copied().collect(), width: x.width })
@@ -127,9 +122,15 @@ impl Backend for Cpu {
         })
     }
 
-    fn attend(&self, pass: &mut Pass<'_, Self>, layer: Layer, projected: Projected<Self>) -> Result<Matrix> {
-        let Projected { queries, keys, values } = projected;
-        let numbers = pass.attend(layer, &queries.numbers, &keys.numbers, &values.numbers);
+    fn attend(
+        &self,
+        pass: &mut Pass<'_, Self>,
+        layer: Layer,
+        projected: Projected<Self>,
+        angles: &Angles,
+    ) -> Result<Matrix> {
+        let Projected { mut queries, mut keys, values } = projected;
+        let numbers = pass.attend(layer, angles, &mut queries.numbers, &mut keys.numbers, &values.numbers);
         Ok(Matrix { numbers, width: queries.width })
     }
 

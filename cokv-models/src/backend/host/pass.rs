@@ -6,6 +6,7 @@ use cokv_core::HeadLayout;
 use super::{HostStore, Recorder};
 use crate::backend::{Backend, Layer, Result, Span};
 use crate::kernel::attention::{self, Attention, CacheView, SliceView, attend_into};
+use crate::rope::Angles;
 
 /// The rows of a pass and the buffers that its layers share.
 pub struct Pass<'a, B: Backend> {
@@ -56,10 +57,20 @@ impl<'a, B: Backend<Store = HostStore, Watch = Recorder>> Pass<'a, B> {
         Ok(())
     }
 
-    /// Queries, keys and values are `[tokens, heads, head_dim]` of all rows; the result is as wide as the queries.
-    pub(crate) fn attend(&mut self, layer: Layer, queries: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
+    /// Queries, keys and values are `[tokens, heads, head_dim]` of all rows, before RoPE; the result is as wide as the queries.
+    pub(crate) fn attend(
+        &mut self,
+        layer: Layer,
+        angles: &Angles,
+        queries: &mut [f32],
+        keys: &mut [f32],
+        values: &[f32],
+    ) -> Vec<f32> {
         let Layer { index: layer, window } = layer;
         let HeadLayout { query_heads, kv_heads, head_dim, .. } = self.layout;
+        angles.rotate(queries, self.layout, query_heads);
+        angles.rotate(keys, self.layout, kv_heads);
+        let (queries, keys) = (&*queries, &*keys);
         let mut start = 0;
         for Span { tokens, own, .. } in &mut self.spans {
             let end = start + *tokens * kv_heads * head_dim;
