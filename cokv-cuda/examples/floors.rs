@@ -19,7 +19,7 @@ fn main() -> Result<(), Error> {
     let started = Instant::now();
     let cache = std::env::temp_dir().join("cokv-floors");
     let gpu = Gpu::open(0, HEAD_DIM, Some(&cache))?;
-    println!("{}: open and compiled in {:.2} s", gpu.card(), started.elapsed().as_secs_f64());
+    println!("{}: open and compiled in {:.2} s", gpu.description(), started.elapsed().as_secs_f64());
     let started = Instant::now();
     drop(Gpu::open(0, HEAD_DIM, Some(&cache))?);
     println!("again, from the cache: {:.2} s", started.elapsed().as_secs_f64());

@@ -17,9 +17,9 @@ fn config(architecture: Architecture, layout: HeadLayout) -> ModelConfig {
     ModelConfig {
         architecture,
         layout,
-        hidden_size: 256,
-        intermediate_size: 384,
-        vocabulary: 1000,
+        hidden_size: 128,
+        intermediate_size: 192,
+        vocabulary: 500,
         context_length: 8192,
         windows: Vec::new(),
         norm_epsilon: 1e-5,
@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let ours: Arc<dyn Engine> = load_on(Cuda::new(gpu), &weights, config.clone(), &options, |_, _| {})?;
                 let reference = load_engine(&weights, config.clone(), &options, |_, _| {})?;
                 for (prompt, chunk, answer) in [(9, 7, 2), (300, 64, 5), (700, 512, 24)] {
-                    if prompt == 700 && head_dim != 128 {
+                    if prompt == 700 && (head_dim != 128 || weight_type == WeightType::F32 && format != Format::F16) {
                         continue;
                     }
                     cases += 1;

@@ -114,7 +114,13 @@ DEVICE void attend_many(const Item* items, const u32* tokens, const u16* queries
         peak[h] = fmaxf(peak[h], shuffle_xor(peak[h], 1));
         peak[h] = fmaxf(peak[h], shuffle_xor(peak[h], 2));
         const float base = peak[h] == -INFINITE ? 0.f : peak[h] * scale;
-        const float rescale = top[m][h] == -INFINITE ? 0.f : exp2_fast(top[m][h] * scale - base);
+        // Peaks rise seldom behind the first tiles.
+        if (any_lane(peak[h] > top[m][h])) {
+          const float rescale = top[m][h] == -INFINITE ? 0.f : exp2_fast(top[m][h] * scale - base);
+          sum[m][h] *= rescale;
+#pragma unroll
+          for (int i = 0; i < TILES; i++) { out[m][i][2 * h] *= rescale; out[m][i][2 * h + 1] *= rescale; }
+        }
         top[m][h] = peak[h];
         float more_sum = 0.f;
 #pragma unroll
@@ -123,9 +129,7 @@ DEVICE void attend_many(const Item* items, const u32* tokens, const u16* queries
           more_sum += a + b;
           p[m][n / 2][(n & 1) * 2 + h] = T::pack(a, b);
         }
-        sum[m][h] = sum[m][h] * rescale + more_sum;
-#pragma unroll
-        for (int i = 0; i < TILES; i++) { out[m][i][2 * h] *= rescale; out[m][i][2 * h + 1] *= rescale; }
+        sum[m][h] += more_sum;
       }
     }
     copy_wait<1>();

@@ -1,16 +1,14 @@
-// The fast kernels, for the head dims that there are: HEAD_DIM is the model's on a GPU; the emulator has all of them.
-#define FAST_KERNELS(D) \
-  ATTEND_FEW(F16, f16, D) ATTEND_FEW(BF16, bf16, D) \
-  ATTEND_MANY(F16, f16, D, 1) ATTEND_MANY(F16, f16, D, 2) ATTEND_MANY(BF16, bf16, D, 1) ATTEND_MANY(BF16, bf16, D, 2)
-// The number and not its name is pasted.
-#define FAST_KERNELS_OF(D) FAST_KERNELS(D)
+// The fast kernels of a type and of a head dim. On a GPU these are those of the caches at hand (NUMBER, NUMBER_NAME, HEAD_DIM); the
+// emulator has all of them.
+#define FAST_KERNELS(T, name, D) ATTEND_FEW(T, name, D) ATTEND_MANY(T, name, D, 1) ATTEND_MANY(T, name, D, 2)
+// The values and not the names of macros are pasted.
+#define FAST_KERNELS_OF(T, name, D) FAST_KERNELS(T, name, D)
 #ifdef HEAD_DIM
-#if HEAD_DIM > 0
-FAST_KERNELS_OF(HEAD_DIM)
-#endif
+FAST_KERNELS_OF(NUMBER, NUMBER_NAME, HEAD_DIM)
 #else
-FAST_KERNELS(64)
-FAST_KERNELS(80)
-FAST_KERNELS(96)
-FAST_KERNELS(128)
+#define FAST_KERNELS_OF_BOTH(D) FAST_KERNELS(F16, f16, D) FAST_KERNELS(BF16, bf16, D)
+FAST_KERNELS_OF_BOTH(64)
+FAST_KERNELS_OF_BOTH(80)
+FAST_KERNELS_OF_BOTH(96)
+FAST_KERNELS_OF_BOTH(128)
 #endif

@@ -15,27 +15,21 @@ DEVICE void turn_append(const float* queries, const float* keys, const float* va
   const u64 token = block();
   const u32 row = rows[token], place = places[token];
   const int half = head_dim / 2, query_pairs = query_heads * half, key_pairs = kv_heads * half;
-  Word* const own = (Word*)narrow;
   for (int at = thread(); at < query_pairs + key_pairs; at += threads()) {
     const bool query = at < query_pairs;
     const int number = query ? at : at - query_pairs, head = number / half, pair = number % half;
     const int first = neighbours ? 2 * pair : pair, second = neighbours ? 2 * pair + 1 : pair + half;
-    const float* from = query ? queries + token * query_stride : keys + token * key_stride;
-    const float a = from[head * head_dim + first], b = from[head * head_dim + second];
+    const float* from = (query ? queries + token * query_stride : keys + token * key_stride) + head * head_dim;
+    const float a = from[first], b = from[second];
     const float cosine = cosines[token * half + pair], sine = sines[token * half + pair];
     const float x = a * cosine - b * sine, y = b * cosine + a * sine;
-    if (query) {
-      const u64 start = (token * query_heads + head) * head_dim;
-      if (own) { own[start + first] = Stored<T>::narrow(x); own[start + second] = Stored<T>::narrow(y); }
-      if (wide) { wide[start + first] = x; wide[start + second] = y; }
-    } else {
-      Word* key = (Word*)to[row * kv_heads + head].keys + (u64)place * head_dim;
-      key[first] = Stored<T>::narrow(x);
-      key[second] = Stored<T>::narrow(y);
-    }
+    const u64 start = (token * query_heads + head) * head_dim;
+    Word* const own = query ? (narrow ? (Word*)narrow + start : 0) : (Word*)to[row * kv_heads + head].keys + (u64)place * head_dim;
+    if (own) { own[first] = Stored<T>::narrow(x); own[second] = Stored<T>::narrow(y); }
+    if (query && wide) { wide[start + first] = x; wide[start + second] = y; }
   }
   for (int at = thread(); at < kv_heads * head_dim; at += threads()) {
-    Word* value = (Word*)to[row * kv_heads + at / head_dim].values + (u64)place * head_dim;
+    Word* const value = (Word*)to[row * kv_heads + at / head_dim].values + (u64)place * head_dim;
     value[at % head_dim] = Stored<T>::narrow(values[token * value_stride + at]);
   }
 }

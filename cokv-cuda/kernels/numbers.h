@@ -51,6 +51,13 @@ template <class N> DEVICE N block_sum(N x, N* shared) {
   for (int warp = 0; warp < threads() / 32; warp++) sum += shared[warp];
   return sum;
 }
+// Four numbers of 32 bits side by side, at a multiple of 16 bytes.
+DEVICE void load4(float (&x)[4], const float* from) {
+  u32 bits[4];
+  load<16>(bits, from);
+#pragma unroll
+  for (int i = 0; i < 4; i++) x[i] = bits_float(bits[i]);
+}
 // Two numbers side by side; `at` is even.
 DEVICE void write_pair(void* to, u64 at, int kind, float a, float b) {
   if (kind == KIND_F32) { ((float*)to)[at] = a; ((float*)to)[at + 1] = b; }

@@ -4,12 +4,13 @@ use std::sync::{Arc, OnceLock};
 
 use cokv_core::{Format, HeadLayout, ObservationRequest, RotaryPairs};
 use cokv_models::ask::{Answer, Ask};
-use cokv_models::backend::{Backend, Layer, LayerSummaries, Projected, Result, Span};
+use cokv_models::backend::{Backend, Ceilings, Layer, LayerSummaries, Projected, Result, Span};
 use cokv_models::rope;
 use cokv_models::weights::{Stored, WeightType};
 
 use crate::CudaError;
 use crate::answer::answer;
+use crate::ceilings;
 use crate::device::{Buffer, Device, Kind, Launch};
 use crate::kernels::LARGEST_HEAD_DIM;
 use crate::linear::{self, Linear, Read};
@@ -82,6 +83,14 @@ impl<D: Device> Backend for Cuda<D> {
         self.device.free_bytes()
     }
 
+    fn take_peak_bytes(&self) -> Option<u64> {
+        self.device.take_peak_bytes()
+    }
+
+    fn ceilings(&self) -> Result<Option<Ceilings>> {
+        Ok(Some(ceilings::measure(self.device(), self.operand())?))
+    }
+
     fn matrix(&self, numbers: Vec<f32>, width: usize) -> Result<Self::Matrix> {
         Ok(Matrix::upload(self.device(), &numbers, width)?)
     }
@@ -139,6 +148,7 @@ impl<D: Device> Backend for Cuda<D> {
             length.into(),
             runs.into(),
             epsilon.into(),
+            (x.is_wide() && length.is_multiple_of(4)).into(),
         ];
         let threads = length.next_multiple_of(32).min(256);
         device.launch(Launch { kernel: "rms_norm", blocks: [x.rows * runs, 1], threads, shared_bytes: SUM_BYTES }, &arguments)?;
@@ -153,7 +163,7 @@ impl<D: Device> Backend for Cuda<D> {
             false => (gate.contiguous(device, Kind::F32)?, up.contiguous(device, Kind::F32)?),
         };
         let arguments =
-            [gate.address().into(), up.address().into(), gate.stride.into(), to.address().into(), to.kind.into(), to.width.into()];
+            [gate.address().into(), up.address().into(), gate.stride.into(), to.address().into(), to.kind.into(), to.width.into(), (gate.is_wide() && up.is_wide()).into()];
         device.launch(elementwise("silu_times", to.rows, to.width), &arguments)?;
         Ok(to)
     }

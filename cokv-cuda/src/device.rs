@@ -141,6 +141,12 @@ pub trait Device: Send + Sync + 'static {
     /// Goes into fingerprints: what rounds differently is called differently.
     fn name(&self) -> &'static str;
 
+    /// As people know it.
+    fn description(&self) -> String;
+
+    /// Bytes that were held at the peak since this was last asked, where that is known.
+    fn take_peak_bytes(&self) -> Option<u64>;
+
     /// Blocks of `attend_many` that run at once: work is cut so that there are more than these.
     fn blocks_at_once(&self) -> usize;
 

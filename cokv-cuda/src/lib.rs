@@ -3,6 +3,7 @@
 
 mod answer;
 mod backend;
+mod ceilings;
 pub mod device;
 mod error;
 pub mod gpu;

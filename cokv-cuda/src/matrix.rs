@@ -81,6 +81,11 @@ impl<B: Buffer> Matrix<B> {
         Self { address: self.row(first), rows, ..self.clone() }
     }
 
+    /// Whether four numbers of 32 bits can be read together everywhere.
+    pub fn is_wide(&self) -> bool {
+        self.address.is_multiple_of(16) && self.stride.is_multiple_of(4) && self.width.is_multiple_of(4)
+    }
+
     /// As an operand of a product.
     pub fn operand(&self) -> Operand {
         Operand { address: self.address, stride: self.stride, kind: self.kind }

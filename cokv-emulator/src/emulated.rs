@@ -68,6 +68,14 @@ impl Device for Emulated {
         "cuda-emulated"
     }
 
+    fn description(&self) -> String {
+        "the emulator".into()
+    }
+
+    fn take_peak_bytes(&self) -> Option<u64> {
+        None
+    }
+
     fn blocks_at_once(&self) -> usize {
         8
     }

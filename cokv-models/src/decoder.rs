@@ -4,7 +4,7 @@
 use cokv_core::{Format, ObservationRequest, RotaryEmbedding};
 
 use crate::ask::{Answer, Ask};
-use crate::backend::{self, Backend, LayerSummaries, Projected, Span, Watch};
+use crate::backend::{self, Backend, Ceilings, LayerSummaries, Projected, Span, Watch};
 use crate::cache::{RaggedCache, Segment};
 use crate::config::{Architecture, ModelConfig};
 use crate::engine::{Engine, Row};
@@ -187,6 +187,14 @@ impl<B: Backend> Engine for Decoder<B> {
 
     fn free_bytes(&self) -> Option<u64> {
         self.backend.free_bytes()
+    }
+
+    fn take_peak_bytes(&self) -> Option<u64> {
+        self.backend.take_peak_bytes()
+    }
+
+    fn ceilings(&self) -> Result<Option<Ceilings>, ModelError> {
+        self.backend.ceilings()
     }
 
     fn chunk(&self) -> usize {

@@ -4,7 +4,7 @@
 use cokv_core::{Format, ObservationRequest, RotaryEmbedding};
 
 use crate::ask::{Answer, Ask};
-use crate::backend::{LayerSummaries, Watch};
+use crate::backend::{Ceilings, LayerSummaries, Watch};
 use crate::cache::{RaggedCache, Segment};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
@@ -47,6 +47,19 @@ pub trait Engine: Send + Sync {
 
     /// Bytes that caches and batches may still take, where that is known.
     fn free_bytes(&self) -> Option<u64>;
+
+    /// Bytes that the device held at its peak since this was last asked; none where that is the host's memory.
+    fn take_peak_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// What the device can do at most, measured in a second or two; none where that is the host's processor.
+    ///
+    /// # Errors
+    /// Of the device.
+    fn ceilings(&self) -> Result<Option<Ceilings>, ModelError> {
+        Ok(None)
+    }
 
     /// Prompt tokens that one pass had best have.
     fn chunk(&self) -> usize;

@@ -111,7 +111,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     bar.set_message("memory bandwidth and f32 products");
-    let machine = Machine::measure();
+    let mut machine = Machine::measure();
     let mut all = Vec::new();
     for &weights in &arguments.weights {
         for &cache in &arguments.cache {
@@ -121,6 +121,9 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
                 let outlined = outline(&model, false)?;
                 load(&outlined, &needed_beside(&outlined, &settings)?)
             })?;
+            if let Some(ceilings) = loaded.model.engine().ceilings()? {
+                machine = machine.with_device(ceilings);
+            }
             for &beside in &arguments.beside {
                 let _neighbours = Neighbours::busy(beside);
                 let said = |what: &str| bar.set_message(format!("{}: {what}", name(weights, cache, beside)));
@@ -194,7 +197,7 @@ fn text(machine: &Machine, all: &[Held], arguments: &Arguments) -> String {
     let memory = |bytes: Option<u64>| bytes.map_or("–".into(), mebibytes);
     let held = "weights / cache";
     let mut prefill = markdown::table(
-        [held, "prompt tokens", "prefill s", "tokens/s", "FLOP/s, of an f32 product's", "peak memory"],
+        [held, "prompt tokens", "prefill s", "tokens/s", "FLOP/s, of a product's", "peak memory"],
         1,
     );
     let mut decode = markdown::table(
@@ -257,12 +260,13 @@ fn text(machine: &Machine, all: &[Held], arguments: &Arguments) -> String {
         .collect();
     weights.dedup();
     let mut text = format!(
-        "{}, {}; {} threads that read {:.1} GB/s and do {:.0} GFLOP/s in a product of f32 matrices\n\n{}\n\n{}",
+        "{}, {}; {} {:.1} GB/s and {:.0} GFLOP/s in a product of {} matrices\n\n{}\n\n{}",
         arguments.source(),
         weights.join(", "),
-        machine.threads,
+        machine.device.as_ref().map_or_else(|| format!("{} threads that read", machine.threads), |card| format!("{card}, copying")),
         machine.read_gigabytes_per_second,
-        machine.f32_gigaflops,
+        machine.product_gigaflops,
+        machine.product_of,
         markdown::text(&prefill),
         markdown::text(&decode),
     );

@@ -63,7 +63,7 @@ impl Pace {
         machine: &Machine,
     ) -> Self {
         let layout = config.layout;
-        let f32_operations = machine.f32_gigaflops * 1e9;
+        let f32_operations = machine.product_gigaflops * 1e9;
         let time_of_linear = integer_share / INTEGER_RATE + (1.0 - integer_share) / FLOAT_RATE;
         Self {
             linear: linear_weights(config),
@@ -162,7 +162,7 @@ pub(crate) mod tests {
     }
 
     fn machine(gigaflops: f64, gigabytes: f64) -> Machine {
-        Machine { threads: 2, read_gigabytes_per_second: gigabytes, f32_gigaflops: gigaflops }
+        Machine { threads: 2, read_gigabytes_per_second: gigabytes, product_gigaflops: gigaflops, product_of: "f32", device: None }
     }
 
     fn about(found: f64, expected: f64, share: f64) {

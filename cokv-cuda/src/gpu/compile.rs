@@ -8,18 +8,15 @@ use cudarc::nvrtc::{result, sys};
 use sha2::{Digest, Sha256};
 
 use crate::error::{CudaError, Result};
-use crate::kernels;
+use crate::kernels::Program;
 
-/// Machine code of all kernels for heads of some size, on cards of some kind. It is taken from the cache folder where it lies
+/// Machine code of a program for heads of some size, on cards of some kind. It is taken from the cache folder where it lies
 /// there, undamaged; a folder that cannot be written is no error.
-pub fn cubin(capability: (i32, i32), head_dim: usize, cache: Option<&Path>) -> Result<Vec<u8>> {
+pub fn cubin(program: Program, capability: (i32, i32), head_dim: usize, cache: Option<&Path>) -> Result<Vec<u8>> {
     let architecture = format!("sm_{}{}", capability.0, capability.1);
-    let options = [
-        format!("--gpu-architecture={architecture}"),
-        "--std=c++17".to_owned(),
-        format!("-DHEAD_DIM={}", if kernels::is_fast(head_dim) { head_dim } else { 0 }),
-    ];
-    let source = kernels::source();
+    let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned()];
+    options.extend(program.options(head_dim));
+    let source = program.source();
     let (mut major, mut minor) = (0, 0);
     // SAFETY: writes two integers.
     unsafe { sys::nvrtcVersion(&mut major, &mut minor) }.result().map_err(|error| CudaError::call("nvrtcVersion", error))?;

@@ -5,7 +5,7 @@ mod libraries;
 mod product;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
@@ -19,6 +19,7 @@ pub use self::libraries::FOLDER;
 use self::product::{Products, WORKSPACE};
 use crate::device::{Argument, Buffer, Device, Launch, Product};
 use crate::error::{CudaError, Result};
+use crate::kernels::Program;
 
 /// Shared memory that a block has without asking.
 const SHARED_BYTES: usize = 48 << 10;
@@ -28,12 +29,15 @@ pub struct Gpu {
     // Fields are dropped in this order: what lies on the device before its context.
     products: Mutex<Products>,
     functions: Mutex<HashMap<String, CudaFunction>>,
-    module: Arc<CudaModule>,
+    programs: Mutex<HashMap<Program, Arc<CudaModule>>>,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
     pool: Pool,
     multiprocessors: usize,
     card: String,
+    capability: (i32, i32),
+    head_dim: usize,
+    cache: Option<PathBuf>,
 }
 
 /// The device's pool of memory.
@@ -79,17 +83,37 @@ impl Gpu {
         let count = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
         let multiprocessors = count.map_err(failed("cuDeviceGetAttribute"))? as usize;
         let stream = context.new_stream().map_err(failed("cuStreamCreate"))?;
-        let image = compile::cubin(capability, head_dim, cache)?;
-        let module = context.load_module(Ptx::from_binary(image)).map_err(failed("cuModuleLoadData"))?;
         let pool = Pool::of(&context).map_err(failed("cuMemPoolSetAttribute"))?;
         let workspace = allocate(&stream, WORKSPACE)?;
         let products = Mutex::new(Products::new(workspace)?);
-        Ok(Self { products, functions: Mutex::default(), module, stream, context, pool, multiprocessors, card })
+        let gpu = Self {
+            products,
+            functions: Mutex::default(),
+            programs: Mutex::default(),
+            stream,
+            context,
+            pool,
+            multiprocessors,
+            card,
+            capability,
+            head_dim,
+            cache: cache.map(Path::to_path_buf),
+        };
+        // What does not compile is said before weights are read.
+        gpu.program(Program::General)?;
+        Ok(gpu)
     }
 
-    /// The card's name.
-    pub fn card(&self) -> &str {
-        &self.card
+    /// The machine code of a program, compiled or taken from the cache folder when it is first needed.
+    fn program(&self, program: Program) -> Result<Arc<CudaModule>> {
+        let mut programs = lock(&self.programs);
+        if let Some(module) = programs.get(&program) {
+            return Ok(Arc::clone(module));
+        }
+        let image = compile::cubin(program, self.capability, self.head_dim, self.cache.as_deref())?;
+        let module = self.context.load_module(Ptx::from_binary(image)).map_err(|error| CudaError::call("cuModuleLoadData", error))?;
+        programs.insert(program, Arc::clone(&module));
+        Ok(module)
     }
 
     /// A kernel by its name, allowed to have the shared memory that it needs.
@@ -98,7 +122,7 @@ impl Gpu {
         if let Some(function) = functions.get(name) {
             return Ok(function.clone());
         }
-        let function = self.module.load_function(name).map_err(|error| CudaError::call("cuModuleGetFunction", format!("{name}: {error}")))?;
+        let function = self.program(Program::of(name))?.load_function(name).map_err(|error| CudaError::call("cuModuleGetFunction", format!("{name}: {error}")))?;
         if shared_bytes > SHARED_BYTES {
             let limit = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let set = function.set_attribute(limit, shared_bytes as i32);
@@ -129,13 +153,25 @@ impl Pool {
 
     /// Bytes that it holds and nobody uses.
     fn idle(self) -> Option<u64> {
-        let read = |attribute| {
-            let mut bytes = 0u64;
-            // SAFETY: both attributes are a u64.
-            unsafe { result::mem_pool::get_attribute(self.0, attribute, (&raw mut bytes).cast()) }.ok()?;
-            Some(bytes)
-        };
-        Some(read(PoolAttribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)? - read(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?)
+        let reserved = self.bytes(PoolAttribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+        Some(reserved.saturating_sub(self.bytes(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?))
+    }
+
+    /// Most bytes that were in use, which is counted anew from here on.
+    fn take_peak(self) -> Option<u64> {
+        let peak = PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        let bytes = self.bytes(peak)?;
+        let mut nothing = 0u64;
+        // SAFETY: the attribute is a u64, of which 0 alone may be set.
+        unsafe { result::mem_pool::set_attribute(self.0, peak, (&raw mut nothing).cast()) }.ok()?;
+        Some(bytes)
+    }
+
+    fn bytes(self, attribute: PoolAttribute) -> Option<u64> {
+        let mut bytes = 0u64;
+        // SAFETY: all attributes that are asked for here are a u64.
+        unsafe { result::mem_pool::get_attribute(self.0, attribute, (&raw mut bytes).cast()) }.ok()?;
+        Some(bytes)
     }
 }
 
@@ -169,6 +205,14 @@ impl Device for Gpu {
 
     fn name(&self) -> &'static str {
         "cuda"
+    }
+
+    fn description(&self) -> String {
+        self.card.clone()
+    }
+
+    fn take_peak_bytes(&self) -> Option<u64> {
+        self.pool.take_peak()
     }
 
     fn blocks_at_once(&self) -> usize {

@@ -58,7 +58,12 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
 }
 
 fn norms(device: &Emulated, random: &mut Random) -> Result<(), String> {
-    let (rows, runs, length, stride) = (3, 2, 300, 700);
+    // Four numbers together, and one by one.
+    [(300, true), (299, false)].into_iter().try_for_each(|(length, wide)| norms_of(device, random, length, wide))
+}
+
+fn norms_of(device: &Emulated, random: &mut Random, length: usize, wide: bool) -> Result<(), String> {
+    let (rows, runs, stride) = (3, 2, 700);
     let x = normals(random, Kind::F32, rows * stride);
     let weight = normals(random, Kind::F32, length);
     let [from, weights] = [&x, &weight].map(|numbers| put_numbers(device, Kind::F32, numbers));
@@ -72,6 +77,7 @@ fn norms(device: &Emulated, random: &mut Random) -> Result<(), String> {
         length.into(),
         runs.into(),
         Argument::from(1e-6),
+        wide.into(),
     ];
     launch(device, "rms_norm", [rows * runs, 1], 256, 8 * 4, &arguments)?;
     let mut expected = Vec::new();

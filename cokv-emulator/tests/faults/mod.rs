@@ -63,7 +63,7 @@ pub const ATTENTION: &[Fault] = &[
     Fault { name: "misaligned matrix", file: "attend_many.cu", changes: &[("own + chunk_at<D>(m * 16 + (lane & 15), 2 * k + (lane >> 4))", "own + chunk_at<D>(m * 16 + (lane & 15), 2 * k + (lane >> 4)) + 1")] },
     // Arithmetic.
     Fault { name: "results are not rescaled", file: "attend_many.cu", changes: &[("out[m][i][2 * h] *= rescale; out[m][i][2 * h + 1] *= rescale;", "")] },
-    Fault { name: "sums are not rescaled", file: "attend_many.cu", changes: &[("sum[m][h] * rescale + more_sum", "sum[m][h] + more_sum")] },
+    Fault { name: "sums are not rescaled", file: "attend_many.cu", changes: &[("sum[m][h] *= rescale;", "")] },
     Fault { name: "sums of half of the lanes", file: "attend_many.cu", changes: &[("total += shuffle_xor(total, 2);", "")] },
     Fault { name: "peaks of half of the lanes", file: "attend_many.cu", changes: &[("peak[h] = fmaxf(peak[h], shuffle_xor(peak[h], 2));", "")] },
     Fault { name: "values not transposed", file: "attend_many.cu", changes: &[("load_matrices_transposed(b", "load_matrices(b")] },

@@ -45,6 +45,14 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn name(&self) -> &'static str;
     /// Bytes that caches and batches may still take, where that is known.
     fn free_bytes(&self) -> Option<u64>;
+    /// Bytes that it held at its peak since this was last asked; none where that is the host's memory.
+    fn take_peak_bytes(&self) -> Option<u64> {
+        None
+    }
+    /// What it can do at most, measured; none where that is the host's processor.
+    fn ceilings(&self) -> Result<Option<Ceilings>> {
+        Ok(None)
+    }
 
     /// Numbers from the host.
     fn matrix(&self, numbers: Vec<f32>, width: usize) -> Result<Self::Matrix>;
@@ -134,6 +142,19 @@ pub trait Backend: Send + Sync + Sized + 'static {
         asks: &[(Ask<'_>, usize)],
         answers: &mut Vec<Answer>,
     ) -> Result<()>;
+}
+
+/// What a device can do at most.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ceilings {
+    /// As people know it: `NVIDIA H100`.
+    pub device: String,
+    /// Bytes that a large copy reads and writes.
+    pub bytes_per_second: f64,
+    /// Of a product of two large matrices.
+    pub operations_per_second: f64,
+    /// How the numbers of these are stored.
+    pub numbers: &'static str,
 }
 
 /// An attention layer.
