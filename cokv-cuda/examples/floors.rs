@@ -103,9 +103,8 @@ fn attention(gpu: &Gpu, memory: &cokv_cuda::gpu::GpuBuffer, rows: &[usize], befo
             keys_read += keys;
         }
     }
-    let mut plan = Plan::new(rows);
-    plan.layer(&shape, rows, &heads);
-    let layer = plan.layers[0].clone();
+    let mut plan = Plan::new(rows.to_vec());
+    plan.layer(&shape, &heads);
     let total: usize = rows.iter().sum();
     let upload = |bytes: &[u8]| -> Result<_, cokv_cuda::CudaError> {
         let buffer = gpu.allocate(bytes.len().max(16))?;
@@ -121,7 +120,7 @@ fn attention(gpu: &Gpu, memory: &cokv_cuda::gpu::GpuBuffer, rows: &[usize], befo
     let log_sums = gpu.allocate(total * KV_HEADS * GROUP * 4)?;
     let scale = std::f32::consts::LOG2_E / (HEAD_DIM as f32).sqrt();
     let seconds = time(gpu, 10, || {
-        for (kernel, range) in Kernel::ALL.into_iter().zip(&layer.items).filter(|(_, range)| !range.is_empty()) {
+        for (kernel, range) in Kernel::ALL.into_iter().zip(&plan.of_kernels).filter(|(_, range)| !range.is_empty()) {
             let (name, shared_bytes) = match kernel {
                 Kernel::Many2 => ("attend_many_bf16_128_2", 384 * 256),
                 Kernel::Many1 => ("attend_many_bf16_128_1", 320 * 256),

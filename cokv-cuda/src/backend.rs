@@ -208,8 +208,8 @@ impl<D: Device> Backend for Cuda<D> {
         Watch::new(&self.device, layout, request, prompt_len)
     }
 
-    fn pass<'a>(&self, layout: HeadLayout, layers: &[Layer], spans: Vec<Span<'a, Self>>) -> Result<Self::Pass<'a>> {
-        Ok(Pass::new(self.device(), layout, layers, spans)?)
+    fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Self::Pass<'a>> {
+        Ok(Pass::new(self.device(), layout, spans)?)
     }
 
     fn observe(

@@ -1,5 +1,7 @@
 //! One pass over rows whose caches lie on a device: new keys and values are appended, every token attends to its own cache.
 
+use std::ops::Range;
+
 use cokv_core::HeadLayout;
 use cokv_models::backend::{Layer, Projected, SharedRows, Span};
 use cokv_models::cache::Store as _;
@@ -8,42 +10,42 @@ use crate::backend::{Angles, Cuda};
 use crate::device::{Argument, Buffer, Device, Kind, Launch};
 use crate::kernels;
 use crate::matrix::{Matrix, by_rows, table};
-use crate::plan::tables::{Append, Item, Join};
-use crate::plan::{Head, Kernel, LayerPlan, Plan, Shape};
+use crate::plan::tables::{Append, Item};
+use crate::plan::{Head, Kernel, Plan, Shape};
 use crate::store::DeviceStore;
 use crate::watch::scale;
 use crate::{CudaError, Result};
 
-/// The rows of a pass, and tables of all that its layers will do.
+/// The rows of a pass.
 pub struct Pass<'a, D: Device> {
     layout: HeadLayout,
     spans: Vec<Span<'a, Cuda<D>>>,
     kind: Kind,
-    layers: Vec<LayerPlan>,
-    tables: Tables<D::Buffer>,
-    /// Of the layer that attends: partial results, `[…, head_dim + 2]`.
-    partials: D::Buffer,
+    shape: Shape,
+    plan: Plan,
+    /// Of each token, its row, then tokens of its row before it.
+    rows: D::Buffer,
     /// Of the layer that attends: log-sum-exp in base 2, `[tokens, query_heads]`.
     log_sums: D::Buffer,
 }
 
-/// Tables on the device.
+/// What a layer will do, on the device. It is planned while the card works on what comes before.
 struct Tables<B> {
-    items: B,
-    joins: B,
-    tokens: B,
-    hidden: B,
-    /// `[layers, rows, kv_heads]`
-    appends: B,
-    /// Of each token, its row.
-    rows: B,
-    /// Of each token, tokens of its row before it.
-    places: B,
+    /// All of them, one after the other.
+    _buffer: B,
+    items: u64,
+    joins: u64,
+    tokens: u64,
+    hidden: u64,
+    /// `[rows, kv_heads]`
+    appends: u64,
+    /// Partial results, `[…, head_dim + 2]`.
+    partials: B,
 }
 
 impl<'a, D: Device> Pass<'a, D> {
-    /// Makes room for the new tokens, and plans all layers.
-    pub fn new(device: &D, layout: HeadLayout, layers: &[Layer], mut spans: Vec<Span<'a, Cuda<D>>>) -> Result<Self> {
+    /// Makes room for the new tokens.
+    pub fn new(device: &D, layout: HeadLayout, mut spans: Vec<Span<'a, Cuda<D>>>) -> Result<Self> {
         let kind = spans.first().map_or(Kind::F32, |span| span.own.kind());
         for span in &mut spans {
             if span.own.kind() != kind {
@@ -53,44 +55,54 @@ impl<'a, D: Device> Pass<'a, D> {
             let seen = span.seen;
             span.watch.iter_mut().for_each(|watch| watch.begin_chunk(seen));
         }
-        let rows: Vec<usize> = spans.iter().map(|span| span.tokens).collect();
         let shape = Shape {
             group: layout.group(),
             kv_heads: layout.kv_heads,
             enough_items: device.blocks_at_once(),
             fast: kind != Kind::F32 && kernels::is_fast(layout.head_dim),
         };
-        let mut plan = Plan::new(&rows);
-        let mut appends = Vec::with_capacity(layers.len() * spans.len() * layout.kv_heads);
+        let plan = Plan::new(spans.iter().map(|span| span.tokens).collect());
+        let of_tokens = |row: usize, tokens: usize| (0..tokens).map(move |place| (row as u32, place as u32));
+        let of_tokens = plan.rows().iter().enumerate().flat_map(|(row, &tokens)| of_tokens(row, tokens));
+        let (rows, places): (Vec<u32>, Vec<u32>) = of_tokens.unzip();
+        let log_sums = device.allocate(rows.len() * layout.query_heads * 4)?;
+        let rows = table(device, &[rows, places].concat())?;
+        Ok(Self { layout, spans, kind, shape, plan, rows, log_sums })
+    }
+
+    /// Plans a layer.
+    fn tables(&mut self, device: &D, layer: Layer) -> Result<Tables<D::Buffer>> {
+        let Self { layout, spans, kind, shape, plan, .. } = self;
         let bytes = (layout.head_dim * kind.bytes()) as u64;
-        let mut heads = Vec::with_capacity(spans.len() * layout.kv_heads);
-        for &layer in layers {
-            heads.clear();
-            for span in &spans {
-                for kv_head in 0..layout.kv_heads {
-                    let flat = layout.flat(layer.index, kv_head);
-                    let hidden = hide(span, flat, layer.window, &mut plan.hidden);
-                    heads.push(Head { hidden, ..head(span, flat, bytes) });
-                    let [keys, values] = span.own.addresses(flat).map(|address| address + span.own.rows(flat) as u64 * bytes);
-                    appends.push(Append { keys, values });
-                }
+        let (mut heads, mut appends) = (Vec::new(), Vec::new());
+        plan.hidden.clear();
+        for span in spans.iter() {
+            for kv_head in 0..layout.kv_heads {
+                let flat = layout.flat(layer.index, kv_head);
+                let hidden = hide(span, flat, layer.window, &mut plan.hidden);
+                heads.push(Head { hidden, ..head(span, flat, bytes) });
+                let [keys, values] = span.own.addresses(flat).map(|address| address + span.own.rows(flat) as u64 * bytes);
+                appends.push(Append { keys, values });
             }
-            plan.layer(&shape, &rows, &heads);
         }
-        let of_tokens = rows.iter().enumerate().flat_map(|(row, &tokens)| (0..tokens).map(move |place| (row as u32, place as u32)));
-        let (of_rows, places): (Vec<u32>, Vec<u32>) = of_tokens.unzip();
-        let tables = Tables {
-            items: table(device, &plan.items)?,
-            joins: table(device, &plan.joins)?,
-            tokens: table(device, &plan.tokens)?,
-            hidden: table(device, &plan.hidden)?,
-            appends: table(device, &appends)?,
-            rows: table(device, &of_rows)?,
-            places: table(device, &places)?,
-        };
+        plan.layer(shape, &heads);
+        let tables: [&[u8]; 5] = [
+            bytemuck::cast_slice(&plan.items),
+            bytemuck::cast_slice(&plan.joins),
+            bytemuck::cast_slice(&plan.tokens),
+            bytemuck::cast_slice(&plan.hidden),
+            bytemuck::cast_slice(&appends),
+        ];
+        let mut all = Vec::with_capacity(tables.iter().map(|table| table.len() + 16).sum());
+        let starts = tables.map(|table| {
+            all.resize(all.len().next_multiple_of(16), 0);
+            all.extend_from_slice(table);
+            (all.len() - table.len()) as u64
+        });
+        let buffer = table(device, &all)?;
+        let [items, joins, tokens, hidden, appends] = starts.map(|start| buffer.address() + start);
         let partials = device.allocate(plan.partials * (layout.head_dim + 2) * 4)?;
-        let log_sums = device.allocate(of_rows.len() * layout.query_heads * 4)?;
-        Ok(Self { layout, spans, kind, layers: plan.layers, tables, partials, log_sums })
+        Ok(Tables { _buffer: buffer, items, joins, tokens, hidden, appends, partials })
     }
 
     /// Rows that are recorded, with the first of their tokens in the pass.
@@ -106,22 +118,22 @@ impl<'a, D: Device> Pass<'a, D> {
     /// Turns, appends, attends, and lets watches see. The result is of the kind that the next product takes.
     pub fn attend(&mut self, device: &D, layer: Layer, projected: Projected<Cuda<D>>, angles: &Angles<D::Buffer>, operand: Kind) -> Result<Matrix<D::Buffer>> {
         let query_heads = self.layout.query_heads;
-        let plan = self.layers[layer.index].clone();
+        let tables = self.tables(device, layer)?;
         let (rows, width) = (projected.queries.rows, query_heads * self.layout.head_dim);
-        let [fast @ .., plain] = &plan.items;
+        let [fast @ .., plain] = self.plan.of_kernels.clone();
         let watched = self.spans.iter().any(|span| span.watch.is_some());
         let matrix = |wanted: bool, kind| wanted.then(|| Matrix::new(device, rows, width, kind)).transpose();
         let wide = matrix(watched || !plain.is_empty(), Kind::F32)?;
         let narrow = matrix(fast.iter().any(|items| !items.is_empty()), self.kind)?;
-        self.turn_append(device, layer.index, &projected, angles, [&narrow, &wide])?;
+        self.turn_append(device, &tables, &projected, angles, [&narrow, &wide])?;
         let output = Matrix::new(device, rows, width, operand)?;
-        for (kernel, items) in Kernel::ALL.into_iter().zip(&plan.items) {
+        for (kernel, items) in Kernel::ALL.into_iter().zip(&self.plan.of_kernels) {
             let queries = if kernel == Kernel::Plain { &wide } else { &narrow };
             if let Some(queries) = queries.as_ref().filter(|_| !items.is_empty()) {
-                self.run(device, kernel, items, queries, &output)?;
+                self.run(device, kernel, items, &tables, queries, &output)?;
             }
         }
-        self.join(device, &plan, &output)?;
+        self.join(device, &tables, &output)?;
         for span in &mut self.spans {
             span.own.appended(layer.index, span.tokens);
         }
@@ -143,7 +155,7 @@ impl<'a, D: Device> Pass<'a, D> {
     fn turn_append(
         &self,
         device: &D,
-        layer: usize,
+        tables: &Tables<D::Buffer>,
         projected: &Projected<Cuda<D>>,
         angles: &Angles<D::Buffer>,
         to: [&Option<Matrix<D::Buffer>>; 2],
@@ -155,7 +167,7 @@ impl<'a, D: Device> Pass<'a, D> {
             Kind::F16 => "turn_append_f16",
             Kind::Bf16 => "turn_append_bf16",
         };
-        let appends = self.tables.appends.address() + (layer * self.spans.len() * kv_heads * size_of::<Append>()) as u64;
+        let places = self.rows.address() + 4 * self.plan.total() as u64;
         let [narrow, wide] = to.map(|to| to.as_ref().map_or(0, Matrix::address));
         let arguments: [Argument; 17] = [
             queries.address().into(),
@@ -167,9 +179,9 @@ impl<'a, D: Device> Pass<'a, D> {
             angles.cosines.address().into(),
             angles.sines.address().into(),
             angles.neighbours.into(),
-            appends.into(),
-            self.tables.rows.address().into(),
-            self.tables.places.address().into(),
+            tables.appends.into(),
+            self.rows.address().into(),
+            places.into(),
             narrow.into(),
             wide.into(),
             query_heads.into(),
@@ -179,7 +191,7 @@ impl<'a, D: Device> Pass<'a, D> {
         device.launch(by_rows(kernel, queries.rows), &arguments)
     }
 
-    fn run(&self, device: &D, kernel: Kernel, items: &std::ops::Range<usize>, queries: &Matrix<D::Buffer>, output: &Matrix<D::Buffer>) -> Result<()> {
+    fn run(&self, device: &D, kernel: Kernel, items: &Range<usize>, tables: &Tables<D::Buffer>, queries: &Matrix<D::Buffer>, output: &Matrix<D::Buffer>) -> Result<()> {
         let HeadLayout { query_heads, head_dim, .. } = self.layout;
         let (name, kind) = (self.kind.name(), head_dim);
         // Keys and values of two tiles each, and the queries; rows are padded where swizzling does not keep banks apart.
@@ -190,15 +202,15 @@ impl<'a, D: Device> Pass<'a, D> {
             Kernel::Few => (format!("attend_few_{name}_{kind}"), 1, 4 * 16 * (head_dim + 2) * 4),
             Kernel::Plain => (format!("attend_plain_{name}"), kernel.queries(), 4 * (head_dim + 2) * 4),
         };
-        let first = self.tables.items.address() + (items.start * size_of::<Item>()) as u64;
+        let first = tables.items + (items.start * size_of::<Item>()) as u64;
 
-        let mut arguments: Vec<Argument> = vec![first.into(), self.tables.tokens.address().into()];
+        let mut arguments: Vec<Argument> = vec![first.into(), tables.tokens.into()];
         if kernel == Kernel::Plain {
-            arguments.push(self.tables.hidden.address().into());
+            arguments.push(tables.hidden.into());
         }
         let shared: [Argument; 7] = [
             queries.address().into(),
-            self.partials.address().into(),
+            tables.partials.address().into(),
             output.address().into(),
             self.log_sums.address().into(),
             output.kind.into(),
@@ -213,16 +225,15 @@ impl<'a, D: Device> Pass<'a, D> {
         device.launch(Launch { kernel: &name, blocks: [items.len(), rows], threads: 128, shared_bytes }, &arguments)
     }
 
-    fn join(&self, device: &D, plan: &LayerPlan, output: &Matrix<D::Buffer>) -> Result<()> {
-        if plan.joins.is_empty() {
+    fn join(&self, device: &D, tables: &Tables<D::Buffer>, output: &Matrix<D::Buffer>) -> Result<()> {
+        if self.plan.joins.is_empty() {
             return Ok(());
         }
         let HeadLayout { query_heads, head_dim, .. } = self.layout;
-        let first = self.tables.joins.address() + (plan.joins.start * size_of::<Join>()) as u64;
         let arguments: [Argument; 9] = [
-            first.into(),
-            self.tables.tokens.address().into(),
-            self.partials.address().into(),
+            tables.joins.into(),
+            tables.tokens.into(),
+            tables.partials.address().into(),
             output.address().into(),
             self.log_sums.address().into(),
             output.kind.into(),
@@ -230,7 +241,7 @@ impl<'a, D: Device> Pass<'a, D> {
             query_heads.into(),
             head_dim.into(),
         ];
-        let launch = Launch { kernel: "join", blocks: [plan.joins.len(), 1], threads: 128, shared_bytes: 0 };
+        let launch = Launch { kernel: "join", blocks: [self.plan.joins.len(), 1], threads: 128, shared_bytes: 0 };
         device.launch(launch, &arguments)
     }
 }

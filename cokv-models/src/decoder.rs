@@ -231,10 +231,9 @@ impl<B: Backend> Engine for Decoder<B> {
         for row in rows.iter_mut() {
             spans.push(Span::of(row.tokens.len(), row.cache, row.watch.as_deref_mut())?);
         }
-        let layers: Vec<_> = (0..self.layers.len()).map(|index| self.attention_layer(index)).collect();
-        let mut pass = self.backend.pass(self.config.layout, &layers, spans)?;
-        for layer in layers {
-            hidden = self.layer(layer, hidden, &angles, &mut pass)?;
+        let mut pass = self.backend.pass(self.config.layout, spans)?;
+        for index in 0..self.layers.len() {
+            hidden = self.layer(self.attention_layer(index), hidden, &angles, &mut pass)?;
         }
         drop(pass);
         for row in rows.iter_mut() {

@@ -3,6 +3,7 @@
 mod compile;
 mod libraries;
 mod product;
+mod staging;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use cudarc::nvrtc::Ptx;
 
 pub use self::libraries::FOLDER;
 use self::product::{Products, WORKSPACE};
+use self::staging::Staging;
 use crate::device::{Argument, Buffer, Device, Launch, Product};
 use crate::error::{CudaError, Result};
 use crate::kernels::Program;
@@ -30,6 +32,7 @@ pub struct Gpu {
     products: Mutex<Products>,
     functions: Mutex<HashMap<String, CudaFunction>>,
     programs: Mutex<HashMap<Program, Arc<CudaModule>>>,
+    staging: Mutex<Staging>,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
     pool: Pool,
@@ -90,6 +93,7 @@ impl Gpu {
             products,
             functions: Mutex::default(),
             programs: Mutex::default(),
+            staging: Mutex::new(Staging::new(&context).map_err(failed("cuMemHostAlloc"))?),
             stream,
             context,
             pool,
@@ -235,8 +239,12 @@ impl Device for Gpu {
             return Ok(());
         }
         self.bind()?;
-        // SAFETY: the destination is part of a live buffer. Memory that is not pinned is copied before the call returns.
-        unsafe { result::memcpy_htod_async(to, from, self.stream.cu_stream()) }.map_err(|error| CudaError::call("cuMemcpyHtoDAsync", error))
+        let failed = |error| CudaError::call("cuMemcpyHtoDAsync", error);
+        let mut staging = lock(&self.staging);
+        let from = staging.place(from, &self.stream).map_err(failed)?.unwrap_or(from);
+        // SAFETY: the destination is part of a live buffer. The source stays where it is until the card has read it, or is not
+        // pinned, and then it is copied before the call returns.
+        unsafe { result::memcpy_htod_async(to, from, self.stream.cu_stream()) }.map_err(failed)
     }
 
     fn download(&self, from: u64, to: &mut [u8]) -> Result<()> {

@@ -81,30 +81,23 @@ pub struct Shape {
     pub fast: bool,
 }
 
-/// Items of one layer, by kernel, and what is joined.
-#[derive(Clone, Debug, Default)]
-pub struct LayerPlan {
-    /// Of each kernel in [`Kernel::ALL`], its items.
-    pub items: [Range<usize>; 4],
-    /// Joins behind them.
-    pub joins: Range<usize>,
-}
-
-/// All work of a pass.
+/// All work of a layer. Buffers are filled anew for every layer.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// Of all layers.
+    /// Of all kernels, one after the other.
     pub items: Vec<Item>,
-    /// Of all layers.
+    /// Of each kernel in [`Kernel::ALL`], which of them.
+    pub of_kernels: [Range<usize>; 4],
+    /// What is joined behind them.
     pub joins: Vec<Join>,
     /// Tokens of the pass, counted over all rows: first each once, then those of stacks.
     pub tokens: Vec<u32>,
     /// Keys that tokens no longer see.
     pub hidden: Vec<u32>,
-    /// Of each layer planned so far.
-    pub layers: Vec<LayerPlan>,
-    /// Partial results that a layer has at most.
+    /// Partial results.
     pub partials: usize,
+    /// New tokens of each row.
+    rows: Vec<usize>,
 }
 
 /// Some tokens, a tile at most of them in one item, against a range of keys.
@@ -124,16 +117,29 @@ struct Unit {
 
 impl Plan {
     /// Nothing planned yet; `rows` are the new tokens of each row.
-    pub fn new(rows: &[usize]) -> Self {
-        Self { tokens: (0..rows.iter().sum::<usize>() as u32).collect(), ..Self::default() }
+    pub fn new(rows: Vec<usize>) -> Self {
+        let tokens = (0..rows.iter().sum::<usize>() as u32).collect();
+        Self { tokens, rows, ..Self::default() }
     }
 
-    /// Plans the next layer. `heads` are `[rows, kv_heads]`.
-    pub fn layer(&mut self, shape: &Shape, rows: &[usize], heads: &[Head]) {
+    /// New tokens of each row.
+    pub fn rows(&self) -> &[usize] {
+        &self.rows
+    }
+
+    /// Tokens of all rows.
+    pub fn total(&self) -> usize {
+        self.rows.iter().sum()
+    }
+
+    /// Plans a layer. `heads` are `[rows, kv_heads]`; keys that they hide stand in [`hidden`](Self::hidden) already.
+    pub fn layer(&mut self, shape: &Shape, heads: &[Head]) {
         let mut partials = 0;
         let mut cut: [Vec<Item>; 4] = Default::default();
-        let first_join = self.joins.len();
-        let (stacks, mut alone) = self.units(shape, rows, heads);
+        self.items.clear();
+        self.joins.clear();
+        self.tokens.truncate(self.total());
+        let (stacks, mut alone) = self.units(shape, heads);
         let step = STEPS.into_iter().find(|&step| {
             let items = stacks.iter().map(|(stack, _)| stack).chain(&alone).map(|unit| unit.items(shape.group, step));
             items.sum::<usize>() >= shape.enough_items
@@ -174,32 +180,31 @@ impl Plan {
                 partials += parts * queries;
             }
         }
-        let items = cut.map(|mut items| {
+        self.of_kernels = cut.map(|mut items| {
             items.sort_by_key(|item| std::cmp::Reverse(item.end - item.begin));
             let first = self.items.len();
             self.items.append(&mut items);
             first..self.items.len()
         });
-        self.layers.push(LayerPlan { items, joins: first_join..self.joins.len() });
-        self.partials = self.partials.max(partials as usize);
+        self.partials = partials as usize;
     }
 
     /// Stacks with the places of their members among the units of rows alone.
-    fn units(&mut self, shape: &Shape, rows: &[usize], heads: &[Head]) -> (Vec<(Unit, Vec<usize>)>, Vec<Unit>) {
+    fn units(&mut self, shape: &Shape, heads: &[Head]) -> (Vec<(Unit, Vec<usize>)>, Vec<Unit>) {
         let (mut stacks, mut alone) = (Vec::new(), Vec::with_capacity(heads.len()));
         for kv_head in 0..shape.kv_heads {
             let query_head = (kv_head * shape.group) as u32;
             let head_of = |row: usize| &heads[row * shape.kv_heads + kv_head];
             let first_unit = alone.len();
             let mut token = 0;
-            for (row, &tokens) in rows.iter().enumerate() {
+            for (row, &tokens) in self.rows.iter().enumerate() {
                 let head = *head_of(row);
                 let kernel = kernel(shape, &head, tokens);
                 let keys = 0..head.keys_before + tokens as u32;
                 alone.push(Unit { kernel, head, query_head, token, tokens, keys, causal: true, stacked: None });
                 token += tokens;
             }
-            if rows.len() < ROWS_TOGETHER || !shape.fast {
+            if self.rows.len() < ROWS_TOGETHER || !shape.fast {
                 continue;
             }
             let slices: Vec<Option<(u64, u32)>> = alone[first_unit..].iter().map(Unit::slice).collect();
@@ -317,14 +322,14 @@ mod tests {
 
     /// What items and joins make of each query: every key it sees, once.
     fn check(shape: &Shape, rows: &[usize], heads: &[Head]) {
-        let mut plan = Plan::new(rows);
-        plan.layer(shape, rows, heads);
+        let mut plan = Plan::new(rows.to_vec());
+        plan.layer(shape, heads);
         let tokens: usize = rows.iter().sum();
         let query_heads = shape.kv_heads * shape.group;
         // Of each query, the keys that were written directly, and of each partial result its keys.
         let mut written = vec![Vec::<u32>::new(); tokens * query_heads];
         let mut partials = vec![Option::<(usize, Vec<u32>)>::None; plan.partials];
-        for (kernel, items) in Kernel::ALL.iter().zip(&plan.layers[0].items) {
+        for (kernel, items) in Kernel::ALL.iter().zip(&plan.of_kernels) {
             let lengths: Vec<u32> = plan.items[items.clone()].iter().map(|item| item.end - item.begin).collect();
             assert!(lengths.is_sorted_by(|a, b| a >= b));
             for item in &plan.items[items.clone()] {
@@ -404,8 +409,8 @@ mod tests {
         let rows = [1; 28];
         let mut heads = vec![Head { keys_before: 7, ..Head::default() }; 28 * 8];
         heads[0].keys_before = 7999;
-        let mut plan = Plan::new(&rows);
-        plan.layer(&shape, &rows, &heads);
+        let mut plan = Plan::new(rows.to_vec());
+        plan.layer(&shape, &heads);
         // 32 items of 256 keys, then one for each other head.
         assert_eq!(plan.items.len(), 32 + 223);
         assert_eq!((plan.joins.len(), plan.joins[0].count), (1, [0, 32]));
@@ -417,8 +422,8 @@ mod tests {
     fn chunks_of_a_prompt_are_written_at_once() {
         let shape = Shape { group: 4, kv_heads: 8, enough_items: 264, fast: true };
         let heads = [Head { keys_before: 4096, ..Head::default() }; 8];
-        let mut plan = Plan::new(&[4096]);
-        plan.layer(&shape, &[4096], &heads);
+        let mut plan = Plan::new(vec![4096]);
+        plan.layer(&shape, &heads);
         assert_eq!((plan.items.len(), plan.joins.len(), plan.partials), (8 * 128, 0, 0));
         assert_eq!((plan.items[0].end, plan.items[8 * 128 - 1].end), (8192, 4096 + 32));
     }

@@ -95,9 +95,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn store(&self, layout: HeadLayout, format: Format, tokens: usize) -> Result<Self::Store>;
     /// Nothing recorded yet of a prompt.
     fn watch(&self, layout: HeadLayout, request: ObservationRequest, prompt_len: usize) -> Self::Watch;
-    /// Prepares what all layers share: pieces of work on the CPU, tables of addresses on a GPU. `layers` are all that will
-    /// attend, in their order.
-    fn pass<'a>(&self, layout: HeadLayout, layers: &[Layer], spans: Vec<Span<'a, Self>>) -> Result<Self::Pass<'a>>;
+    /// Prepares what all layers share.
+    fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Self::Pass<'a>>;
     /// Before queries are turned: watches record query statistics, and values behind the output projection.
     fn observe(
         &self,

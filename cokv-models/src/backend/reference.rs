@@ -195,7 +195,7 @@ impl Backend for Reference {
         Record { request, layers: vec![LayerRecord::default(); layout.layers] }
     }
 
-    fn pass<'a>(&self, layout: HeadLayout, _: &[Layer], spans: Vec<Span<'a, Self>>) -> Result<Pass<'a>> {
+    fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Pass<'a>> {
         Ok(Pass { layout, spans })
     }
 

@@ -105,7 +105,7 @@ impl Backend for Cpu {
         Recorder::new(request, layout, prompt_len)
     }
 
-    fn pass<'a>(&self, layout: HeadLayout, _: &[Layer], spans: Vec<Span<'a, Self>>) -> Result<Pass<'a, Self>> {
+    fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Pass<'a, Self>> {
         Ok(Pass::new(layout, spans))
     }
 
