@@ -10,16 +10,15 @@ template <int D> DEVICE int chunk_at(int row, int chunk) {
 }
 
 template <int D> DEVICE void fetch(u16* to, const u64 (&parts)[3], const u32 (&until)[2], u32 start, u32 end) {
-  constexpr int CHUNKS = D / 8;
-  // A tile within one part and before the end has one address.
+  constexpr int CHUNKS = D / 8, ROWS = 128 / CHUNKS;
+  // A tile within one part and before the end has one address; where threads take the same chunk of every eighth row, they step alike.
   const bool first = start + TILE <= until[0], second = start >= until[0] && start + TILE <= until[1], own = start >= until[1];
-  if (start + TILE <= end && (first || second || own)) {
-    const u16* from = (const u16*)(first ? parts[0] : second ? parts[1] : parts[2]) + (u64)start * D;
+  if (ROWS % 8 == 0 && start + TILE <= end && (first || second || own)) {
+    const int row = thread() / CHUNKS, chunk = thread() % CHUNKS;
+    const u16* from = (const u16*)(first ? parts[0] : second ? parts[1] : parts[2]) + (u64)(start + row) * D + chunk * 8;
+    u16* mine = to + chunk_at<D>(row, chunk);
 #pragma unroll
-    for (int at = thread(); at < TILE * CHUNKS; at += 128) {
-      const int row = at / CHUNKS, chunk = at % CHUNKS;
-      copy_async(to + chunk_at<D>(row, chunk), from + row * D + chunk * 8);
-    }
+    for (int at = 0; at < TILE; at += ROWS) copy_async(mine + at * row_width<D>(), from + at * D);
     return;
   }
   for (int at = thread(); at < TILE * CHUNKS; at += 128) {

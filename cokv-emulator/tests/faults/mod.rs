@@ -52,7 +52,7 @@ pub const ATTENTION: &[Fault] = &[
     Fault { name: "second part begins a key too early", file: "attend_many.cu", changes: &[("second = start >= until[0]", "second = start + 1 >= until[0]")] },
     Fault { name: "second part too long by a key", file: "attend_many.cu", changes: &[("start + TILE <= until[1],", "start + TILE <= until[1] + 1,")] },
     Fault { name: "third part begins a key too early", file: "attend_many.cu", changes: &[("own = start >= until[1]", "own = start + 1 >= until[1]")] },
-    Fault { name: "swizzle forgotten where tiles are whole", file: "attend_many.cu", changes: &[("copy_async(to + chunk_at<D>(row, chunk), from + row * D", "copy_async(to + row * row_width<D>() + chunk * 8, from + row * D")] },
+    Fault { name: "swizzle forgotten where tiles are whole", file: "attend_many.cu", changes: &[("mine = to + chunk_at<D>(row, chunk)", "mine = to + row * row_width<D>() + chunk * 8")] },
     Fault { name: "two chunks in one place", file: "attend_many.cu", changes: &[("chunk ^ (row & 7)", "chunk | (row & 7)")] },
     Fault { name: "tokens out of order", file: "attend_many.cu", changes: &[("queries + ((u64)tokens[item.token + token]", "queries + ((u64)(item.token + token)")] },
     Fault { name: "tokens out of order", file: "attend_few.cu", changes: &[("queries + ((u64)tokens[item.token + token]", "queries + ((u64)(item.token + token)")] },
