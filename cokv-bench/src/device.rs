@@ -78,7 +78,9 @@ impl FromStr for DeviceSetting {
             ("cpu", Ok(0)) if !text.contains(':') => Ok(Self::Cpu),
             ("cuda", Ok(index)) => Ok(Self::Cuda(index)),
             ("metal", Ok(index)) => Ok(Self::Metal(index)),
-            _ => Err(format!("there is no device `{text}`: write auto, cpu, cuda or cuda:1 (metal in builds that know it)")),
+            _ => Err(format!(
+                "there is no device `{text}`: write auto, cpu, cuda or cuda:1 (metal in builds that know it)"
+            )),
         }
     }
 }

@@ -137,7 +137,8 @@ impl Outlined {
         self.check_room(beside)?;
         let ModelSettings { weights, cache, device, .. } = self.settings;
         let (device, outline) = (device.resolved(), Arc::clone(&self.outline));
-        let options = LoadOptions { weight_type: weights, format: cache, device: device.built_in().unwrap_or_default() };
+        let options =
+            LoadOptions { weight_type: weights, format: cache, device: device.built_in().unwrap_or_default() };
         let model = match device {
             DeviceSetting::Cuda(index) => self.load_on_gpu(index, &options, progress)?,
             _ => LanguageModel::load_outlined(outline, &self.files, &options, progress)?,
@@ -159,7 +160,9 @@ impl Outlined {
 
     #[cfg(not(feature = "cuda"))]
     fn load_on_gpu(&self, _: usize, _: &LoadOptions, _: impl FnMut(usize, usize)) -> Result<LanguageModel, ModelError> {
-        Err(ModelError::Backend("this build knows no GPU: build it with its feature `cuda`, or give --device cpu".into()))
+        Err(ModelError::Backend(
+            "this build knows no GPU: build it with its feature `cuda`, or give --device cpu".into(),
+        ))
     }
 
     /// Hash of all bytes of its files, which may have to be read for it.

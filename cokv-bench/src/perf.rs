@@ -145,7 +145,9 @@ pub fn measure(
             context,
             seconds,
             tokens_per_second: context as f64 / seconds,
-            relative_to_product: prefill_operations(model.config(), context) / seconds / (machine.product_gigaflops * 1e9),
+            relative_to_product: prefill_operations(model.config(), context)
+                / seconds
+                / (machine.product_gigaflops * 1e9),
             peak_resident_bytes: peak(model),
         });
 

@@ -46,12 +46,19 @@ fn main() -> Result<(), Error> {
     let seconds = time(&gpu, 10, || product(8192, 8192, 8192, y.address()))?;
     let peak = 2.0 * 8192f64.powi(3) / seconds;
     println!("product 8192^3, bf16 to f32: {:.0} TFLOP/s", peak / 1e12);
-    for (name, columns, inner) in [("qkv", 6144, 4096), ("out", 4096, 4096), ("gate, up", 28672, 4096), ("down", 4096, 14336)] {
+    for (name, columns, inner) in
+        [("qkv", 6144, 4096), ("out", 4096, 4096), ("gate, up", 28672, 4096), ("down", 4096, 14336)]
+    {
         for rows in [1, 8, 16, 32, 64, 256, 1024, 4096] {
             let seconds = time(&gpu, 20, || product(rows, columns, inner, y.address()))?;
             let flops = 2.0 * (rows * columns * inner) as f64 / seconds;
             let bytes = (2 * columns * inner + 2 * rows * inner + 4 * rows * columns) as f64 / seconds;
-            println!("{name:9} {rows:5} rows: {:8.1} us, {:5.0} TFLOP/s, {:5.2} of copy", seconds * 1e6, flops / 1e12, bytes / bandwidth);
+            println!(
+                "{name:9} {rows:5} rows: {:8.1} us, {:5.0} TFLOP/s, {:5.2} of copy",
+                seconds * 1e6,
+                flops / 1e12,
+                bytes / bandwidth
+            );
         }
     }
     let seconds = time(&gpu, 20, || product(64, 128_256, 4096, y.address()))?;
@@ -59,7 +66,14 @@ fn main() -> Result<(), Error> {
 
     let seconds = time(&gpu, 1, || {
         for _ in 0..1000 {
-            let arguments = [big.address().into(), Kind::Bf16.into(), 32usize.into(), y.address().into(), Kind::F32.into(), 32usize.into()];
+            let arguments = [
+                big.address().into(),
+                Kind::Bf16.into(),
+                32usize.into(),
+                y.address().into(),
+                Kind::F32.into(),
+                32usize.into(),
+            ];
             gpu.launch(Launch { kernel: "convert", blocks: [1, 1], threads: 256, shared_bytes: 0 }, &arguments)?;
         }
         Ok(())
@@ -89,7 +103,14 @@ fn main() -> Result<(), Error> {
 }
 
 /// One layer of rows with caches of their own.
-fn attention(gpu: &Gpu, memory: &cokv_cuda::gpu::GpuBuffer, rows: &[usize], before: &[u32], bandwidth: f64, peak: f64) -> Result<(), Error> {
+fn attention(
+    gpu: &Gpu,
+    memory: &cokv_cuda::gpu::GpuBuffer,
+    rows: &[usize],
+    before: &[u32],
+    bandwidth: f64,
+    peak: f64,
+) -> Result<(), Error> {
     let shape = Shape { group: GROUP, kv_heads: KV_HEADS, enough_items: gpu.blocks_at_once(), fast: true };
     let mut next = memory.address();
     let mut keys_read = 0;
@@ -98,7 +119,13 @@ fn attention(gpu: &Gpu, memory: &cokv_cuda::gpu::GpuBuffer, rows: &[usize], befo
         for _ in 0..KV_HEADS {
             let keys = before as usize + tokens;
             let bytes = (keys * HEAD_DIM * 2) as u64;
-            heads.push(Head { keys: [next; 3], values: [next + bytes; 3], until: [0, 0], keys_before: before, hidden: None });
+            heads.push(Head {
+                keys: [next; 3],
+                values: [next + bytes; 3],
+                until: [0, 0],
+                keys_before: before,
+                hidden: None,
+            });
             next += 2 * bytes;
             keys_read += keys;
         }
@@ -128,8 +155,16 @@ fn attention(gpu: &Gpu, memory: &cokv_cuda::gpu::GpuBuffer, rows: &[usize], befo
             };
             let first = items.address() + (range.start * size_of::<Item>()) as u64;
             let arguments: [Argument; 10] = [
-                first.into(), tokens.address().into(), queries.address().into(), partials.address().into(), output.address().into(),
-                log_sums.address().into(), Kind::Bf16.into(), GROUP.into(), (KV_HEADS * GROUP).into(), scale.into(),
+                first.into(),
+                tokens.address().into(),
+                queries.address().into(),
+                partials.address().into(),
+                output.address().into(),
+                log_sums.address().into(),
+                Kind::Bf16.into(),
+                GROUP.into(),
+                (KV_HEADS * GROUP).into(),
+                scale.into(),
             ];
             gpu.launch(Launch { kernel: name, blocks: [range.len(), 1], threads: 128, shared_bytes }, &arguments)?;
         }
@@ -137,18 +172,36 @@ fn attention(gpu: &Gpu, memory: &cokv_cuda::gpu::GpuBuffer, rows: &[usize], befo
             return Ok(());
         }
         let arguments: [Argument; 9] = [
-            joins.address().into(), tokens.address().into(), partials.address().into(), output.address().into(), log_sums.address().into(),
-            Kind::Bf16.into(), GROUP.into(), (KV_HEADS * GROUP).into(), HEAD_DIM.into(),
+            joins.address().into(),
+            tokens.address().into(),
+            partials.address().into(),
+            output.address().into(),
+            log_sums.address().into(),
+            Kind::Bf16.into(),
+            GROUP.into(),
+            (KV_HEADS * GROUP).into(),
+            HEAD_DIM.into(),
         ];
         gpu.launch(Launch { kernel: "join", blocks: [plan.joins.len(), 1], threads: 128, shared_bytes: 0 }, &arguments)
     })?;
-    let pairs: f64 = rows.iter().zip(before).map(|(&tokens, &before)| tokens as f64 * (before as f64 + (tokens as f64 + 1.0) / 2.0)).sum();
+    let pairs: f64 = rows
+        .iter()
+        .zip(before)
+        .map(|(&tokens, &before)| tokens as f64 * (before as f64 + (tokens as f64 + 1.0) / 2.0))
+        .sum();
     let flops = 4.0 * HEAD_DIM as f64 * (KV_HEADS * GROUP) as f64 * pairs / seconds;
     let bytes = (keys_read * HEAD_DIM * 4) as f64 / seconds;
     let (least, most) = (before.iter().min().unwrap_or(&0), before.iter().max().unwrap_or(&0));
     println!(
         "attention of {} rows of {} after {least} to {most}: {} items, {} joins, {:8.1} us, {:5.0} TFLOP/s ({:.2} of peak), {:.2} of copy",
-        rows.len(), rows[0], plan.items.len(), plan.joins.len(), seconds * 1e6, flops / 1e12, flops / peak, bytes / bandwidth
+        rows.len(),
+        rows[0],
+        plan.items.len(),
+        plan.joins.len(),
+        seconds * 1e6,
+        flops / 1e12,
+        flops / peak,
+        bytes / bandwidth
     );
     Ok(())
 }
@@ -159,7 +212,11 @@ fn draw(gpu: &Gpu, to: u64, count: usize) -> Result<(), cokv_cuda::CudaError> {
 }
 
 /// Seconds of one call, after one that does not count.
-fn time(gpu: &Gpu, times: usize, call: impl Fn() -> Result<(), cokv_cuda::CudaError>) -> Result<f64, cokv_cuda::CudaError> {
+fn time(
+    gpu: &Gpu,
+    times: usize,
+    call: impl Fn() -> Result<(), cokv_cuda::CudaError>,
+) -> Result<f64, cokv_cuda::CudaError> {
     call()?;
     gpu.synchronise()?;
     let started = Instant::now();

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use cokv_core::{Format, HeadLayout, ObservationRequest, RotaryPairs};
 use cokv_cuda::Cuda;
 use cokv_cuda::gpu::Gpu;
-use cokv_models::config::{Architecture, ModelConfig, RopeScaling};
-use cokv_models::contract::{Case, check};
 use cokv_models::ask::Ask;
 use cokv_models::cache::RaggedCache;
+use cokv_models::config::{Architecture, ModelConfig, RopeScaling};
+use cokv_models::contract::{Case, check};
 use cokv_models::engine::{Engine, Row};
 use cokv_models::weights::{Drawn, Weights};
 use cokv_models::{Device, LoadOptions, ModelError, Prefilling, WeightType, load_engine, load_on};
@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 continue;
             }
             let config = config(architecture, HeadLayout::new(2, 2 * group, 2, head_dim)?);
-            let weights = Weights::Drawn(Drawn::new(config.clone(), 3));
+            let weights = Weights::Drawn(Drawn::new(config.tensors(), 3));
             for (format, weight_type, tolerance) in [
                 (Format::F32, WeightType::F32, 1e-4),
                 (Format::F16, WeightType::F32, 3e-3),

@@ -111,8 +111,9 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         stop_tokens: Vec::new(),
     };
     let log = Arc::new(Log::default());
-    let device = Timed { gpu: Gpu::open(0, 128, Some(&std::env::temp_dir().join("cokv-floors")))?, log: Arc::clone(&log) };
-    let weights = Weights::Drawn(Drawn::new(config.clone(), 1));
+    let device =
+        Timed { gpu: Gpu::open(0, 128, Some(&std::env::temp_dir().join("cokv-floors")))?, log: Arc::clone(&log) };
+    let weights = Weights::Drawn(Drawn::new(config.tensors(), 1));
     let engine = load_on(Cuda::new(device), &weights, config, &LoadOptions::default(), |_, _| {})?;
     let tokens: Vec<u32> = (0..8192u32).map(|at| at.wrapping_mul(2_654_435_761) % 128_000).collect();
 
@@ -125,11 +126,15 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     for count in [8192, 128] {
         let selection = Selection { heads: vec![kept(count); layout.heads()] };
         for rows in [1, 32] {
-            let mut caches = (0..rows).map(|_| RaggedCache::compressed(prompt, &selection)).collect::<std::result::Result<Vec<_>, _>>()?;
+            let mut caches = (0..rows)
+                .map(|_| RaggedCache::compressed(prompt, &selection))
+                .collect::<std::result::Result<Vec<_>, _>>()?;
             caches.iter_mut().try_for_each(|cache| cache.reserve(64))?;
             let mut step = || {
-                let mut rows: Vec<Row<'_>> =
-                    caches.iter_mut().map(|cache| Row::new(&[17], cache, Ask::Top { count: 1, log_sum_exp: false })).collect();
+                let mut rows: Vec<Row<'_>> = caches
+                    .iter_mut()
+                    .map(|cache| Row::new(&[17], cache, Ask::Top { count: 1, log_sum_exp: false }))
+                    .collect();
                 engine.step(&mut rows).map(drop)
             };
             step()?;
@@ -138,7 +143,8 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     }
     let answer: Vec<u32> = tokens[..15].to_vec();
     let coalition = |row: u64| {
-        let members = (0..layout.heads()).filter(move |&head| cokv_core::random::mix(row << 32 | head as u64) >> 63 == 1);
+        let members =
+            (0..layout.heads()).filter(move |&head| cokv_core::random::mix(row << 32 | head as u64) >> 63 == 1);
         RaggedCache::masked(prompt, &Coalition::from_members(layout.heads(), members), 8)
     };
     let pass = || {
@@ -153,7 +159,12 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Runs something as it is, and then waiting after every call.
-fn show<E>(log: &Log, what: &str, times: usize, mut work: impl FnMut() -> std::result::Result<(), E>) -> std::result::Result<(), E> {
+fn show<E>(
+    log: &Log,
+    what: &str,
+    times: usize,
+    mut work: impl FnMut() -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
     let mut run = |waits: bool| {
         log.waits.store(waits, Ordering::Relaxed);
         log.calls.lock().unwrap().clear();

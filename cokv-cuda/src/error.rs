@@ -11,9 +11,7 @@ pub type Result<T> = std::result::Result<T, CudaError>;
 #[non_exhaustive]
 pub enum CudaError {
     /// A library is not there.
-    #[error(
-        "{library} was not found ({what}); looked for {names} {places}. {advice}"
-    )]
+    #[error("{library} was not found ({what}); looked for {names} {places}. {advice}")]
     Library {
         /// As people call it.
         library: &'static str,

@@ -61,7 +61,11 @@ impl Program {
             Self::General => Vec::new(),
             Self::Fast(kind) => {
                 let name = kind.name();
-                vec![format!("-DHEAD_DIM={head_dim}"), format!("-DNUMBER={}", name.to_uppercase()), format!("-DNUMBER_NAME={name}")]
+                vec![
+                    format!("-DHEAD_DIM={head_dim}"),
+                    format!("-DNUMBER={}", name.to_uppercase()),
+                    format!("-DNUMBER_NAME={name}"),
+                ]
             }
         }
     }

@@ -37,7 +37,11 @@ pub fn kind_of(weight: &Stored, dense: bool) -> Kind {
 
 impl<B: Buffer> Linear<B> {
     /// Lays weights of one kind behind one another, so that their products with the same operand are one.
-    pub fn load<D: Device<Buffer = B>>(device: &D, weights: Vec<Read>, kind: Kind) -> cokv_models::backend::Result<Vec<Self>> {
+    pub fn load<D: Device<Buffer = B>>(
+        device: &D,
+        weights: Vec<Read>,
+        kind: Kind,
+    ) -> cokv_models::backend::Result<Vec<Self>> {
         let shapes = weights.iter().map(|(weight, _)| weight.matrix()).collect::<std::result::Result<Vec<_>, _>>()?;
         let total: usize = shapes.iter().map(|(rows, columns)| rows * columns * kind.bytes()).sum();
         let buffer = Arc::new(device.allocate(total)?);
@@ -83,7 +87,11 @@ impl<B: Buffer> Linear<B> {
     }
 
     /// What several layers make of the same operand: one product where their weights lie behind one another.
-    pub fn forward<D: Device<Buffer = B>, const N: usize>(device: &D, layers: [&Self; N], x: &Matrix<B>) -> Result<[Matrix<B>; N]> {
+    pub fn forward<D: Device<Buffer = B>, const N: usize>(
+        device: &D,
+        layers: [&Self; N],
+        x: &Matrix<B>,
+    ) -> Result<[Matrix<B>; N]> {
         let adjoin = |pair: &[&Self]| pair[0].end() == pair[1].address && Arc::ptr_eq(&pair[0].buffer, &pair[1].buffer);
         let columns: usize = layers.iter().map(|layer| layer.out_features).sum();
         let outputs = match layers.windows(2).all(adjoin) {
@@ -119,7 +127,13 @@ impl<B: Buffer> Linear<B> {
     }
 
     /// `y = x wᵀ` with some of the weight's columns, as many as x has, of its kind.
-    pub fn columns_times<D: Device<Buffer = B>>(&self, device: &D, first: usize, x: &Matrix<B>, y: &Matrix<B>) -> Result<()> {
+    pub fn columns_times<D: Device<Buffer = B>>(
+        &self,
+        device: &D,
+        first: usize,
+        x: &Matrix<B>,
+        y: &Matrix<B>,
+    ) -> Result<()> {
         let whole = self.operand();
         let weight = Operand { address: whole.address + (first * self.kind.bytes()) as u64, ..whole };
         device.product(&Product {
@@ -134,9 +148,19 @@ impl<B: Buffer> Linear<B> {
         })
     }
 
-    fn multiply<D: Device<Buffer = B>>(&self, device: &D, x: &Matrix<B>, y: &Matrix<B>, columns: usize, accumulate: bool) -> Result<()> {
+    fn multiply<D: Device<Buffer = B>>(
+        &self,
+        device: &D,
+        x: &Matrix<B>,
+        y: &Matrix<B>,
+        columns: usize,
+        accumulate: bool,
+    ) -> Result<()> {
         if x.width != self.in_features {
-            return Err(CudaError::Unsupported(format!("{} numbers were given to a layer of {}", x.width, self.in_features)));
+            return Err(CudaError::Unsupported(format!(
+                "{} numbers were given to a layer of {}",
+                x.width, self.in_features
+            )));
         }
         let x = if x.kind == self.kind { x.clone() } else { x.contiguous(device, self.kind)? };
         device.product(&Product {
@@ -161,9 +185,13 @@ impl<B: Buffer> Linear<B> {
 /// Brings a weight's numbers to where they belong, as they are or narrowed.
 fn upload<D: Device>(device: &D, weight: &Stored, kind: Kind, address: u64) -> cokv_models::backend::Result<()> {
     match (weight.numbers(), kind) {
-        (Numbers::F16, Kind::F16) | (Numbers::Bf16, Kind::Bf16) | (Numbers::F32, Kind::F32) => device.upload(weight.bytes(), address)?,
+        (Numbers::F16, Kind::F16) | (Numbers::Bf16, Kind::Bf16) | (Numbers::F32, Kind::F32) => {
+            device.upload(weight.bytes(), address)?
+        }
         (_, Kind::F32) => device.upload(bytemuck::cast_slice(&weight.dense()?), address)?,
-        (_, Kind::F16) => return Err(CudaError::Unsupported("weights are not narrowed to half precision".into()).into()),
+        (_, Kind::F16) => {
+            return Err(CudaError::Unsupported("weights are not narrowed to half precision".into()).into());
+        }
         (_, Kind::Bf16) => {
             let narrow: Vec<u16> = weight.dense()?.into_iter().map(|x| bf16::from_f32(x).to_bits()).collect();
             device.upload(bytemuck::cast_slice(&narrow), address)?;

@@ -97,8 +97,14 @@ impl<B: Buffer> Matrix<B> {
             return Ok(self.clone());
         }
         let to = Self::new(device, self.rows, self.width, kind)?;
-        let arguments =
-            [self.address.into(), self.kind.into(), self.stride.into(), to.address.into(), kind.into(), self.width.into()];
+        let arguments = [
+            self.address.into(),
+            self.kind.into(),
+            self.stride.into(),
+            to.address.into(),
+            kind.into(),
+            self.width.into(),
+        ];
         device.launch(elementwise("convert", self.rows, self.width), &arguments)?;
         Ok(to)
     }

@@ -51,7 +51,8 @@ pub fn kind_of(format: Format) -> Kind {
 impl<D: Device> DeviceStore<D> {
     /// No rows, with room for some in every head.
     pub fn new(device: &Arc<D>, layout: HeadLayout, format: Format, rows: usize) -> Result<Self> {
-        let nothing = Self { device: Arc::clone(device), layout, kind: kind_of(format), heads: Vec::new(), arena: None };
+        let nothing =
+            Self { device: Arc::clone(device), layout, kind: kind_of(format), heads: Vec::new(), arena: None };
         nothing.with_room(vec![rows; layout.heads()])
     }
 
@@ -119,7 +120,8 @@ impl<D: Device> DeviceStore<D> {
                 count: rows.len() as u32,
             })
         };
-        let gathers: Vec<Gather> = rows.iter().enumerate().filter(|(_, rows)| !rows.is_empty()).flat_map(of_head).collect();
+        let gathers: Vec<Gather> =
+            rows.iter().enumerate().filter(|(_, rows)| !rows.is_empty()).flat_map(of_head).collect();
         self.run(&gathers, &[])?;
         self.heads.iter_mut().zip(rows).for_each(|(head, rows)| head.rows += rows.len());
         Ok(())
@@ -155,7 +157,12 @@ impl<D: Device> Store for DeviceStore<D> {
         let mut gathers = Vec::with_capacity(2 * rows.len());
         for (head, rows) in rows.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
             let (from, to) = (self.addresses(head), copy.addresses(head));
-            gathers.extend([0, 1].map(|part| Gather { from: from[part], to: to[part], listed, count: rows.len() as u32 }));
+            gathers.extend([0, 1].map(|part| Gather {
+                from: from[part],
+                to: to[part],
+                listed,
+                count: rows.len() as u32,
+            }));
             listed += rows.len() as u32;
         }
         copy.run(&gathers, &rows.concat())?;
@@ -189,14 +196,19 @@ impl<D: Device> Store for DeviceStore<D> {
 
     fn read(&self, head: usize) -> std::result::Result<[Vec<f32>; 2], ModelError> {
         let count = self.heads[head].rows * self.layout.head_dim;
-        let [keys, values] = self.addresses(head).map(|address| widened(self.device.as_ref(), self.kind, address, count));
+        let [keys, values] =
+            self.addresses(head).map(|address| widened(self.device.as_ref(), self.kind, address, count));
         Ok([keys?, values?])
     }
 }
 
 impl<D: Device> Debug for DeviceStore<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeviceStore").field("kind", &self.kind).field("heads", &self.heads).field("arena", &self.arena).finish()
+        f.debug_struct("DeviceStore")
+            .field("kind", &self.kind)
+            .field("heads", &self.heads)
+            .field("arena", &self.arena)
+            .finish()
     }
 }
 
@@ -204,7 +216,11 @@ impl<D: Device> Debug for DeviceStore<D> {
 fn widened<D: Device>(device: &D, kind: Kind, address: u64, count: usize) -> Result<Vec<f32>> {
     Ok(match kind {
         Kind::F32 => read(device, address, count)?,
-        Kind::F16 => read::<D, u16>(device, address, count)?.into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect(),
-        Kind::Bf16 => read::<D, u16>(device, address, count)?.into_iter().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
+        Kind::F16 => {
+            read::<D, u16>(device, address, count)?.into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect()
+        }
+        Kind::Bf16 => {
+            read::<D, u16>(device, address, count)?.into_iter().map(|bits| bf16::from_bits(bits).to_f32()).collect()
+        }
     })
 }

@@ -39,7 +39,7 @@ fn engines(config: &ModelConfig, weight_type: WeightType, seed: u64) -> Option<[
         cokv_golden::skip("there is no C++ compiler: CUDA kernels are not emulated");
         return None;
     };
-    let weights = Weights::Drawn(Drawn::new(config.clone(), 3));
+    let weights = Weights::Drawn(Drawn::new(config.tensors(), 3));
     let options = LoadOptions { weight_type, device: Device::Reference, ..LoadOptions::default() };
     let ours = load_on(Cuda::new(device), &weights, config.clone(), &options, |_, _| {}).unwrap();
     let reference = load_engine(&weights, config.clone(), &options, |_, _| {}).unwrap();

@@ -146,7 +146,8 @@ impl<B: Backend> Decoder<B> {
         for row in rows {
             let tokens = row.tokens.len();
             let looked_at = row.ask.looks_at(tokens);
-            if (places.len() + looked_at) * self.config.vocabulary > self.backend.logits_at_once() && !places.is_empty() {
+            if (places.len() + looked_at) * self.config.vocabulary > self.backend.logits_at_once() && !places.is_empty()
+            {
                 self.answer_some(hidden, &places, &together, &mut answers)?;
                 (together, places) = (Vec::new(), Vec::new());
             }

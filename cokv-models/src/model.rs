@@ -15,7 +15,7 @@ use crate::outline::Outline;
 use crate::prefill::Prefill;
 use crate::source::ModelFiles;
 use crate::tokenizer::Tokenizer;
-use crate::weights::{WeightType, Weights};
+use crate::weights::{Drawn, WeightType, Weights};
 
 /// Where a model computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,7 +110,10 @@ impl LanguageModel {
         format: Format,
         load: impl FnOnce(&Weights, ModelConfig) -> Result<Arc<dyn Engine>, ModelError>,
     ) -> Result<Self, ModelError> {
-        let weights = Weights::open(files)?;
+        let weights = match files {
+            ModelFiles::Random(_) => Weights::Drawn(Drawn::new(outline.config().tensors(), 1)),
+            files => Weights::open(files)?,
+        };
         let engine = load(&weights, outline.config().clone())?;
         // Every tensor was there twice for a moment.
         drop(weights);

@@ -61,7 +61,7 @@ enum Task {
 
 #[derive(clap::Args)]
 struct Passed {
-    /// Cargo features to build with: cuda, metal, mkl, accelerate
+    /// Cargo features to build with: metal, mkl, accelerate (NVIDIA GPUs need none)
     #[arg(long)]
     features: Option<String>,
     /// Passed on to cokv

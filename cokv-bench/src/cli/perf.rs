@@ -116,7 +116,8 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     for &weights in &arguments.weights {
         for &cache in &arguments.cache {
             let device = arguments.device;
-            let model = ModelSettings { source: arguments.source(), weights, cache, device, ..ModelSettings::default() };
+            let model =
+                ModelSettings { source: arguments.source(), weights, cache, device, ..ModelSettings::default() };
             let loaded = bar.suspend(|| {
                 let outlined = outline(&model, false)?;
                 load(&outlined, &needed_beside(&outlined, &settings)?)
@@ -196,10 +197,8 @@ fn text(machine: &Machine, all: &[Held], arguments: &Arguments) -> String {
     let percent = |share: f64| format!("{:.0} %", 100.0 * share);
     let memory = |bytes: Option<u64>| bytes.map_or("–".into(), mebibytes);
     let held = "weights / cache";
-    let mut prefill = markdown::table(
-        [held, "prompt tokens", "prefill s", "tokens/s", "FLOP/s, of a product's", "peak memory"],
-        1,
-    );
+    let mut prefill =
+        markdown::table([held, "prompt tokens", "prefill s", "tokens/s", "FLOP/s, of a product's", "peak memory"], 1);
     let mut decode = markdown::table(
         [
             held,
@@ -263,7 +262,10 @@ fn text(machine: &Machine, all: &[Held], arguments: &Arguments) -> String {
         "{}, {}; {} {:.1} GB/s and {:.0} GFLOP/s in a product of {} matrices\n\n{}\n\n{}",
         arguments.source(),
         weights.join(", "),
-        machine.device.as_ref().map_or_else(|| format!("{} threads that read", machine.threads), |card| format!("{card}, copying")),
+        machine
+            .device
+            .as_ref()
+            .map_or_else(|| format!("{} threads that read", machine.threads), |card| format!("{card}, copying")),
         machine.read_gigabytes_per_second,
         machine.product_gigaflops,
         machine.product_of,

@@ -176,9 +176,7 @@ impl Estimation {
         let fingerprint = match evidence {
             Evidence::Answers => fingerprint(records.clone()),
             Evidence::Coalitions if players.is_empty() => calibration.fingerprint(hash, held, &rules),
-            Evidence::Coalitions => {
-                fingerprint([calibration.fingerprint(hash, held, &rules), format!("{players:?}")])
-            }
+            Evidence::Coalitions => fingerprint([calibration.fingerprint(hash, held, &rules), format!("{players:?}")]),
         };
         let game = GameStamp {
             fingerprint: fingerprint.clone(),

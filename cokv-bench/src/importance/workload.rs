@@ -171,7 +171,13 @@ mod tests {
     /// Two heads of two layers, on records of 10 and 20 tokens with answers of 3 and 5.
     fn work(evidence: Evidence, rules: &GameRules, time: Option<u64>, effort: Option<Effort>) -> (Work, Pace) {
         let config = config([2, 2, 1, 4], 8, 16, 10);
-        let machine = Machine { device: None, threads: 1, read_gigabytes_per_second: 1e-9, product_gigaflops: 1e-9, product_of: "f32" };
+        let machine = Machine {
+            device: None,
+            threads: 1,
+            read_gigabytes_per_second: 1e-9,
+            product_gigaflops: 1e-9,
+            product_of: "f32",
+        };
         let pace = Pace::of_shape(&config, 1600, 1.0, Format::F16, &machine);
         let records = [record(10, 3), record(20, 5)];
         let limits = Limits {

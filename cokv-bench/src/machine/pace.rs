@@ -162,7 +162,13 @@ pub(crate) mod tests {
     }
 
     fn machine(gigaflops: f64, gigabytes: f64) -> Machine {
-        Machine { threads: 2, read_gigabytes_per_second: gigabytes, product_gigaflops: gigaflops, product_of: "f32", device: None }
+        Machine {
+            threads: 2,
+            read_gigabytes_per_second: gigabytes,
+            product_gigaflops: gigaflops,
+            product_of: "f32",
+            device: None,
+        }
     }
 
     fn about(found: f64, expected: f64, share: f64) {

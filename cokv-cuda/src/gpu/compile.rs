@@ -19,13 +19,15 @@ pub fn cubin(program: Program, capability: (i32, i32), head_dim: usize, cache: O
     let source = program.source();
     let (mut major, mut minor) = (0, 0);
     // SAFETY: writes two integers.
-    unsafe { sys::nvrtcVersion(&mut major, &mut minor) }.result().map_err(|error| CudaError::call("nvrtcVersion", error))?;
+    unsafe { sys::nvrtcVersion(&mut major, &mut minor) }
+        .result()
+        .map_err(|error| CudaError::call("nvrtcVersion", error))?;
     let mut hash = Sha256::new();
     hash.update(format!("{options:?} {major}.{minor}\0"));
     hash.update(source.as_bytes());
     let name: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     let file = cache.map(|cache| cache.join("kernels").join(format!("{name}.cubin")));
-    if let Some(kept) = file.as_ref().and_then(|file| kept(file)) {
+    if let Some(kept) = file.as_ref().and_then(kept) {
         return Ok(kept);
     }
     let compiled = compile(&source, &options, &architecture)?;
@@ -58,7 +60,8 @@ fn keep(file: &Path, content: &[u8]) {
 fn compile(source: &str, options: &[String], architecture: &str) -> Result<Vec<u8>> {
     let nul = |error| CudaError::call("nvrtcCreateProgram", error);
     let source = CString::new(source).map_err(nul)?;
-    let program = result::create_program(&source, Some(c"cokv.cu")).map_err(|error| CudaError::call("nvrtcCreateProgram", error))?;
+    let program = result::create_program(&source, Some(c"cokv.cu"))
+        .map_err(|error| CudaError::call("nvrtcCreateProgram", error))?;
     // SAFETY: the program was just created, and is destroyed after its last use; buffers have the sizes that were asked for.
     unsafe {
         let compiled = result::compile_program(program, options);

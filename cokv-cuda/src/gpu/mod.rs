@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
 use cudarc::driver::sys::CUmemPool_attribute_enum as PoolAttribute;
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError, LaunchConfig, PushKernelArg, result, sys,
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError, LaunchConfig, PushKernelArg,
+    result, sys,
 };
 use cudarc::nvrtc::Ptx;
 
@@ -115,7 +116,10 @@ impl Gpu {
             return Ok(Arc::clone(module));
         }
         let image = compile::cubin(program, self.capability, self.head_dim, self.cache.as_deref())?;
-        let module = self.context.load_module(Ptx::from_binary(image)).map_err(|error| CudaError::call("cuModuleLoadData", error))?;
+        let module = self
+            .context
+            .load_module(Ptx::from_binary(image))
+            .map_err(|error| CudaError::call("cuModuleLoadData", error))?;
         programs.insert(program, Arc::clone(&module));
         Ok(module)
     }
@@ -126,11 +130,16 @@ impl Gpu {
         if let Some(function) = functions.get(name) {
             return Ok(function.clone());
         }
-        let function = self.program(Program::of(name))?.load_function(name).map_err(|error| CudaError::call("cuModuleGetFunction", format!("{name}: {error}")))?;
+        let function = self
+            .program(Program::of(name))?
+            .load_function(name)
+            .map_err(|error| CudaError::call("cuModuleGetFunction", format!("{name}: {error}")))?;
         if shared_bytes > SHARED_BYTES {
             let limit = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let set = function.set_attribute(limit, shared_bytes as i32);
-            set.map_err(|error| CudaError::call("cuFuncSetAttribute", format!("{name}, {shared_bytes} bytes: {error}")))?;
+            set.map_err(|error| {
+                CudaError::call("cuFuncSetAttribute", format!("{name}, {shared_bytes} bytes: {error}"))
+            })?;
         }
         functions.insert(name.to_owned(), function.clone());
         Ok(function)
@@ -253,20 +262,23 @@ impl Device for Gpu {
         }
         self.bind()?;
         // SAFETY: the source is part of a live buffer, and the destination is borrowed until the stream is done.
-        unsafe { result::memcpy_dtoh_async(to, from, self.stream.cu_stream()) }.map_err(|error| CudaError::call("cuMemcpyDtoHAsync", error))?;
+        unsafe { result::memcpy_dtoh_async(to, from, self.stream.cu_stream()) }
+            .map_err(|error| CudaError::call("cuMemcpyDtoHAsync", error))?;
         self.synchronise()
     }
 
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
         self.bind()?;
         // SAFETY: both are parts of live buffers.
-        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }.map_err(|error| CudaError::call("cuMemcpyDtoDAsync", error))
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }
+            .map_err(|error| CudaError::call("cuMemcpyDtoDAsync", error))
     }
 
     fn clear(&self, at: u64, bytes: usize) -> Result<()> {
         self.bind()?;
         // SAFETY: part of a live buffer.
-        unsafe { result::memset_d8_async(at, 0, bytes, self.stream.cu_stream()) }.map_err(|error| CudaError::call("cuMemsetD8Async", error))
+        unsafe { result::memset_d8_async(at, 0, bytes, self.stream.cu_stream()) }
+            .map_err(|error| CudaError::call("cuMemsetD8Async", error))
     }
 
     fn launch(&self, launch: Launch<'_>, arguments: &[Argument]) -> Result<()> {
@@ -284,11 +296,14 @@ impl Device for Gpu {
             };
         }
         let grid_dim = (x as u32, y as u32, 1);
-        let config = LaunchConfig { grid_dim, block_dim: (threads as u32, 1, 1), shared_mem_bytes: shared_bytes as u32 };
+        let config =
+            LaunchConfig { grid_dim, block_dim: (threads as u32, 1, 1), shared_mem_bytes: shared_bytes as u32 };
         // SAFETY: arguments are those that the kernel declares (tests run every kernel on the emulator), and addresses are of live
         // buffers: memory is freed in the order of the stream.
         let launched = unsafe { builder.launch(config) };
-        launched.map(drop).map_err(|error| CudaError::call("cuLaunchKernel", format!("{kernel}, {x} x {y} blocks of {threads}: {error}")))
+        launched.map(drop).map_err(|error| {
+            CudaError::call("cuLaunchKernel", format!("{kernel}, {x} x {y} blocks of {threads}: {error}"))
+        })
     }
 
     fn product(&self, product: &Product) -> Result<()> {
@@ -314,7 +329,8 @@ pub fn is_there() -> bool {
     }
     // SAFETY: the device is the driver's first.
     let capable = |device| unsafe {
-        result::device::get_attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR).is_ok_and(|major| major >= 8)
+        result::device::get_attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
+            .is_ok_and(|major| major >= 8)
     };
     result::device::get(0).is_ok_and(capable)
 }

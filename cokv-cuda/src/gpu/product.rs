@@ -54,7 +54,8 @@ impl Products {
     pub fn run(&mut self, product: &Product, stream: sys::cudaStream_t, workspace: u64) -> Result<()> {
         let shape = Shape::of(product);
         if !self.plans.contains_key(&shape) {
-            let plan = Plan::new(self.handle, &shape).map_err(|error| CudaError::call("cublasLtMatmulAlgoGetHeuristic", error))?;
+            let plan = Plan::new(self.handle, &shape)
+                .map_err(|error| CudaError::call("cublasLtMatmulAlgoGetHeuristic", error))?;
             self.plans.insert(shape, plan);
         }
         let plan = &self.plans[&shape];
@@ -124,7 +125,12 @@ impl Plan {
         // SAFETY: all were just made, and attributes are of the sizes that the library documents.
         let found = unsafe {
             let transpose = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA;
-            result::set_matmul_desc_attribute(description, transpose, ptr::from_ref(&transposed).cast(), size_of_val(&transposed))?;
+            result::set_matmul_desc_attribute(
+                description,
+                transpose,
+                ptr::from_ref(&transposed).cast(),
+                size_of_val(&transposed),
+            )?;
             use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
             let bytes = WORKSPACE as u64;
             let limit = Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
@@ -136,7 +142,12 @@ impl Plan {
                 Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
             ] {
                 let alignment = shape.alignment;
-                result::set_matmul_pref_attribute(preference, operand, ptr::from_ref(&alignment).cast(), size_of_val(&alignment))?;
+                result::set_matmul_pref_attribute(
+                    preference,
+                    operand,
+                    ptr::from_ref(&alignment).cast(),
+                    size_of_val(&alignment),
+                )?;
             }
             let found = result::get_matmul_algo_heuristic(handle, description, weight, x, y, y, preference);
             result::destroy_matmul_pref(preference)?;

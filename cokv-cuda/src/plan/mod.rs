@@ -333,13 +333,16 @@ mod tests {
             let lengths: Vec<u32> = plan.items[items.clone()].iter().map(|item| item.end - item.begin).collect();
             assert!(lengths.is_sorted_by(|a, b| a >= b));
             for item in &plan.items[items.clone()] {
-                assert!(item.begin < item.end && item.tokens as usize * shape.group <= kernel.queries().max(shape.group));
+                assert!(
+                    item.begin < item.end && item.tokens as usize * shape.group <= kernel.queries().max(shape.group)
+                );
                 for query in 0..item.tokens as usize * shape.group {
                     let (token, member) = (query / shape.group, query % shape.group);
                     let visible = item.visible + token as u32 * item.step;
                     let hidden = if item.hidden == DIRECT { 0 } else { plan.hidden[item.hidden as usize + token] };
                     let keys: Vec<u32> = (item.begin.max(hidden)..item.end.min(visible)).collect();
-                    let place = plan.tokens[item.token as usize + token] as usize * query_heads + item.head as usize + member;
+                    let place =
+                        plan.tokens[item.token as usize + token] as usize * query_heads + item.head as usize + member;
                     if item.partial == DIRECT {
                         assert!(written[place].is_empty());
                         written[place] = keys;
@@ -358,7 +361,8 @@ mod tests {
                 for set in 0..2 {
                     for part in 0..join.count[set] {
                         let at = join.first[set] + part * join.stride[set];
-                        let (of, keys) = partials[at as usize + query].take().expect("nobody wrote this, or it is joined twice");
+                        let (of, keys) =
+                            partials[at as usize + query].take().expect("nobody wrote this, or it is joined twice");
                         assert_eq!(of, place, "a partial result of another query");
                         written[place].extend(keys);
                     }

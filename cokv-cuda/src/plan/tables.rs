@@ -105,4 +105,6 @@ pub struct Best {
     pub token: u32,
 }
 
-const _: () = assert!(size_of::<Item>() == 96 && size_of::<Join>() == 40 && size_of::<Gather>() == 24 && size_of::<Place>() == 24);
+const _: () = assert!(
+    size_of::<Item>() == 96 && size_of::<Join>() == 40 && size_of::<Gather>() == 24 && size_of::<Place>() == 24
+);

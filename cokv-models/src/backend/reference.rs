@@ -226,13 +226,7 @@ impl Backend for Reference {
         Ok(())
     }
 
-    fn attend(
-        &self,
-        pass: &mut Pass<'_>,
-        layer: Layer,
-        projected: Projected<Self>,
-        angles: &Angles,
-    ) -> Result<Matrix> {
+    fn attend(&self, pass: &mut Pass<'_>, layer: Layer, projected: Projected<Self>, angles: &Angles) -> Result<Matrix> {
         let Projected { mut queries, mut keys, values } = projected;
         let HeadLayout { query_heads, kv_heads, head_dim, .. } = pass.layout;
         turn(&mut queries, angles, pass.layout);

@@ -131,6 +131,40 @@ impl ModelConfig {
         ]
     }
 
+    /// Names and shapes of all tensors that a model of this shape has, as Hugging Face calls them.
+    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let hidden = self.hidden_size;
+        let table = vec![self.vocabulary, hidden];
+        let mut tensors = vec![
+            ("model.embed_tokens.weight".to_owned(), table.clone()),
+            ("model.norm.weight".to_owned(), vec![hidden]),
+        ];
+        if self.tied_embeddings != Some(true) {
+            tensors.push(("lm_head.weight".to_owned(), table));
+        }
+        for layer in 0..self.layout.layers {
+            let mut tensor = |part: &str, shape: &[usize]| {
+                tensors.push((format!("model.layers.{layer}.{part}"), shape.to_vec()));
+            };
+            for (linear, shape) in self.linear_layers() {
+                tensor(&format!("{linear}.weight"), &shape);
+                let biased = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].contains(&linear);
+                if biased && self.attention_bias {
+                    tensor(&format!("{linear}.bias"), &shape[..1]);
+                }
+            }
+            for norm in ["input_layernorm", "post_attention_layernorm"] {
+                tensor(&format!("{norm}.weight"), &[hidden]);
+            }
+            if self.architecture == Architecture::Qwen3 {
+                for norm in ["self_attn.q_norm", "self_attn.k_norm"] {
+                    tensor(&format!("{norm}.weight"), &[self.layout.head_dim]);
+                }
+            }
+        }
+        tensors
+    }
+
     /// Refuses sequences beyond [`max_tokens`](Self::max_tokens).
     pub fn check_length(&self, tokens: usize) -> Result<(), ModelError> {
         let limit = self.max_tokens();

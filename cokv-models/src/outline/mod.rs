@@ -51,8 +51,10 @@ impl Outline {
             ModelFiles::Folder(folder) | ModelFiles::Random(folder) => {
                 let config = ModelConfig::from_folder(folder)?;
                 let weights = match files.weight_files() {
-                    Ok(_) => WeightKinds::of(&config, &Weights::open(files)?),
-                    Err(_) => WeightKinds::dense(&config, is_single(folder)?),
+                    Ok(_) if !matches!(files, ModelFiles::Random(_)) => {
+                        WeightKinds::of(&config, &Weights::open(files)?)
+                    }
+                    _ => WeightKinds::dense(&config, is_single(folder)?),
                 };
                 let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
                 (config, weights, tokenizer, ChatTemplate::from_folder(folder)?)

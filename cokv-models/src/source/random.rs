@@ -119,7 +119,8 @@ fn tokenizer() -> Value {
     let printed = |byte: u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
     let letter = |byte: u32| if printed(byte) { byte } else { spare.next().unwrap_or(0) };
     let letters = (0..256u32).map(letter).filter_map(char::from_u32);
-    let vocabulary: Map<String, Value> = letters.enumerate().map(|(id, letter)| (letter.to_string(), json!(id))).collect();
+    let vocabulary: Map<String, Value> =
+        letters.enumerate().map(|(id, letter)| (letter.to_string(), json!(id))).collect();
     json!({
         "version": "1.0",
         "added_tokens": [],

@@ -1,19 +1,20 @@
 //! Tensors of a checkpoint under their Hugging Face names, whatever file they come from.
 
 mod buffer;
+mod draw;
 mod drawn;
 mod gguf;
 mod safetensors;
 mod stored;
 
-pub use drawn::{Draw, Drawn};
+pub use draw::Draw;
+pub use drawn::Drawn;
 pub use gguf::Gguf;
 pub use safetensors::Safetensors;
 pub use stored::{Numbers, Stored, WeightType};
 
 use candle_core::quantized::GgmlDType;
 
-use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::source::ModelFiles;
 
@@ -32,7 +33,9 @@ impl Weights {
     pub fn open(files: &ModelFiles) -> Result<Self, ModelError> {
         match files {
             ModelFiles::Gguf(path) => Gguf::open(path).map(Weights::Gguf),
-            ModelFiles::Random(folder) => Ok(Weights::Drawn(Drawn::new(ModelConfig::from_folder(folder)?, 1))),
+            ModelFiles::Random(folder) => {
+                Err(ModelError::unsupported(folder, "its weights are drawn and lie in no file"))
+            }
             ModelFiles::Folder(_) => Safetensors::open(files.weight_files()?).map(Weights::Safetensors),
         }
     }
@@ -42,7 +45,7 @@ impl Weights {
         match self {
             Weights::Gguf(gguf) => gguf.kind(&gguf::native_name(name)),
             Weights::Safetensors(safetensors) => safetensors.kind(name),
-            Weights::Drawn(drawn) => drawn.contains(name).then_some(Drawn::KIND),
+            Weights::Drawn(drawn) => drawn.kind(name),
         }
     }
 
@@ -60,7 +63,7 @@ impl Weights {
         let layer = |name: &str, prefix: &str| name.strip_prefix(prefix)?.split_once('.')?.0.parse::<usize>().ok();
         let last = match self {
             Weights::Gguf(gguf) => gguf.names().filter_map(|name| layer(name, "blk.")).max(),
-            Weights::Drawn(drawn) => drawn.layers().checked_sub(1),
+            Weights::Drawn(drawn) => drawn.names().filter_map(|name| layer(name, "model.layers.")).max(),
             Weights::Safetensors(files) => files.names().filter_map(|name| layer(name, "model.layers.")).max(),
         };
         last.map_or(0, |last| last.saturating_add(1))
@@ -69,7 +72,7 @@ impl Weights {
     /// A tensor as it is stored. NaN, infinities and zeros alone are refused.
     pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored, ModelError> {
         let stored = match self {
-            Weights::Drawn(drawn) => return Ok(drawn.stored(name, shape)),
+            Weights::Drawn(drawn) => drawn.stored(name).ok_or_else(|| self.missing(name))?,
             Weights::Gguf(gguf) => gguf.stored(&gguf::native_name(name))?,
             Weights::Safetensors(safetensors) => safetensors.stored(name)?,
         };

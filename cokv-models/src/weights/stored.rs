@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
 use super::buffer::Buffer;
-use super::drawn::{Draw, Drawn};
+use super::draw::Draw;
 use crate::error::ModelError;
 
 /// How weights lie in memory.
@@ -50,7 +50,7 @@ impl Stored {
     }
 
     pub(super) fn drawn(shape: &[usize], draw: Draw) -> Self {
-        Self { shape: shape.to_vec(), kind: Drawn::KIND, bytes: OnceLock::new(), draw: Some(draw) }
+        Self { shape: shape.to_vec(), kind: Draw::KIND, bytes: OnceLock::new(), draw: Some(draw) }
     }
 
     /// How it is drawn, for those who would rather draw it themselves than take its bytes.
@@ -88,7 +88,7 @@ impl Stored {
 
     /// candle's form of blocks, on a device.
     pub(crate) fn blocks(&self, device: &Device) -> Result<QTensor, ModelError> {
-        let storage = QStorage::from_data((&self.bytes()[..]).into(), device, self.kind)?;
+        let storage = QStorage::from_data(self.bytes().into(), device, self.kind)?;
         Ok(QTensor::new(storage, self.shape.as_slice())?)
     }
 

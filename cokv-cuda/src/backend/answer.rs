@@ -7,10 +7,10 @@ use cokv_models::ModelError;
 use cokv_models::ask::{Along, Answer, Ask, Distributions, Logits, Top};
 use cokv_models::backend::{self, foreign};
 
+use super::watch::SUM_BYTES;
 use crate::device::{Buffer, Device, Launch};
 use crate::matrix::{Matrix, read, table};
 use crate::plan::tables::{Best, DIRECT, Place};
-use crate::watch::SUM_BYTES;
 
 /// Logits of a row, `[places, vocabulary]`.
 pub struct DeviceLogits<D: Device> {
@@ -68,7 +68,8 @@ pub fn answer<D: Device>(
             (true, Ask::Top { .. }) => Answer::Top(top.unwrap_or_default()),
             (true, Ask::Logits) => Answer::Logits(logits.some_rows(asked.first, 1).download(device.as_ref())?),
             (true, Ask::Along { keep, .. }) => {
-                let own = || DeviceLogits { device: Arc::clone(device), logits: logits.some_rows(asked.first, asked.places) };
+                let own =
+                    || DeviceLogits { device: Arc::clone(device), logits: logits.some_rows(asked.first, asked.places) };
                 Answer::Along(Along { kept: keep.then(|| Distributions::new(own())), ..Along::default() })
             }
         });
@@ -124,7 +125,10 @@ fn tops<D: Device>(device: &D, logits: &Matrix<D::Buffer>, asked: &[Asked<'_>]) 
     let log_sums: Vec<f64> = read(device, log_sums.address(), places.len())?;
     let top = |(row, (_, count, log_sum_exp)): (usize, (u32, usize, bool))| {
         let best = best[row * most..(row + 1) * most].iter().take(count).filter(|best| best.token != DIRECT);
-        Top { tokens: best.map(|best| (best.token, best.logit)).collect(), log_sum_exp: log_sum_exp.then_some(log_sums[row]) }
+        Top {
+            tokens: best.map(|best| (best.token, best.logit)).collect(),
+            log_sum_exp: log_sum_exp.then_some(log_sums[row]),
+        }
     };
     Ok(wanted.into_iter().enumerate().map(top).collect())
 }
@@ -139,7 +143,9 @@ fn judge<D: Device>(
 ) -> backend::Result<()> {
     let mut places = Vec::new();
     for (row, asked) in asked.iter().enumerate() {
-        let (Ask::Along { targets, ref against, .. }, Answer::Along(_)) = (asked.ask, &answers[start + row]) else { continue };
+        let (Ask::Along { targets, ref against, .. }, Answer::Along(_)) = (asked.ask, &answers[start + row]) else {
+            continue;
+        };
         let other = match against.distributions(&answers[..start + row])? {
             None => None,
             Some(other) => {

@@ -98,7 +98,14 @@ impl<D: Device> Watch<D> {
 
     /// The row's queries after RoPE, `[tokens, query_heads * head_dim]` in f32, where the prompt's keys lie, and log-sum-exp of
     /// its attention.
-    pub fn attention(&mut self, layer: Layer, queries: &Matrix<D::Buffer>, keys: &[u64], kind: Kind, log_sums: u64) -> Result<()> {
+    pub fn attention(
+        &mut self,
+        layer: Layer,
+        queries: &Matrix<D::Buffer>,
+        keys: &[u64],
+        kind: Kind,
+        log_sums: u64,
+    ) -> Result<()> {
         let device = self.device.as_ref();
         let HeadLayout { query_heads, head_dim, .. } = self.layout;
         let observed = &mut self.layers[layer.index];
@@ -178,10 +185,17 @@ impl<D: Device> Watch<D> {
     }
 
     /// `[query_heads, window, prompt_len]`
-    fn window_attention(&self, layer: Layer, queries: &Matrix<D::Buffer>, window: usize, prompt: &DeviceStore<D>) -> Result<Vec<f32>> {
+    fn window_attention(
+        &self,
+        layer: Layer,
+        queries: &Matrix<D::Buffer>,
+        window: usize,
+        prompt: &DeviceStore<D>,
+    ) -> Result<Vec<f32>> {
         let device = self.device.as_ref();
         let HeadLayout { query_heads, kv_heads, head_dim, .. } = self.layout;
-        let keys: Vec<u64> = (0..kv_heads).map(|kv_head| prompt.addresses(self.layout.flat(layer.index, kv_head))[0]).collect();
+        let keys: Vec<u64> =
+            (0..kv_heads).map(|kv_head| prompt.addresses(self.layout.flat(layer.index, kv_head))[0]).collect();
         let keys = table(device, &keys)?;
         let attention = Matrix::new(device, query_heads * window, self.prompt_len, Kind::F32)?;
         let kernel = match prompt.kind() {

@@ -1,5 +1,10 @@
 //! The backend: twenty functions of which the decoder is made, on a device.
 
+mod answer;
+mod ceilings;
+mod pass;
+mod watch;
+
 use std::sync::{Arc, OnceLock};
 
 use cokv_core::{Format, HeadLayout, ObservationRequest, RotaryPairs};
@@ -8,16 +13,15 @@ use cokv_models::backend::{Backend, Ceilings, Layer, LayerSummaries, Projected, 
 use cokv_models::rope;
 use cokv_models::weights::{Stored, WeightType};
 
+use self::answer::answer;
+use self::pass::Pass;
+use self::watch::{SUM_BYTES, Watch};
 use crate::CudaError;
-use crate::answer::answer;
-use crate::ceilings;
 use crate::device::{Buffer, Device, Kind, Launch};
 use crate::kernels::LARGEST_HEAD_DIM;
 use crate::linear::{self, Linear, Read};
 use crate::matrix::{Matrix, by_rows, elementwise, table};
-use crate::pass::Pass;
 use crate::store::DeviceStore;
-use crate::watch::{SUM_BYTES, Watch};
 
 /// Everything on one device: weights, caches, attention, answers. The same inputs in the same batch give the same bits.
 pub struct Cuda<D: Device> {
@@ -29,11 +33,11 @@ pub struct Cuda<D: Device> {
 /// Rotations of a pass.
 pub struct Angles<B> {
     /// `[tokens, head_dim / 2]`
-    pub(crate) cosines: B,
+    cosines: B,
     /// Likewise.
-    pub(crate) sines: B,
+    sines: B,
     /// Whether pairs are neighbours, else the two halves of a head.
-    pub(crate) neighbours: bool,
+    neighbours: bool,
 }
 
 impl<D: Device> Cuda<D> {
@@ -123,8 +127,13 @@ impl<D: Device> Backend for Cuda<D> {
         let tokens_at = table(device, tokens)?;
         let to = Matrix::new(device, tokens.len(), of.in_features(), Kind::F32)?;
         let operand = of.operand();
-        let arguments =
-            [operand.address.into(), operand.kind.into(), tokens_at.address().into(), to.address().into(), to.width.into()];
+        let arguments = [
+            operand.address.into(),
+            operand.kind.into(),
+            tokens_at.address().into(),
+            to.address().into(),
+            to.width.into(),
+        ];
         device.launch(by_rows("embed", to.rows), &arguments)?;
         Ok(to)
     }
@@ -151,7 +160,10 @@ impl<D: Device> Backend for Cuda<D> {
             (x.is_wide() && length.is_multiple_of(4)).into(),
         ];
         let threads = length.next_multiple_of(32).min(256);
-        device.launch(Launch { kernel: "rms_norm", blocks: [x.rows * runs, 1], threads, shared_bytes: SUM_BYTES }, &arguments)?;
+        device.launch(
+            Launch { kernel: "rms_norm", blocks: [x.rows * runs, 1], threads, shared_bytes: SUM_BYTES },
+            &arguments,
+        )?;
         Ok(to)
     }
 
@@ -162,8 +174,15 @@ impl<D: Device> Backend for Cuda<D> {
             true => (gate.clone(), up.clone()),
             false => (gate.contiguous(device, Kind::F32)?, up.contiguous(device, Kind::F32)?),
         };
-        let arguments =
-            [gate.address().into(), up.address().into(), gate.stride.into(), to.address().into(), to.kind.into(), to.width.into(), (gate.is_wide() && up.is_wide()).into()];
+        let arguments = [
+            gate.address().into(),
+            up.address().into(),
+            gate.stride.into(),
+            to.address().into(),
+            to.kind.into(),
+            to.width.into(),
+            (gate.is_wide() && up.is_wide()).into(),
+        ];
         device.launch(elementwise("silu_times", to.rows, to.width), &arguments)?;
         Ok(to)
     }
@@ -198,7 +217,10 @@ impl<D: Device> Backend for Cuda<D> {
 
     fn store(&self, layout: HeadLayout, format: Format, tokens: usize) -> Result<Self::Store> {
         if layout.head_dim > LARGEST_HEAD_DIM || !layout.head_dim.is_multiple_of(2) {
-            let message = format!("there is no kernel for heads of {} numbers, only for even ones up to {LARGEST_HEAD_DIM}", layout.head_dim);
+            let message = format!(
+                "there is no kernel for heads of {} numbers, only for even ones up to {LARGEST_HEAD_DIM}",
+                layout.head_dim
+            );
             return Err(CudaError::Unsupported(message).into());
         }
         Ok(DeviceStore::new(&self.device, layout, format, tokens)?)
@@ -239,7 +261,13 @@ impl<D: Device> Backend for Cuda<D> {
         Ok(pass.attend(self.device(), layer, projected, angles, self.operand())?)
     }
 
-    fn summaries(&self, _: HeadLayout, watch: &Self::Watch, prompt: &Self::Store, layer: Layer) -> Result<LayerSummaries> {
+    fn summaries(
+        &self,
+        _: HeadLayout,
+        watch: &Self::Watch,
+        prompt: &Self::Store,
+        layer: Layer,
+    ) -> Result<LayerSummaries> {
         watch.summaries(layer, prompt)
     }
 

@@ -6,14 +6,14 @@ use cokv_core::HeadLayout;
 use cokv_models::backend::{Layer, Projected, SharedRows, Span};
 use cokv_models::cache::Store as _;
 
-use crate::backend::{Angles, Cuda};
+use super::watch::scale;
+use super::{Angles, Cuda};
 use crate::device::{Argument, Buffer, Device, Kind, Launch};
 use crate::kernels;
 use crate::matrix::{Matrix, by_rows, table};
 use crate::plan::tables::{Append, Item};
 use crate::plan::{Head, Kernel, Plan, Shape};
 use crate::store::DeviceStore;
-use crate::watch::scale;
 use crate::{CudaError, Result};
 
 /// The rows of a pass.
@@ -49,7 +49,9 @@ impl<'a, D: Device> Pass<'a, D> {
         let kind = spans.first().map_or(Kind::F32, |span| span.own.kind());
         for span in &mut spans {
             if span.own.kind() != kind {
-                return Err(CudaError::Unsupported("caches of several formats are in one pass: give all the same".into()));
+                return Err(CudaError::Unsupported(
+                    "caches of several formats are in one pass: give all the same".into(),
+                ));
             }
             span.own.make_room(span.tokens)?;
             let seen = span.seen;
@@ -81,7 +83,8 @@ impl<'a, D: Device> Pass<'a, D> {
                 let flat = layout.flat(layer.index, kv_head);
                 let hidden = hide(span, flat, layer.window, &mut plan.hidden);
                 heads.push(Head { hidden, ..head(span, flat, bytes) });
-                let [keys, values] = span.own.addresses(flat).map(|address| address + span.own.rows(flat) as u64 * bytes);
+                let [keys, values] =
+                    span.own.addresses(flat).map(|address| address + span.own.rows(flat) as u64 * bytes);
                 appends.push(Append { keys, values });
             }
         }
@@ -116,7 +119,14 @@ impl<'a, D: Device> Pass<'a, D> {
     }
 
     /// Turns, appends, attends, and lets watches see. The result is of the kind that the next product takes.
-    pub fn attend(&mut self, device: &D, layer: Layer, projected: Projected<Cuda<D>>, angles: &Angles<D::Buffer>, operand: Kind) -> Result<Matrix<D::Buffer>> {
+    pub fn attend(
+        &mut self,
+        device: &D,
+        layer: Layer,
+        projected: Projected<Cuda<D>>,
+        angles: &Angles<D::Buffer>,
+        operand: Kind,
+    ) -> Result<Matrix<D::Buffer>> {
         let query_heads = self.layout.query_heads;
         let tables = self.tables(device, layer)?;
         let (rows, width) = (projected.queries.rows, query_heads * self.layout.head_dim);
@@ -142,7 +152,9 @@ impl<'a, D: Device> Pass<'a, D> {
             for (first, span) in self.watched() {
                 let queries = wide.some_rows(first, span.tokens);
                 let log_sums = log_sums + (first * query_heads * 4) as u64;
-                let own: Vec<u64> = (0..layout.kv_heads).map(|kv_head| span.own.addresses(layout.flat(layer.index, kv_head))[0]).collect();
+                let own: Vec<u64> = (0..layout.kv_heads)
+                    .map(|kv_head| span.own.addresses(layout.flat(layer.index, kv_head))[0])
+                    .collect();
                 let kind = span.own.kind();
                 if let Some(watch) = &mut span.watch {
                     watch.attention(layer, &queries, &own, kind, log_sums)?;
@@ -191,7 +203,15 @@ impl<'a, D: Device> Pass<'a, D> {
         device.launch(by_rows(kernel, queries.rows), &arguments)
     }
 
-    fn run(&self, device: &D, kernel: Kernel, items: &Range<usize>, tables: &Tables<D::Buffer>, queries: &Matrix<D::Buffer>, output: &Matrix<D::Buffer>) -> Result<()> {
+    fn run(
+        &self,
+        device: &D,
+        kernel: Kernel,
+        items: &Range<usize>,
+        tables: &Tables<D::Buffer>,
+        queries: &Matrix<D::Buffer>,
+        output: &Matrix<D::Buffer>,
+    ) -> Result<()> {
         let HeadLayout { query_heads, head_dim, .. } = self.layout;
         let (name, kind) = (self.kind.name(), head_dim);
         // Keys and values of two tiles each, and the queries; rows are padded where swizzling does not keep banks apart.
