@@ -33,6 +33,7 @@ mod spending;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod view;
+mod window_sum;
 
 pub use budget::{Budget, BudgetError};
 pub use coalition::{Coalition, CoalitionError};
@@ -55,3 +56,4 @@ pub use settings::{MethodSettings, Named, Settings};
 pub use shard::Shard;
 pub use spending::{PlanError, Spending};
 pub use view::{LayerView, ObservationRequest, QueryStatistics, RotaryEmbedding, RotaryPairs};
+pub use window_sum::WindowSum;

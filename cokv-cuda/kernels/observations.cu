@@ -43,6 +43,18 @@ WINDOW_ATTENTION(F32, f32)
 WINDOW_ATTENTION(F16, f16)
 WINDOW_ATTENTION(BF16, bf16)
 
+// Sums of some rows of that, `first` and the `rows - 1` after it: `[query_heads, keys]`. A block for every 1,024 keys, in y, of a
+// query head. The oldest row is added first, as on the host.
+KERNEL(256, 1, window_sums)(const float* attention, float* to, int window, int length, int first, int rows) {
+  const float* of_head = attention + (u64)block() * window * length;
+  for (int key = block_y() * 1024 + thread(); key < min(length, (int)(block_y() + 1) * 1024); key += threads()) {
+    float sum = 0.f;
+    for (int row = first; row < first + rows; row++) sum += of_head[(u64)row * length + key];
+    to[(u64)block() * length + key] = sum;
+  }
+}
+ENTRY(window_sums)
+
 // Adds what a chunk's queries `[tokens, query_heads, head_dim]` give to each key: sums `[query_heads, prompt]`. A block for every 32
 // keys and, in y, each query head; the chunk's first token comes after `seen` others. `log_sums` are those of attention, in base 2.
 template <class T>

@@ -224,6 +224,7 @@ impl Prefill {
             tail: self.tail,
             window: summaries.window,
             window_attention: &summaries.window_attention,
+            window_sums: &summaries.window_sums,
             column_sums: recorded(&summaries.column_sums),
             query_statistics: summaries.query_statistics.as_ref(),
             keys: recorded(&summaries.keys),

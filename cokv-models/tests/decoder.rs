@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, mistral, qwen2, qwen3};
-use cokv_core::{Format, HeadSelection, ObservationRequest, Selection};
+use cokv_core::{Format, HeadSelection, ObservationRequest, Selection, WindowSum};
 use cokv_models::ask::Ask;
 use cokv_models::cache::RaggedCache;
 use cokv_models::config::ModelConfig;
@@ -261,6 +261,30 @@ fn nan_weights_are_noticed() {
     });
     let error = Prefill::run(&decoder(&tiny), &prompt(5), Format::F32, ObservationRequest::default(), |_| {});
     assert!(matches!(error, Err(ModelError::NotFinite { .. })));
+}
+
+#[test]
+fn sums_of_the_window_have_the_bits_of_its_rows() {
+    let tiny = Tiny::new("llama", json!({}), true, 8);
+    // More than one chunk of prefill: the longest window begins in the first.
+    let tokens = prompt(520);
+    let sums = [(3, 0), (8, 4), (1, 11), (2, 4)].map(|(rows, tail)| WindowSum { rows, tail });
+    let prefilled = |window, window_sums: &[WindowSum]| {
+        let request = ObservationRequest { window, window_sums: window_sums.to_vec(), ..Default::default() };
+        Prefill::run(&decoder(&tiny), &tokens, Format::F32, request, |_| {}).unwrap()
+    };
+    let [rows, both, alone] = [prefilled(12, &[]), prefilled(5, &sums), prefilled(0, &sums)];
+    for layer in 0..2 {
+        let [rows, both, alone] = [&rows, &both, &alone].map(|prefill| prefill.summaries(layer).unwrap());
+        let of_heads = |sum: WindowSum| rows.window_attention.chunks(12 * 520).flat_map(move |rows| sum.of(rows, 520));
+        let expected: Vec<(WindowSum, Vec<f32>)> = sums.iter().map(|&sum| (sum, of_heads(sum).collect())).collect();
+        assert!(both.window_sums == expected && alone.window_sums == expected, "layer {layer}");
+        // Rows are no more than those that were asked for.
+        let last: Vec<f32> =
+            rows.window_attention.chunks(12 * 520).flat_map(|rows| &rows[7 * 520..]).copied().collect();
+        assert!((both.window, both.window_attention) == (5, last), "layer {layer}");
+        assert!(alone.window == 0 && alone.window_attention.is_empty());
+    }
 }
 
 #[test]

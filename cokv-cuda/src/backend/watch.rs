@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cokv_core::{HeadLayout, ObservationRequest};
+use cokv_core::{HeadLayout, ObservationRequest, WindowSum};
 use cokv_models::backend::host::Recorder;
 use cokv_models::backend::{self, Layer, LayerSummaries};
 use cokv_models::cache::Store as _;
@@ -11,7 +11,7 @@ use cokv_models::kernel::attention::CacheView;
 use crate::Result;
 use crate::device::{Argument, Buffer, Device, Kind, Launch};
 use crate::linear::Linear;
-use crate::matrix::{Matrix, by_rows, read, table};
+use crate::matrix::{Matrix, by_rows, elementwise, read, table};
 use crate::store::DeviceStore;
 
 /// Shared memory of blocks that add up over their threads.
@@ -109,7 +109,7 @@ impl<D: Device> Watch<D> {
         let device = self.device.as_ref();
         let HeadLayout { query_heads, head_dim, .. } = self.layout;
         let observed = &mut self.layers[layer.index];
-        let window = self.request.window.min(self.prompt_len);
+        let window = self.request.last_queries().min(self.prompt_len);
         let from = (self.prompt_len - window).saturating_sub(self.seen).min(queries.rows);
         if window > 0 && from < queries.rows {
             let (recorded, filled) = match &mut observed.window {
@@ -163,9 +163,15 @@ impl<D: Device> Watch<D> {
         // What the host recorded needs no cache.
         let nothing = CacheView { kv_heads, slices: [None; cokv_models::cache::SLICES], own: &[] };
         let mut summaries = self.recorder.summaries(layer, nothing);
-        if let Some((queries, window)) = &observed.window {
-            summaries.window = *window;
-            summaries.window_attention = self.window_attention(layer, queries, *window, prompt)?;
+        if let Some((queries, recorded)) = &observed.window {
+            let attention = self.window_attention(layer, queries, *recorded, prompt)?;
+            for &sum in &self.request.window_sums {
+                summaries.window_sums.push((sum, self.window_sum(sum, &attention)?));
+            }
+            summaries.window = self.request.window.min(*recorded);
+            if summaries.window > 0 {
+                summaries.window_attention = self.last_rows(attention, summaries.window)?;
+            }
         }
         if let Some(sums) = &observed.column_sums {
             summaries.column_sums = read(self.device.as_ref(), sums.address(), query_heads * self.prompt_len)?;
@@ -184,14 +190,14 @@ impl<D: Device> Watch<D> {
         Ok(summaries)
     }
 
-    /// `[query_heads, window, prompt_len]`
+    /// `[query_heads, window, prompt_len]`, which stays on the device.
     fn window_attention(
         &self,
         layer: Layer,
         queries: &Matrix<D::Buffer>,
         window: usize,
         prompt: &DeviceStore<D>,
-    ) -> Result<Vec<f32>> {
+    ) -> Result<Matrix<D::Buffer>> {
         let device = self.device.as_ref();
         let HeadLayout { query_heads, kv_heads, head_dim, .. } = self.layout;
         let keys: Vec<u64> =
@@ -217,7 +223,43 @@ impl<D: Device> Watch<D> {
         ];
         let launch = Launch { kernel, blocks: [query_heads, window], threads: 256, shared_bytes: SUM_BYTES };
         device.launch(launch, &arguments)?;
-        attention.download(device)
+        Ok(attention)
+    }
+
+    /// `[query_heads, prompt_len]` of window attention: a row where that has one for every query.
+    fn window_sum(&self, sum: WindowSum, attention: &Matrix<D::Buffer>) -> Result<Vec<f32>> {
+        let device = self.device.as_ref();
+        let query_heads = self.layout.query_heads;
+        let window = attention.rows / query_heads;
+        let queries = sum.queries(self.prompt_len);
+        let sums = Matrix::new(device, query_heads, self.prompt_len, Kind::F32)?;
+        let arguments: [Argument; 6] = [
+            attention.address().into(),
+            sums.address().into(),
+            window.into(),
+            self.prompt_len.into(),
+            (queries.start - (self.prompt_len - window)).into(),
+            queries.len().into(),
+        ];
+        device.launch(elementwise("window_sums", query_heads, self.prompt_len), &arguments)?;
+        sums.download(device)
+    }
+
+    /// The last rows of window attention of each query head, on the host: `[query_heads, window, prompt_len]`.
+    fn last_rows(&self, attention: Matrix<D::Buffer>, window: usize) -> Result<Vec<f32>> {
+        let device = self.device.as_ref();
+        let query_heads = self.layout.query_heads;
+        let recorded = attention.rows / query_heads;
+        if window == recorded {
+            return attention.download(device);
+        }
+        // Sums look further back.
+        let last = Matrix::new(device, query_heads * window, self.prompt_len, Kind::F32)?;
+        for query_head in 0..query_heads {
+            let from = attention.row((query_head + 1) * recorded - window);
+            device.copy(from, last.row(query_head * window), window * self.prompt_len * 4)?;
+        }
+        last.download(device)
     }
 }
 

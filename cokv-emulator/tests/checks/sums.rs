@@ -1,5 +1,6 @@
 //! Kernels whose threads make one result together, against sums in f64.
 
+use cokv_core::WindowSum;
 use cokv_cuda::device::{Argument, Buffer, Device, Kind, Launch};
 use cokv_cuda::plan::tables::{Best, DIRECT, Place};
 use cokv_emulator::{Emulated, HostBuffer, Random};
@@ -17,6 +18,7 @@ pub fn check(device: &Emulated, seed: u64) -> Result<(), String> {
     likeliest(device, random)?;
     judged(device, random)?;
     window_attention(device, random)?;
+    window_sums(device, random)?;
     column_sums(device, random)
 }
 
@@ -253,6 +255,24 @@ fn window_attention(device: &Emulated, random: &mut Random) -> Result<(), String
             );
         }
         close("window_attention", f32s(device, &to), &expected, 1e-5)?;
+    }
+    Ok(())
+}
+
+/// To the bit: methods score the same as where rows come to the host.
+fn window_sums(device: &Emulated, random: &mut Random) -> Result<(), String> {
+    let (window, length) = (9, 1100);
+    let attention = normals(random, Kind::F32, QUERY_HEADS * window * length);
+    let from = put_numbers(device, Kind::F32, &attention);
+    for sum in [(9, 0), (4, 3), (1, 8), (1, 0)].map(|(rows, tail)| WindowSum { rows, tail }) {
+        let to = allocate(device, QUERY_HEADS * length);
+        let queries = sum.queries(length);
+        let mut arguments: Vec<Argument> = vec![from.address().into(), to.address().into()];
+        arguments.extend([window, length, queries.start + window - length, queries.len()].map(Argument::from));
+        launch(device, "window_sums", [QUERY_HEADS, length.div_ceil(1024)], 256, 0, &arguments)?;
+        let expected: Vec<f64> =
+            attention.chunks(window * length).flat_map(|rows| sum.of(rows, length)).map(f64::from).collect();
+        close(&format!("window_sums, {sum:?},"), f32s(device, &to), &expected, 0.0)?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ mod reference;
 use std::any::Any;
 use std::ops::Range;
 
-use cokv_core::{Format, HeadLayout, ObservationRequest, QueryStatistics};
+use cokv_core::{Format, HeadLayout, ObservationRequest, QueryStatistics, WindowSum};
 
 pub use self::candle::Candle;
 pub use self::cpu::Cpu;
@@ -230,6 +230,8 @@ pub struct LayerSummaries {
     pub window: usize,
     /// `[query_heads, window, prompt_len]`
     pub window_attention: Vec<f32>,
+    /// Each sum that was asked for: `[query_heads, prompt_len]`.
+    pub window_sums: Vec<(WindowSum, Vec<f32>)>,
     /// `[query_heads, prompt_len]`
     pub column_sums: Vec<f32>,
     /// Of the queries before RoPE.

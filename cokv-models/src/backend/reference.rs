@@ -1,5 +1,7 @@
 //! Plain f64, one loop after the other: the oracle that all other backends are held against. Nobody runs a model on it.
 
+use std::ops::Range;
+
 use cokv_core::{Format, HeadLayout, ObservationRequest, QueryStatistics};
 
 use super::host::{self, HostStore};
@@ -274,7 +276,8 @@ impl Backend for Reference {
         let record = &layers[layer.index];
         let tokens = record.turned.len() / (query_heads * head_dim);
         let window = request.window.min(tokens);
-        let mut summaries = LayerSummaries { window, ..LayerSummaries::default() };
+        let window_sums = request.window_sums.iter().map(|&sum| (sum, Vec::new())).collect();
+        let mut summaries = LayerSummaries { window, window_sums, ..LayerSummaries::default() };
         for query_head in 0..query_heads {
             let flat = layout.flat(layer.index, query_head / layout.group());
             let keys = wide(&prompt.read(flat)?[0]);
@@ -282,11 +285,17 @@ impl Backend for Reference {
                 let at = (token * query_heads + query_head) * head_dim;
                 attention(&record.turned[at..at + head_dim], &keys, (0..tokens).map(|key| layer.sees(token, key)))
             };
-            (tokens - window..tokens).for_each(|token| summaries.window_attention.extend(narrow(&row(token))));
-            if request.column_sums {
+            let summed = |queries: Range<usize>| {
                 let mut sums = vec![0.0; tokens];
-                (0..tokens).for_each(|token| sums.iter_mut().zip(row(token)).for_each(|(sum, weight)| *sum += weight));
-                summaries.column_sums.extend(narrow(&sums));
+                queries.for_each(|token| sums.iter_mut().zip(row(token)).for_each(|(sum, weight)| *sum += weight));
+                narrow(&sums)
+            };
+            (tokens - window..tokens).for_each(|token| summaries.window_attention.extend(narrow(&row(token))));
+            for (sum, of_heads) in &mut summaries.window_sums {
+                of_heads.extend(summed(sum.queries(tokens)));
+            }
+            if request.column_sums {
+                summaries.column_sums.extend(summed(0..tokens));
             }
             if request.value_output_norms {
                 let norms = record.value_output_norms.iter().skip(query_head).step_by(query_heads);
