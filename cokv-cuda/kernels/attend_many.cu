@@ -40,7 +40,6 @@ DEVICE void attend_many(const Item* items, const u32* tokens, const u16* queries
   u16* const own = values + 2 * TILE * WIDTH + warp * MT * 16 * WIDTH;  // this warp's queries
 
   const int slots = item.tokens * group;
-  u32 visible[MT][2];
 #pragma unroll
   for (int m = 0; m < MT; m++)
 #pragma unroll
@@ -48,7 +47,6 @@ DEVICE void attend_many(const Item* items, const u32* tokens, const u16* queries
       const int at = (warp * MT + m) * 16 + g + 8 * h;
       const bool used = at < slots;
       const u32 token = used ? at / group : 0, member = used ? at % group : 0;
-      visible[m][h] = used ? item.visible + token * item.step : 0;
       const u16* row = queries + ((u64)tokens[item.token + token] * query_heads + item.head + member) * D;
       for (int k = c; k < D / 8; k += 4) copy_async(own + chunk_at<D>(m * 16 + g + 8 * h, k), row + 8 * k);
     }
@@ -98,16 +96,26 @@ DEVICE void attend_many(const Item* items, const u32* tokens, const u16* queries
 #pragma unroll
     for (int m = 0; m < MT; m++) {
       float peak[2] = {top[m][0], top[m][1]};
+      if (masked) {
+        // What each of the two queries sees is computed again: registers are short, and few tiles are masked.
+        u32 visible[2];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+          const int at = (warp * MT + m) * 16 + g + 8 * h;
+          visible[h] = at < slots ? item.visible + at / group * item.step : 0;
+        }
+#pragma unroll
+        for (int n = 0; n < TILE / 8; n++)
+#pragma unroll
+          for (int i = 0; i < 4; i++) {
+            const u32 key = start + 8 * n + 2 * c + (i & 1);
+            if (key >= end || key >= visible[i >> 1]) s[m][n][i] = -INFINITE;
+          }
+      }
 #pragma unroll
       for (int n = 0; n < TILE / 8; n++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-          if (masked) {
-            const u32 key = start + 8 * n + 2 * c + (i & 1);
-            if (key >= end || key >= visible[m][i >> 1]) s[m][n][i] = -INFINITE;
-          }
-          peak[i >> 1] = fmaxf(peak[i >> 1], s[m][n][i]);
-        }
+        for (int i = 0; i < 4; i++) peak[i >> 1] = fmaxf(peak[i >> 1], s[m][n][i]);
 #pragma unroll
       for (int h = 0; h < 2; h++) {
         peak[h] = fmaxf(peak[h], shuffle_xor(peak[h], 1));

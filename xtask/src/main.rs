@@ -125,6 +125,9 @@ fn test(full: bool, rest: &[String]) -> Result<()> {
     let skipped = root().join("target/skipped-tests.txt");
     // Of an earlier run.
     let _ = fs::remove_file(&skipped);
+    if let Some(libraries) = nvrtc() {
+        test.env("COKV_CUDA_LIBRARIES", libraries);
+    }
     let status = status(test.env(cokv_golden::SKIPPED, &skipped))?;
     let lines: BTreeSet<String> = fs::read_to_string(&skipped).unwrap_or_default().lines().map(str::to_owned).collect();
     match lines.len() {
@@ -132,6 +135,31 @@ fn test(full: bool, rest: &[String]) -> Result<()> {
         count => println!("{count} tests could not run:\n{}", lines.into_iter().collect::<Vec<_>>().join("\n")),
     }
     end_with(status)
+}
+
+/// The folder of NVIDIA's compiler of kernels, which needs no GPU: a wheel of 87 MB, fetched once. Nothing where it cannot be had, or
+/// where a folder is named already.
+fn nvrtc() -> Option<PathBuf> {
+    if std::env::var_os("COKV_CUDA_LIBRARIES").is_some() {
+        return None;
+    }
+    let folder = cokv_golden::folder().with_file_name("nvrtc");
+    let libraries = folder.join("nvidia/cu13/lib");
+    if !libraries.is_dir() {
+        let mut pip = Command::new("python3");
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--root-user-action=ignore",
+            "--target",
+        ]);
+        pip.arg(&folder).arg("nvidia-cuda-nvrtc==13.0.*");
+        pip.status().ok()?;
+    }
+    libraries.is_dir().then_some(libraries)
 }
 
 /// In a folder of its own, because the flag is one of all crates.

@@ -31,13 +31,21 @@ pub fn find() -> Result<()> {
             what: "it runs everything",
             names: "libcuda.so.1".into(),
             places: "on the system's library paths".into(),
-            advice: "Install the driver, or run without device = \"cuda\"",
+            advice: "Install the driver, or compute on the processor: device = \"cpu\"",
         });
     }
-    let folders = folders();
+    find_compiler()?;
+    find_one(&folders(), "cuBLASLt", "it multiplies matrices", &["cublasLt"], cublaslt::sys::is_culib_present)
+}
+
+/// Makes sure that kernels can be compiled, which takes no GPU.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_compiler() -> Result<()> {
     // NVRTC of the wheels does not find its own second half.
-    find_one(&folders, "NVRTC", "it compiles the kernels", &["nvrtc-builtins", "nvrtc"], nvrtc::sys::is_culib_present)?;
-    find_one(&folders, "cuBLASLt", "it multiplies matrices", &["cublasLt"], cublaslt::sys::is_culib_present)
+    let parts = ["nvrtc-builtins", "nvrtc"];
+    find_one(&folders(), "NVRTC", "it compiles the kernels", &parts, nvrtc::sys::is_culib_present)
 }
 
 fn find_one(

@@ -17,7 +17,8 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 
-pub use self::libraries::FOLDER;
+pub use self::compile::{Resources, resources};
+pub use self::libraries::{FOLDER, find_compiler};
 use self::product::{Products, WORKSPACE};
 use self::staging::Staging;
 use crate::device::{Argument, Buffer, Device, Launch, Product};

@@ -33,7 +33,7 @@ pub const ATTENTION: &[Fault] = &[
     Fault { name: "any_lane in divergent code", file: "attend_few.cu", changes: &[("if (any_lane(peak[0] > top[0] || peak[1] > top[1]))", "if (peak[0] > top[0] && any_lane(true))")] },
     Fault { name: "no barrier before the warps' results are joined", file: "attend_plain.cu", changes: &[("  barrier();\n", "")] },
     // Which keys are seen.
-    Fault { name: "mask off by one at what a token sees", file: "attend_many.cu", changes: &[("key >= visible[m][i >> 1]", "key > visible[m][i >> 1]")] },
+    Fault { name: "mask off by one at what a token sees", file: "attend_many.cu", changes: &[("key >= visible[i >> 1]", "key > visible[i >> 1]")] },
     Fault { name: "mask off by one at the end", file: "attend_many.cu", changes: &[("key >= end ||", "key > end ||")] },
     Fault { name: "tiles off by one that need no mask", file: "attend_many.cu", changes: &[("start + TILE > item.visible ||", "start + TILE > item.visible + 1 ||")] },
     Fault { name: "tiles off by one at the end that need no mask", file: "attend_many.cu", changes: &[("|| start + TILE > end;", "|| start + TILE > end + 1;")] },
