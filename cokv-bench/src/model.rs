@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cokv_core::Format;
 #[cfg(feature = "cuda")]
-use cokv_cuda::{Cuda, gpu::Gpu};
+use cokv_cuda::{Cuda, device::Device as _, gpu::Gpu};
 use cokv_models::memory::free_bytes;
 use cokv_models::source::{DEFAULT_MODEL, FetchOptions, ModelFiles, Observer, Source};
 use cokv_models::{LanguageModel, LoadOptions, ModelError, Outline, WeightType};
@@ -125,14 +125,16 @@ impl Outlined {
     /// Refuses a model that does not fit into memory with what will lie beside it.
     pub fn check_room(&self, beside: &Beside) -> Result<(), NoRoom> {
         let ModelSettings { source, weights, device, .. } = &self.settings;
-        if !device.is_host() {
-            // Weights and caches on an accelerator take its own memory, of which nothing is known before it is opened.
-            return Ok(());
+        match device.resolved() {
+            // A GPU has memory of its own, of which nothing is known before it is open.
+            DeviceSetting::Cuda(_) => Ok(()),
+            // On other accelerators caches are the host's.
+            _ => beside.check(source, self.outline.weights(), device.is_host().then_some(*weights), free_bytes()),
         }
-        beside.check(source, self.outline.weights(), Some(*weights), free_bytes())
     }
 
-    /// Loads the model onto its device, where there is room for it with what will lie beside it. `progress` hears (layers loaded, layers).
+    /// Loads the model onto its device, where there is room for it with what will lie beside it. `progress` hears (layers
+    /// loaded, layers).
     pub fn load(&self, beside: &Beside, progress: impl FnMut(usize, usize)) -> Result<Loaded, LoadError> {
         self.check_room(beside)?;
         let ModelSettings { weights, cache, device, .. } = self.settings;
@@ -140,7 +142,7 @@ impl Outlined {
         let options =
             LoadOptions { weight_type: weights, format: cache, device: device.built_in().unwrap_or_default() };
         let model = match device {
-            DeviceSetting::Cuda(index) => self.load_on_gpu(index, &options, progress)?,
+            DeviceSetting::Cuda(index) => self.load_on_gpu(index, beside, &options, progress)?,
             _ => LanguageModel::load_outlined(outline, &self.files, &options, progress)?,
         };
         Ok(Loaded { model, fingerprint: self.fingerprint()? })
@@ -150,19 +152,28 @@ impl Outlined {
     fn load_on_gpu(
         &self,
         index: usize,
+        beside: &Beside,
         options: &LoadOptions,
         progress: impl FnMut(usize, usize),
-    ) -> Result<LanguageModel, ModelError> {
+    ) -> Result<LanguageModel, LoadError> {
         let cache = FetchOptions::from_env().cache;
-        let gpu = Gpu::open(index, self.outline.config().layout.head_dim, Some(&cache))?;
-        LanguageModel::load_on(Cuda::new(gpu), Arc::clone(&self.outline), &self.files, options, progress)
+        let opened = Gpu::open(index, self.outline.config().layout.head_dim, Some(&cache));
+        let gpu = opened.map_err(ModelError::from)?;
+        beside.check_gpu(&self.settings.source, self.outline.weights(), options.weight_type, gpu.free_bytes())?;
+        let outline = Arc::clone(&self.outline);
+        Ok(LanguageModel::load_on(Cuda::new(gpu), outline, &self.files, options, progress)?)
     }
 
     #[cfg(not(feature = "cuda"))]
-    fn load_on_gpu(&self, _: usize, _: &LoadOptions, _: impl FnMut(usize, usize)) -> Result<LanguageModel, ModelError> {
-        Err(ModelError::Backend(
-            "this build knows no GPU: build it with its feature `cuda`, or give --device cpu".into(),
-        ))
+    fn load_on_gpu(
+        &self,
+        _: usize,
+        _: &Beside,
+        _: &LoadOptions,
+        _: impl FnMut(usize, usize),
+    ) -> Result<LanguageModel, LoadError> {
+        let message = "this build knows no GPU: build it with its feature `cuda`, or give --device cpu";
+        Err(ModelError::Backend(message.into()).into())
     }
 
     /// Hash of all bytes of its files, which may have to be read for it.

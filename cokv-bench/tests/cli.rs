@@ -426,6 +426,30 @@ fn speeds_come_as_tables_and_as_json() {
     assert!(stderr(&perf(&["--batches", "0"])).contains("give numbers of at least 1"));
 }
 
+/// What is missing is said before anything is read: a driver, or with one a device, since none is visible here.
+#[test]
+fn a_gpu_that_is_not_there_is_a_clear_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let perf = |rest: &[&str]| cokv(folder.path(), &[&["perf"], rest].concat());
+    let error = stderr(&perf(&["--random", "smollm2", "--device", "cuda"]));
+    let no_driver = error.contains("NVIDIA's driver was not found") && error.contains("device = \"cpu\"");
+    assert!(no_driver || error.contains("sees no device") || error.contains("cuInit failed"), "{error}");
+    let error = stderr(&perf(&["--random", "smollm2", "--device", "gpu"]));
+    assert!(error.contains("write auto, cpu, cuda or cuda:1"), "{error}");
+    let error = stderr(&perf(&["--random", "llama9"]));
+    assert!(error.contains("weights can be drawn for llama3-8b, mistral-7b"), "{error}");
+}
+
+/// No file of weights is needed to see how fast a shape is.
+#[test]
+fn speeds_of_drawn_weights_are_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let shape = ["perf", "--random", "smollm2", "--contexts", "40", "--budgets", "16"];
+    let small = ["--decode-tokens", "2", "--batches", "2", "--answer-tokens", "3"];
+    let table = stdout(&cokv(folder.path(), &[shape.as_slice(), &small].concat()));
+    assert!(table.starts_with("random:smollm2") && table.contains("in a product of f32 matrices"), "{table}");
+}
+
 #[test]
 fn inspecting_shows_positions_scores_and_text() {
     let folder = tempfile::tempdir().unwrap();

@@ -42,6 +42,37 @@ impl Beside {
         free: Option<u64>,
     ) -> Result<(), NoRoom> {
         let (Some(free), taken) = (free, held.map_or(0, |held| weights.bytes(held))) else { return Ok(()) };
+        let advice = || match held.filter(|_| taken > free) {
+            Some(held) => smaller(weights, held, free.saturating_sub(self.bytes)),
+            None => self.advice.to_owned(),
+        };
+        self.fits(source, taken, free, advice)
+    }
+
+    /// The same on a GPU, whose free bytes are known once it is open.
+    #[cfg(any(feature = "cuda", test))]
+    pub(super) fn check_gpu(
+        &self,
+        source: &str,
+        weights: &WeightKinds,
+        held: WeightType,
+        free: Option<u64>,
+    ) -> Result<(), NoRoom> {
+        let (Some(free), taken) = (free, weights.widened_bytes(held)) else { return Ok(()) };
+        let advice = || match taken > free {
+            true if held == WeightType::F32 && weights.widened_bytes(WeightType::Stored) <= free => {
+                "weights = \"stored\" takes half of that".to_owned()
+            }
+            true => {
+                "quantised weights are held in 16 bits there; take a smaller model, another GPU, or device = \"cpu\""
+                    .into()
+            }
+            false => self.advice.to_owned(),
+        };
+        self.fits(source, taken, free, advice)
+    }
+
+    fn fits(&self, source: &str, taken: u64, free: u64, advice: impl FnOnce() -> String) -> Result<(), NoRoom> {
         if taken.saturating_add(self.bytes) <= free {
             return Ok(());
         }
@@ -52,11 +83,7 @@ impl Beside {
                 format!("the weights take {} and {} {}", mebibytes(weights), self.what, mebibytes(beside))
             }
         };
-        let advice = match held.filter(|_| taken > free) {
-            Some(held) => smaller(weights, held, free.saturating_sub(self.bytes)),
-            None => self.advice.to_owned(),
-        };
-        Err(NoRoom { source_text: source.into(), needed, free: mebibytes(free), advice })
+        Err(NoRoom { source_text: source.into(), needed, free: mebibytes(free), advice: advice() })
     }
 }
 
@@ -112,6 +139,19 @@ mod tests {
             "{nothing}"
         );
         assert!(check(f32, 1, 20).unwrap_err().ends_with("weights = \"stored\" takes about 15.0 GiB"));
+    }
+
+    #[test]
+    fn a_gpu_holds_weights_in_16_bits() {
+        let check = |held, beside: u64, free: u64| {
+            let beside = Beside { bytes: beside << 30, what: "a prompt".into(), advice: "run fewer" };
+            beside.check_gpu("llama", &llama(), held, Some(free << 30)).map_err(|error| error.to_string())
+        };
+        assert!(check(WeightType::Stored, 8, 23).is_ok() && check(WeightType::F32, 1, 31).is_ok());
+        let error = check(WeightType::Stored, 8, 20).unwrap_err();
+        assert_eq!(error, "llama: the weights take 15.0 GiB and a prompt 8192 MiB, and 20.0 GiB are free: run fewer");
+        assert!(check(WeightType::Stored, 0, 8).unwrap_err().ends_with("another GPU, or device = \"cpu\""));
+        assert!(check(WeightType::F32, 0, 20).unwrap_err().contains("weights = \"stored\""));
     }
 
     #[test]

@@ -28,6 +28,10 @@ use crate::kernels::Program;
 /// Shared memory that a block has without asking.
 const SHARED_BYTES: usize = 48 << 10;
 
+/// What it mostly means where machine code is not taken.
+const OLD_DRIVER: &str = "a driver older than the CUDA version of NVRTC takes no code of it: update the driver, or name a folder with an \
+                          older NVRTC in COKV_CUDA_LIBRARIES";
+
 /// One GPU, with one stream on which everything happens.
 pub struct Gpu {
     // Fields are dropped in this order: what lies on the device before its context.
@@ -120,7 +124,7 @@ impl Gpu {
         let module = self
             .context
             .load_module(Ptx::from_binary(image))
-            .map_err(|error| CudaError::call("cuModuleLoadData", error))?;
+            .map_err(|error| CudaError::call("cuModuleLoadData", format!("{error} ({OLD_DRIVER})")))?;
         programs.insert(program, Arc::clone(&module));
         Ok(module)
     }

@@ -60,6 +60,11 @@ impl WeightKinds {
         self.all().map(|matrix| matrix.bytes(held)).sum()
     }
 
+    /// Bytes that all matrices take on a GPU, where blocks are widened to 16 bits.
+    pub fn widened_bytes(&self, held: WeightType) -> u64 {
+        self.all().map(|matrix| if matrix.is_integer(held) { 2 * matrix.numbers } else { matrix.bytes(held) }).sum()
+    }
+
     /// Bytes of those that every step reads.
     pub fn step_bytes(&self, held: WeightType) -> u64 {
         self.linear.iter().map(|matrix| matrix.bytes(held)).sum()
@@ -118,6 +123,8 @@ mod tests {
         let quants = Matrix { kind: GgmlDType::Q8_0, numbers: 32 };
         let kinds = WeightKinds { linear: vec![matrix(10), matrix(22), quants], table: Some(matrix(7)) };
         assert_eq!(kinds.numbers(), 71);
+        assert_eq!(kinds.widened_bytes(WeightType::Stored), 2 * 71);
+        assert_eq!(kinds.widened_bytes(WeightType::F32), 4 * 71);
         assert_eq!(kinds.step_bytes(WeightType::Stored), 2 * 32 + 34);
         assert_eq!(kinds.bytes(WeightType::Stored), 2 * 39 + 34);
         assert_eq!((kinds.integer_share(WeightType::Stored), kinds.integer_share(WeightType::F32)), (0.5, 0.0));
