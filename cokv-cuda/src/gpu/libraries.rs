@@ -41,7 +41,7 @@ pub fn find() -> Result<()> {
 /// Makes sure that kernels can be compiled, which takes no GPU.
 ///
 /// # Errors
-/// As [`find`].
+/// NVRTC is missing: where it was looked for, and what to do.
 pub fn find_compiler() -> Result<()> {
     // NVRTC of the wheels does not find its own second half.
     let parts = ["nvrtc-builtins", "nvrtc"];
