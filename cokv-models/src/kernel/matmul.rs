@@ -5,7 +5,11 @@
 
 use std::cell::RefCell;
 
+#[cfg(target_arch = "x86_64")]
+use super::amx::{Amx, dense};
 use super::pool::{self, Columns};
+#[cfg(target_arch = "x86_64")]
+use super::simd::has_tiles;
 use super::simd::{LANES, dispatch, fused, reduce};
 
 /// Rows up to which a loop over dot products beats `gemm`, measured on Zen 4 with 576 to 2,048 columns.
@@ -18,6 +22,12 @@ const COLUMNS_PER_PIECE: usize = 128;
 pub fn linear(x: &[f32], w: &[f32], rows: usize, inner: usize, columns: usize) -> Vec<f32> {
     assert_eq!((x.len(), w.len()), (rows * inner, columns * inner), "operands of linear");
     let mut y = vec![0.0; rows * columns];
+    #[cfg(target_arch = "x86_64")]
+    if rows > FEW_ROWS && has_tiles() {
+        // SAFETY: there are tiles.
+        unsafe { dense::linear::<Amx, f32>(x, w, inner, COLUMNS_PER_PIECE, &mut y) };
+        return y;
+    }
     if rows <= FEW_ROWS {
         // Pieces write [columns, rows], so that each owns a contiguous slice.
         let mut transposed = vec![0.0; rows * columns];
@@ -106,6 +116,11 @@ unsafe fn gemm_into(
 pub fn multiply_transposed(a: &[f32], b: &[f32], inner: usize, c: &mut [f32]) {
     let (rows, columns) = (a.len() / inner, b.len() / inner);
     assert_eq!((rows * inner, columns * inner, rows * columns), (a.len(), b.len(), c.len()), "operands of a product");
+    #[cfg(target_arch = "x86_64")]
+    if rows > FEW_ROWS && has_tiles() {
+        // SAFETY: there are tiles.
+        return unsafe { dense::multiply_transposed::<Amx, f32>(a, b, inner, c) };
+    }
     if rows <= FEW_ROWS {
         with_scratch(rows * columns, |transposed| {
             dots(b, a, inner, transposed);
@@ -125,6 +140,11 @@ pub fn multiply_transposed(a: &[f32], b: &[f32], inner: usize, c: &mut [f32]) {
 pub fn multiply_add(a: &[f32], b: &[f32], inner: usize, columns: usize, c: &mut [f32]) {
     let rows = c.len() / columns;
     assert_eq!((rows * inner, inner * columns, rows * columns), (a.len(), b.len(), c.len()), "operands of a product");
+    #[cfg(target_arch = "x86_64")]
+    if rows > FEW_ROWS && has_tiles() {
+        // SAFETY: there are tiles.
+        return unsafe { dense::multiply_add::<Amx, f32>(a, b, columns, c) };
+    }
     let right = Right { data: b, row_stride: columns, column_stride: 1, inner };
     // SAFETY: as in `multiply_transposed`.
     unsafe { gemm_into(a, right, rows, columns, c.as_mut_ptr(), columns, true) };

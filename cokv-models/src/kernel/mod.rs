@@ -3,6 +3,8 @@
 //! Everything here works on plain slices, runs on candle's own thread pool and gives the same bits for any number of
 //! threads: work is cut at fixed sizes, never by the number of threads.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod elementwise;
 pub mod matmul;

@@ -18,15 +18,18 @@ pub fn fused<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 /// Defines a function that runs the widest version of a body which the processor supports. The body takes a constant
 /// that says whether fused multiply-add is an instruction.
 macro_rules! dispatch {
-    ($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:ident) => {
+    (
+        $(#[$doc:meta])*
+        pub fn $name:ident$(<$of:ident: $bound:ident>)?($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:ident
+    ) => {
         $(#[$doc])*
-        pub fn $name($($arg: $type),*) $(-> $result)? {
+        pub fn $name$(<$of: $bound>)?($($arg: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma,f16c")]
-                fn avx512($($arg: $type),*) $(-> $result)? { $body::<true>($($arg),*) }
+                fn avx512$(<$of: $bound>)?($($arg: $type),*) $(-> $result)? { $body::<$($of,)? true>($($arg),*) }
                 #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2($($arg: $type),*) $(-> $result)? { $body::<true>($($arg),*) }
+                fn avx2$(<$of: $bound>)?($($arg: $type),*) $(-> $result)? { $body::<$($of,)? true>($($arg),*) }
 
                 if $crate::kernel::simd::has_avx512() {
                     // SAFETY: the processor has the features that the function is compiled for.
@@ -37,7 +40,7 @@ macro_rules! dispatch {
                     return unsafe { avx2($($arg),*) };
                 }
             }
-            $body::<{ cfg!(target_arch = "aarch64") }>($($arg),*)
+            $body::<$($of,)? { cfg!(target_arch = "aarch64") }>($($arg),*)
         }
     };
 }
@@ -53,6 +56,9 @@ pub enum Registers {
     Avx2,
     /// AVX-512 with BW, VL and DQ.
     Avx512,
+    /// These, and tiles of bytes and of bf16 that the system permits (AMX): products of many rows of f32 are sums of products of
+    /// bf16, so that other bits come out than of all registers above.
+    Amx,
 }
 
 /// The widest registers that kernels use; 0 until somebody asks.
@@ -60,16 +66,17 @@ static WIDEST: AtomicU8 = AtomicU8::new(0);
 
 impl Registers {
     /// From the narrowest to the widest.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Plain, Self::Avx2, Self::Avx512, Self::Amx];
 
-    /// The widest that the processor has.
+    /// The widest that the processor has and the system permits, which is asked once.
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::is_x86_feature_detected as has;
             let avx2 = has!("avx2") && has!("fma") && has!("f16c");
             if avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") {
-                return Self::Avx512;
+                let tiles = has!("avx512vnni") && super::amx::permitted();
+                return if tiles { Self::Amx } else { Self::Avx512 };
             }
             if avx2 {
                 return Self::Avx2;
@@ -84,7 +91,8 @@ impl Registers {
             1 => Self::Plain,
             2 => Self::Avx2,
             3 => Self::Avx512,
-            _ => Self::limit(Self::Avx512),
+            4 => Self::Amx,
+            _ => Self::limit(Self::Amx),
         }
     }
 
@@ -98,8 +106,13 @@ impl Registers {
 }
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) fn has_tiles() -> bool {
+    Registers::widest() >= Registers::Amx
+}
+
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx512() -> bool {
-    Registers::widest() == Registers::Avx512
+    Registers::widest() >= Registers::Avx512
 }
 
 #[cfg(target_arch = "x86_64")]
