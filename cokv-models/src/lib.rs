@@ -35,6 +35,7 @@ pub use error::ModelError;
 pub use generate::{ComparedWith, Forced};
 pub use kernel::matmul::linear as product;
 pub use kernel::pool::threads;
+pub use kernel::simd::instructions;
 pub use model::{Device, LanguageModel, LoadOptions, load_engine};
 pub use prefill::{Compressed, Prefill, Prefilling};
 pub use stop::StopRule;

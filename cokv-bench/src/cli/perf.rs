@@ -220,10 +220,11 @@ fn text(machine: &Machine, all: &[Held], arguments: &Arguments) -> String {
         .collect();
     weights.dedup();
     let mut text = format!(
-        "{}, {}; {} threads that read {:.1} GB/s and do {:.0} GFLOP/s in a product of f32 matrices\n\n{}\n\n{}",
+        "{}, {}; {} threads with {} that read {:.1} GB/s and do {:.0} GFLOP/s in a product of f32 matrices\n\n{}\n\n{}",
         arguments.model,
         weights.join(", "),
         machine.threads,
+        machine.instructions,
         machine.read_gigabytes_per_second,
         machine.f32_gigaflops,
         markdown::text(&prefill),

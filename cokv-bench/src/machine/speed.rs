@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cokv_models::{product, threads};
+use cokv_models::{instructions, product, threads};
 use serde::Serialize;
 
 /// What the machine can do with all its threads.
@@ -10,6 +10,8 @@ use serde::Serialize;
 pub struct Machine {
     /// Threads.
     pub threads: usize,
+    /// What kernels are made of here.
+    pub instructions: &'static str,
     /// Bytes read from memory in a second, in GB.
     pub read_gigabytes_per_second: f64,
     /// Operations of a product of two f32 matrices in a second, in billions.
@@ -19,7 +21,12 @@ pub struct Machine {
 impl Machine {
     /// Measures both in a second or two.
     pub fn measure() -> Self {
-        Self { threads: threads(), read_gigabytes_per_second: bandwidth(threads()), f32_gigaflops: gigaflops() }
+        Self {
+            threads: threads(),
+            instructions: instructions(),
+            read_gigabytes_per_second: bandwidth(threads()),
+            f32_gigaflops: gigaflops(),
+        }
     }
 }
 

@@ -105,6 +105,20 @@ impl Registers {
     }
 }
 
+/// What people call the instructions that kernels use now.
+pub fn instructions() -> &'static str {
+    match Registers::widest() {
+        Registers::Amx => "AMX (int8 and bf16 tiles)",
+        #[cfg(target_arch = "x86_64")]
+        Registers::Avx512 if std::arch::is_x86_feature_detected!("avx512vnni") => "AVX-512 VNNI",
+        Registers::Avx512 => "AVX-512",
+        Registers::Avx2 => "AVX2",
+        Registers::Plain if cfg!(target_arch = "aarch64") => "NEON",
+        Registers::Plain if cfg!(target_arch = "x86_64") => "SSE2",
+        Registers::Plain => "what the target has",
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_tiles() -> bool {
     Registers::widest() >= Registers::Amx

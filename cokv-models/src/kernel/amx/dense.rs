@@ -1,7 +1,13 @@
 //! Products of f32 matrices by tiles of bf16.
 //!
-//! Both operands are split into bf16 numbers (`split.rs`), and the products of their parts, but for the smallest, are summed in f32.
-//! The right operand may be stored in 16 bits; then nothing of it is lost.
+//! Both operands are split into two bf16 numbers each (`split.rs`), high and low, and three products of these summed in f32: all but
+//! low by low. A right operand in f16 is exact in two, one in bf16 in one, which leaves two products. What is lost is 2^-15 of a
+//! product of two numbers at most (f16: 2^-16 + 2^-17, bf16: 2^-17).
+//!
+//! Measured with the emulated unit: products of normally distributed numbers differ from f64 by 4.5e-6 of their norm, whatever
+//! the inner dimension, where those in f32 differ by 1.4e-7 (64 numbers) to 4e-7 (1,536). Through SmolLM2-135M, in f32 with a cache in
+//! f32, 40 tokens, logits of up to 20 differ from f64 by at most 1.5e-4 (f32: 4.6e-5; f32 with a cache in f16: 8.8e-3). Three
+//! parts and six products would be as exact as f32 (1.8e-5) for twice the work.
 
 use std::cell::RefCell;
 
@@ -112,7 +118,9 @@ impl Packed {
         let columns = numbers.len() / inner;
         self.shape::<T>(columns.div_ceil(LANES), inner);
         let of_tiles = numbers.chunks(LANES * inner);
-        of_tiles.zip(self.tiles.chunks_exact_mut(self.of_one)).for_each(|(rows, tiles)| pack_columns(rows, inner, tiles));
+        of_tiles
+            .zip(self.tiles.chunks_exact_mut(self.of_one))
+            .for_each(|(rows, tiles)| pack_columns(rows, inner, tiles));
     }
 
     fn pack_right<T: Split>(&mut self, numbers: &[T], columns: usize) {
@@ -289,6 +297,21 @@ mod tests {
         (0..count as u64).map(|i| (((i * 7919 + seed * 104_729) % 20_011) as f32 / 10_005.5) - 1.0).collect()
     }
 
+    /// Sums of twelve numbers between -1/2 and 1/2.
+    fn normal(count: usize, seed: u64) -> Vec<f32> {
+        let uniform = |at: u64| (cokv_core::random::mix(at) >> 40) as f32 / 2f32.powi(24) - 0.5;
+        (0..count as u64).map(|at| (0..12).map(|i| uniform((at * 2 + seed) * 12 + i)).sum()).collect()
+    }
+
+    /// What a product of two numbers loses at most, and what sums in f32 lose.
+    fn tolerance<R: Split>(inner: usize) -> f64 {
+        let low = 2f64.powi(-17);
+        let low_by_low = 2f64.powi(-16);
+        let (left, both) = (low, if R::PARTS > 1 { low_by_low } else { 0.0 });
+        let right = if size_of::<R>() == size_of::<f32>() { low } else { 0.0 };
+        left + both + right + inner as f64 * 2f64.powi(-24)
+    }
+
     /// `a bᵀ` in f64, and the same of magnitudes, which errors are relative to.
     fn reference<R: Split>(a: &[f32], b: &[R], inner: usize) -> Vec<[f64; 2]> {
         let product = |(&a, &b): (&f32, &R)| f64::from(a) * f64::from(b.widen());
@@ -298,35 +321,87 @@ mod tests {
         a.chunks_exact(inner).flat_map(|a| b.chunks_exact(inner).map(move |b| dot(a, b))).collect()
     }
 
+    /// Largest error, relative to the sum of magnitudes.
+    fn error(ours: &[f32], exact: &[[f64; 2]]) -> f64 {
+        assert_eq!(ours.len(), exact.len());
+        ours.iter().zip(exact).map(|(&y, [sum, size])| (f64::from(y) - sum).abs() / size).fold(0.0, f64::max)
+    }
+
+    /// Whether all three products of a right operand that is stored so, `[columns, inner]`, are as near as they should.
+    fn near<R: Split>(a: &[f32], b: &[R], inner: usize) -> bool {
+        let (rows, columns) = (a.len() / inner, b.len() / inner);
+        let exact = reference(a, b, inner);
+        let right: Vec<R> = (0..inner).flat_map(|i| (0..columns).map(move |column| b[column * inner + i])).collect();
+        let mut results = [vec![f32::NAN; rows * columns], vec![f32::NAN; rows * columns], vec![1.0; rows * columns]];
+        let [pieces, transposed, sums] = &mut results;
+        // SAFETY: every processor has the emulated unit.
+        unsafe {
+            linear::<Emulated, R>(a, b, inner, 48, pieces);
+            multiply_transposed::<Emulated, R>(a, b, inner, transposed);
+            multiply_add::<Emulated, R>(a, &right, columns, sums);
+        }
+        let with_one: Vec<[f64; 2]> = exact.iter().map(|[sum, size]| [sum + 1.0, size + 1.0]).collect();
+        let errors = [error(pieces, &exact), error(transposed, &exact), error(sums, &with_one)];
+        errors.into_iter().all(|error| error <= tolerance::<R>(inner + 2))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn products_equal_the_reference(rows in 1usize..70, inner in 1usize..140, columns in 1usize..110, seed in 0u64..99) {
+            let (a, b) = (numbers(rows * inner, seed), numbers(columns * inner, seed + 1));
+            let halves: Vec<f16> = b.iter().map(|&x| f16::from_f32(x)).collect();
+            let brains: Vec<bf16> = b.iter().map(|&x| bf16::from_f32(x)).collect();
+            prop_assert!(near(&a, &b, inner) && near(&a, &halves, inner) && near(&a, &brains, inner));
+        }
+    }
     #[test]
-    fn scratch_errors() {
-        use crate::kernel::matmul;
-        let gauss = |count: usize, seed: u64| -> Vec<f32> {
-            let u: Vec<f32> = numbers(12 * count, seed);
-            // scramble
-            let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-            let mut next = move || { state ^= state << 13; state ^= state >> 7; state ^= state << 17; (state >> 40) as f32 / (1u64 << 24) as f32 };
-            let _ = u;
-            (0..count).map(|_| (0..12).map(|_| next()).sum::<f32>() - 6.0).collect()
-        };
-        for (rows, inner, columns) in [(64usize, 64usize, 256usize), (64, 128, 256), (64, 576, 192), (64, 1536, 64), (64, 8192, 32)] {
-            let (a, b) = (gauss(rows * inner, 1), gauss(columns * inner, 2));
+    fn errors_are_what_the_documentation_says() {
+        for (inner, columns) in [(64, 256), (576, 64)] {
+            let (a, b) = (normal(64 * inner, 1), normal(columns * inner, 2));
             let exact = reference(&a, &b, inner);
-            let mut y = vec![0.0; rows * columns];
+            let mut y = vec![0.0; 64 * columns];
+            // SAFETY: every processor has the emulated unit.
             unsafe { linear::<Emulated, f32>(&a, &b, inner, 128, &mut y) };
-            let f = matmul::linear(&a, &b, rows, inner, columns);
-            let err = |y: &[f32]| {
-                let (mut max, mut sq, mut norm) = (0.0f64, 0.0f64, 0.0f64);
-                for (y, [e, size]) in y.iter().zip(&exact) { let d = (f64::from(*y) - e).abs(); max = max.max(d / size); sq += d * d; norm += e * e; }
-                (max, (sq / norm).sqrt())
-            };
-            eprintln!("{rows}x{inner}x{columns}: tiles {:.2e} {:.2e}; f32 {:.2e} {:.2e}", err(&y).0, err(&y).1, err(&f).0, err(&f).1);
-            let h: Vec<f16> = b.iter().map(|&x| f16::from_f32(x)).collect();
-            let exact16 = reference(&a, &h, inner);
-            unsafe { linear::<Emulated, f16>(&a, &h, inner, 128, &mut y) };
-            let (mut max, mut sq, mut norm) = (0.0f64, 0.0f64, 0.0f64);
-            for (y, [e, size]) in y.iter().zip(&exact16) { let d = (f64::from(*y) - e).abs(); max = max.max(d / size); sq += d * d; norm += e * e; }
-            eprintln!("   f16: {max:.2e} {:.2e}", (sq / norm).sqrt());
+            let squares = |of: &dyn Fn(usize) -> f64| (0..y.len()).map(|at| of(at).powi(2)).sum::<f64>().sqrt();
+            let error = squares(&|at| f64::from(y[at]) - exact[at][0]) / squares(&|at| exact[at][0]);
+            assert!((4e-6..5e-6).contains(&error), "{inner} numbers: {error}");
+        }
+    }
+
+    #[test]
+    fn rows_that_are_not_finite_concern_no_other() {
+        let (rows, inner, columns) = (40, 50, 36);
+        let (mut a, b) = (numbers(rows * inner, 1), numbers(columns * inner, 2));
+        a[17 * inner + 3] = f32::NAN;
+        a[20 * inner + 49] = f32::INFINITY;
+        let mut c = vec![0.0; rows * columns];
+        // SAFETY: as above.
+        unsafe { multiply_transposed::<Emulated, f32>(&a, &b, inner, &mut c) };
+        for (row, c) in c.chunks_exact(columns).enumerate() {
+            assert!(c.iter().all(|c| c.is_finite() != [17, 20].contains(&row)), "row {row}");
+        }
+    }
+
+    /// Rows, columns and pieces that surround a number do not change it: shared prompts and copies of them agree to the bit.
+    #[test]
+    fn a_number_has_the_same_bits_wherever_it_lies() {
+        let (rows, inner, columns) = (70, 70, 90);
+        let (a, b) = (numbers(rows * inner, 1), numbers(columns * inner, 2));
+        let [mut all, mut part] = [vec![0.0; rows * columns], vec![0.0; 33 * 41]];
+        // SAFETY: as above.
+        unsafe {
+            linear::<Emulated, f32>(&a, &b, inner, 48, &mut all);
+            multiply_transposed::<Emulated, f32>(
+                &a[5 * inner..38 * inner],
+                &b[7 * inner..48 * inner],
+                inner,
+                &mut part,
+            );
+        }
+        for (row, part) in part.chunks_exact(41).enumerate() {
+            assert_eq!(part, &all[(row + 5) * columns + 7..][..41]);
         }
     }
 }

@@ -82,7 +82,8 @@ impl Tiles for Emulated {
 
     fn multiply_bf16<const C: usize, const A: usize, const B: usize>(&mut self) {
         let (rows, inner) = self.fitting(C, A, B);
-        let pair = |[a, b, c, d]: [u8; 4]| [[a, b], [c, d]].map(|[low, high]| flushed(f32::from_le_bytes([0, 0, low, high])));
+        let pair =
+            |[a, b, c, d]: [u8; 4]| [[a, b], [c, d]].map(|[low, high]| flushed(f32::from_le_bytes([0, 0, low, high])));
         for m in 0..rows {
             let a = self.row(A, m).map(pair);
             let mut sums = [[0.0f32; 2]; LANES];

@@ -4,10 +4,12 @@
 //! f32. An f16 is exact in two, a bf16 in one. Denormal parts count as zero: below 2^-110 or so a number loses its later parts.
 //! Numbers that bf16 rounds to infinity (from 3.396e38 on) become NaN, as those do that are not finite: they show.
 
+use std::arch::x86_64::*;
+
 use half::{bf16, f16};
 
 use super::{LANES, ROWS};
-use crate::kernel::simd::dispatch;
+use crate::kernel::simd::{dispatch, has_avx512};
 use crate::kernel::vector::Number;
 
 /// Numbers that one product of tiles sums over.
@@ -27,24 +29,49 @@ impl Tile {
     }
 
     /// Swaps rows and columns of the numbers of 32 bits.
-    #[inline(always)]
     fn transpose(&mut self) {
-        self.exchange::<8>();
-        self.exchange::<4>();
-        self.exchange::<2>();
-        self.exchange::<1>();
+        if has_avx512() {
+            // SAFETY: the processor has the features that the function is compiled for.
+            return unsafe { self.transpose_avx512() };
+        }
+        self.transpose_plain();
     }
 
-    /// Swaps the bit of that value between the numbers of rows and columns.
-    #[inline(always)]
-    fn exchange<const BIT: usize>(&mut self) {
-        for row in 0..ROWS {
-            if row & BIT == 0 {
-                let (a, b) = (self.0[row], self.0[row + BIT]);
-                self.0[row] = std::array::from_fn(|lane| if lane & BIT == 0 { a[lane] } else { b[lane ^ BIT] });
-                self.0[row + BIT] = std::array::from_fn(|lane| if lane & BIT == 0 { a[lane ^ BIT] } else { b[lane] });
-            }
+    fn transpose_plain(&mut self) {
+        let Self(rows) = *self;
+        self.0 = std::array::from_fn(|row| std::array::from_fn(|lane| rows[lane][row]));
+    }
+
+    #[target_feature(enable = "avx512f")]
+    fn transpose_avx512(&mut self) {
+        // SAFETY: a row is a register, and aligned like one, here and below.
+        let mut rows = self.0.each_ref().map(|row| unsafe { _mm512_load_si512(row.as_ptr().cast()) });
+        exchange::<8>(&mut rows);
+        exchange::<4>(&mut rows);
+        exchange::<2>(&mut rows);
+        exchange::<1>(&mut rows);
+        for (to, row) in self.0.iter_mut().zip(rows) {
+            // SAFETY: as above.
+            unsafe { _mm512_store_si512(to.as_mut_ptr().cast(), row) };
         }
+    }
+}
+
+/// Swaps the bit of that value between the numbers of rows and lanes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn exchange<const BIT: usize>(rows: &mut [__m512i; ROWS]) {
+    let of_second = |lane: usize| LANES + lane;
+    let first: [_; LANES] =
+        std::array::from_fn(|lane| if lane & BIT == 0 { lane } else { of_second(lane ^ BIT) } as i32);
+    let second: [_; LANES] =
+        std::array::from_fn(|lane| if lane & BIT == 0 { lane ^ BIT } else { of_second(lane) } as i32);
+    // SAFETY: sixteen numbers are 512 bits.
+    let [first, second] = [first, second].map(|lanes| unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) });
+    for row in (0..ROWS).filter(|row| row & BIT == 0) {
+        let (a, b) = (rows[row], rows[row + BIT]);
+        rows[row] = _mm512_permutex2var_epi32(a, first, b);
+        rows[row + BIT] = _mm512_permutex2var_epi32(a, second, b);
     }
 }
 
@@ -55,7 +82,7 @@ pub trait Split: Number + Default + Sync {
 }
 
 impl Split for f32 {
-    const PARTS: usize = 3;
+    const PARTS: usize = 2;
 }
 
 impl Split for f16 {
@@ -64,6 +91,15 @@ impl Split for f16 {
 
 impl Split for bf16 {
     const PARTS: usize = 1;
+}
+
+#[inline(always)]
+fn widened<T: Split, const N: usize>(numbers: &[T; N]) -> [f32; N] {
+    let mut wide = [0.0; N];
+    for (wide, number) in wide.iter_mut().zip(numbers) {
+        *wide = number.widen();
+    }
+    wide
 }
 
 /// The nearest bf16 number, the even one of two, as the upper half of a number.
@@ -80,11 +116,23 @@ fn nearest(x: f32) -> u32 {
 /// Takes the next part of each number, and leaves what it lacks.
 #[inline(always)]
 fn next_part<const N: usize>(numbers: &mut [f32; N]) -> [u32; N] {
-    std::array::from_fn(|at| {
-        let part = nearest(numbers[at]);
-        numbers[at] -= f32::from_bits(part);
-        part
-    })
+    let mut parts = [0; N];
+    for (number, part) in numbers.iter_mut().zip(&mut parts) {
+        *part = nearest(*number);
+        *number -= f32::from_bits(*part);
+    }
+    parts
+}
+
+/// Their upper halves, two together, the first below.
+#[inline(always)]
+fn pairs(parts: [u32; CHUNK]) -> [u32; LANES] {
+    let mut halves = [0u16; CHUNK];
+    for (half, part) in halves.iter_mut().zip(parts) {
+        *half = (part >> 16) as u16;
+    }
+    // SAFETY: as many bytes, any of which are numbers.
+    unsafe { std::mem::transmute(halves) }
 }
 
 dispatch! {
@@ -105,10 +153,9 @@ fn pack_rows_body<T: Split, const FMA: bool>(rows: &[T], inner: usize, tiles: &m
                     None => chunk[..count].copy_from_slice(numbers),
                 }
             }
-            let mut left = chunk.map(Number::widen);
+            let mut left = widened(&chunk);
             for tile in tiles.iter_mut() {
-                let part = next_part(&mut left);
-                tile.0[row] = std::array::from_fn(|pair| part[2 * pair] >> 16 | part[2 * pair + 1]);
+                tile.0[row] = pairs(next_part(&mut left));
             }
         }
     }
@@ -145,11 +192,13 @@ fn pack_right_body<T: Split, const FMA: bool>(numbers: &[T], columns: usize, col
                         None => lanes[..count].copy_from_slice(numbers),
                     }
                 }
-                lanes.map(Number::widen)
+                widened(&lanes)
             });
             for tile in tiles.iter_mut() {
                 let [even, odd] = left.each_mut().map(next_part);
-                tile.0[pair] = std::array::from_fn(|lane| even[lane] >> 16 | odd[lane]);
+                for (lane, (even, odd)) in tile.0[pair].iter_mut().zip(even.into_iter().zip(odd)) {
+                    *lane = even >> 16 | odd;
+                }
             }
         }
     }
@@ -197,12 +246,12 @@ mod tests {
 
     #[test]
     fn transposing_swaps_rows_and_columns() {
-        let number = |row: usize, column: usize| (100 * row + column) as u32;
-        let mut tile = Tile(std::array::from_fn(|row| std::array::from_fn(|column| number(row, column))));
-        tile.transpose();
-        for row in 0..ROWS {
-            for column in 0..LANES {
-                assert_eq!(tile.0[row][column], number(column, row));
+        let mut tile = Tile(std::array::from_fn(|row| std::array::from_fn(|lane| (100 * row + lane) as u32)));
+        for transpose in [Tile::transpose, Tile::transpose_plain] {
+            let before = tile;
+            transpose(&mut tile);
+            for (row, lanes) in tile.0.iter().enumerate() {
+                assert!(lanes.iter().enumerate().all(|(lane, &number)| number == before.0[lane][row]));
             }
         }
     }
