@@ -2,6 +2,9 @@
 //!
 //! Bodies are written over blocks of [`LANES`] so that the compiler vectorises them in each version.
 
+#[cfg(target_arch = "x86_64")]
+mod permission;
+
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use half::{bf16, f16};
@@ -75,7 +78,7 @@ impl Registers {
             use std::arch::is_x86_feature_detected as has;
             let avx2 = has!("avx2") && has!("fma") && has!("f16c");
             if avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") {
-                let tiles = has!("avx512vnni") && super::amx::permitted();
+                let tiles = has!("avx512vnni") && permission::tiles_permitted();
                 return if tiles { Self::Amx } else { Self::Avx512 };
             }
             if avx2 {

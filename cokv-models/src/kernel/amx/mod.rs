@@ -6,11 +6,9 @@
 pub(crate) mod dense;
 #[cfg(test)]
 pub(crate) mod emulated;
-mod permission;
 mod split;
 mod unit;
 
-pub(crate) use self::permission::permitted;
 pub(crate) use self::unit::Amx;
 
 /// Tiles of a unit.

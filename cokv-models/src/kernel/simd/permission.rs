@@ -5,7 +5,7 @@ use std::arch::x86_64::{__cpuid_count, _xgetbv};
 /// Whether this process may use tiles of bytes and of bf16. Asks the system for them, which grants them to all threads at once.
 ///
 /// The processor must be known to save its registers by `xsave` (all with AVX-512 do).
-pub(crate) fn permitted() -> bool {
+pub(super) fn tiles_permitted() -> bool {
     // SAFETY: the caller's knowledge.
     processor_has_tiles() && unsafe { system_saves_tiles() } && system_grants_tiles()
 }
@@ -53,4 +53,15 @@ fn system_grants_tiles() -> bool {
 #[cfg(not(target_os = "linux"))]
 fn system_grants_tiles() -> bool {
     false
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #[test]
+    fn tiles_are_permitted_only_where_the_system_lists_them() {
+        let listed = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let has = |flag: &str| listed.split_whitespace().any(|listed| listed == flag);
+        assert!(std::arch::is_x86_feature_detected!("xsave"));
+        assert!(!super::tiles_permitted() || has("amx_tile") && has("amx_int8") && has("amx_bf16"));
+    }
 }
