@@ -71,7 +71,7 @@ impl Registers {
     /// From the narrowest to the widest.
     pub const ALL: [Self; 4] = [Self::Plain, Self::Avx2, Self::Avx512, Self::Amx];
 
-    /// The widest that the processor has and the system permits, which is asked once.
+    /// The widest that the processor has and the system permits; asks the system for tiles where the processor has them.
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
