@@ -1,6 +1,6 @@
 //! What could change a result, as one short text.
 
-use cokv_models::{Device, NUMERICS};
+use cokv_models::NUMERICS;
 use sha2::{Digest, Sha256};
 
 /// Hash of all parts in their order; where one part ends and the next begins counts too.
@@ -14,8 +14,8 @@ pub fn fingerprint(parts: impl IntoIterator<Item = String>) -> String {
 }
 
 /// What a result was computed with: the build's version and its [`NUMERICS`], and the backend, which rounds as no other does.
-pub fn build() -> [String; 2] {
-    let backend = match Device::of_this_build().backend() {
+pub fn build(backend: &str) -> [String; 2] {
+    let backend = match backend {
         // As builds wrote it that knew no backends, so that what they computed stays good.
         "cpu" => format!("{:?}", [false; 4]),
         other => other.to_owned(),
@@ -24,6 +24,6 @@ pub fn build() -> [String; 2] {
 }
 
 /// The same for people.
-pub fn computed_by() -> String {
-    format!("{}, numerics {NUMERICS}", Device::of_this_build().backend())
+pub fn computed_by(backend: &str) -> String {
+    format!("{backend}, numerics {NUMERICS}")
 }

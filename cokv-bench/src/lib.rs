@@ -6,6 +6,7 @@ pub mod chart;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod device;
 pub mod event;
 mod fingerprint;
 pub mod importance;

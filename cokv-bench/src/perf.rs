@@ -13,8 +13,8 @@ use cokv_models::{LanguageModel, ModelError, StopRule};
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::machine::Machine;
 use crate::machine::memory::{forget_peak_resident_bytes, peak_resident_bytes};
+use crate::machine::{Machine, prefill_operations};
 
 /// Times that short measurements are repeated; the median counts.
 const REPEATS: usize = 3;
@@ -58,10 +58,10 @@ pub struct PrefillSpeed {
     pub seconds: f64,
     /// Prompt tokens in a second.
     pub tokens_per_second: f64,
-    /// Operations in a second, over those of a large product of f32 matrices on this machine. Products of 8 bits may be
-    /// faster than that.
+    /// Operations in a second, over those of a large product of matrices on this machine: of f32 on a processor, where
+    /// products of 8 bits may be faster than that.
     pub relative_to_product: f64,
-    /// Memory of the process at its peak meanwhile, where the system tells.
+    /// Memory of the device, or else of the process, at its peak meanwhile, where the system tells.
     pub peak_resident_bytes: Option<u64>,
 }
 
@@ -85,7 +85,7 @@ pub struct DecodeSpeed {
     pub compression_seconds: Option<f64>,
     /// The same, over the time of the prefill.
     pub compression_share_of_prefill: Option<f64>,
-    /// Memory of the process at its peak meanwhile, where the system tells.
+    /// Memory of the device, or else of the process, at its peak meanwhile, where the system tells.
     pub peak_resident_bytes: Option<u64>,
 }
 
@@ -133,7 +133,11 @@ pub fn measure(
     for &context in &settings.contexts {
         let prompt = tokens(model, context, 1);
         said(&format!("prefill of {context} tokens"));
-        forget_peak_resident_bytes();
+        if model.engine().take_peak_bytes().is_some() {
+            // Libraries of accelerators choose their kernels when they first see a shape.
+            drop(model.prefill(&prompt, method.observations(0), |_| ())?);
+        }
+        forget_peak(model);
         let started = Instant::now();
         let prefill = model.prefill(&prompt, method.observations(0), |_| ())?;
         let seconds = started.elapsed().as_secs_f64();
@@ -141,8 +145,10 @@ pub fn measure(
             context,
             seconds,
             tokens_per_second: context as f64 / seconds,
-            relative_to_product: prefill_operations(model, context) / seconds / (machine.f32_gigaflops * 1e9),
-            peak_resident_bytes: peak_resident_bytes(),
+            relative_to_product: prefill_operations(model.config(), context)
+                / seconds
+                / (machine.product_gigaflops * 1e9),
+            peak_resident_bytes: peak(model),
         });
 
         said(&format!("compression of {context} tokens"));
@@ -167,7 +173,7 @@ pub fn measure(
                     together.push(prompt.as_ref().map_or_else(|| together[0].fork(), copied)?);
                 }
                 let cache_bytes = together.iter().map(RaggedCache::bytes).sum();
-                forget_peak_resident_bytes();
+                forget_peak(model);
                 let step = median(|| decode(model, &mut together, &first, settings.decode_tokens))?;
                 let read = (report.weight_bytes + cache_bytes) as f64 / step;
                 report.decode.push(DecodeSpeed {
@@ -179,7 +185,7 @@ pub fn measure(
                     relative_to_bandwidth: read / (machine.read_gigabytes_per_second * 1e9),
                     compression_seconds,
                     compression_share_of_prefill: compression_seconds.map(|compression| compression / seconds),
-                    peak_resident_bytes: peak_resident_bytes(),
+                    peak_resident_bytes: peak(model),
                 });
             }
         }
@@ -195,6 +201,16 @@ pub fn measure(
 fn copied(prompt: &Arc<Segment>) -> Result<RaggedCache, ModelError> {
     let everything = HeadSelection::Tokens((0..prompt.seen() as u32).collect());
     RaggedCache::compressed(prompt, &Selection { heads: vec![everything; prompt.layout().heads()] })
+}
+
+/// Memory at its peak since [`forget_peak`]: of the device where there is one, else of the process.
+fn peak(model: &LanguageModel) -> Option<u64> {
+    model.engine().take_peak_bytes().or_else(peak_resident_bytes)
+}
+
+fn forget_peak(model: &LanguageModel) {
+    model.engine().take_peak_bytes();
+    forget_peak_resident_bytes();
 }
 
 fn timed<T>(work: impl FnOnce() -> Result<T, PerfError>) -> Result<(T, f64), PerfError> {
@@ -259,19 +275,6 @@ fn coalitions(
 fn tokens(model: &LanguageModel, count: usize, seed: u64) -> Vec<u32> {
     let vocabulary = model.config().vocabulary as u64;
     (0..count as u64).map(|place| (mix(seed << 32 | place) % vocabulary) as u32).collect()
-}
-
-/// Multiplications and additions of a prefill: two for every weight of a linear layer and token, two for every
-/// number of each key and value that a query head attends to. The output layer sees the last token alone.
-fn prefill_operations(model: &LanguageModel, tokens: usize) -> f64 {
-    let config = model.config();
-    let layout = config.layout;
-    let query_width = layout.query_heads * layout.head_dim;
-    let key_width = layout.kv_heads * layout.head_dim;
-    let weights = config.hidden_size * (2 * query_width + 2 * key_width + 3 * config.intermediate_size);
-    let attended = tokens as f64 * (tokens as f64 + 1.0) / 2.0;
-    let layer = 2.0 * weights as f64 * tokens as f64 + 4.0 * query_width as f64 * attended;
-    layer * layout.layers as f64 + 2.0 * (config.hidden_size * config.vocabulary) as f64
 }
 
 fn median(mut measure: impl FnMut() -> Result<f64, PerfError>) -> Result<f64, PerfError> {

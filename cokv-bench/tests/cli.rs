@@ -346,7 +346,7 @@ fn exact_values_of_some_heads_and_how_fast_estimators_come_near_them() {
         let output = estimate(rest);
         assert!(!output.status.success() && stderr(&output).contains(expected), "{}", stderr(&output));
     };
-    fails(&["--estimator", "exact"], "evaluations, about");
+    fails(&["--estimator", "exact"], "evaluations, more years than the universe is old; name at most");
     fails(&["--heads", "30.0"], "there is no KV head 30.0: the model has layers 0 to 29");
     fails(&["--heads", "1.0,1.0"], "twice");
     fails(&["--set", "side='both'"], "unknown key `side`");
@@ -368,13 +368,20 @@ fn importance_is_measured_when_a_method_needs_it_and_then_kept() {
                   [run]\nnoisy_scores = 'mark'\n";
     fs::write(path.join("cokv.toml"), config(PASSKEY, &format!("{importance}{method}"))).unwrap();
     let plan = cokv(path, &["bench", "--plan"]);
-    assert!(stderr(&plan).contains("[importance.easy] has to be measured first, which"), "{}", stderr(&plan));
+    let left = "[importance.easy]: 2 records, ";
+    assert!(
+        stdout(&plan).contains(left) && stdout(&plan).contains("; 68 evaluations of coalitions"),
+        "{}",
+        stdout(&plan)
+    );
     let first = cokv(path, &["bench"]);
     assert!(stdout(&first).contains("| snapkv+proportional"));
     assert!(stderr(&first).contains("[importance.easy] is measured"), "{}", stderr(&first));
     let second = cokv(path, &["bench"]);
     assert_eq!(stdout(&first), stdout(&second));
     assert!(!stderr(&second).contains("is measured"), "{}", stderr(&second));
+    let plan = stdout(&cokv(path, &["bench", "--plan"]));
+    assert!(plan.contains("2 of them done") && !plan.contains(left), "{plan}");
 
     // What is tested may not be looked at before.
     let seen = config(PASSKEY, &format!("{importance}data_seed = 0\n{method}"));
@@ -417,6 +424,30 @@ fn speeds_come_as_tables_and_as_json() {
     assert!(!stdout(&perf(&["--batches", "none"])).contains("coalition"));
     assert!(stderr(&perf(&["--contexts", "100000"])).contains("8192"));
     assert!(stderr(&perf(&["--batches", "0"])).contains("give numbers of at least 1"));
+}
+
+/// What is missing is said before anything is read: a driver, or with one a device, since none is visible here.
+#[test]
+fn a_gpu_that_is_not_there_is_a_clear_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let perf = |rest: &[&str]| cokv(folder.path(), &[&["perf"], rest].concat());
+    let error = stderr(&perf(&["--random", "smollm2", "--device", "cuda"]));
+    let no_driver = error.contains("NVIDIA's driver was not found") && error.contains("device = \"cpu\"");
+    assert!(no_driver || error.contains("sees no device") || error.contains("cuInit failed"), "{error}");
+    let error = stderr(&perf(&["--random", "smollm2", "--device", "gpu"]));
+    assert!(error.contains("write auto, cpu, cuda or cuda:1"), "{error}");
+    let error = stderr(&perf(&["--random", "llama9"]));
+    assert!(error.contains("weights can be drawn for llama3-8b, mistral-7b"), "{error}");
+}
+
+/// No file of weights is needed to see how fast a shape is.
+#[test]
+fn speeds_of_drawn_weights_are_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let shape = ["perf", "--random", "smollm2", "--contexts", "40", "--budgets", "16"];
+    let small = ["--decode-tokens", "2", "--batches", "2", "--answer-tokens", "3"];
+    let table = stdout(&cokv(folder.path(), &[shape.as_slice(), &small].concat()));
+    assert!(table.starts_with("random:smollm2") && table.contains("in a product of f32 matrices"), "{table}");
 }
 
 #[test]

@@ -33,6 +33,17 @@ pub trait ImportanceEstimator: Debug + Send + Sync {
         Ok(false)
     }
 
+    /// How much there is to look at, and how much of it `log` holds already, for whoever plans a study; none where the
+    /// estimator cannot say. `records` are hashes of what each record's answer depends on; without a log nothing is done yet.
+    fn effort(
+        &self,
+        _subject: &Subject,
+        _records: &[String],
+        _log: Option<&Path>,
+    ) -> Result<Option<Effort>, GameError> {
+        Ok(None)
+    }
+
     /// What the heads are worth; none where the study was broken off, or where what is known says nothing yet.
     ///
     /// Whatever takes long is appended to [`Study::log`] and found there again, so that a study that was stopped goes on.
@@ -46,6 +57,17 @@ pub enum Evidence {
     Coalitions,
     /// It answers, and is watched meanwhile: [`Study::answer`], [`Study::attention`].
     Answers,
+}
+
+/// What a study takes, in evaluations (a coalition on a record), or in records that are answered and watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effort {
+    /// Before it can end.
+    pub least: u64,
+    /// When it ends whatever it has found by then; none where nothing but what it finds ends it.
+    pub most: Option<u64>,
+    /// Of those, what was done before.
+    pub done: u64,
 }
 
 /// What is studied.

@@ -33,6 +33,7 @@ mod spending;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod view;
+mod window_sum;
 
 pub use budget::{Budget, BudgetError};
 pub use coalition::{Coalition, CoalitionError};
@@ -41,7 +42,7 @@ pub use error::PolicyError;
 pub use format::Format;
 pub use game::{Game, GameError, Query};
 pub use importance::{
-    Answered, Evidence, HeadEstimate, HeadPair, ImportanceEstimator, Limits, Study, Subject, Teller, Told,
+    Answered, Effort, Evidence, HeadEstimate, HeadPair, ImportanceEstimator, Limits, Study, Subject, Teller, Told,
 };
 pub use layout::{HeadLayout, LayoutError};
 pub use method::Method;
@@ -55,3 +56,4 @@ pub use settings::{MethodSettings, Named, Settings};
 pub use shard::Shard;
 pub use spending::{PlanError, Spending};
 pub use view::{LayerView, ObservationRequest, QueryStatistics, RotaryEmbedding, RotaryPairs};
+pub use window_sum::WindowSum;

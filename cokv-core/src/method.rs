@@ -92,7 +92,7 @@ impl Method {
     /// The observation window, where it holds nothing but the chat template's tail: no token of the user's text then
     /// says what is kept.
     pub fn window_within(&self, tail: usize) -> Option<usize> {
-        let window = self.observations(tail).window;
+        let window = self.observations(tail).last_queries();
         (1..=tail).contains(&window).then_some(window)
     }
 

@@ -1,12 +1,15 @@
 //! What a compressor may ask of a prefill, and what it then sees: plain slices, one layer at a time.
 
-use crate::{HeadLayout, PolicyError};
+use crate::{HeadLayout, PolicyError, WindowSum};
 
 /// What prefill must record. The union over all configured methods is recorded once, nothing else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObservationRequest {
-    /// Attention of the last this many prompt queries to every prompt token; 1 gives the last row alone.
+    /// Attention of the last this many prompt queries to every prompt token; 1 gives the last row alone. Whoever only adds rows
+    /// up asks for `window_sums`: rows of a long prompt take longer to bring from a GPU than half of its prefill.
     pub window: usize,
+    /// The same, summed over queries where attention is computed.
+    pub window_sums: Vec<WindowSum>,
     /// Attention that every prompt token received, summed over all prompt queries.
     pub column_sums: bool,
     /// Mean and covariance of the queries before RoPE, from [`QueryStatistics::FIRST_POSITION`] on.
@@ -22,14 +25,23 @@ pub struct ObservationRequest {
 impl ObservationRequest {
     /// Everything that either asks for. Neither sees a difference: what a method reads does not depend on the others.
     pub fn union(self, other: Self) -> Self {
+        let mut window_sums = [self.window_sums, other.window_sums].concat();
+        window_sums.sort_unstable();
+        window_sums.dedup();
         Self {
             window: self.window.max(other.window),
+            window_sums,
             column_sums: self.column_sums || other.column_sums,
             query_statistics: self.query_statistics || other.query_statistics,
             keys: self.keys || other.keys,
             values: self.values || other.values,
             value_output_norms: self.value_output_norms || other.value_output_norms,
         }
+    }
+
+    /// How many of a prompt's last queries are needed for its window and all sums.
+    pub fn last_queries(&self) -> usize {
+        self.window_sums.iter().map(|sum| sum.reach()).fold(self.window, usize::max)
     }
 }
 
@@ -54,6 +66,9 @@ impl QueryStatistics {
 pub struct RotaryEmbedding {
     /// Angle per position of each pair, in radians: `[head_dim / 2]`.
     pub frequencies: Vec<f32>,
+    /// What a turned vector's length is multiplied with (the attention factor of YaRN and LongRoPE): 1 for most models. Keys
+    /// that a view shows have it already.
+    pub scale: f32,
     /// Which two elements make a pair.
     pub pairs: RotaryPairs,
 }
@@ -84,6 +99,8 @@ pub struct LayerView<'a> {
     pub window: usize,
     /// Softmax attention of the last `window` queries: `[query_heads, window, prompt_len]`, oldest query first.
     pub window_attention: &'a [f32],
+    /// Each sum that was asked for: `[query_heads, prompt_len]`.
+    pub window_sums: &'a [(WindowSum, Vec<f32>)],
     /// `[query_heads, prompt_len]`, if asked for.
     pub column_sums: Option<&'a [f32]>,
     /// If asked for.
@@ -111,6 +128,16 @@ impl<'a> LayerView<'a> {
         Ok(&self.window_attention[end - rows * self.prompt_len..end])
     }
 
+    /// Attention of one query head summed over queries at the end of the prompt: `[prompt_len]`.
+    ///
+    /// # Errors
+    /// [`PolicyError::MissingObservation`] where this very sum was not asked for.
+    pub fn window_sum(&self, query_head: usize, sum: WindowSum) -> Result<&'a [f32], PolicyError> {
+        let recorded = self.window_sums.iter().find(|(recorded, _)| *recorded == sum);
+        let (_, of_heads) = self.recorded("window sums", recorded)?;
+        Ok(&of_heads[query_head * self.prompt_len..][..self.prompt_len])
+    }
+
     /// An observation that was asked for: `view.recorded("keys", view.keys)?`.
     ///
     /// # Errors
@@ -126,17 +153,27 @@ mod tests {
 
     #[test]
     fn a_union_asks_for_all_that_either_needs() {
-        let a = ObservationRequest { window: 8, query_statistics: true, ..Default::default() };
-        let b = ObservationRequest { window: 32, keys: true, ..Default::default() };
-        let union = a.union(b);
-        assert_eq!(union, b.union(a));
+        let [first, second, third] = [(8, 0), (8, 5), (40, 0)].map(|(rows, tail)| WindowSum { rows, tail });
+        let a = ObservationRequest {
+            window: 8,
+            window_sums: vec![third, first],
+            query_statistics: true,
+            ..Default::default()
+        };
+        let b = ObservationRequest { window: 32, window_sums: vec![second, first], keys: true, ..Default::default() };
+        let union = a.clone().union(b.clone());
+        assert_eq!(union, b.clone().union(a));
         assert_eq!((union.window, union.keys, union.query_statistics), (32, true, true));
+        assert_eq!(union.window_sums, [first, second, third], "each once");
+        assert_eq!((union.last_queries(), b.last_queries()), (40, 32));
     }
 
     #[test]
-    fn last_rows_are_the_youngest_queries() {
+    fn rows_and_sums_are_of_the_youngest_queries() {
         let layout = HeadLayout::new(1, 2, 1, 4).unwrap();
         let attention: Vec<f32> = (0..2 * 2 * 3).map(|x| x as f32).collect();
+        let [sum, other] = [(2, 0), (2, 1)].map(|(rows, tail)| WindowSum { rows, tail });
+        let sums = [(sum, attention.chunks(2 * 3).flat_map(|rows| sum.of(rows, 3)).collect())];
         let view = LayerView {
             layer: 0,
             layout,
@@ -145,6 +182,7 @@ mod tests {
             tail: 0,
             window: 2,
             window_attention: &attention,
+            window_sums: &sums,
             column_sums: None,
             query_statistics: None,
             keys: None,
@@ -155,5 +193,7 @@ mod tests {
         assert_eq!(view.last_rows(0, 1).unwrap(), [3.0, 4.0, 5.0]);
         assert_eq!(view.last_rows(1, 2).unwrap(), [6.0, 7.0, 8.0, 9.0, 10.0, 11.0]);
         assert!(view.last_rows(1, 3).is_err());
+        assert_eq!(view.window_sum(1, sum).unwrap(), [15.0, 17.0, 19.0]);
+        assert!(view.window_sum(1, other).is_err());
     }
 }

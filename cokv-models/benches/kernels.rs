@@ -76,7 +76,7 @@ fn decode_attention(criterion: &mut Criterion) {
             let queries = numbers(query_heads * head_dim);
             group.throughput(Throughput::Bytes(cache.allocated_bytes() as u64));
             group.bench_function(format!("{name}, {tokens} tokens in {format:?}"), |bench| {
-                bench.iter(|| attend(layout, 0, &[Row { queries: &queries, cache: cache.view() }]));
+                bench.iter(|| attend(layout, 0, &[Row { queries: &queries, cache: cache.view(), hidden: &[] }]));
             });
         }
     }
@@ -93,7 +93,7 @@ fn prefill_attention(criterion: &mut Criterion) {
         let attended = tokens * before + tokens * (tokens + 1) / 2;
         group.throughput(Throughput::Elements((4 * 9 * 64 * attended) as u64));
         group.bench_function(format!("{tokens} tokens after {before}"), |bench| {
-            bench.iter(|| attend(layout, 0, &[Row { queries: &queries, cache: cache.view() }]));
+            bench.iter(|| attend(layout, 0, &[Row { queries: &queries, cache: cache.view(), hidden: &[] }]));
         });
     }
     group.finish();

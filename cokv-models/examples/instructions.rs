@@ -47,7 +47,7 @@ impl Layer {
         let normed = Activations::quantise(&elementwise::rms_norm(hidden, &self.norm, 1e-5), HIDDEN);
         let queries = self.queries.product(&normed);
         cache.push(0, &self.keys.product(&normed), &self.values.product(&normed));
-        let attention = attend(self.layout, 0, &[Row { queries: &queries, cache: cache.view() }]);
+        let attention = attend(self.layout, 0, &[Row { queries: &queries, cache: cache.view(), hidden: &[] }]);
         let hidden = elementwise::add(hidden, &self.output.product(&Activations::quantise(&attention.output, HIDDEN)));
         let normed = Activations::quantise(&elementwise::rms_norm(&hidden, &self.norm, 1e-5), HIDDEN);
         let gated = elementwise::silu_times(&self.gate.product(&normed), &self.up.product(&normed));
@@ -81,6 +81,8 @@ fn measured(work: impl FnOnce() -> Vec<f32>) -> Vec<f32> {
 }
 
 fn main() {
+    // Who waits for whom is no instruction of the work.
+    cokv_models::set_threads(std::num::NonZeroUsize::MIN);
     let layout = HeadLayout::new(1, 9, 3, 64).expect("the layout of SmolLM2");
     let layer = Layer::new(layout);
     let mut cache = HostStore::with_capacity(layout, cokv_core::Format::F16, 1024);

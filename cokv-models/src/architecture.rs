@@ -5,7 +5,7 @@
 pub enum Architecture {
     /// Llama 2, 3, 3.1+ and those made like it (SmolLM2).
     Llama,
-    /// Mistral 0.2 and later.
+    /// Mistral; layers of 0.1 slide.
     Mistral,
     /// Qwen2 and 2.5: biases on queries, keys and values.
     Qwen2,

@@ -45,9 +45,29 @@ pub enum Against<'a> {
     Kept(&'a Distributions),
 }
 
+impl Against<'_> {
+    /// The distributions, where `answers` are those of the rows before.
+    ///
+    /// # Errors
+    /// Where the other row keeps none, or its numbers are no numbers.
+    pub fn distributions<'b>(&'b self, answers: &'b [Answer]) -> Result<Option<&'b Distributions>, ModelError> {
+        match *self {
+            Against::Nobody => Ok(None),
+            Against::Kept(distributions) => Ok(Some(distributions)),
+            Against::Row(row) => match answers.get(row) {
+                Some(Answer::Along(Along { kept: Some(kept), .. })) => Ok(Some(kept)),
+                Some(Answer::NotFinite) => {
+                    Err(ModelError::NotFinite { place: "in the row that others are compared with".into() })
+                }
+                _ => Err(ModelError::Backend("a row is compared with one that keeps no distributions".into())),
+            },
+        }
+    }
+}
+
 impl Ask<'_> {
     /// Of a row's tokens, how many at its end are followed by logits that somebody looks at.
-    pub(crate) fn looks_at(&self, tokens: usize) -> usize {
+    pub fn looks_at(&self, tokens: usize) -> usize {
         match *self {
             Ask::Nothing => 0,
             Ask::Top { .. } | Ask::Logits => 1,
@@ -93,7 +113,7 @@ pub struct Along {
 
 /// Distributions of a row, where they were computed.
 #[derive(Debug)]
-pub struct Distributions(pub(crate) Box<dyn Logits>);
+pub struct Distributions(Box<dyn Logits>);
 
 /// Logits as a backend holds them.
 pub trait Logits: Any + Debug + Send + Sync {
@@ -108,6 +128,16 @@ impl Logits for Vec<f32> {
 }
 
 impl Distributions {
+    /// Of logits that a backend keeps.
+    pub fn new(logits: impl Logits) -> Self {
+        Self(Box::new(logits))
+    }
+
+    /// The logits as the backend holds them; none where they are another backend's.
+    pub fn held_as<L: Logits>(&self) -> Option<&L> {
+        (self.0.as_ref() as &dyn Any).downcast_ref()
+    }
+
     /// Logits on the host, `[places, vocabulary]`: for tests and tools.
     pub fn read(&self) -> Result<Vec<f32>, ModelError> {
         self.0.read()

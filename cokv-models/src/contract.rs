@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use cokv_core::random::mix;
-use cokv_core::{Coalition, Format, HeadSelection, ObservationRequest, Selection};
+use cokv_core::{Coalition, Format, HeadSelection, ObservationRequest, Selection, WindowSum};
 
 use crate::ask::{Against, Along, Answer, Ask};
 use crate::backend::LayerSummaries;
@@ -63,6 +63,15 @@ pub fn check(ours: &Arc<dyn Engine>, theirs: &Arc<dyn Engine>, case: &Case) -> R
     for (layer, (a, b)) in ours.summaries.iter().zip(&theirs.summaries).enumerate() {
         let what = |what: &str| format!("{what} of layer {layer}");
         near(&what("window attention"), &a.window_attention, &b.window_attention)?;
+        for ((sum, a), (other, b)) in a.window_sums.iter().zip(&b.window_sums) {
+            if sum != other {
+                return Err(format!("{}: {sum:?} and {other:?}", what("window sums")));
+            }
+            near(&what(&format!("{sum:?}")), a, b)?;
+        }
+        if a.window_sums.len() != b.window_sums.len() {
+            return Err(format!("only one backend has all {}", what("window sums")));
+        }
         near(&what("column sums"), &a.column_sums, &b.column_sums)?;
         near(&what("keys"), &a.keys, &b.keys)?;
         near(&what("values"), &a.values, &b.values)?;
@@ -119,6 +128,12 @@ fn outcome(engine: &Arc<dyn Engine>, case: &Case) -> Result<Outcome, ModelError>
     };
     let everything = ObservationRequest {
         window: 8,
+        window_sums: vec![
+            WindowSum { rows: 3, tail: 0 },
+            WindowSum { rows: 5, tail: 12 },
+            // Of a prompt that is no longer, there is nothing but the tail.
+            WindowSum { rows: 2, tail: 40 },
+        ],
         column_sums: true,
         query_statistics: true,
         keys: true,

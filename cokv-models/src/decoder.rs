@@ -1,19 +1,16 @@
 //! The decoder: Llama, Mistral, Qwen2 and Qwen3 are one forward pass with three switches (biases, query/key norms, tied
 //! embeddings), all of which the checkpoint itself decides.
 
-use cokv_core::{Format, HeadLayout, ObservationRequest, RotaryEmbedding};
+use cokv_core::{Format, ObservationRequest, RotaryEmbedding};
 
 use crate::ask::{Answer, Ask};
-use crate::backend::{self, Backend, LayerSummaries, Projected, Span, Watch};
+use crate::backend::{self, Backend, Ceilings, LayerSummaries, Projected, Span, Watch};
 use crate::cache::{RaggedCache, Segment};
 use crate::config::{Architecture, ModelConfig};
 use crate::engine::{Engine, Row};
 use crate::error::ModelError;
-use crate::rope::{Angles, Rope};
-use crate::weights::{WeightType, Weights};
-
-/// Logits that are held at once: logits of all rows together would outgrow the caches.
-const LOGITS_AT_ONCE: usize = 1 << 23;
+use crate::rope::{Position, Rope};
+use crate::weights::{Stored, WeightType, Weights};
 
 /// A decoder-only transformer on a backend.
 pub struct Decoder<B: Backend> {
@@ -92,14 +89,14 @@ impl<B: Backend> Decoder<B> {
     /// One layer: prefill, forcing, decoding and coalitions alike.
     fn layer(
         &self,
-        index: usize,
-        hidden: &B::Matrix,
-        angles: &Angles,
+        attention: backend::Layer,
+        hidden: B::Matrix,
+        angles: &B::Angles,
         pass: &mut B::Pass<'_>,
     ) -> Result<B::Matrix, ModelError> {
-        let (backend, layer) = (&self.backend, &self.layers[index]);
-        let (layout, epsilon) = (self.config.layout, self.config.norm_epsilon as f32);
-        let normed = backend.rms_norm(hidden, &layer.input_layernorm, epsilon)?;
+        let (backend, layer) = (&self.backend, &self.layers[attention.index]);
+        let epsilon = self.config.norm_epsilon as f32;
+        let normed = backend.rms_norm(&hidden, &layer.input_layernorm, epsilon)?;
         let [mut queries, mut keys, values] = backend.linear([&layer.q_proj, &layer.k_proj, &layer.v_proj], &normed)?;
         if let Some(norm) = &layer.q_norm {
             queries = backend.rms_norm(&queries, norm, epsilon)?;
@@ -107,20 +104,20 @@ impl<B: Backend> Decoder<B> {
         if let Some(norm) = &layer.k_norm {
             keys = backend.rms_norm(&keys, norm, epsilon)?;
         }
-        backend.observe(pass, index, &queries, &values, &layer.o_proj)?;
-        backend.rotate(&mut queries, angles, layout, layout.query_heads)?;
-        backend.rotate(&mut keys, angles, layout, layout.kv_heads)?;
-        let attended = backend.attend(pass, index, Projected { queries, keys, values })?;
-        let [output] = backend.linear([&layer.o_proj], &attended)?;
-        let hidden = backend.add(hidden, &output)?;
+        backend.observe(pass, attention.index, &queries, &values, &layer.o_proj)?;
+        let attended = backend.attend(pass, attention, Projected { queries, keys, values }, angles)?;
+        let hidden = backend.add_linear(hidden, &layer.o_proj, &attended)?;
         let normed = backend.rms_norm(&hidden, &layer.post_attention_layernorm, epsilon)?;
         let [gate, up] = backend.linear([&layer.gate_proj, &layer.up_proj], &normed)?;
-        let [down] = backend.linear([&layer.down_proj], &backend.silu_times(&gate, &up)?)?;
-        backend.add(&hidden, &down)
+        backend.add_linear(hidden, &layer.down_proj, &backend.silu_times(&gate, &up)?)
+    }
+
+    fn attention_layer(&self, index: usize) -> backend::Layer {
+        backend::Layer { index, window: self.config.window(index) }
     }
 
     /// Whether the rows can be run, and the positions of their tokens.
-    fn positions(&self, rows: &[Row<'_>]) -> Result<Vec<usize>, ModelError> {
+    fn positions(&self, rows: &[Row<'_>]) -> Result<Vec<Position>, ModelError> {
         let vocabulary = self.config.vocabulary;
         let mut positions = Vec::new();
         for row in rows {
@@ -136,7 +133,8 @@ impl<B: Backend> Decoder<B> {
             }
             let start = row.cache.next_position();
             self.config.check_length(start + row.tokens.len())?;
-            positions.extend(start..start + row.tokens.len());
+            let tokens = start..start + row.tokens.len();
+            positions.extend(tokens.map(|at| Position { at, within: row.within.max(at + 1) }));
         }
         Ok(positions)
     }
@@ -148,7 +146,8 @@ impl<B: Backend> Decoder<B> {
         for row in rows {
             let tokens = row.tokens.len();
             let looked_at = row.ask.looks_at(tokens);
-            if (places.len() + looked_at) * self.config.vocabulary > LOGITS_AT_ONCE && !places.is_empty() {
+            if (places.len() + looked_at) * self.config.vocabulary > self.backend.logits_at_once() && !places.is_empty()
+            {
                 self.answer_some(hidden, &places, &together, &mut answers)?;
                 (together, places) = (Vec::new(), Vec::new());
             }
@@ -191,6 +190,18 @@ impl<B: Backend> Engine for Decoder<B> {
         self.backend.free_bytes()
     }
 
+    fn take_peak_bytes(&self) -> Option<u64> {
+        self.backend.take_peak_bytes()
+    }
+
+    fn ceilings(&self) -> Result<Option<Ceilings>, ModelError> {
+        self.backend.ceilings()
+    }
+
+    fn chunk(&self) -> usize {
+        self.backend.chunk()
+    }
+
     fn weight_bytes(&self) -> usize {
         let of_layer = |layer: &Layer<B>| {
             let attention = [&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj];
@@ -200,8 +211,8 @@ impl<B: Backend> Engine for Decoder<B> {
         self.layers.iter().map(of_layer).sum::<usize>() + self.backend.bytes(&self.lm_head)
     }
 
-    fn rotary(&self) -> RotaryEmbedding {
-        self.rope.embedding()
+    fn rotary(&self, prompt_len: usize) -> RotaryEmbedding {
+        self.rope.embedding(prompt_len)
     }
 
     fn cache(&self, format: Format, tokens: usize) -> Result<RaggedCache, ModelError> {
@@ -214,7 +225,7 @@ impl<B: Backend> Engine for Decoder<B> {
     }
 
     fn step(&self, rows: &mut [Row<'_>]) -> Result<Vec<Answer>, ModelError> {
-        let angles = self.rope.angles(&self.positions(rows)?);
+        let angles = self.backend.angles(self.rope.angles(&self.positions(rows)?))?;
         let tokens: Vec<u32> = rows.iter().flat_map(|row| row.tokens.iter().copied()).collect();
         let mut hidden = self.backend.embed(self.embed_tokens.as_ref().unwrap_or(&self.lm_head), &tokens)?;
         let mut spans = Vec::with_capacity(rows.len());
@@ -223,7 +234,7 @@ impl<B: Backend> Engine for Decoder<B> {
         }
         let mut pass = self.backend.pass(self.config.layout, spans)?;
         for index in 0..self.layers.len() {
-            hidden = self.layer(index, &hidden, &angles, &mut pass)?;
+            hidden = self.layer(self.attention_layer(index), hidden, &angles, &mut pass)?;
         }
         drop(pass);
         for row in rows.iter_mut() {
@@ -234,6 +245,7 @@ impl<B: Backend> Engine for Decoder<B> {
 
     fn summaries(&self, watch: &dyn Watch, prompt: &Segment, layer: usize) -> Result<LayerSummaries, ModelError> {
         let watch = (watch as &dyn std::any::Any).downcast_ref().ok_or_else(|| backend::foreign("watch"))?;
+        let layer = self.attention_layer(layer);
         self.backend.summaries(self.config.layout, watch, backend::own_store::<B>(prompt.store())?, layer)
     }
 }
@@ -251,35 +263,50 @@ impl<B: Backend> Loader<'_, B> {
     }
 
     /// `name.weight`, `[out_features, in_features]`, and `name.bias` where the checkpoint has one.
-    fn linear(&self, name: &str, shape: [usize; 2]) -> Result<B::Linear, ModelError> {
+    fn stored(&self, name: &str, shape: [usize; 2]) -> Result<(Stored, Option<Vec<f32>>), ModelError> {
         let weight = self.weights.stored(&format!("{name}.weight"), &shape)?;
         let bias = format!("{name}.bias");
         let bias = self.weights.contains(&bias).then(|| self.weights.dense(&bias, &shape[..1])).transpose()?;
+        Ok((weight, bias))
+    }
+
+    fn linear(&self, name: &str, shape: [usize; 2]) -> Result<B::Linear, ModelError> {
+        let (weight, bias) = self.stored(name, shape)?;
         self.backend.load(weight, bias, self.weight_type)
     }
 
     fn layer(&self, config: &ModelConfig, index: usize) -> Result<Layer<B>, ModelError> {
-        let HeadLayout { query_heads, kv_heads, head_dim, .. } = config.layout;
-        let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
+        let (hidden, head_dim) = (config.hidden_size, config.layout.head_dim);
         let name = |part: &str| format!("model.layers.{index}.{part}");
         let vector = |part: &str, length: usize| self.vector(&name(part), length);
-        let linear = |part: &str, shape: [usize; 2]| self.linear(&name(part), shape);
         let head_norm = |part: &str| match config.architecture {
             Architecture::Qwen3 => vector(part, head_dim).map(Some),
             _ => Ok(None),
         };
+        let linears = config.linear_layers();
+        let (backend, held) = (self.backend, self.weight_type);
+        let read = |first: usize| {
+            move |at: usize| {
+                let (part, shape) = linears[first + at];
+                self.stored(&format!("model.layers.{index}.{part}"), shape)
+            }
+        };
+        let [q_proj, k_proj, v_proj] = backend.load_together(read(0), held)?;
+        let [o_proj] = backend.load_together(read(3), held)?;
+        let [gate_proj, up_proj] = backend.load_together(read(4), held)?;
+        let [down_proj] = backend.load_together(read(6), held)?;
         Ok(Layer {
             input_layernorm: vector("input_layernorm.weight", hidden)?,
-            q_proj: linear("self_attn.q_proj", [query_heads * head_dim, hidden])?,
-            k_proj: linear("self_attn.k_proj", [kv_heads * head_dim, hidden])?,
-            v_proj: linear("self_attn.v_proj", [kv_heads * head_dim, hidden])?,
-            o_proj: linear("self_attn.o_proj", [hidden, query_heads * head_dim])?,
+            q_proj,
+            k_proj,
+            v_proj,
+            o_proj,
             q_norm: head_norm("self_attn.q_norm.weight")?,
             k_norm: head_norm("self_attn.k_norm.weight")?,
             post_attention_layernorm: vector("post_attention_layernorm.weight", hidden)?,
-            gate_proj: linear("mlp.gate_proj", [intermediate, hidden])?,
-            up_proj: linear("mlp.up_proj", [intermediate, hidden])?,
-            down_proj: linear("mlp.down_proj", [hidden, intermediate])?,
+            gate_proj,
+            up_proj,
+            down_proj,
         })
     }
 }

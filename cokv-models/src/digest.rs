@@ -17,10 +17,26 @@ use crate::source::{FetchOptions, ModelFiles};
 /// It is kept in cokv's cache under the files' names, lengths and times of change, and read from there as long as all of them
 /// fit. What is kept and does not fit, or cannot be read, is computed anew.
 pub fn fingerprint(files: &ModelFiles) -> Result<String, ModelError> {
+    kept_or_computed(&identifying(files)?, &digests())
+}
+
+/// The same where it is kept, so that nothing large is read; none where it would have to be computed, or where not all files
+/// are there.
+pub fn known_fingerprint(files: &ModelFiles) -> Option<String> {
+    kept(&identifying(files).ok()?, &digests()).ok()?.1
+}
+
+/// Where digests are kept.
+fn digests() -> PathBuf {
+    FetchOptions::from_env().cache.join("digests")
+}
+
+/// The files that make a model what it is.
+fn identifying(files: &ModelFiles) -> Result<Vec<PathBuf>, ModelError> {
     let mut paths = files.weight_files()?;
     let folder = match files {
         ModelFiles::Gguf(path) => path.parent(),
-        ModelFiles::Folder(folder) => Some(folder.as_path()),
+        ModelFiles::Folder(folder) | ModelFiles::Random(folder) => Some(folder.as_path()),
     };
     if let Some(folder) = folder {
         let beside = [
@@ -34,7 +50,7 @@ pub fn fingerprint(files: &ModelFiles) -> Result<String, ModelError> {
         ];
         paths.extend(beside.iter().map(|name| folder.join(name)).filter(|path| path.is_file()));
     }
-    kept_or_computed(&paths, &FetchOptions::from_env().cache.join("digests"))
+    Ok(paths)
 }
 
 /// A digest as it is kept.
@@ -57,19 +73,29 @@ struct Stamp {
 const SETTLED: Duration = Duration::from_secs(2);
 
 fn kept_or_computed(paths: &[PathBuf], folder: &Path) -> Result<String, ModelError> {
-    let stamps = paths.iter().map(|path| Stamp::of(path)).collect::<Result<Vec<_>, _>>()?;
-    let name = hex(Sha256::new_with_prefix(format!("{paths:?}")));
-    let file = folder.join(format!("{name}.json"));
-    let kept: Option<Kept> = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    if let Some(kept) = kept.filter(|kept| kept.files == stamps) {
-        return Ok(kept.digest);
+    let (stamps, known) = kept(paths, folder)?;
+    if let Some(digest) = known {
+        return Ok(digest);
     }
     let digest = computed(paths)?;
     if stamps.iter().all(Stamp::is_settled) {
         // A cache that cannot be written costs time at the next start, and nothing else.
-        let _ = keep(&file, &Kept { files: stamps, digest: digest.clone() });
+        let _ = keep(&place(paths, folder), &Kept { files: stamps, digest: digest.clone() });
     }
     Ok(digest)
+}
+
+/// What the files are like now, and the digest that is kept of them as they are.
+fn kept(paths: &[PathBuf], folder: &Path) -> Result<(Vec<Stamp>, Option<String>), ModelError> {
+    let stamps = paths.iter().map(|path| Stamp::of(path)).collect::<Result<Vec<_>, _>>()?;
+    let kept: Option<Kept> =
+        std::fs::read(place(paths, folder)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let digest = kept.filter(|kept| kept.files == stamps).map(|kept| kept.digest);
+    Ok((stamps, digest))
+}
+
+fn place(paths: &[PathBuf], folder: &Path) -> PathBuf {
+    folder.join(format!("{}.json", hex(Sha256::new_with_prefix(format!("{paths:?}")))))
 }
 
 impl Stamp {
@@ -133,13 +159,17 @@ mod tests {
         let (cache, weights) = (folder.path().join("cache"), folder.path().join("weights"));
         let paths = [weights.clone()];
         let digest = || kept_or_computed(&paths, &cache).unwrap();
+        let known = || kept(&paths, &cache).unwrap().1;
         write(&weights, "abc", 1000);
+        assert_eq!(known(), None);
         let first = digest();
+        assert_eq!(known().as_ref(), Some(&first));
         assert_eq!(first, computed(&paths).unwrap());
         // Kept: a change that length and time do not show is not seen.
         write(&weights, "abd", 1000);
         assert_eq!(digest(), first);
         write(&weights, "abd", 1001);
+        assert_eq!(known(), None, "nothing is computed to know it");
         assert_ne!(digest(), first);
         let second = digest();
         write(&weights, "abcd", 1001);

@@ -4,7 +4,7 @@
 use cokv_core::{Format, ObservationRequest, RotaryEmbedding};
 
 use crate::ask::{Answer, Ask};
-use crate::backend::{LayerSummaries, Watch};
+use crate::backend::{Ceilings, LayerSummaries, Watch};
 use crate::cache::{RaggedCache, Segment};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
@@ -19,12 +19,21 @@ pub struct Row<'a> {
     pub watch: Option<&'a mut dyn Watch>,
     /// What it wants to know.
     pub ask: Ask<'a>,
+    /// Tokens of the text that they are read with, from the sequence's beginning to its end: the whole prompt's, whichever
+    /// chunk this is. 0 where each token is read as if it were the last, as those of answers are. Rotary frequencies that
+    /// depend on a length depend on this one.
+    pub within: usize,
 }
 
 impl<'a> Row<'a> {
-    /// A row that nobody watches.
+    /// Tokens of an answer, which nobody watches: the same whether they come one at a time or together.
     pub fn new(tokens: &'a [u32], cache: &'a mut RaggedCache, ask: Ask<'a>) -> Self {
-        Self { tokens, cache, watch: None, ask }
+        Self { tokens, cache, watch: None, ask, within: 0 }
+    }
+
+    /// Tokens of a text that ends after so many tokens of the sequence, whose beginning may have been cached long ago.
+    pub fn within(self, within: usize) -> Self {
+        Self { within, ..self }
     }
 }
 
@@ -39,11 +48,27 @@ pub trait Engine: Send + Sync {
     /// Bytes that caches and batches may still take, where that is known.
     fn free_bytes(&self) -> Option<u64>;
 
+    /// Bytes that the device held at its peak since this was last asked; none where that is the host's memory.
+    fn take_peak_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// What the device can do at most, measured in a second or two; none where that is the host's processor.
+    ///
+    /// # Errors
+    /// Of the device.
+    fn ceilings(&self) -> Result<Option<Ceilings>, ModelError> {
+        Ok(None)
+    }
+
+    /// Prompt tokens that one pass had best have.
+    fn chunk(&self) -> usize;
+
     /// Bytes of the weights that every step reads: all but those of an embedding table of its own, of which it reads a row.
     fn weight_bytes(&self) -> usize;
 
-    /// How queries and keys are turned by their positions.
-    fn rotary(&self) -> RotaryEmbedding;
+    /// How queries and keys of a prompt of so many tokens are turned by their positions.
+    fn rotary(&self, prompt_len: usize) -> RotaryEmbedding;
 
     /// A cache that has seen nothing, with room for `tokens` in every head.
     fn cache(&self, format: Format, tokens: usize) -> Result<RaggedCache, ModelError>;

@@ -50,7 +50,8 @@ impl LanguageModel {
         stop: &StopRule,
         mut heard: impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
-        let settings = BatchSettings { format: self.format(), ..BatchSettings::default() };
+        let chunk = self.engine().chunk();
+        let settings = BatchSettings { format: self.format(), chunk, ..BatchSettings::default() };
         // Whoever calls has counted the caches already.
         let mut batch = Batch::new(Arc::clone(self.engine()), settings, Ledger::new(None));
         let mut answers: Vec<Vec<u32>> = vec![Vec::new(); caches.len()];
@@ -123,7 +124,11 @@ impl LanguageModel {
         let mut tops = Vec::with_capacity(caches.len());
         for caches in caches.chunks_mut(rows_per_pass(tokens)) {
             caches.iter_mut().try_for_each(|cache| cache.reserve(tokens.len()))?;
-            let mut rows: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row::new(tokens, cache, stop.ask(0))).collect();
+            let mut rows = Vec::with_capacity(caches.len());
+            for cache in caches.iter_mut() {
+                let end = cache.next_position() + tokens.len();
+                rows.push(Row::new(tokens, cache, stop.ask(0)).within(end));
+            }
             for answer in self.engine().step(&mut rows)? {
                 tops.push(answer.top(|| "after the end of the prompt".into())?);
             }

@@ -19,8 +19,9 @@ mod generate;
 pub mod kernel;
 pub mod memory;
 mod model;
+pub mod outline;
 mod prefill;
-mod rope;
+pub mod rope;
 pub mod source;
 mod stop;
 pub mod tokenizer;
@@ -28,15 +29,16 @@ pub mod weights;
 
 /// To be raised when a change of code changes what the CPU computes, so that what was computed before is not taken for what
 /// would be computed now. `tests/bits.rs` notices such changes.
-pub const NUMERICS: u32 = 4;
+pub const NUMERICS: u32 = 5;
 
-pub use digest::fingerprint;
+pub use digest::{fingerprint, known_fingerprint};
 pub use error::ModelError;
 pub use generate::{ComparedWith, Forced};
 pub use kernel::matmul::linear as product;
-pub use kernel::pool::threads;
+pub use kernel::pool::{set_threads, threads};
 pub use kernel::simd::instructions;
-pub use model::{Device, LanguageModel, LoadOptions, load_engine};
+pub use model::{Device, LanguageModel, LoadOptions, load_engine, load_on};
+pub use outline::Outline;
 pub use prefill::{Compressed, Prefill, Prefilling};
 pub use stop::StopRule;
 pub use weights::WeightType;

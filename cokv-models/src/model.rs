@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use cokv_core::{Format, ObservationRequest};
-use serde_json::{Map, Value as Json};
 
 use crate::backend::{Backend, Candle, Cpu, Reference};
 use crate::chat::ChatTemplate;
@@ -12,10 +11,11 @@ use crate::decoder::Decoder;
 use crate::engine::Engine;
 use crate::error::ModelError;
 use crate::kernel::memory;
+use crate::outline::Outline;
 use crate::prefill::Prefill;
 use crate::source::ModelFiles;
 use crate::tokenizer::Tokenizer;
-use crate::weights::{Gguf, Safetensors, WeightType, Weights};
+use crate::weights::{Drawn, WeightType, Weights};
 
 /// Where a model computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,8 +23,6 @@ pub enum Device {
     /// The processor, with our own kernels.
     #[default]
     Cpu,
-    /// Linear layers on a CUDA device, by candle.
-    Cuda(usize),
     /// Linear layers on a Metal device, by candle.
     Metal(usize),
     /// Candle's arithmetic on the processor: to compare with.
@@ -38,20 +36,20 @@ impl Device {
     pub fn backend(self) -> &'static str {
         match self {
             Self::Cpu => Cpu.name(),
-            Self::Cuda(_) => "candle-cuda",
             Self::Metal(_) => "candle-metal",
             Self::Candle => "candle-cpu",
             Self::Reference => Reference.name(),
         }
     }
 
+    /// Whether the host computes, in whose memory weights then lie.
+    pub fn is_host(self) -> bool {
+        !matches!(self, Self::Metal(_))
+    }
+
     /// The accelerator that this build knows, else the processor.
     pub fn of_this_build() -> Self {
-        match (cfg!(feature = "cuda"), cfg!(feature = "metal")) {
-            (true, _) => Self::Cuda(0),
-            (_, true) => Self::Metal(0),
-            _ => Self::Cpu,
-        }
+        if cfg!(feature = "metal") { Self::Metal(0) } else { Self::Cpu }
     }
 }
 
@@ -68,15 +66,10 @@ pub struct LoadOptions {
 
 /// A language model with all that belongs to it.
 pub struct LanguageModel {
+    outline: Arc<Outline>,
     engine: Arc<dyn Engine>,
-    tokenizer: Tokenizer,
-    chat_template: Option<ChatTemplate>,
     format: Format,
-    stop_tokens: Vec<u32>,
 }
-
-/// Texts of tokens that end an answer in the families that the decoder knows, whatever the configuration lists.
-const STOP_TEXTS: [&str; 6] = ["<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "<|endoftext|>", "</s>"];
 
 impl LanguageModel {
     /// Loads a model from fetched files. `progress` hears (layers loaded, layers).
@@ -85,58 +78,52 @@ impl LanguageModel {
         options: &LoadOptions,
         progress: impl FnMut(usize, usize),
     ) -> Result<Self, ModelError> {
-        let (config, weights, tokenizer, chat_template) = match files {
-            ModelFiles::Gguf(path) => {
-                let gguf = Gguf::open(path)?;
-                let config = ModelConfig::from_gguf(&gguf)?;
-                let beside = path.with_file_name("tokenizer.json");
-                let tokenizer = match Tokenizer::from_gguf(&gguf) {
-                    // SentencePiece vocabularies, and files that do not say how words are split, need the tokenizer file that the
-                    // model came with.
-                    Err(ModelError::Unsupported { .. }) if beside.is_file() => Tokenizer::from_file(&beside)?,
-                    built => built?,
-                };
-                let chat_template = ChatTemplate::from_gguf(&gguf, &tokenizer)?;
-                (config, Weights::Gguf(gguf), tokenizer, chat_template)
-            }
-            ModelFiles::Folder(folder) => {
-                let config = ModelConfig::from_folder(folder)?;
-                let weights = Weights::Safetensors(Safetensors::open(files.weight_files()?)?);
-                let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
-                (config, weights, tokenizer, ChatTemplate::from_folder(folder)?)
-            }
+        Self::load_outlined(Outline::open(files)?.into(), files, options, progress)
+    }
+
+    /// Loads the weights of a model whose outline is known. `progress` hears (layers loaded, layers).
+    pub fn load_outlined(
+        outline: Arc<Outline>,
+        files: &ModelFiles,
+        options: &LoadOptions,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<Self, ModelError> {
+        let load = |weights: &Weights, config| load_engine(weights, config, options, progress);
+        Self::load_by(outline, files, options.format, load)
+    }
+
+    /// The same on a backend of another crate.
+    pub fn load_on(
+        backend: impl Backend,
+        outline: Arc<Outline>,
+        files: &ModelFiles,
+        options: &LoadOptions,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<Self, ModelError> {
+        let load = |weights: &Weights, config| load_on(backend, weights, config, options, progress);
+        Self::load_by(outline, files, options.format, load)
+    }
+
+    fn load_by(
+        outline: Arc<Outline>,
+        files: &ModelFiles,
+        format: Format,
+        load: impl FnOnce(&Weights, ModelConfig) -> Result<Arc<dyn Engine>, ModelError>,
+    ) -> Result<Self, ModelError> {
+        let weights = match files {
+            ModelFiles::Random(_) => Weights::Drawn(Drawn::new(outline.config().tensors(), 1)),
+            files => Weights::open(files)?,
         };
-        let mut stop_tokens = config.stop_tokens.clone();
-        stop_tokens.extend(STOP_TEXTS.iter().filter_map(|text| tokenizer.special_token(text)));
-        stop_tokens.sort_unstable();
-        stop_tokens.dedup();
-        let engine = load_engine(&weights, config, options, progress)?;
+        let engine = load(&weights, outline.config().clone())?;
         // Every tensor was there twice for a moment.
         drop(weights);
         memory::give_back();
-        Ok(Self { engine, tokenizer, chat_template, format: options.format, stop_tokens })
+        Ok(Self { outline, engine, format })
     }
 
-    /// Tells the chat template more than transformers does by default: [`ChatTemplate::with_kwargs`].
-    ///
-    /// # Errors
-    ///
-    /// There is no template, or it has nothing of a given name to set.
-    pub fn with_chat_template_kwargs(mut self, kwargs: Map<String, Json>) -> Result<Self, ModelError> {
-        self.chat_template = match self.chat_template {
-            Some(template) => Some(template.with_kwargs(kwargs)?),
-            None if kwargs.is_empty() => None,
-            None => return Err(ModelError::ChatTemplate("the model has none, and so there is nothing to set".into())),
-        };
-        Ok(self)
-    }
-
-    /// What the user should know of the model, a sentence each.
-    pub fn notices(&self) -> Vec<String> {
-        let dated = self.chat_template.as_ref().is_some_and(ChatTemplate::asks_for_the_date);
-        let date = "the chat template writes today's date into prompts, so that those of another day differ; Llama 3's takes \
-                    a date to keep: chat_template_kwargs = { date_string = \"26 Jul 2024\" }";
-        dated.then(|| date.to_owned()).into_iter().collect()
+    /// What is known of the model without its weights.
+    pub fn outline(&self) -> &Arc<Outline> {
+        &self.outline
     }
 
     /// What runs rows of tokens through the model.
@@ -151,12 +138,12 @@ impl LanguageModel {
 
     /// Text to tokens and back.
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        self.outline.tokenizer()
     }
 
     /// How the model marks up conversations; base models do not.
     pub fn chat_template(&self) -> Option<&ChatTemplate> {
-        self.chat_template.as_ref()
+        self.outline.chat_template()
     }
 
     /// How rows of the KV cache are stored.
@@ -166,7 +153,7 @@ impl LanguageModel {
 
     /// All tokens that end generation, ascending.
     pub fn stop_tokens(&self) -> &[u32] {
-        &self.stop_tokens
+        self.outline.stop_tokens()
     }
 
     /// Prefills a prompt; `progress` hears the number of tokens done.
@@ -187,20 +174,21 @@ pub fn load_engine(
     options: &LoadOptions,
     progress: impl FnMut(usize, usize),
 ) -> Result<Arc<dyn Engine>, ModelError> {
-    fn on<B: Backend>(
-        backend: B,
-        weights: &Weights,
-        config: ModelConfig,
-        options: &LoadOptions,
-        progress: impl FnMut(usize, usize),
-    ) -> Result<Arc<dyn Engine>, ModelError> {
-        Ok(Arc::new(Decoder::load(backend, weights, config, options.weight_type, progress)?))
-    }
     match options.device {
-        Device::Cpu => on(Cpu, weights, config, options, progress),
-        Device::Cuda(index) => on(Candle::cuda(index)?, weights, config, options, progress),
-        Device::Metal(index) => on(Candle::metal(index)?, weights, config, options, progress),
-        Device::Candle => on(Candle::cpu(), weights, config, options, progress),
-        Device::Reference => on(Reference, weights, config, options, progress),
+        Device::Cpu => load_on(Cpu, weights, config, options, progress),
+        Device::Metal(index) => load_on(Candle::metal(index)?, weights, config, options, progress),
+        Device::Candle => load_on(Candle::cpu(), weights, config, options, progress),
+        Device::Reference => load_on(Reference, weights, config, options, progress),
     }
+}
+
+/// Loads the weights on a backend. `progress` hears (layers loaded, layers).
+pub fn load_on(
+    backend: impl Backend,
+    weights: &Weights,
+    config: ModelConfig,
+    options: &LoadOptions,
+    progress: impl FnMut(usize, usize),
+) -> Result<Arc<dyn Engine>, ModelError> {
+    Ok(Arc::new(Decoder::load(backend, weights, config, options.weight_type, progress)?))
 }

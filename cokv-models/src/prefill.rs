@@ -11,10 +11,6 @@ use crate::engine::{Engine, Row};
 use crate::error::ModelError;
 use crate::stop::StopRule;
 
-/// Prompt tokens of one forward pass: enough rows for matrix products to reach their peak, few enough that activations
-/// stay small.
-const CHUNK: usize = 512;
-
 /// A prompt on its way: it can be put down between chunks, which may share a pass with rows of other kinds.
 pub struct Prefilling {
     engine: Arc<dyn Engine>,
@@ -90,7 +86,8 @@ impl Prefilling {
         let done = self.cache.next_position();
         let tokens = &self.prompt[done..self.prompt.len().min(done + tokens)];
         let ask = if done + tokens.len() == self.prompt.len() { Ask::Logits } else { Ask::Nothing };
-        Row { tokens, cache: &mut self.cache, watch: Some(self.watch.as_mut()), ask }
+        let within = self.prompt.len();
+        Row { tokens, cache: &mut self.cache, watch: Some(self.watch.as_mut()), ask, within }
     }
 
     /// Takes the answer to the row of a pass.
@@ -122,7 +119,7 @@ impl Prefill {
     ) -> Result<Self, ModelError> {
         let mut prefilling = Prefilling::new(engine, prompt.to_vec(), format, request)?;
         while prefilling.left() > 0 {
-            for answer in engine.step(&mut [prefilling.row(CHUNK)])? {
+            for answer in engine.step(&mut [prefilling.row(engine.chunk())])? {
                 prefilling.take(answer)?;
             }
             progress(prefilling.done());
@@ -215,7 +212,7 @@ impl Prefill {
     /// Lends one layer as compressors see it. What was not asked for at prefill is absent.
     pub fn view<T>(&self, layer: usize, work: impl FnOnce(&LayerView<'_>) -> T) -> Result<T, ModelError> {
         let summaries = self.summaries(layer)?;
-        let rotary = self.engine.rotary();
+        let rotary = self.engine.rotary(self.prompt_len());
         fn recorded(numbers: &[f32]) -> Option<&[f32]> {
             Some(numbers).filter(|numbers| !numbers.is_empty())
         }
@@ -227,6 +224,7 @@ impl Prefill {
             tail: self.tail,
             window: summaries.window,
             window_attention: &summaries.window_attention,
+            window_sums: &summaries.window_sums,
             column_sums: recorded(&summaries.column_sums),
             query_statistics: summaries.query_statistics.as_ref(),
             keys: recorded(&summaries.keys),

@@ -1,51 +1,64 @@
 //! Rotary position embedding.
 
+mod frequencies;
+
 use cokv_core::{HeadLayout, RotaryEmbedding, RotaryPairs};
 
-use crate::config::{ModelConfig, RopeScaling};
+use self::frequencies::Frequencies;
+use crate::config::ModelConfig;
 
 /// Rotates queries and keys by their positions.
 pub struct Rope {
-    /// Angle per position of each pair: `[head_dim / 2]`.
-    frequencies: Vec<f32>,
+    frequencies: Frequencies,
+    attention_factor: f32,
     pairs: RotaryPairs,
+}
+
+/// Where a token stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Tokens before it.
+    pub at: usize,
+    /// Tokens of the text that it is read with, from the sequence's beginning. Where frequencies depend on a length, it is
+    /// this one.
+    pub within: usize,
 }
 
 impl Rope {
     /// Frequencies of a model, stretched as its configuration says.
     pub fn new(config: &ModelConfig) -> Self {
-        let head_dim = config.layout.head_dim;
-        let base = |pair: usize| 1.0 / config.rope_theta.powf(2.0 * pair as f32 / head_dim as f32);
-        let frequencies = (0..head_dim / 2).map(|pair| match &config.rope_scaling {
-            RopeScaling::None => base(pair),
-            RopeScaling::Linear { factor } => base(pair) / factor,
-            RopeScaling::Divisors(divisors) => base(pair) / divisors.get(pair).copied().unwrap_or(1.0),
-            RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_context } => {
-                let frequency = base(pair);
-                let turns = original_context * frequency / (2.0 * std::f32::consts::PI);
-                // 0 where the wavelength is long (stretched), 1 where it is short (left alone).
-                let kept = (turns - low_frequency_factor) / (high_frequency_factor - low_frequency_factor);
-                let kept = kept.clamp(0.0, 1.0);
-                frequency * (kept + (1.0 - kept) / factor)
-            }
-        });
-        Self { frequencies: frequencies.collect(), pairs: config.rope_pairs }
+        Self {
+            frequencies: Frequencies::new(config),
+            attention_factor: config.rope_attention_factor,
+            pairs: config.rope_pairs,
+        }
     }
 
-    /// What policies see of it.
-    pub fn embedding(&self) -> RotaryEmbedding {
-        RotaryEmbedding { frequencies: self.frequencies.clone(), pairs: self.pairs }
+    /// What policies see of it in a text of so many tokens.
+    pub fn embedding(&self, length: usize) -> RotaryEmbedding {
+        let frequencies = self.frequencies.of(length).into_owned();
+        RotaryEmbedding { frequencies, scale: self.attention_factor, pairs: self.pairs }
     }
 
     /// Cosines and sines of some positions.
-    pub fn angles(&self, positions: &[usize]) -> Angles {
-        let angles = positions.iter().flat_map(|&p| self.frequencies.iter().map(move |f| (p as f32 * f).sin_cos()));
-        let (sin, cos) = angles.unzip();
-        Angles { cos, sin, pairs: self.pairs, half: self.frequencies.len() }
+    pub fn angles(&self, positions: &[Position]) -> Angles {
+        let (mut cos, mut sin, mut half) = (Vec::new(), Vec::new(), 0);
+        for together in positions.chunk_by(|a, b| a.within == b.within) {
+            let frequencies = self.frequencies.of(together[0].within);
+            half = frequencies.len();
+            for position in together {
+                for frequency in frequencies.iter() {
+                    let (of_sin, of_cos) = (position.at as f32 * frequency).sin_cos();
+                    sin.push(of_sin * self.attention_factor);
+                    cos.push(of_cos * self.attention_factor);
+                }
+            }
+        }
+        Angles { cos, sin, pairs: self.pairs, half }
     }
 }
 
-/// Rotations of the tokens of one forward pass.
+/// Rotations of the tokens of one forward pass, with the factor by which YaRN and LongRoPE lengthen queries and keys.
 pub struct Angles {
     /// `[tokens, head_dim / 2]`
     cos: Vec<f32>,
@@ -56,6 +69,21 @@ pub struct Angles {
 }
 
 impl Angles {
+    /// Cosines of each token's pairs, `[tokens, head_dim / 2]`.
+    pub fn cosines(&self) -> &[f32] {
+        &self.cos
+    }
+
+    /// Sines, likewise.
+    pub fn sines(&self) -> &[f32] {
+        &self.sin
+    }
+
+    /// Which elements of a head make a pair.
+    pub fn pairs(&self) -> RotaryPairs {
+        self.pairs
+    }
+
     /// Cosine and sine of a token's pair.
     pub(crate) fn of(&self, token: usize, pair: usize) -> (f32, f32) {
         (self.cos[token * self.half + pair], self.sin[token * self.half + pair])

@@ -16,7 +16,8 @@ fn a_step_of_decoding_allocates_nothing() {
     // One long enough for several pieces of work, one short.
     let stores = [seen(3000), seen(7)];
     let queries = numbers(6 * 64);
-    let rows: Vec<Row<'_>> = stores.iter().map(|store| Row { queries: &queries, cache: store.view() }).collect();
+    let rows: Vec<Row<'_>> =
+        stores.iter().map(|store| Row { queries: &queries, cache: store.view(), hidden: &[] }).collect();
     let mut attention = Attention::default();
     attend_into(layout, 0, &rows, &mut attention);
     let first = attention.output.clone();

@@ -65,6 +65,33 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn sliding_windows_keep_the_contract(
+        (family, layers) in prop::sample::select(vec![
+            ("mistral", json!({})),
+            ("qwen2", json!({ "max_window_layers": 1 })),
+            ("qwen3", json!({ "layer_types": ["sliding_attention", "full_attention"] })),
+        ]),
+        window in prop::sample::select(vec![1usize, 7, 12, 255, 257, 290]),
+        prompt in prop::sample::select(vec![9usize, 40, 300, 560]),
+        chunk in prop::sample::select(vec![7usize, 64, 512]),
+        answer in prop::sample::select(vec![2usize, 5, 16]),
+        seed in 0u64..1000,
+    ) {
+        let mut settings = layers;
+        settings["use_sliding_window"] = json!(true);
+        settings["sliding_window"] = json!(window);
+        let tiny = Tiny::new(family, settings, false, 8);
+        let case = Case { format: Format::F32, prompt, chunk, answer, seed, tolerance: 1e-4 };
+        for device in [Device::Cpu, Device::Candle] {
+            holds(&engines(&tiny, device), &case);
+        }
+    }
+}
+
 /// Few rows and many, short heads and long: they take other kernels, in all registers that the processor has.
 #[test]
 fn all_registers_keep_the_contract() {

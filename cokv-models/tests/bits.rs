@@ -108,6 +108,7 @@ fn bits(model: &LanguageModel, prompt_len: usize) -> String {
     let prompt = tokens(prompt_len, 3);
     let observed = ObservationRequest {
         window: 8,
+        window_sums: Vec::new(),
         column_sums: true,
         query_statistics: true,
         keys: true,

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{self, Value};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use cokv_core::{Format, ObservationRequest};
 use cokv_models::config::{ModelConfig, RopeScaling};
 use cokv_models::source::ModelFiles;
 use cokv_models::tokenizer::Tokenizer;
 use cokv_models::weights::Gguf;
-use cokv_models::{LanguageModel, LoadOptions, ModelError, WeightType};
-use serde_json::json;
+use cokv_models::{LanguageModel, LoadOptions, ModelError, Outline, WeightType};
+use serde_json::{Value as Json, json};
 use tiny::Tiny;
 
 fn llama() -> Tiny {
@@ -44,6 +44,45 @@ fn refusal(metadata: &[(&str, Value)]) -> String {
 
 fn text(text: &str) -> Value {
     Value::String(text.into())
+}
+
+/// What an outline says of weights is what loading them makes of them.
+#[test]
+fn an_outline_knows_what_the_weights_will_take() {
+    let tiny = Tiny::of_size([256, 256], "llama", json!({}), false, 64, |_, _| {});
+    let outline = |files: &ModelFiles| Outline::open(files).unwrap();
+    let loaded = |files: &ModelFiles, weight_type: WeightType| {
+        let options = LoadOptions { weight_type, ..LoadOptions::default() };
+        LanguageModel::load(files, &options, |_, _| {}).unwrap().engine().weight_bytes() as u64
+    };
+    let folder = ModelFiles::Folder(tiny.folder().to_path_buf());
+    let weights = outline(&folder).weights().clone();
+    for held in [WeightType::Stored, WeightType::F32] {
+        assert_eq!(weights.step_bytes(held), loaded(&folder, held));
+    }
+    // The embedding table is its own, [50, 256] in f32.
+    assert_eq!(weights.bytes(WeightType::F32), weights.step_bytes(WeightType::F32) + 50 * 256 * 4);
+    assert_eq!(
+        (weights.numbers() * 4, weights.integer_share(WeightType::Stored)),
+        (weights.bytes(WeightType::F32), 0.0)
+    );
+    for kind in [GgmlDType::Q4_0, GgmlDType::Q4K, GgmlDType::Q5_1, GgmlDType::Q6K, GgmlDType::Q8_0] {
+        let gguf = ModelFiles::Gguf(tiny.write_gguf_of("llama", kind));
+        let quantised = outline(&gguf).weights().clone();
+        // The 50 columns of the output layer are padded to 64.
+        let (told, found) = (quantised.step_bytes(WeightType::Stored), loaded(&gguf, WeightType::Stored));
+        assert!(told <= found && found - told <= 14 * 256 * 34 / 32, "{kind:?}: {told} told, {found} found");
+        assert_eq!((quantised.numbers(), quantised.integer_share(WeightType::Stored)), (weights.numbers(), 1.0));
+    }
+
+    // Without weights they are taken to have 16 bits, unless the configuration says otherwise.
+    std::fs::remove_file(tiny.weights()).unwrap();
+    assert_eq!(2 * outline(&folder).weights().bytes(WeightType::Stored), weights.bytes(WeightType::Stored));
+    let mut config = tiny.config.clone();
+    config["torch_dtype"] = json!("float32");
+    std::fs::write(tiny.folder().join("config.json"), config.to_string()).unwrap();
+    assert_eq!(outline(&folder).weights().bytes(WeightType::Stored), weights.bytes(WeightType::Stored));
+    assert!(load_folder(&tiny).is_err_and(|error| error.to_string().contains("no safetensors weights")));
 }
 
 #[test]
@@ -84,7 +123,8 @@ fn gguf_rope_factors_have_the_defaults_of_llama_cpp() {
     ] {
         assert_eq!(scaling(&metadata).unwrap(), expected, "{metadata:?}");
     }
-    assert!(scaling(&[(kind, text("yarn"))]).unwrap_err().to_string().contains("`yarn` is not implemented"));
+    let unknown = scaling(&[(kind, text("dynamic"))]).unwrap_err().to_string();
+    assert!(unknown.contains("`dynamic`") && unknown.contains("known: none, linear, yarn, longrope"), "{unknown}");
 
     let divisors = |numbers: &[f32], metadata: &[(&str, Value)]| {
         let (tiny, numbers) = (llama(), Tensor::new(numbers, &Device::Cpu).unwrap());
@@ -100,9 +140,86 @@ fn gguf_rope_factors_have_the_defaults_of_llama_cpp() {
     }
 }
 
+/// A GGUF file and a folder that say the same of YaRN and LongRoPE are the same model.
+#[test]
+fn gguf_stretches_are_those_of_a_folder() {
+    let of_folder = |rope: Json| {
+        let tiny = Tiny::new("llama", json!({ "max_position_embeddings": 1024, "rope_scaling": rope }), false, 8);
+        ModelConfig::from_folder(tiny.folder()).unwrap()
+    };
+    let of_gguf = |metadata: &[(&str, Value)], tensors: &[(&str, &[f32])]| {
+        let tiny = llama();
+        let metadata: Vec<(String, Value)> =
+            metadata.iter().map(|(key, value)| (format!("llama.rope.scaling.{key}"), value.clone())).collect();
+        let metadata: Vec<(&str, Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+        let tensor = |numbers: &[f32]| Tensor::new(numbers, &Device::Cpu).unwrap();
+        let tensors: Vec<(&str, Tensor)> = tensors.iter().map(|(name, numbers)| (*name, tensor(numbers))).collect();
+        let path = tiny.write_gguf_with("llama", GgmlDType::F32, &metadata, &tensors);
+        ModelConfig::from_gguf(&Gguf::open(&path).unwrap())
+    };
+    let same = |folder: ModelConfig, gguf: Result<ModelConfig, ModelError>| {
+        let gguf = gguf.unwrap();
+        assert_eq!(folder.rope_scaling, gguf.rope_scaling);
+        assert!((folder.rope_attention_factor - gguf.rope_attention_factor).abs() < 1e-6, "{gguf:?}");
+        assert_eq!(folder.max_tokens(), gguf.max_tokens());
+    };
+    let number = Value::F32;
+    let yarn = [("type", text("yarn")), ("factor", number(4.0)), ("original_context_length", Value::U32(512))];
+    let with = |more: &[(&'static str, Value)]| [&yarn[..], more].concat();
+    let said = |more: Json| {
+        let mut rope = json!({ "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512 });
+        rope.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        of_folder(rope)
+    };
+    assert_eq!(said(json!({})).max_tokens(), 2048);
+    same(said(json!({})), of_gguf(&yarn, &[]));
+    same(said(json!({})), of_gguf(&with(&[("yarn_ext_factor", number(1.0))]), &[]));
+    same(said(json!({ "attention_factor": 0.9 })), of_gguf(&with(&[("yarn_attn_factor", number(0.9))]), &[]));
+    let both = json!({ "mscale": 1.0, "mscale_all_dim": 0.7 });
+    same(said(both), of_gguf(&with(&[("yarn_log_multiplier", number(0.7))]), &[]));
+    let betas = [("yarn_beta_fast", number(20.0)), ("yarn_beta_slow", number(2.0))];
+    same(said(json!({ "beta_fast": 20, "beta_slow": 2 })), of_gguf(&with(&betas), &[]));
+    let part = of_gguf(&with(&[("yarn_ext_factor", number(0.5))]), &[]).unwrap_err().to_string();
+    assert!(part.contains("yarn_ext_factor 0.5"), "{part}");
+    let swapped = of_gguf(&with(&[("yarn_beta_fast", number(0.5))]), &[]).unwrap_err().to_string();
+    assert!(swapped.contains("`beta_slow` is 1"), "{swapped}");
+
+    let (short, long) = ([1.0, 1.1, 1.3, 2.0], [1.0, 2.0, 5.0, 30.0]);
+    let longrope = json!({
+        "rope_type": "longrope", "short_factor": short, "long_factor": long, "original_max_position_embeddings": 256,
+        "attention_factor": 1.25,
+    });
+    let metadata =
+        [("type", text("longrope")), ("original_context_length", Value::U32(256)), ("attn_factor", number(1.25))];
+    let tensors: [(&str, &[f32]); 2] = [("rope_factors_short.weight", &short), ("rope_factors_long.weight", &long)];
+    same(of_folder(longrope), of_gguf(&metadata, &tensors));
+    let missing = of_gguf(&metadata, &tensors[..1]).unwrap_err().to_string();
+    assert!(missing.contains("rope_factors_long.weight"), "{missing}");
+    let few = of_gguf(&metadata, &[tensors[0], (tensors[1].0, &long[..3])]).unwrap_err().to_string();
+    assert!(few.contains("`rope_factors_long.weight` has 3 numbers for 4 pairs"), "{few}");
+}
+
+#[test]
+fn a_gguf_window_is_one_of_all_layers_or_of_nobody_knows_which() {
+    let windows = |architecture: &str, tokens: u32| {
+        let tiny = llama();
+        let key = format!("{architecture}.attention.sliding_window");
+        let metadata = [(key.as_str(), Value::U32(tokens))];
+        let path = tiny.write_gguf_with(architecture, GgmlDType::F32, &metadata, &[]);
+        ModelConfig::from_gguf(&Gguf::open(&path).unwrap()).map(|config| config.windows)
+    };
+    assert_eq!(windows("llama", 24).unwrap(), [Some(24); 2]);
+    assert_eq!(windows("llama", 0).unwrap(), []);
+    // The context has 1,024 tokens, which nothing leaves.
+    assert_eq!(windows("qwen2", 1024).unwrap(), []);
+    let error = windows("qwen2", 24).unwrap_err().to_string();
+    assert!(error.contains("`qwen2.attention.sliding_window` is 24") && error.contains("which layers"), "{error}");
+}
+
 #[test]
 fn gguf_nonsense_is_refused_by_its_key() {
     for (key, value) in [
+        ("llama.rope.scaling.attn_factor", Value::F32(f32::INFINITY)),
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(f32::NAN)),
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(f32::INFINITY)),
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(-1.0)),
@@ -164,6 +281,28 @@ fn a_model_saved_without_its_output_layer_is_the_same_model() {
         tiny.tensors.iter().map(|(name, tensor)| (name.replace("model.", ""), tensor.clone())).collect();
     candle_core::safetensors::save(&base, tiny.weights()).unwrap();
     assert_eq!(logits(), whole);
+}
+
+/// A checkpoint of 8 billion numbers in bfloat16 took 32 GB, because its floats became f32.
+#[test]
+fn floats_of_16_bits_are_held_in_16_bits_and_give_the_same_bits() {
+    for dtype in [DType::BF16, DType::F16] {
+        let tiny = Tiny::new("llama", json!({ "max_position_embeddings": 2048 }), false, 8);
+        let halves: HashMap<String, Tensor> =
+            tiny.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.to_dtype(dtype).unwrap())).collect();
+        candle_core::safetensors::save(&halves, tiny.weights()).unwrap();
+        let run = |weight_type: WeightType| {
+            let options = LoadOptions { weight_type, ..LoadOptions::default() };
+            let files = ModelFiles::Folder(tiny.folder().to_path_buf());
+            let model = LanguageModel::load(&files, &options, |_, _| {}).unwrap();
+            let prompt: Vec<u32> = (0..40).collect();
+            let logits = model.prefill(&prompt, ObservationRequest::default(), |_| ()).unwrap().logits().to_vec();
+            (model.engine().weight_bytes(), logits)
+        };
+        let (stored, wide) = (run(WeightType::Stored), run(WeightType::F32));
+        assert_eq!(2 * stored.0, wide.0, "{dtype:?}");
+        assert_eq!(stored.1, wide.1, "{dtype:?}");
+    }
 }
 
 /// Byte-level BPE of the letters a and b, as GGUF has it.

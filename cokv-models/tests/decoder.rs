@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, mistral, qwen2, qwen3};
-use cokv_core::{Format, HeadSelection, ObservationRequest, Selection};
+use cokv_core::{Format, HeadSelection, ObservationRequest, Selection, WindowSum};
 use cokv_models::ask::Ask;
 use cokv_models::cache::RaggedCache;
 use cokv_models::config::ModelConfig;
@@ -144,6 +144,31 @@ fn an_evicted_token_is_as_if_it_were_masked() {
     assert!(caches.iter().all(|cache| cache.next_position() == 31), "positions go on from the prompt's length");
 }
 
+/// A window is one of positions, however little a head has kept of it.
+#[test]
+fn a_token_behind_the_window_is_as_if_it_were_evicted() {
+    let decoder = decoder(&Tiny::new("mistral", json!({ "sliding_window": 12 }), false, 8));
+    let tokens = prompt(600);
+    let prefilled = prefill(&decoder, &tokens);
+    let heads = prefilled.prompt().layout().heads();
+    let after = |kept: Vec<u32>, more: usize| {
+        let selection = Selection { heads: vec![HeadSelection::Tokens(kept); heads] };
+        let mut cache = RaggedCache::compressed(prefilled.prompt(), &selection).unwrap();
+        logits(&decoder, &tokens[..more], &mut cache)
+    };
+    for more in [1, 5, 11, 12, 40] {
+        let all = after((0..600).collect(), more);
+        assert_eq!(all, logits(&decoder, &tokens[..more], &mut RaggedCache::full(prefilled.prompt())));
+        let near = |kept: Vec<u32>| all.iter().zip(after(kept, more)).all(|(a, b)| (a - b).abs() < 1e-5);
+        // The first of the new tokens, at position 600, sees from 589 on.
+        assert!(near((589..600).collect()), "{more} tokens");
+        assert_eq!(near((590..600).collect()), more > 12, "{more} tokens");
+        let of_few = |old: std::ops::Range<u32>| after(old.chain([596]).collect(), more);
+        let (some, none) = (of_few(0..300), of_few(0..0));
+        assert!(some.iter().zip(&none).all(|(a, b)| (a - b).abs() < 1e-5), "{more} tokens");
+    }
+}
+
 #[test]
 fn a_gguf_file_of_the_same_weights_gives_the_same_logits() {
     let tiny = Tiny::new("qwen2", json!({ "use_sliding_window": false, "sliding_window": 16 }), true, 8);
@@ -189,7 +214,13 @@ fn unusable_configurations_are_refused() {
     assert!(refused(json!({ "hidden_act": "gelu" })).contains("activation `gelu`"));
     assert!(refused(json!({ "head_dim": 7 })).contains("odd head_dim"));
     assert!(refused(json!({ "quantization_config": { "quant_method": "gptq" } })).contains("quantised by `gptq`"));
-    assert!(refused(json!({ "rope_scaling": { "rope_type": "yarn", "factor": 4.0 } })).contains("`yarn`"));
+    let error = refused(json!({ "rope_scaling": { "rope_type": "su", "factor": 4.0 } }));
+    assert!(
+        error.contains("`su`") && error.contains("known: default, linear, llama3, dynamic, yarn, longrope"),
+        "{error}"
+    );
+    let of_layers = json!({ "full_attention": { "rope_type": "default" }, "sliding_attention": null });
+    assert!(refused(json!({ "rope_parameters": of_layers })).contains("RoPE that differs between layers"));
 
     let unloadable = |settings: Json| load(&Tiny::new("llama", settings, false, 8)).err().unwrap().to_string();
     let error = unloadable(json!({ "vocab_size": 51 }));
@@ -203,15 +234,9 @@ fn unusable_configurations_are_refused() {
 
 #[test]
 fn sequences_that_cannot_be_computed_exactly_are_refused() {
-    let sliding = Tiny::new("mistral", json!({ "sliding_window": 16 }), false, 8);
-    let decoder_16 = decoder(&sliding);
     let run = |decoder: &Arc<dyn Engine>, tokens: &[u32]| {
         Prefill::run(decoder, tokens, Format::F32, ObservationRequest::default(), |_| {}).err()
     };
-    assert!(run(&decoder_16, &prompt(16)).is_none());
-    let error = run(&decoder_16, &prompt(17)).unwrap().to_string();
-    assert!(error.contains("17 tokens are more than the 16") && error.contains("sliding window"), "{error}");
-
     let short = decoder(&Tiny::new("llama", json!({ "max_position_embeddings": 20 }), false, 8));
     assert!(matches!(run(&short, &prompt(21)), Some(ModelError::TooLong { tokens: 21, limit: 20, .. })));
     assert!(matches!(run(&short, &[]), Some(ModelError::EmptyPrompt)));
@@ -236,6 +261,30 @@ fn nan_weights_are_noticed() {
     });
     let error = Prefill::run(&decoder(&tiny), &prompt(5), Format::F32, ObservationRequest::default(), |_| {});
     assert!(matches!(error, Err(ModelError::NotFinite { .. })));
+}
+
+#[test]
+fn sums_of_the_window_have_the_bits_of_its_rows() {
+    let tiny = Tiny::new("llama", json!({}), true, 8);
+    // More than one chunk of prefill: the longest window begins in the first.
+    let tokens = prompt(520);
+    let sums = [(3, 0), (8, 4), (1, 11), (2, 4)].map(|(rows, tail)| WindowSum { rows, tail });
+    let prefilled = |window, window_sums: &[WindowSum]| {
+        let request = ObservationRequest { window, window_sums: window_sums.to_vec(), ..Default::default() };
+        Prefill::run(&decoder(&tiny), &tokens, Format::F32, request, |_| {}).unwrap()
+    };
+    let [rows, both, alone] = [prefilled(12, &[]), prefilled(5, &sums), prefilled(0, &sums)];
+    for layer in 0..2 {
+        let [rows, both, alone] = [&rows, &both, &alone].map(|prefill| prefill.summaries(layer).unwrap());
+        let of_heads = |sum: WindowSum| rows.window_attention.chunks(12 * 520).flat_map(move |rows| sum.of(rows, 520));
+        let expected: Vec<(WindowSum, Vec<f32>)> = sums.iter().map(|&sum| (sum, of_heads(sum).collect())).collect();
+        assert!(both.window_sums == expected && alone.window_sums == expected, "layer {layer}");
+        // Rows are no more than those that were asked for.
+        let last: Vec<f32> =
+            rows.window_attention.chunks(12 * 520).flat_map(|rows| &rows[7 * 520..]).copied().collect();
+        assert!((both.window, both.window_attention) == (5, last), "layer {layer}");
+        assert!(alone.window == 0 && alone.window_attention.is_empty());
+    }
 }
 
 #[test]

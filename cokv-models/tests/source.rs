@@ -234,6 +234,24 @@ mod hub {
     }
 
     #[test]
+    fn an_outline_is_downloaded_without_the_weights() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = model();
+        let options = options(folder.path(), &server.endpoint);
+        let outline = source("hub:owner/tiny").fetch_outline_with(&options).unwrap();
+        let ModelFiles::Folder(snapshot) = &outline else { panic!("{outline:?}") };
+        assert!(snapshot.join("tokenizer.json").exists() && !snapshot.join("model.safetensors").exists());
+        assert!(server.requests().iter().all(|request| !request.contains("safetensors")));
+        assert_eq!(source("hub:owner/tiny").fetch_outline_with(&options).unwrap(), outline);
+
+        assert_eq!(source("hub:owner/tiny").fetch_with(&options).unwrap(), outline, "the weights follow");
+        assert!(snapshot.join("model.safetensors").exists());
+        server.requests();
+        assert_eq!(source("hub:owner/tiny").fetch_outline_with(&options).unwrap(), outline);
+        assert_eq!(server.requests(), [""; 0], "what is whole needs no network");
+    }
+
+    #[test]
     fn weights_of_an_unknown_architecture_are_not_fetched() {
         let folder = tempfile::tempdir().unwrap();
         let server =

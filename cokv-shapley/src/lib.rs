@@ -41,7 +41,9 @@ pub use estimate::{Estimate, Estimator, FitError};
 pub use estimators::{NAMES, estimator};
 pub use exact::{ExactError, enumeration, enumeration_time, exact_shapley, exact_slices};
 pub use interaction::{Interaction, interactions};
-pub use log::{Ends, Inserted, LogError, LogFile, LogHeader, Notice, Sample, SampleLog, is_log_of, read_log};
+pub use log::{
+    Ends, Inserted, LogError, LogFile, LogHeader, Notice, Sample, SampleLog, is_log_of, read_log, read_log_of,
+};
 pub use not_finite::NotFinite;
 pub use plan::{Draw, SamplingPlan};
 pub use play::{Kept, PlayError, PlaySettings, play};

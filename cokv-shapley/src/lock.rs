@@ -84,15 +84,27 @@ pub struct Lock {
     _mark: Option<Mark>,
 }
 
+/// Times that a lock is asked for before it counts as held by another.
+const HELD_FOR_A_MOMENT: usize = 10;
+
 impl Lock {
     /// Opens or makes a file, and its folder, and locks it, or says who has it.
     pub fn take(path: &Path, mode: Mode, means: Means) -> Result<Self, LockError> {
         let file = open(path)?;
-        let system = match mode {
+        let ask = || match mode {
             _ if means == Means::File => Err(TryLockError::Error(ErrorKind::Unsupported.into())),
             Mode::Exclusive => file.try_lock(),
             Mode::Shared => file.try_lock_shared(),
         };
+        let mut system = ask();
+        // A process that another thread is just starting holds all files of this one until it runs.
+        for _ in 0..HELD_FOR_A_MOMENT {
+            if !matches!(system, Err(TryLockError::WouldBlock)) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(5));
+            system = ask();
+        }
         match system {
             Ok(()) => Ok(Self { file, _mark: None }),
             Err(TryLockError::WouldBlock) => Err(LockError::Held(path.into())),
@@ -275,6 +287,20 @@ impl fmt::Display for Holder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As by a process that a thread beside starts: until it runs, it holds copies of all files.
+    #[test]
+    fn what_is_held_for_a_moment_is_not_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let first = Lock::take(&path, Mode::Exclusive, Means::Best).unwrap();
+        thread::scope(|scope| {
+            let second = scope.spawn(|| Lock::take(&path, Mode::Exclusive, Means::Best));
+            thread::sleep(Duration::from_millis(2));
+            drop(first);
+            assert!(second.join().unwrap().is_ok());
+        });
+    }
 
     #[test]
     fn one_writes_or_several_share_by_either_means() {

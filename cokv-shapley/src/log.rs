@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DesignError, SamplingPlan};
 pub use error::LogError;
-pub use file::{LogFile, is_log_of, read_log};
+pub use file::{LogFile, is_log_of, read_log, read_log_of};
 pub use notice::Notice;
 use notice::Repeats;
 

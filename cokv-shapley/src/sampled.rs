@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use cokv_core::{GameError, HeadEstimate, HeadPair, ImportanceEstimator, Named, Shard, Study, Subject, Told};
+use cokv_core::{Effort, GameError, HeadEstimate, HeadPair, ImportanceEstimator, Named, Shard, Study, Subject, Told};
 
 use crate::diagnostics::split_half;
 use crate::statistics::mean;
 use crate::{
     Design, Estimator, FitError, Kept, LogFile, LogHeader, Outcome, PlaySettings, Progress, SampleLog, SamplingPlan,
-    Stop, interactions, is_log_of, play,
+    Stop, interactions, is_log_of, play, read_log_of,
 };
 
 /// Players whose pairs are looked at.
@@ -60,6 +60,22 @@ impl Sampled {
             // A batch for every record, so that forward passes are full.
             round: (subject.records * limits.batch / evaluations).max(1),
         }
+    }
+
+    /// When a play of this subject ends, in evaluations of its log.
+    fn effort_of(&self, subject: &Subject) -> Effort {
+        let (plan, settings) = (self.header(subject).plan, self.settings(subject));
+        let each = plan.evaluations_per_sample();
+        let ends = 2 * plan.instances as u64;
+        let of_samples = |samples: u64| samples.saturating_mul(each).saturating_add(ends);
+        let whole = plan.samples().map(|samples| {
+            let Shard { index, count } = settings.shard;
+            of_samples(samples.saturating_sub(index).div_ceil(count))
+        });
+        let most = settings.stop.evaluations.into_iter().chain(whole).min();
+        // Rules are looked at behind whole rounds, and reliability does not count before.
+        let first = settings.stop.least_samples(&plan).max(1).next_multiple_of(settings.round as u64);
+        Effort { least: of_samples(first).min(most.unwrap_or(u64::MAX)), most, done: 0 }
     }
 
     /// What the samples say now.
@@ -117,6 +133,12 @@ impl ImportanceEstimator for Sampled {
         Ok(is_log_of(log, &self.header(subject))?)
     }
 
+    fn effort(&self, subject: &Subject, _records: &[String], log: Option<&Path>) -> Result<Option<Effort>, GameError> {
+        let log = log.map(|path| read_log_of(path, &self.header(subject))).transpose()?.flatten();
+        let done = log.map_or(0, |log| log.evaluations());
+        Ok(Some(Effort { done, ..self.effort_of(subject) }))
+    }
+
     fn estimate(&self, study: &mut dyn Study) -> Result<Option<HeadEstimate>, GameError> {
         let (header, settings) = (self.header(study.subject()), self.settings(study.subject()));
         let path = study.log().to_path_buf();
@@ -154,5 +176,69 @@ fn played(progress: &Progress) -> Told<'static> {
         evaluations_per_second: progress.new_evaluations as f64 / progress.elapsed.as_secs_f64().max(1e-9),
         reliability: progress.estimate.as_ref().map(|estimate| estimate.reliability),
         seconds_left: progress.remaining.map(|remaining| remaining.as_secs_f64()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cokv_core::{ConfigTable, HeadLayout, Limits};
+
+    use super::*;
+
+    fn subject(players: usize, records: usize, evaluations: Option<u64>) -> Subject {
+        Subject {
+            layout: HeadLayout::new(1, players, players, 2).unwrap(),
+            players,
+            records,
+            fingerprint: "game".into(),
+            computed_by: String::new(),
+            about: Default::default(),
+            limits: Limits { seed: 0, reliability: 0.9, evaluations, time: None, batch: 8, shard: Shard::WHOLE },
+        }
+    }
+
+    fn sampled(design: Design, two_run_mae: bool) -> Sampled {
+        let mut table = ConfigTable::parse("", "estimator = 'scpr'").unwrap();
+        Sampled {
+            estimator: crate::estimator(&table.take_choice("estimator").unwrap().unwrap()).unwrap(),
+            design: Some(design),
+            records_per_sample: 1,
+            two_run_mae,
+            allocation_distance: None,
+        }
+    }
+
+    #[test]
+    fn the_effort_is_what_the_stop_rules_leave() {
+        let effort = |sampled: &Sampled, subject: &Subject| sampled.effort(subject, &[], None).unwrap().unwrap();
+        // Rounds of 3 * 8 / 2 = 12 samples of two coalitions; 2 * 30 pairs are the fewest that count: five rounds. The
+        // ends are two coalitions on each of three records.
+        let pairs = sampled(Design::AllSizes, false);
+        assert_eq!(effort(&pairs, &subject(30, 3, None)), Effort { least: 6 + 5 * 12 * 2, most: None, done: 0 });
+        assert_eq!(effort(&pairs, &subject(30, 3, Some(500))).most, Some(500));
+        assert_eq!(effort(&pairs, &subject(30, 3, Some(50))), Effort { least: 50, most: Some(50), done: 0 });
+        // The authors' rule counts from the first round on.
+        assert_eq!(effort(&sampled(Design::AllSizes, true), &subject(30, 3, None)).least, 6 + 12 * 2);
+        // Every player is left out once, on all records.
+        let one_out = sampled(Design::LeaveOneOut, false);
+        assert_eq!(effort(&one_out, &subject(30, 3, None)).most, Some(6 + 30 * 3));
+        let mut quarter = subject(30, 3, None);
+        quarter.limits.shard = "1/4".parse().unwrap();
+        assert_eq!(effort(&one_out, &quarter).most, Some(6 + 8 * 3));
+    }
+
+    #[test]
+    fn what_a_log_holds_is_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.samples.jsonl");
+        let (sampled, subject) = (sampled(Design::AllSizes, false), subject(4, 2, None));
+        let done = || sampled.effort(&subject, &[], Some(&path)).map(|effort| effort.unwrap().done);
+        assert_eq!(done().unwrap(), 0);
+        let (mut file, ..) = LogFile::open(&path, &sampled.header(&subject)).unwrap();
+        file.append(&crate::Sample { k: 0, utilities: vec![0.5, 0.25] }).unwrap();
+        drop(file);
+        assert_eq!(done().unwrap(), 2);
+        let other = Subject { fingerprint: "another".into(), ..subject.clone() };
+        assert!(sampled.effort(&other, &[], Some(&path)).unwrap_err().to_string().contains("log of another play"));
     }
 }

@@ -78,7 +78,7 @@ impl Stop {
         halves: Option<&SplitHalf>,
     ) -> Option<Outcome> {
         let (estimate, plan) = (estimate?, log.plan());
-        let credible = log.len() * plan.coalitions_per_sample() >= 4 * plan.players;
+        let credible = log.len() as u64 >= credible_samples(plan);
         let reliable = self.reliability.map(|target| credible && estimate.reliability >= target);
         let stable =
             self.allocation_distance.map(|most| halves.is_some_and(|halves| halves.allocation_distance <= most));
@@ -89,6 +89,12 @@ impl Stop {
         }
         let agree = self.two_run_mae && halves?.two_run_mae < 1.0 / plan.players as f64;
         agree.then_some(Outcome::TwoRunMae)
+    }
+
+    /// Samples before which none of the rules can be met that look at what the samples say.
+    pub(crate) fn least_samples(&self, plan: &SamplingPlan) -> u64 {
+        let credible = self.reliability.is_some() && !self.two_run_mae;
+        if credible { credible_samples(plan) } else { 0 }
     }
 
     /// Time until the first of the rules that can be foreseen will be met, at the speed so far: 1/reliability - 1
@@ -115,4 +121,9 @@ impl Stop {
         let seconds = by_speed.chain(by_clock).filter(|seconds| seconds.is_finite()).min_by(f64::total_cmp)?;
         Duration::try_from_secs_f64(seconds).ok()
     }
+}
+
+/// Samples before which a reliability does not count.
+fn credible_samples(plan: &SamplingPlan) -> u64 {
+    (4 * plan.players).div_ceil(plan.coalitions_per_sample()) as u64
 }

@@ -56,7 +56,6 @@ fn count(work: &str) -> Result<u64> {
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=instructions::measured*"])
         .arg(example.join("debug/examples/instructions"))
         .arg(work)
-        .envs(["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"].map(|variable| (variable, "1")))
         .output()
         .context("valgrind")?;
     let said = String::from_utf8_lossy(&output.stderr);

@@ -51,15 +51,17 @@ enum Task {
         #[arg(long)]
         record: bool,
     },
+    /// Try every order in which the threads of the pool may do things
+    Loom,
     /// Check what the compiler does not: who imports whom, circles of modules, prints, versions of path dependencies
     Tidy,
-    /// Everything that must pass before a change lands: formatting, tidiness, lints, docs, tests, counts of instructions
+    /// Everything that must pass before a change lands: formatting, tidiness, lints, docs, tests, loom, counts of instructions
     Ci,
 }
 
 #[derive(clap::Args)]
 struct Passed {
-    /// Cargo features to build with: cuda, metal, mkl, accelerate
+    /// Cargo features to build with: metal, mkl, accelerate (NVIDIA GPUs need none)
     #[arg(long)]
     features: Option<String>,
     /// Passed on to cokv
@@ -84,6 +86,7 @@ fn main() -> Result<()> {
         }
         Task::Test { full, rest } => test(full, &rest),
         Task::Instructions { record } => instructions::instructions(record),
+        Task::Loom => loom(),
         Task::Tidy => tidy::tidy(root()),
         Task::Ci => ci(),
     }
@@ -122,6 +125,9 @@ fn test(full: bool, rest: &[String]) -> Result<()> {
     let skipped = root().join("target/skipped-tests.txt");
     // Of an earlier run.
     let _ = fs::remove_file(&skipped);
+    if let Some(libraries) = nvrtc() {
+        test.env("COKV_CUDA_LIBRARIES", libraries);
+    }
     let status = status(test.env(cokv_golden::SKIPPED, &skipped))?;
     let lines: BTreeSet<String> = fs::read_to_string(&skipped).unwrap_or_default().lines().map(str::to_owned).collect();
     match lines.len() {
@@ -131,12 +137,47 @@ fn test(full: bool, rest: &[String]) -> Result<()> {
     end_with(status)
 }
 
+/// The folder of NVIDIA's compiler of kernels, which needs no GPU: a wheel of 87 MB, fetched once. Nothing where it cannot be had, or
+/// where a folder is named already.
+fn nvrtc() -> Option<PathBuf> {
+    if std::env::var_os("COKV_CUDA_LIBRARIES").is_some() {
+        return None;
+    }
+    let folder = cokv_golden::folder().with_file_name("nvrtc");
+    let libraries = folder.join("nvidia/cu13/lib");
+    if !libraries.is_dir() {
+        let mut pip = Command::new("python3");
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--root-user-action=ignore",
+            "--target",
+        ]);
+        pip.arg(&folder).arg("nvidia-cuda-nvrtc==13.0.*");
+        pip.status().ok()?;
+    }
+    libraries.is_dir().then_some(libraries)
+}
+
+/// In a folder of its own, because the flag is one of all crates.
+fn loom() -> Result<()> {
+    let mut test = cargo();
+    test.args(["test", "--release", "--package", "cokv-pool", "--test", "loom", "--target-dir"])
+        .arg(root().join("target/loom"))
+        .env("RUSTFLAGS", "--cfg loom");
+    run(&mut test)
+}
+
 fn ci() -> Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
     tidy::tidy(root())?;
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     test(false, &[])?;
+    loom()?;
     instructions::instructions(false)?;
     example()
 }

@@ -22,12 +22,15 @@ use anyhow::{Context, Result, bail};
 use self::modules::Crate;
 
 /// Who may import whom: every crate of the workspace, and the crates that it may name.
-const CRATES: [(&str, &[&str]); 7] = [
+const CRATES: [(&str, &[&str]); 10] = [
     ("cokv-core", &[]),
-    ("cokv-models", &["cokv-core", "candle"]),
+    ("cokv-pool", &[]),
+    ("cokv-models", &["cokv-core", "cokv-pool", "candle"]),
+    ("cokv-cuda", &["cokv-core", "cokv-models"]),
+    ("cokv-emulator", &["cokv-core", "cokv-cuda"]),
     ("cokv-policies", &["cokv-core"]),
     ("cokv-shapley", &["cokv-core"]),
-    ("cokv-bench", &["cokv-core", "cokv-models", "cokv-policies", "cokv-shapley"]),
+    ("cokv-bench", &["cokv-core", "cokv-models", "cokv-cuda", "cokv-policies", "cokv-shapley"]),
     ("cokv-golden", &[]),
     ("xtask", &["cokv-golden"]),
 ];

@@ -1,12 +1,11 @@
 //! `cokv bench`
 
 mod models;
-mod plan;
 mod written;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use cokv_core::Registry;
@@ -15,10 +14,10 @@ use cokv_models::source::Observer;
 use serde_json::json;
 
 use self::models::check_models;
-pub(super) use self::plan::describe;
-use self::plan::{enough_room, event};
 use self::written::{environment, manifest, resolved, summary};
-use super::bar::{bar, fetching};
+use super::bar::fetching;
+use super::forecast::{Forecast, enough_disk};
+use super::load::load;
 use super::mode::Mode;
 use super::output::print;
 use super::progress::{Audience, Progress};
@@ -27,9 +26,10 @@ use super::report::write_report;
 use super::stopped::Stopped;
 use crate::config::Config;
 use crate::machine::memory::{mebibytes, peak_resident_bytes};
+use crate::model::Loaded;
 use crate::report::{LoadedRun, verdicts};
 use crate::run::{
-    Ended, MODELS, Manifest, ManifestMethod, Matrix, Opened, Plan, Results, Row, RunStore, cells, origin, tables,
+    Ended, MODELS, Manifest, ManifestMethod, Matrix, Opened, Results, Row, RunStore, Selected, cells, origin, tables,
 };
 
 /// Run a matrix of methods and budgets
@@ -120,7 +120,8 @@ pub struct Arguments {
     /// The TOML file that describes the run
     #[arg(long, default_value = "cokv.toml")]
     config: PathBuf,
-    /// Show what would be done, about how long it would take and how much memory, and stop
+    /// Show what would be done, head scores that are to be measured first included, about how long it would take and how much
+    /// memory, and stop. Reads the model's configuration and tokenizer, and none of its weights
     #[arg(long)]
     plan: bool,
     /// Do one part of the prompts, such as 1/4; parts may run at the same time, on machines that share the folder, once
@@ -148,11 +149,11 @@ impl Arguments {
         self.shard.unwrap_or(Shard::WHOLE)
     }
 
-    /// A plan, as whoever is told reads it.
-    fn told(&self, config: &Config, plan: &Plan, time: Option<Duration>) -> String {
+    /// What there is to do, as whoever is told reads it.
+    fn told(&self, config: &Config, forecast: &Forecast) -> String {
         match self.audience() {
-            Audience::Machine => event(config, plan, time).to_string(),
-            _ => describe(config, plan, time),
+            Audience::Machine => forecast.event(&config.run.model.source).to_string(),
+            _ => forecast.describe(Some(config), self.plan),
         }
     }
 
@@ -173,7 +174,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let mut manifests: Vec<Manifest> = Vec::new();
     if config.models.len() > 1 {
         // What is wrong with the last model is found out before the first has run for hours.
-        check_models(&config, &if arguments.quiet { Observer::default() } else { fetching() })?;
+        check_models(&config, &if arguments.quiet { Observer::default() } else { fetching() }, arguments.plan)?;
     }
     for model in &config.models {
         let mut config = config.clone();
@@ -235,41 +236,35 @@ fn sentences(rows: &[Row], manifests: &[Manifest]) -> String {
 /// Runs the matrix on one model, or only plans it.
 fn one_model(arguments: &Arguments, text: &str, config: Config, store: &mut Option<RunStore>) -> Result<Manifest> {
     let mode = Mode { plan: arguments.plan, choosing: false, quiet: arguments.audience() != Audience::People };
-    let Ready { mut config, model, fingerprint, tasks, folder, selected, .. } = ready(config, mode)?;
-    match &selected {
-        Some(selected) => selected.check(&config, &fingerprint, &folder)?,
-        None if arguments.plan => {
-            for column in config.columns.iter_mut().filter(|column| column.is_open()) {
-                eprintln!("settings of `{}` have to be chosen first, by cokv select", column.name);
-                column.variants.truncate(1);
-            }
-        }
-        None => {}
-    }
-    let preparing = bar(mode.quiet, "{wide_bar} {pos}/{len} prompts tokenised, {eta} left", 0);
-    let matrix = Matrix::prepare(&config, tasks, &model, &fingerprint, selected.as_ref(), |done, of| {
-        preparing.set_length(of as u64);
-        preparing.set_position(done as u64);
-    })?;
-    preparing.finish_and_clear();
+    let mut ready = ready(config, mode)?;
     let shard = arguments.shard();
     if arguments.plan {
-        let results = Results::read(&folder)?;
-        let plan = matrix.plan(&results, shard);
-        print(&arguments.told(&config, &plan, matrix.time(&results, shard)?))?;
-        enough_room(&plan, model.engine().free_bytes(), &folder)?;
+        let results = if ready.fingerprint.is_some() { Results::read(&ready.folder)? } else { Results::default() };
+        let pace = ready.model.pace();
+        let (draft, selected) = draft(&ready, true)?;
+        let forecast = ready.forecast(&draft, selected, &results, shard, pace.as_ref())?;
+        print(&arguments.told(&draft, &forecast))?;
+        room(&ready, &forecast)?;
         return Ok(Manifest::default());
     }
     let store = match store {
         Some(store) => store,
-        None => store.insert(open(&folder, shard)?),
+        None => store.insert(open(&ready.folder, shard)?),
     };
-    let plan = matrix.plan(store.results(), shard);
-    enough_room(&plan, model.engine().free_bytes(), &folder)?;
+    let (planned, selected) = draft(&ready, false)?;
+    let forecast = ready.forecast(&planned, selected, store.results(), shard, None)?;
     match arguments.audience() {
-        Audience::Machine => print(&arguments.told(&config, &plan, None))?,
-        _ => arguments.say(&arguments.told(&config, &plan, None)),
+        Audience::Machine => print(&arguments.told(&planned, &forecast))?,
+        _ => arguments.say(&arguments.told(&planned, &forecast)),
     }
+    room(&ready, &forecast)?;
+    let Loaded { model, fingerprint } = load(&ready.model, &forecast.beside())?;
+    ready.measure(&model)?;
+    let Ready { config, prompts, folder, selected, .. } = ready;
+    if let Some(selected) = &selected {
+        selected.check(&config, &fingerprint, &folder)?;
+    }
+    let matrix = Matrix::prepare(&config, &prompts, model.outline(), &fingerprint, selected.as_ref())?;
     store
         .write(MODELS, &serde_json::to_string(&config.models.iter().map(|model| &model.source).collect::<Vec<_>>())?)?;
     origin::claim(&folder, &arguments.config, text)?;
@@ -285,7 +280,7 @@ fn one_model(arguments: &Arguments, text: &str, config: Config, store: &mut Opti
         arguments.say(&format!("note: {others} rows of other settings stay in the results and out of the table"));
     }
 
-    let ended = matrix.run(store, shard, &mut Progress::new(arguments.audience())?)?;
+    let ended = matrix.run(&model, store, shard, &mut Progress::new(arguments.audience())?)?;
     if ended == Ended::Stopped {
         if arguments.audience() == Audience::Machine {
             print(&json!({ "event": "stopped" }).to_string())?;
@@ -293,6 +288,34 @@ fn one_model(arguments: &Arguments, text: &str, config: Config, store: &mut Opti
         return Err(Stopped("stopped after the prompt; the same command goes on".into()).into());
     }
     Ok(manifest)
+}
+
+/// The configuration as far as it is known before the model is loaded, with what was chosen. Of settings that are yet to be
+/// chosen, or that were chosen with scores which are yet to be measured, the first stand for all.
+fn draft(ready: &Ready, is_plan: bool) -> Result<(Config, Option<&Selected>)> {
+    let mut config = ready.config.clone();
+    match (&ready.selected, &ready.fingerprint) {
+        (Some(selected), Some(fingerprint)) if ready.unmeasured.is_empty() => {
+            selected.check(&config, fingerprint, &ready.folder)?;
+            return Ok((config, Some(selected)));
+        }
+        // A run finds out that nothing was chosen before it measures anything.
+        (None, _) if !is_plan => return Ok((config, None)),
+        _ => {}
+    }
+    for column in config.columns.iter_mut().filter(|column| column.is_open()) {
+        if ready.selected.is_none() {
+            eprintln!("settings of `{}` have to be chosen first, by cokv select", column.name);
+        }
+        column.variants.truncate(1);
+    }
+    Ok((config, None))
+}
+
+/// Refuses what does not fit into memory or on the disk.
+fn room(ready: &Ready, forecast: &Forecast) -> Result<()> {
+    ready.model.check_room(&forecast.beside())?;
+    forecast.matrix.iter().try_for_each(|plan| enough_disk(plan, &ready.folder))
 }
 
 /// Opens a run's folder and says what was mended.

@@ -6,11 +6,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use cokv_core::ConfigTable;
-use cokv_models::LanguageModel;
+use cokv_models::Outline;
 use serde_json::json;
 
 use super::bar::fetching;
-use super::load::load;
+use super::load::outline;
 use super::output::print;
 use crate::data::longbench::Fetcher;
 use crate::data::prompt::{self, Prompt};
@@ -81,7 +81,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     // What is wrong with the records is said before a model is loaded.
     let suite = Suite::open(&settings, &Fetcher::from_env(fetching()))?;
     let notices = suite.notices().to_vec();
-    let model = load(&check.model)?.model;
+    let model = outline(&check.model, true)?.outline;
     let holds = model.config().max_tokens();
     let limit = |protocol: &TaskProtocol| prompt::limit(holds, settings.max_prompt_tokens, protocol.max_new_tokens);
     let tasks = suite.tasks(&settings, limit, &prompt::token_counter(&model, settings.chat_template))?;
@@ -148,7 +148,7 @@ struct Checked<'a> {
     protocol: &'a TaskProtocol,
     records: &'a [Record],
     prompts: &'a [Prompt],
-    model: &'a LanguageModel,
+    model: &'a Outline,
 }
 
 impl Checked<'_> {

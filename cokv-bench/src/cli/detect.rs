@@ -2,20 +2,20 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 use cokv_core::random::mix;
-use cokv_core::{Evidence, Registry};
+use cokv_core::{Evidence, Registry, Shard};
 
 use super::choice::{refused, with_choice};
 use super::data::of_configuration;
-use super::estimate::{as_json, beside, find_out, show};
-use super::load::load;
+use super::estimate::{Manner, as_json, beside, find_out, show};
+use super::load::outline;
 use super::output::print;
 use crate::data::Records;
 use crate::importance::detection::Detection;
 use crate::importance::{Importance, ImportanceSettings, named};
-use crate::model::{Loaded, ModelSettings};
+use crate::model::ModelSettings;
 use crate::scores::{ModelStamp, ScoreFile};
 
 /// Find the heads that retrieve, as HeadKV does
@@ -42,7 +42,10 @@ pub struct Arguments {
     /// The score file; what each record says lies beside it
     #[arg(long)]
     out: PathBuf,
-    /// Print the scores and how well they are known as JSON
+    /// Show what would be done, about how long it would take and how much memory, and stop. Reads none of the model's weights
+    #[arg(long)]
+    plan: bool,
+    /// Print the scores and how well they are known, or the plan, as JSON
     #[arg(long)]
     json: bool,
 }
@@ -70,17 +73,21 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     settings.check(estimator.evidence()).map_err(refused)?;
     let importance = Importance { settings, estimator, per_task: false };
     let log = beside(&arguments.out, "detected.jsonl");
-    find_out(&importance, &arguments.model, &log, None, &arguments.out, false, arguments.json)
+    let manner = Manner { plan: arguments.plan, quiet: false, json: arguments.json };
+    find_out(&importance, &arguments.model, &log, Shard::WHOLE, &arguments.out, &manner)
 }
 
 /// Scores to compare with.
 fn random(arguments: &Arguments, seed: u64) -> Result<()> {
     arguments.records.check().map_err(refused)?;
-    let Loaded { model, fingerprint } = load(&arguments.model)?;
-    let layout = model.config().layout;
+    if arguments.plan {
+        bail!("--kind random draws numbers at once: there is nothing to plan");
+    }
+    let model = outline(&arguments.model, false)?;
+    let (layout, fingerprint) = (model.outline.config().layout, model.fingerprint()?);
     let number = |head: usize| mix(seed << 32 | head as u64) as f64 / u64::MAX as f64;
     let scores: Vec<f64> = (0..layout.heads()).map(number).collect();
-    let scores = ScoreFile::new(ModelStamp::of(&arguments.model.source, &fingerprint, layout), "random", &scores);
+    let scores = ScoreFile::new(ModelStamp::of(&arguments.model.source, Some(&fingerprint), layout), "random", &scores);
     scores.write(&arguments.out)?;
     if arguments.json { print(&as_json(&scores).to_string()) } else { show(&scores) }
 }

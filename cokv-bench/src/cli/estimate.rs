@@ -13,15 +13,16 @@ use serde_json::json;
 use super::bar::fetching;
 use super::choice::{refused, with_choice};
 use super::data::of_configuration;
-use super::load::load;
+use super::forecast::{Forecast, Studied, beside_study};
+use super::load::{load, outline};
 use super::output::print;
 use super::progress::{Audience, Progress};
 use super::stopped::Stopped;
 use crate::data::longbench::Fetcher;
 use crate::importance::{Estimated, Estimation, Importance, ImportanceSettings, named};
-use crate::model::{Loaded, ModelSettings};
+use crate::model::{Beside, ModelSettings};
+use crate::scores::ScoreFile;
 use crate::scores::show::{Shades, TerminalColours, extremes, heat_map, summary};
-use crate::scores::{ModelStamp, ScoreFile};
 
 /// Find out what each KV head is worth to a task
 ///
@@ -37,6 +38,7 @@ Examples:
   cokv estimate --task key-value --utility agreement --reliability 0.95 --out any.scores.json
   cokv estimate --task passkey --estimator ssv --set sides=both --design 'slices 11,22,33,45' --out ssv.scores.json
   cokv estimate --task passkey --estimator exact --heads 18.2,23.0,20.2,17.1 --records 4 --out exact.scores.json
+  cokv estimate --task passkey --out passkey.scores.json --plan      # what it would take
   cokv estimate --task passkey --shard 1/4 --out part1.scores.json      # on each of four machines, then:
   cokv merge part*.samples.jsonl --out whole.samples.jsonl")]
 pub struct Arguments {
@@ -58,10 +60,13 @@ pub struct Arguments {
     /// The score file; the samples lie beside it
     #[arg(long)]
     out: PathBuf,
+    /// Show what would be done, about how long it would take and how much memory, and stop. Reads none of the model's weights
+    #[arg(long)]
+    plan: bool,
     /// Say nothing until the scores
     #[arg(long)]
     quiet: bool,
-    /// Print the scores and how well they are known as JSON
+    /// Print the scores and how well they are known, or the plan, as JSON
     #[arg(long)]
     json: bool,
 }
@@ -74,27 +79,59 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     settings.check(estimator.evidence()).map_err(refused)?;
     let importance = Importance { settings, estimator, per_task: false };
     let log = beside(&arguments.out, "samples.jsonl");
-    find_out(&importance, &arguments.model, &log, arguments.shard, &arguments.out, arguments.quiet, arguments.json)
+    let Arguments { model, shard, out, plan, quiet, json, .. } = arguments;
+    let shard = shard.unwrap_or(Shard::WHOLE);
+    find_out(&importance, model, &log, shard, out, &Manner { plan: *plan, quiet: *quiet, json: *json })
 }
 
-/// Runs an estimation on a model, writes the score file and shows it.
+/// How a command goes about an estimation.
+pub(super) struct Manner {
+    /// Only say what there is to do.
+    pub plan: bool,
+    /// Say nothing until the scores.
+    pub quiet: bool,
+    /// Print for a program.
+    pub json: bool,
+}
+
+/// Runs an estimation on a model, writes the score file and shows it; or only says what there is to do.
 pub(super) fn find_out(
     importance: &Importance,
     settings: &ModelSettings,
     log: &Path,
-    shard: Option<Shard>,
+    shard: Shard,
     out: &Path,
-    quiet: bool,
-    json: bool,
+    &Manner { plan, quiet, json }: &Manner,
 ) -> Result<()> {
     let started = Instant::now();
-    let Loaded { model, fingerprint } = load(settings)?;
-    let stamp = ModelStamp::of(&settings.source, &fingerprint, model.config().layout);
-    let held_as = settings.held_as();
-    let estimation = Estimation::prepare(importance, &model, stamp, &held_as, &Fetcher::from_env(fetching()))?;
+    let outlined = outline(settings, plan)?;
+    if !plan {
+        // Before anything of the weights is read.
+        outlined.check_room(&Beside::default())?;
+    }
+    let fingerprint = if plan { outlined.known_fingerprint() } else { Some(outlined.fingerprint()?) };
+    let fetcher = Fetcher::from_env(fetching());
+    let estimation = Estimation::prepare(importance, &outlined, fingerprint.as_deref(), &fetcher)?;
+    if plan {
+        let pace = outlined.pace();
+        let work = estimation.work(fingerprint.is_some().then_some(log), shard, pace.as_ref())?;
+        let forecast = Forecast {
+            studies: vec![Studied { title: estimation.title(), work }],
+            matrix: None,
+            weight_bytes: outlined.outline.weights().bytes(settings.weights),
+            looked: fingerprint.is_some() || !log.exists(),
+        };
+        print(&match json {
+            true => forecast.event(&settings.source).to_string(),
+            false => forecast.describe(None, true),
+        })?;
+        return Ok(outlined.check_room(&forecast.beside())?);
+    }
+    let work = estimation.work(Some(log), shard, None)?;
+    let model = load(&outlined, &beside_study(&work))?.model;
     let audience = if quiet { Audience::Nobody } else { Audience::People };
     let mut progress = Progress::new(audience)?;
-    let played = estimation.run(log, shard.unwrap_or(Shard::WHOLE), &mut progress)?;
+    let played = estimation.run(&model, log, shard, &mut progress)?;
     let Some(Estimated { scores, estimate }) = played else {
         if progress.stopped() {
             let message = format!("stopped; what was played is in {}; the same command goes on", log.display());

@@ -37,7 +37,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     for model in &arguments.models {
         match model.parse::<Source>()?.fetch(fetching())? {
-            ModelFiles::Gguf(path) | ModelFiles::Folder(path) => print(&path.display().to_string())?,
+            ModelFiles::Gguf(path) | ModelFiles::Folder(path) | ModelFiles::Random(path) => {
+                print(&path.display().to_string())?
+            }
         }
     }
     arguments.longbench.as_deref().map_or(Ok(()), longbench)

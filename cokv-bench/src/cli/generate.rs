@@ -12,12 +12,12 @@ use cokv_models::batch::{Batch, BatchSettings, Event, Ledger, Request, Start};
 use cokv_models::{LanguageModel, StopRule};
 
 use super::bar::bar;
-use super::load::load;
+use super::load::{load, outline};
 use super::method::SeveralArguments;
 use super::prompt_source::PromptArguments;
 use crate::data::prompt::Framed;
 use crate::machine::memory::{mebibytes, peak_resident_bytes};
-use crate::model::{Loaded, ModelSettings};
+use crate::model::{Beside, Loaded, ModelSettings};
 use crate::run::tail_remark;
 use crate::scores::ModelStamp;
 
@@ -56,15 +56,22 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     if arguments.max_new_tokens == 0 {
         bail!("--max-new-tokens 0 leaves nothing to generate");
     }
-    let Loaded { model, fingerprint } = load(&arguments.model)?;
-    let layout = model.config().layout;
-    let stamp = ModelStamp::of(&arguments.model.source, &fingerprint, layout);
+    let outlined = outline(&arguments.model, false)?;
+    let layout = outlined.outline.config().layout;
+    let framed = arguments.prompt.framed(text, &outlined.outline)?;
+    outlined.outline.config().check_length(framed.tokens.len() + arguments.max_new_tokens)?;
+    let cached = layout.heads() * (framed.tokens.len() + arguments.max_new_tokens);
+    let beside = Beside {
+        bytes: (cached * arguments.model.cache.token_bytes(layout.head_dim)) as u64,
+        what: format!("the cache of {} tokens", framed.tokens.len()),
+        advice: "shorten the prompt, or take cache = \"f16\"",
+    };
+    let Loaded { model, fingerprint } = load(&outlined, &beside)?;
+    let stamp = ModelStamp::of(&arguments.model.source, Some(&fingerprint), layout);
     methods.iter_mut().try_for_each(|method| arguments.methods.fit(method, &stamp, layout))?;
-    let framed = arguments.prompt.framed(text, &model)?;
     if let Some(remark) = tail_remark(&methods.iter().collect::<Vec<_>>(), framed.tail) {
         eprintln!("note: {remark}");
     }
-    model.config().check_length(framed.tokens.len() + arguments.max_new_tokens)?;
     let stop =
         StopRule { tokens: model.stop_tokens().to_vec(), max_new_tokens: arguments.max_new_tokens, min_new_tokens: 0 };
     match (&methods[..], &arguments.methods.budgets[..]) {

@@ -8,13 +8,13 @@ use cokv_core::Registry;
 use cokv_models::Compressed;
 use cokv_shapley::whole;
 
-use super::load::load;
+use super::load::{load, outline};
 use super::method::MethodArguments;
 use super::output::print;
 use super::prompt_source::PromptArguments;
 use crate::chart;
 use crate::data::prompt::Framed;
-use crate::model::{Loaded, ModelSettings};
+use crate::model::{Beside, Loaded, ModelSettings};
 use crate::run::inspect::Inspection;
 use crate::run::tail_remark;
 use crate::scores::{HeadName, ModelStamp};
@@ -53,15 +53,16 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let mut method = arguments.method.build(registry)?;
     let text = arguments.prompt.text()?;
-    let Loaded { model, fingerprint } = load(&arguments.model)?;
+    let outlined = outline(&arguments.model, false)?;
+    let Framed { tokens, tail, .. } = arguments.prompt.framed(text, &outlined.outline)?;
+    outlined.outline.config().check_length(tokens.len())?;
+    let Loaded { model, fingerprint } = load(&outlined, &Beside::default())?;
     let layout = model.config().layout;
-    arguments.method.fit(&mut method, &ModelStamp::of(&arguments.model.source, &fingerprint, layout), layout)?;
+    arguments.method.fit(&mut method, &ModelStamp::of(&arguments.model.source, Some(&fingerprint), layout), layout)?;
     let chosen = arguments.head.map(|head| head.flat(layout)).transpose()?;
-    let Framed { tokens, tail, .. } = arguments.prompt.framed(text, &model)?;
     if let Some(remark) = tail_remark(&[&method], tail) {
         eprintln!("note: {remark}");
     }
-    model.config().check_length(tokens.len())?;
 
     let prefill = model.prefill(&tokens, method.observations(tail), |_| ())?.with_tail(tail);
     let scores = prefill.score(&method)?;

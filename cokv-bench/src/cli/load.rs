@@ -1,18 +1,24 @@
-//! Loading a model with progress on the terminal.
+//! Opening and loading a model with progress on the terminal.
 
 use anyhow::Result;
 
 use super::bar::{bar, fetching};
-use crate::model::{Loaded, ModelSettings};
+use crate::model::{Beside, Loaded, ModelSettings, Outlined};
 
-pub fn load(settings: &ModelSettings) -> Result<Loaded> {
-    let bar = bar(false, "loading {msg} {wide_bar} {pos}/{len} layers", 0).with_message(settings.source.clone());
-    let loaded = settings.load(fetching(), |layer, layers| {
+/// What is known of a model without its weights, which are fetched unless it is only for a plan.
+pub fn outline(settings: &ModelSettings, plan: bool) -> Result<Outlined> {
+    let model = if plan { settings.outline_alone(fetching())? } else { settings.outline(fetching())? };
+    model.outline.notices().iter().for_each(|notice| eprintln!("note: {notice}"));
+    Ok(model)
+}
+
+/// The model itself, where there is room for it.
+pub fn load(model: &Outlined, beside: &Beside) -> Result<Loaded> {
+    let bar = bar(false, "loading {msg} {wide_bar} {pos}/{len} layers", 0).with_message(model.settings.source.clone());
+    let loaded = model.load(beside, |layer, layers| {
         bar.set_length(layers as u64);
         bar.set_position(layer as u64);
     });
     bar.finish_and_clear();
-    let loaded = loaded?;
-    loaded.model.notices().iter().for_each(|notice| eprintln!("note: {notice}"));
-    Ok(loaded)
+    Ok(loaded?)
 }

@@ -13,9 +13,8 @@ use super::bar::{bar, fetching};
 use super::choice::refused;
 use super::data::of_configuration;
 use super::estimate::stem;
-use super::load::load;
-use super::measure::{Wanted, measure};
-use super::mode::Mode;
+use super::load::{load, outline};
+use super::measure::{Wanted, look_up, measure};
 use super::output::print;
 use crate::chart::{Scale, line_chart};
 use crate::config::check_unseen;
@@ -23,7 +22,7 @@ use crate::data::longbench::Fetcher;
 use crate::importance::mask::{MaskConfig, MaskCurve, MaskOrder, MaskSettings, mask};
 use crate::importance::{Calibration, ImportanceSettings};
 use crate::markdown;
-use crate::model::{Loaded, ModelSettings};
+use crate::model::{Beside, Loaded, ModelSettings};
 use crate::scores::{FittedScores, ModelStamp, ScoreFile};
 
 /// Orders that the random curve averages.
@@ -85,9 +84,10 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
         },
     };
     settings.check().map_err(refused)?;
-    let Loaded { model, fingerprint } = load(&model_settings)?;
+    let outlined = outline(&model_settings, false)?;
+    let Loaded { model, fingerprint } = load(&outlined, &Beside::default())?;
     let layout = model.config().layout;
-    let stamp = ModelStamp::of(&model_settings.source, &fingerprint, layout);
+    let stamp = ModelStamp::of(&model_settings.source, Some(&fingerprint), layout);
     let heads = layout.heads();
     let counts: Vec<usize> = match settings.counts.is_empty() {
         true => (0..=8).map(|eighth| eighth * (heads / 2) / 8).collect(),
@@ -106,7 +106,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let fetcher = Fetcher::from_env(fetching());
     let answer_tokens = ImportanceSettings::default().answer_tokens;
     let calibration =
-        Calibration::open(&model, &settings.data(), &fetcher, &rules, answer_tokens, Evidence::Coalitions)?;
+        Calibration::open(&outlined.outline, &settings.data(), &fetcher, &rules, answer_tokens, Evidence::Coalitions)?;
     calibration.notices.iter().for_each(|notice| eprintln!("note: {notice}"));
     let played: HashSet<String> = calibration.seen().into_iter().collect();
     let mut orders = Vec::new();
@@ -117,9 +117,10 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
         orders.extend(MaskOrder::of_scores(&stem(path, ".scores.json"), scores.values()));
     }
     let wanted: Vec<Wanted> = importance.into_iter().map(|(name, importance)| ((name, None), importance)).collect();
-    let mode = Mode { plan: false, choosing: false, quiet: false };
     let scores = Path::new("runs/importance");
-    for ((name, _), scores) in measure(&wanted, scores, &model, &stamp, &model_settings.held_as(), &played, mode)? {
+    let (mut measured, missing) = look_up(&wanted, scores, &outlined, Some(&fingerprint), &played)?;
+    measured.extend(measure(&missing, &model, false)?);
+    for ((name, _), scores) in measured {
         orders.extend(MaskOrder::of_scores(&name, scores.scores.values()));
     }
     let names: Vec<&str> = orders.iter().map(|order| order.name.as_str()).collect();
@@ -132,7 +133,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let tokens: usize = prompts.iter().map(|record| record.prompt.len()).sum();
     let bar = bar(false, "{msg} {wide_bar} {pos}/{len}, {eta} left", tokens);
     bar.set_message("prefill, tokens");
-    let scorer = Some(calibration.scorer(&model));
+    let scorer = Some(calibration.scorer(&outlined.outline));
     let mut game = HeadMaskGame::prepare(&model, prompts, rules, scorer, |done| bar.set_position(done.tokens as u64))?;
     bar.set_message("masking, records");
     bar.set_length(game.instances() as u64);

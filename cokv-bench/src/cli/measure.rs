@@ -1,4 +1,4 @@
-//! `[importance.NAME]` tables, measured when they are first needed.
+//! `[importance.NAME]` tables: what was measured of them, and measuring the rest.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -8,85 +8,132 @@ use cokv_core::Shard;
 use cokv_models::LanguageModel;
 
 use super::bar::fetching;
-use super::mode::Mode;
+use super::forecast::study;
 use super::progress::{Audience, Progress};
 use super::stopped::Stopped;
 use crate::config::{Measured, MeasuredScores, check_unseen};
 use crate::data::longbench::Fetcher;
-use crate::importance::{Estimation, Importance};
+use crate::importance::{Estimation, Importance, Work};
+use crate::machine::Pace;
+use crate::model::Outlined;
 use crate::scores::show::summary;
 use crate::scores::{ModelStamp, ScoreFile};
 
-/// What is to be measured: the table's name, the task where every task has scores of its own, and how.
-pub type Wanted = ((String, Option<String>), Importance);
+/// The table's name, and the task where every task has scores of its own.
+type Key = (String, Option<String>);
 
-/// Head scores as measured before, where the folder has them, or measured now. A plan measures nothing.
-pub fn measure(
+/// What is to be measured, and how.
+pub type Wanted = (Key, Importance);
+
+/// Head scores that are still to be measured.
+pub struct Unmeasured {
+    key: Key,
+    /// What errors and progress call the table.
+    pub title: String,
+    estimation: Estimation,
+    folder: PathBuf,
+    /// The samples of an earlier run, or where they will be; none where the model's fingerprint is not known.
+    samples: Option<PathBuf>,
+}
+
+/// Head scores as measured before, where the folder has them, and those that are missing. Without the model's fingerprint
+/// it is not known what the folder has.
+pub fn look_up(
     wanted: &[Wanted],
     folder: &Path,
-    model: &LanguageModel,
-    stamp: &ModelStamp,
-    held_as: &str,
+    model: &Outlined,
+    fingerprint: Option<&str>,
     forbidden: &HashSet<String>,
-    mode: Mode,
-) -> Result<Measured> {
-    let mut measured = Measured::new();
+) -> Result<(Measured, Vec<Unmeasured>)> {
+    let (mut measured, mut missing) = (Measured::new(), Vec::new());
     let fetcher = Fetcher::from_env(fetching());
-    let mut estimations = Vec::with_capacity(wanted.len());
     for (key, importance) in wanted {
         let title = title(key);
         let estimation =
-            Estimation::prepare(importance, model, stamp.clone(), held_as, &fetcher).with_context(|| title.clone())?;
+            Estimation::prepare(importance, model, fingerprint, &fetcher).with_context(|| title.clone())?;
         check_unseen(&title, estimation.seen(), forbidden)?;
-        estimations.push((key, title, estimation));
-    }
-    for (key, title, estimation) in estimations {
-        let (samples, scores) = estimation.fingerprints();
-        let name = &key.0;
-        let scores = folder.join(format!("{name}-{scores}.scores.json"));
-        let file = if scores.exists() {
-            ScoreFile::read(&scores)?
-        } else if mode.plan {
-            eprintln!("{title} has to be measured first, which is not in the time below: {}", estimation.describe());
-            continue;
-        } else {
-            std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-            eprintln!("{title} is measured: {}; scores will be in {}", estimation.describe(), scores.display());
-            let samples = match samples_of(&estimation, name, folder)? {
-                Some(of_an_earlier_build) => of_an_earlier_build,
-                None => folder.join(format!("{name}-{samples}.samples.jsonl")),
-            };
-            let audience = if mode.quiet { Audience::Nobody } else { Audience::People };
-            let played = estimation.run(&samples, Shard::WHOLE, &mut Progress::new(audience)?);
-            let Some(estimated) = played.with_context(|| title.clone())? else {
-                let message = format!("stopped; what was played is in {}; the same command goes on", samples.display());
-                return Err(Stopped(message).into());
-            };
-            estimated.scores.write(&scores)?;
-            eprintln!("{}", summary(&estimated.scores));
-            estimated.scores
-        };
-        let worth = file.worth();
-        let scores = file.head_scores(stamp).map_err(|problem| problem.at(&scores))?;
-        measured.insert(key.clone(), MeasuredScores { scores, worth });
-    }
-    Ok(measured)
-}
-
-/// Samples that the folder has of this game and plan, whatever build hashed them to their file's name.
-fn samples_of(estimation: &Estimation<'_>, name: &str, folder: &Path) -> Result<Option<PathBuf>> {
-    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        let path = entry?.path();
-        let file = path.file_name().unwrap_or_default().to_string_lossy();
-        let is_of_table = file.starts_with(&format!("{name}-")) && file.ends_with(".samples.jsonl");
-        if is_of_table && estimation.is_log(&path)? {
-            return Ok(Some(path));
+        let mut unmeasured =
+            Unmeasured { key: key.clone(), title, estimation, folder: folder.to_path_buf(), samples: None };
+        if fingerprint.is_some() {
+            let scores = unmeasured.scores();
+            if scores.exists() {
+                let scores = unmeasured.usable(&ScoreFile::read(&scores)?)?;
+                measured.insert(key.clone(), scores);
+                continue;
+            }
+            unmeasured.samples = Some(unmeasured.find_samples()?);
         }
+        missing.push(unmeasured);
     }
-    Ok(None)
+    Ok((measured, missing))
 }
 
-/// What errors and progress call an importance table.
-fn title((name, task): &(String, Option<String>)) -> String {
+/// Measures what is missing.
+pub fn measure(missing: &[Unmeasured], model: &LanguageModel, quiet: bool) -> Result<Measured> {
+    missing.iter().map(|unmeasured| Ok((unmeasured.key.clone(), unmeasured.measure(model, quiet)?))).collect()
+}
+
+impl Unmeasured {
+    /// Whose scores they are.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// What there is left to do.
+    pub fn work(&self, pace: Option<&Pace>) -> Result<Work> {
+        self.estimation.work(self.samples.as_deref(), Shard::WHOLE, pace).with_context(|| self.title.clone())
+    }
+
+    fn measure(&self, model: &LanguageModel, quiet: bool) -> Result<MeasuredScores> {
+        let Self { title, estimation, folder, .. } = self;
+        let (samples, scores) = (self.find_samples()?, self.scores());
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let work = estimation.work(Some(&samples), Shard::WHOLE, None).with_context(|| title.clone())?;
+        eprintln!("{title} is measured: {}; scores will be in {}", study(&work), scores.display());
+        let audience = if quiet { Audience::Nobody } else { Audience::People };
+        let played = estimation.run(model, &samples, Shard::WHOLE, &mut Progress::new(audience)?);
+        let Some(estimated) = played.with_context(|| title.clone())? else {
+            let message = format!("stopped; what was played is in {}; the same command goes on", samples.display());
+            return Err(Stopped(message).into());
+        };
+        estimated.scores.write(&scores)?;
+        eprintln!("{}", summary(&estimated.scores));
+        self.usable(&estimated.scores)
+    }
+
+    /// The file of the scores.
+    fn scores(&self) -> PathBuf {
+        let (_, scores) = self.estimation.fingerprints();
+        self.folder.join(format!("{}-{scores}.scores.json", self.key.0))
+    }
+
+    fn usable(&self, file: &ScoreFile) -> Result<MeasuredScores> {
+        let stamp: &ModelStamp = self.estimation.model();
+        let scores = file.head_scores(stamp).map_err(|problem| problem.at(&self.scores()))?;
+        Ok(MeasuredScores { scores, worth: file.worth() })
+    }
+
+    /// The samples that the folder has of this game and plan, whatever build hashed them to their file's name; or where
+    /// they will be.
+    fn find_samples(&self) -> Result<PathBuf> {
+        let (folder, name) = (&self.folder, &self.key.0);
+        let entries = match std::fs::read_dir(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            entries => Some(entries.with_context(|| folder.display().to_string())?),
+        };
+        for entry in entries.into_iter().flatten() {
+            let path = entry?.path();
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            let is_of_table = file.starts_with(&format!("{name}-")) && file.ends_with(".samples.jsonl");
+            if is_of_table && self.estimation.is_log(&path)? {
+                return Ok(path);
+            }
+        }
+        let (samples, _) = self.estimation.fingerprints();
+        Ok(folder.join(format!("{name}-{samples}.samples.jsonl")))
+    }
+}
+
+fn title((name, task): &Key) -> String {
     task.as_ref().map_or(format!("[importance.{name}]"), |task| format!("[importance.{name}] on {task}"))
 }

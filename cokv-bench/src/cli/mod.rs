@@ -10,6 +10,7 @@ mod data;
 mod detect;
 mod estimate;
 mod fetch;
+mod forecast;
 mod generate;
 mod inspect;
 mod interrupt;
@@ -50,7 +51,8 @@ use cokv_core::Registry;
                   is kept, and the same command goes on."
 )]
 struct Arguments {
-    /// Threads to compute on; as many as there are cores where nothing is said. Fewer are faster on a busy machine
+    /// Threads to compute on; without it, as many as the process may use: cores that it is bound to (taskset, Slurm), the quota
+    /// of its container
     #[arg(long, global = true, value_name = "THREADS")]
     threads: Option<NonZeroUsize>,
     #[command(subcommand)]
@@ -85,11 +87,7 @@ enum Command {
 /// `cokv_policies::registry()` and calls this from its `main`.
 pub fn main_with(registry: Registry) -> ExitCode {
     let arguments = Arguments::parse();
-    match threads::run_on(arguments.threads) {
-        Ok(None) => {}
-        Ok(Some(code)) => return code,
-        Err(error) => return fail(&error),
-    }
+    threads::run_on(arguments.threads);
     let result = match arguments.command {
         Command::Bench(arguments) => bench::run(&arguments, &registry),
         Command::Report(arguments) => report::run(&arguments),

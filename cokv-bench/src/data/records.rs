@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::settings::wrong_lengths;
 use super::{DataSettings, Description, SYNTHETIC, SourceKind, Split};
 use crate::names::by_name;
 
 /// Which records, as far as something is said; every command has defaults of its own.
-#[derive(Clone, Debug, PartialEq, Deserialize, clap::Args)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
 pub struct Records {
     /// Where records come from: synthetic, LongBench (hub:THUDM/LongBench, its archive or folder), a file of records of your

@@ -2,13 +2,14 @@
 
 use cokv_core::{Evidence, GameError};
 use cokv_models::game::{GameRecord, GameRules, Scorer, Unplayable};
-use cokv_models::{LanguageModel, ModelError, StopRule};
+use cokv_models::{ModelError, Outline, StopRule};
 use thiserror::Error;
 
 use crate::data::longbench::Fetcher;
 use crate::data::prompt;
 use crate::data::{DataError, DataSettings, Record, Suite, TaskProtocol, TaskRecords};
 use crate::fingerprint::{build, fingerprint};
+use crate::model::ModelSettings;
 
 /// Why there is nothing to calibrate on.
 #[derive(Debug, Error)]
@@ -35,7 +36,7 @@ impl Calibration {
     /// Tokenises the records of all tasks that `data` asks for; where coalitions are played, those are left out on which masking
     /// cannot matter.
     pub fn open(
-        model: &LanguageModel,
+        model: &Outline,
         data: &DataSettings,
         fetcher: &Fetcher,
         rules: &GameRules,
@@ -83,11 +84,11 @@ impl Calibration {
     }
 
     /// Hash of all that could change how the model answers each record.
-    pub fn answer_fingerprints(&self, model: &str, held_as: &str) -> Vec<String> {
+    pub fn answer_fingerprints(&self, model: &str, settings: &ModelSettings) -> Vec<String> {
         let of_record = |(protocol, record, game): &(TaskProtocol, Record, GameRecord)| {
-            let [version, backend] = build();
+            let [version, backend] = build(settings.device.backend());
             let asked = format!("{} {:?} {:?} {:?}", protocol.name, game.prompt, game.stop, record.answers);
-            fingerprint([version, backend, format!("{model} {held_as}"), asked])
+            fingerprint([version, backend, format!("{model} {}", settings.held_as()), asked])
         };
         self.records.iter().map(of_record).collect()
     }
@@ -95,6 +96,11 @@ impl Calibration {
     /// Hashes of the records, for whoever must not be tested on them.
     pub fn seen(&self) -> Vec<String> {
         self.records.iter().map(|(_, record, _)| record.fingerprint.clone()).collect()
+    }
+
+    /// Every record's prompt and answer.
+    pub(super) fn games(&self) -> impl Iterator<Item = &GameRecord> {
+        self.records.iter().map(|(_, _, record)| record)
     }
 
     /// Tokens of all prompts.
@@ -113,7 +119,7 @@ impl Calibration {
     }
 
     /// Decodes and scores answers as the benchmark does.
-    pub fn scorer<'a>(&'a self, model: &'a LanguageModel) -> Scorer<'a> {
+    pub fn scorer<'a>(&'a self, model: &'a Outline) -> Scorer<'a> {
         Box::new(move |instance, answer| -> Result<f64, GameError> {
             let (protocol, record, _) = &self.records[instance];
             Ok(protocol.score(&prompt::prediction(model, protocol, answer)?, record))
@@ -121,9 +127,10 @@ impl Calibration {
     }
 
     /// Hash of all that could change a utility.
-    pub fn fingerprint(&self, model: &str, held_as: &str, rules: &GameRules) -> String {
+    pub fn fingerprint(&self, model: &str, settings: &ModelSettings, rules: &GameRules) -> String {
+        let held_as = settings.held_as();
         let GameRules { utility, window, holdout_suffix, agreement_tokens, memory_bytes: _ } = rules;
-        let mut parts: Vec<String> = build().into();
+        let mut parts: Vec<String> = build(settings.device.backend()).into();
         parts.push(format!("{model} {held_as} {utility:?} {window} {holdout_suffix} {agreement_tokens}"));
         for (protocol, record, game_record) in &self.records {
             parts

@@ -7,8 +7,10 @@
 use std::ops::Range;
 use std::path::Path;
 
-use cokv_core::{Answered, Evidence, GameError, HeadEstimate, HeadLayout, ImportanceEstimator, Study, Subject, Told};
-use cokv_shapley::lines::LineLog;
+use cokv_core::{
+    Answered, Effort, Evidence, GameError, HeadEstimate, HeadLayout, ImportanceEstimator, Shard, Study, Subject, Told,
+};
+use cokv_shapley::lines::{LineLog, Lines};
 use cokv_shapley::lock::LockError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -67,6 +69,11 @@ impl Detection {
             Self::HeadkvR => "headkv-r",
             Self::HeadkvR2 => "headkv-r2",
         }
+    }
+
+    /// What a record that was looked at is called; `record` is the hash of what its answer depends on.
+    fn fingerprint(self, record: &str) -> String {
+        fingerprint([self.name().into(), record.into()])
     }
 
     /// How far the model's answer is the right one, from 0 to 1: HeadKV's filters, the ROUGE-1 recall where heads copy and
@@ -147,12 +154,21 @@ impl ImportanceEstimator for Detection {
         Evidence::Answers
     }
 
+    fn effort(&self, subject: &Subject, records: &[String], log: Option<&Path>) -> Result<Option<Effort>, GameError> {
+        let Shard { index, count } = subject.limits.shard;
+        let ours = (0..).zip(records).filter(|(record, _)| *record % count == index).map(|(_, record)| record);
+        let found = log.map_or(Ok(Vec::new()), DetectionLog::read)?;
+        let is_done = |record: &String| found.iter().any(|found| found.fingerprint == self.fingerprint(record));
+        let (all, done) = (ours.clone().count() as u64, ours.filter(|record| is_done(record)).count() as u64);
+        Ok(Some(Effort { least: all, most: Some(all), done }))
+    }
+
     fn estimate(&self, study: &mut dyn Study) -> Result<Option<HeadEstimate>, GameError> {
         let mut log = DetectionLog::open(study.log())?;
         let Subject { layout, records, limits, .. } = study.subject().clone();
         let mut detected: Vec<Detected> = Vec::new();
         for record in 0..records {
-            let name = fingerprint([self.name().into(), study.record(record).into()]);
+            let name = self.fingerprint(study.record(record));
             let ours = record as u64 % limits.shard.count == limits.shard.index;
             match log.find(&name) {
                 Some(known) => detected.push(known.clone()),
@@ -209,17 +225,14 @@ pub struct DetectionLog {
 impl DetectionLog {
     /// Opens the file or makes it. Lines of other games are kept, and found by nobody.
     pub fn open(path: &Path) -> Result<Self, DetectionError> {
-        let (lines, detected) = LineLog::open(path, |lines| {
-            let (detected, damaged) = lines.parse();
-            let begins = lines.torn().is_empty() || lines.torn().starts_with(b"{\"");
-            let wrong = match damaged.first() {
-                None if begins => return Ok(detected),
-                None => "it is no file of detected heads".into(),
-                Some((line, error)) => format!("line {line} is not what was detected of a record ({error})"),
-            };
-            Err(DetectionError::Foreign { path: path.display().to_string(), wrong })
-        })?;
+        let (lines, detected) = LineLog::open(path, |lines| parsed(path, lines))?;
         Ok(Self { lines, detected })
+    }
+
+    /// What a file holds, without locking or changing it; nothing where it is not there.
+    fn read(path: &Path) -> Result<Vec<Detected>, DetectionError> {
+        let lines = Lines::read(path).map_err(|error| LockError::Io { path: path.into(), error })?;
+        parsed(path, &lines)
     }
 
     /// What was found of a record before.
@@ -236,8 +249,21 @@ impl DetectionLog {
     }
 }
 
+fn parsed(path: &Path, lines: &Lines) -> Result<Vec<Detected>, DetectionError> {
+    let (detected, damaged) = lines.parse();
+    let begins = lines.torn().is_empty() || lines.torn().starts_with(b"{\"");
+    let wrong = match damaged.first() {
+        None if begins => return Ok(detected),
+        None => "it is no file of detected heads".into(),
+        Some((line, error)) => format!("line {line} is not what was detected of a record ({error})"),
+    };
+    Err(DetectionError::Foreign { path: path.display().to_string(), wrong })
+}
+
 #[cfg(test)]
 mod tests {
+    use cokv_core::Limits;
+
     use super::*;
 
     #[test]
@@ -286,5 +312,31 @@ mod tests {
         assert_eq!(mean_scores(layout, &log.detected), Some(vec![0.5, 0.25]));
         assert_eq!(mean_scores(layout, &[detected("b", None)]), None);
         assert!(!std::fs::read_to_string(&path).unwrap().contains("fing\n"));
+    }
+
+    #[test]
+    fn records_that_were_looked_at_are_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d.jsonl");
+        let records = ["a", "b", "c"].map(str::to_owned);
+        let limits = Limits { seed: 0, reliability: 0.9, evaluations: None, time: None, batch: 1, shard: Shard::WHOLE };
+        let mut subject = Subject {
+            layout: HeadLayout::new(1, 2, 1, 4).unwrap(),
+            players: 1,
+            records: 3,
+            fingerprint: String::new(),
+            computed_by: String::new(),
+            about: Default::default(),
+            limits,
+        };
+        let kind = Detection::HeadkvR;
+        let effort = |subject: &Subject| kind.effort(subject, &records, Some(&path)).unwrap().unwrap();
+        assert_eq!(effort(&subject), Effort { least: 3, most: Some(3), done: 0 });
+        assert!(!path.exists(), "a plan makes no file");
+        let mut log = DetectionLog::open(&path).unwrap();
+        log.append(Detected { fingerprint: kind.fingerprint("b"), scores: None }).unwrap();
+        assert_eq!(effort(&subject).done, 1);
+        subject.limits.shard = "1/2".parse().unwrap();
+        assert_eq!(effort(&subject), Effort { least: 2, most: Some(2), done: 0 });
     }
 }

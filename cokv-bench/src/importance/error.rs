@@ -21,9 +21,8 @@ pub enum ImportanceError {
     Calibration(#[from] CalibrationError),
     /// Enumeration is out of reach.
     #[error(
-        "all coalitions of {heads} heads on {records} records are {evaluations:.1e} evaluations, about {time} at the \
-         speed measured just now; name at most {most} heads (--heads 18.2,23.0,…; the others keep the whole prompt) \
-         or take another estimator"
+        "all coalitions of {heads} heads on {records} records are {evaluations:.1e} evaluations{time}; name at most \
+         {most} heads (--heads 18.2,23.0,…; the others keep the whole prompt) or take another estimator"
     )]
     TooManyHeads {
         /// Heads that play.
@@ -32,7 +31,7 @@ pub enum ImportanceError {
         records: usize,
         /// Coalitions times records.
         evaluations: f64,
-        /// How long that takes.
+        /// How long that takes, as the sentence goes on; empty where it is not known.
         time: String,
         /// Heads that can be enumerated.
         most: usize,

@@ -1,25 +1,28 @@
-//! Scores measured: from what to look at, on a loaded model, to a score file.
+//! Scores measured: from what to look at, checked on a model's outline, to a score file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
+use std::sync::Arc;
 
 use cokv_core::{
-    Coalition, ConfigError, ConfigTable, Evidence, Game, HeadEstimate, HeadScores, ImportanceEstimator, Limits, Named,
-    Query, Registry, Shard, Subject,
+    ConfigError, ConfigTable, Evidence, HeadEstimate, HeadScores, ImportanceEstimator, Limits, Named, Registry, Shard,
+    Subject,
 };
-use cokv_models::LanguageModel;
-use cokv_models::game::{GameRules, HeadMaskGame};
+use cokv_models::game::GameRules;
+use cokv_models::{LanguageModel, Outline};
 use cokv_shapley::{DesignError, MOST_ENUMERATED, enumeration, enumeration_time};
 use indicatif::HumanDuration;
 
 use super::calibration::Calibration;
 use super::estimators::named;
 use super::study::{ModelEvidence, OpenStudy, Tells};
+use super::workload::{Work, Workload};
 use super::{ImportanceError, ImportanceSettings};
 use crate::data::longbench::Fetcher;
 use crate::event::{Event, Listener};
 use crate::fingerprint::{computed_by, fingerprint};
+use crate::machine::Pace;
+use crate::model::{ModelSettings, Outlined};
 use crate::scores::{GameStamp, Interaction, ModelStamp, ScoreFile};
 
 /// What to look at, and what to make of it.
@@ -64,6 +67,7 @@ impl Importance {
     /// The table that reads back to this, every default written out.
     pub fn written(&self) -> Result<toml::Table, toml::ser::Error> {
         let mut table = toml::Table::try_from(&self.settings)?;
+        table.extend(toml::Table::try_from(&self.settings.records)?);
         table.insert("estimator".into(), self.estimator.settings().table().clone().into());
         if self.per_task {
             table.remove("tasks");
@@ -121,10 +125,11 @@ fn about(
     parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// An estimation that only needs to be run.
-pub struct Estimation<'a> {
-    importance: &'a Importance,
-    model: &'a LanguageModel,
+/// An estimation that only needs a model to run on.
+pub struct Estimation {
+    importance: Importance,
+    model: ModelSettings,
+    outline: Arc<Outline>,
     stamp: ModelStamp,
     calibration: Calibration,
     rules: GameRules,
@@ -136,18 +141,20 @@ pub struct Estimation<'a> {
     subject: Subject,
 }
 
-impl<'a> Estimation<'a> {
-    /// Reads and tokenises the records and finds out whether the estimator can work on them. `held_as` says how the model's
-    /// weights and cache are held, which changes what is found a little.
+impl Estimation {
+    /// Reads and tokenises the records and finds out whether the estimator can work on them. Without a `fingerprint` of the
+    /// model nothing that was found before can be found again.
     pub fn prepare(
-        importance: &'a Importance,
-        model: &'a LanguageModel,
-        stamp: ModelStamp,
-        held_as: &str,
+        importance: &Importance,
+        model: &Outlined,
+        fingerprint_of_model: Option<&str>,
         fetcher: &Fetcher,
     ) -> Result<Self, ImportanceError> {
+        let outline = &model.outline;
+        let (held, held_as) = (&model.settings, &model.settings.held_as());
+        let layout = outline.config().layout;
+        let stamp = ModelStamp::of(&model.settings.source, fingerprint_of_model, layout);
         let settings = &importance.settings;
-        let layout = model.config().layout;
         let players = settings.heads.iter().map(|head| head.flat(layout)).collect::<Result<Vec<usize>, _>>()?;
         if let Some(twice) = (1..players.len()).find(|&place| players[..place].contains(&players[place])) {
             return Err(ImportanceError::Settings(format!("head {} is named twice", settings.heads[twice])));
@@ -158,21 +165,18 @@ impl<'a> Estimation<'a> {
             utility: settings.utility,
             window: settings.window,
             holdout_suffix: settings.holdout_suffix,
-            memory_bytes: GameRules::memory_of(model),
             ..GameRules::default()
         };
         let evidence = importance.estimator.evidence();
         let data = settings.data(evidence);
-        let calibration = Calibration::open(model, &data, fetcher, &rules, settings.answer_tokens, evidence)?;
+        let calibration = Calibration::open(outline, &data, fetcher, &rules, settings.answer_tokens, evidence)?;
         let hash = stamp.fingerprint.as_deref().unwrap_or(&stamp.name);
-        let records = calibration.answer_fingerprints(hash, held_as);
+        let records = calibration.answer_fingerprints(hash, held);
         let watched = evidence == Evidence::Answers;
         let fingerprint = match evidence {
             Evidence::Answers => fingerprint(records.clone()),
-            Evidence::Coalitions if players.is_empty() => calibration.fingerprint(hash, held_as, &rules),
-            Evidence::Coalitions => {
-                fingerprint([calibration.fingerprint(hash, held_as, &rules), format!("{players:?}")])
-            }
+            Evidence::Coalitions if players.is_empty() => calibration.fingerprint(hash, held, &rules),
+            Evidence::Coalitions => fingerprint([calibration.fingerprint(hash, held, &rules), format!("{players:?}")]),
         };
         let game = GameStamp {
             fingerprint: fingerprint.clone(),
@@ -188,7 +192,7 @@ impl<'a> Estimation<'a> {
             players: if players.is_empty() { layout.heads() } else { players.len() },
             records: calibration.len(),
             fingerprint,
-            computed_by: computed_by(),
+            computed_by: computed_by(held.device.backend()),
             about: about(settings, &calibration, &stamp, held_as),
             limits: Limits {
                 seed: settings.seed,
@@ -199,14 +203,35 @@ impl<'a> Estimation<'a> {
                 shard: Shard::WHOLE,
             },
         };
-        let estimation = Self { importance, model, stamp, calibration, rules, game, players, records, subject };
+        let estimation = Self {
+            importance: importance.clone(),
+            model: model.settings.clone(),
+            outline: Arc::clone(outline),
+            stamp,
+            calibration,
+            rules,
+            game,
+            players,
+            records,
+            subject,
+        };
         match importance.estimator.check(&estimation.subject) {
             Ok(()) => Ok(estimation),
             Err(error) => match error.downcast_ref() {
-                Some(DesignError::TooManyPlayers { .. }) => Err(estimation.too_many_heads()?),
+                Some(DesignError::TooManyPlayers { .. }) => Err(estimation.too_many_heads(model.pace().as_ref())),
                 _ => Err(ImportanceError::Estimator(error)),
             },
         }
+    }
+
+    /// What is done to which tasks, for people.
+    pub fn title(&self) -> String {
+        format!("{} on {}", self.importance.estimator.settings().name(), self.calibration.tasks.join(", "))
+    }
+
+    /// The model whose heads are scored.
+    pub fn model(&self) -> &ModelStamp {
+        &self.stamp
     }
 
     /// Hashes of the records that are looked at.
@@ -214,22 +239,20 @@ impl<'a> Estimation<'a> {
         &self.game.seen
     }
 
-    /// What there is to do, for people.
-    pub fn describe(&self) -> String {
-        let ImportanceSettings { reliability, max_evaluations, minutes, .. } = &self.importance.settings;
-        let (records, tokens) = (self.calibration.len(), self.calibration.prompt_tokens());
-        let first = format!("{records} records, {tokens} tokens to prefill");
-        match self.importance.estimator.evidence() {
-            Evidence::Answers => format!("{first}, each answered and watched"),
-            Evidence::Coalitions => {
-                let evaluations = max_evaluations.map(|most| format!(", or {most} evaluations are made"));
-                let time = minutes.map(|minutes| format!(", or {minutes} minutes are gone"));
-                let limits = [evaluations, time].into_iter().flatten().collect::<String>();
-                format!(
-                    "{first}, then coalitions until reliability {reliability} and a stable plan are reached{limits}"
-                )
-            }
-        }
+    /// What there is to do, with the samples that `log` has already, at a model's pace.
+    pub fn work(&self, log: Option<&Path>, shard: Shard, pace: Option<&Pace>) -> Result<Work, ImportanceError> {
+        let mut subject = self.subject.clone();
+        subject.limits.shard = shard;
+        let effort = self.importance.estimator.effort(&subject, &self.records, log);
+        let workload = Workload {
+            records: self.calibration.games().collect(),
+            evidence: self.importance.estimator.evidence(),
+            rules: &self.rules,
+            limits: &subject.limits,
+            config: self.outline.config(),
+            format: self.model.cache,
+        };
+        Ok(workload.work(effort.map_err(ImportanceError::Estimator)?, pace))
     }
 
     /// Hashes of what the log depends on, and of what the scores do.
@@ -249,6 +272,7 @@ impl<'a> Estimation<'a> {
     /// knows says nothing without the others'. What the log holds already is not done again.
     pub fn run(
         &self,
+        model: &LanguageModel,
         log: &Path,
         shard: Shard,
         listener: &mut dyn Listener,
@@ -258,7 +282,8 @@ impl<'a> Estimation<'a> {
         }
         let mut subject = self.subject.clone();
         subject.limits.shard = shard;
-        let Self { model, calibration, rules, players, .. } = self;
+        let Self { calibration, players, .. } = self;
+        let rules = &GameRules { memory_bytes: GameRules::memory_of(model), ..self.rules.clone() };
         let mut study = OpenStudy {
             subject,
             log: log.to_path_buf(),
@@ -316,28 +341,21 @@ impl<'a> Estimation<'a> {
         Ok(file)
     }
 
-    /// How far out of reach an enumeration is, from the time that a batch of coalitions takes on one record.
-    fn too_many_heads(&self) -> Result<ImportanceError, ImportanceError> {
-        const COALITIONS: usize = 8;
-        let scorer = Some(self.calibration.scorer(self.model));
-        let first = self.calibration.game_records().into_iter().take(1).collect();
-        let mut game = HeadMaskGame::prepare(self.model, first, self.rules.clone(), scorer, |_| ())?;
-        let coalition = Coalition::full(game.players());
-        let queries = [Query { coalition: &coalition, instance: 0 }; COALITIONS];
-        let started = Instant::now();
-        game.evaluate(&queries, &mut [0.0; COALITIONS]).map_err(ImportanceError::Game)?;
-        let seconds = started.elapsed().as_secs_f64() / COALITIONS as f64;
-        let (players, instances) = (self.subject.players, self.subject.records);
-        let time = match enumeration_time(players, instances, seconds) {
-            Some(time) => HumanDuration(time).to_string(),
-            None => "more years than the universe is old".into(),
+    /// How far out of reach an enumeration is.
+    fn too_many_heads(&self, pace: Option<&Pace>) -> ImportanceError {
+        let (heads, records) = (self.subject.players, self.subject.records);
+        let seconds = self.work(None, Shard::WHOLE, pace).ok().and_then(|work| work.seconds_of_an_evaluation);
+        let time = match seconds.map(|seconds| enumeration_time(heads, records, seconds)) {
+            Some(Some(time)) => format!(", about {} on this machine", HumanDuration(time)),
+            Some(None) => ", more years than the universe is old".into(),
+            None => String::new(),
         };
-        Ok(ImportanceError::TooManyHeads {
-            heads: players,
-            records: instances,
-            evaluations: enumeration(players, instances),
+        ImportanceError::TooManyHeads {
+            heads,
+            records,
+            evaluations: enumeration(heads, records),
             time,
             most: MOST_ENUMERATED,
-        })
+        }
     }
 }

@@ -59,7 +59,7 @@ impl<'a> ModelEvidence<'a> {
         let Self { model, calibration, rules, players } = self;
         let records = calibration.game_records();
         let of: usize = records.iter().map(|record| record.prompt.len()).sum();
-        let scorer = Some(calibration.scorer(model));
+        let scorer = Some(calibration.scorer(model.outline()));
         let started = Instant::now();
         let game = HeadMaskGame::prepare(model, records, rules.clone(), scorer, |done| {
             let _ = tells.0.hear(&Event::Prefilled { tokens: done.tokens, of });

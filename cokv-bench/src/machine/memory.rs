@@ -48,7 +48,11 @@ pub fn mebibytes(bytes: u64) -> String {
     if mib < 0.1 {
         return format!("{:.1} KiB", bytes as f64 / 1024.0);
     }
-    if mib < 10.0 { format!("{mib:.2} MiB") } else { format!("{mib:.0} MiB") }
+    match mib {
+        ..10.0 => format!("{mib:.2} MiB"),
+        ..10_240.0 => format!("{mib:.0} MiB"),
+        _ => format!("{:.1} GiB", mib / 1024.0),
+    }
 }
 
 #[cfg(all(test, unix))]
@@ -59,6 +63,7 @@ mod tests {
     #[test]
     fn little_is_told_from_nothing() {
         assert_eq!([2048, 1 << 20, 25 << 20].map(mebibytes), ["2.0 KiB", "1.00 MiB", "25 MiB"]);
+        assert_eq!([9 << 30, 15 << 30].map(mebibytes), ["9216 MiB", "15.0 GiB"]);
     }
 
     #[test]

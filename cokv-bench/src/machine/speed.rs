@@ -2,30 +2,49 @@
 
 use std::time::{Duration, Instant};
 
+use cokv_models::backend::Ceilings;
 use cokv_models::{instructions, product, threads};
 use serde::Serialize;
 
 /// What the machine can do with all its threads.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Machine {
+    /// The accelerator, where that is what is measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// Threads.
     pub threads: usize,
-    /// What kernels are made of here.
+    /// What the processor's kernels are made of.
     pub instructions: &'static str,
     /// Bytes read from memory in a second, in GB.
     pub read_gigabytes_per_second: f64,
-    /// Operations of a product of two f32 matrices in a second, in billions.
-    pub f32_gigaflops: f64,
+    /// Operations of a product of two matrices in a second, in billions.
+    pub product_gigaflops: f64,
+    /// How the numbers of these are stored.
+    pub product_of: &'static str,
 }
 
 impl Machine {
     /// Measures both in a second or two.
     pub fn measure() -> Self {
         Self {
+            device: None,
             threads: threads(),
             instructions: instructions(),
             read_gigabytes_per_second: bandwidth(threads()),
-            f32_gigaflops: gigaflops(),
+            product_gigaflops: gigaflops(),
+            product_of: "f32",
+        }
+    }
+
+    /// An accelerator in the place of this machine's processor.
+    pub fn with_device(self, ceilings: Ceilings) -> Self {
+        Self {
+            device: Some(ceilings.device),
+            read_gigabytes_per_second: ceilings.bytes_per_second / 1e9,
+            product_gigaflops: ceilings.operations_per_second / 1e9,
+            product_of: ceilings.numbers,
+            ..self
         }
     }
 }

@@ -144,7 +144,7 @@ pub fn selection_fingerprint(config: &Config, model: &str) -> String {
     parts.extend(own.map(|own| format!("{own:?}")));
     let kwargs = &config.run.model.chat_template_kwargs;
     parts.extend((!kwargs.is_empty()).then(|| format!("{kwargs:?}")));
-    parts.extend(build());
+    parts.extend(build(config.run.model.device.backend()));
     for variant in variants {
         let own = variant.of_task.iter().map(|(task, method)| format!("{task} {}", method.definition()));
         parts.push(format!("{} {}", variant.settings, variant.method.definition()));

@@ -1,5 +1,6 @@
 //! The matrix: every prompt with its cells, checked before the first is run, and run one after the other.
 
+mod asked;
 mod one_prompt;
 mod plan;
 
@@ -7,18 +8,19 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use cokv_core::Shard;
-use cokv_core::{Budget, Method, Protected};
-use cokv_models::{LanguageModel, ModelError};
+use cokv_core::{Budget, Format, Method, Protected};
+use cokv_models::{LanguageModel, ModelError, Outline};
 use thiserror::Error;
 
+pub use self::asked::{Asked, asked, capped, tasks};
 pub use self::plan::Plan;
 use super::budget::CellBudget;
 use super::chosen::Selected;
 use super::folder::StoreError;
 use super::store::{Results, Row, RunStore};
 use crate::config::{Column, Config, RunConfig, Variant};
-use crate::data::prompt::{self, Prompt};
-use crate::data::{DataError, Record, Suite, TaskProtocol, TaskRecords};
+use crate::data::prompt::Prompt;
+use crate::data::{Record, TaskProtocol};
 use crate::event::{Event, Listener};
 use crate::fingerprint::{build, fingerprint};
 use crate::machine::memory::peak_resident_bytes;
@@ -63,11 +65,11 @@ struct Cell<'a> {
 
 impl<'a> Cell<'a> {
     /// A budget that does not pay for the tokens which the method always keeps would stop the run at this prompt.
-    fn check(&self, model: &LanguageModel, prompt: &Prompt) -> Result<(), ModelError> {
+    fn check(&self, model: &Outline, format: Format, prompt: &Prompt) -> Result<(), ModelError> {
         let layout = model.config().layout;
         let Some(budget) = self.budget else { return Ok(()) };
         let prompt_len = prompt.tokens.len();
-        let total = budget.total_tokens(layout, prompt_len, model.format());
+        let total = budget.total_tokens(layout, prompt_len, format);
         self.protected(prompt.tail).within(total, layout, prompt_len)?;
         Ok(())
     }
@@ -96,11 +98,7 @@ impl<'a> Cell<'a> {
 
 /// One prompt with its cells.
 struct Job<'a> {
-    protocol: TaskProtocol,
-    record: Record,
-    prompt: Prompt,
-    /// Whether it is the first of its task, of which is told what was kept.
-    first: bool,
+    asked: &'a Asked,
     /// In the order of the matrix's cells.
     cells: Vec<JobCell<'a>>,
 }
@@ -117,7 +115,7 @@ struct JobCell<'a> {
 /// A matrix ready to run: every prompt tokenised and checked.
 pub struct Matrix<'a> {
     config: &'a RunConfig,
-    model: &'a LanguageModel,
+    model: &'a Outline,
     cells: Vec<Cell<'a>>,
     jobs: Vec<Job<'a>>,
 }
@@ -131,42 +129,17 @@ pub enum Ended {
     Stopped,
 }
 
-/// The records of a run, generated where they do not come from files.
-pub fn tasks(run: &RunConfig, suite: Suite, model: &LanguageModel) -> Result<Vec<TaskRecords>, DataError> {
-    let tokens_of = prompt::token_counter(model, run.data.chat_template);
-    suite.tasks(&run.data, |protocol| prompt_limit(run, model, protocol), &tokens_of)
-}
-
-/// Tokens that a prompt of a task may have.
-fn prompt_limit(run: &RunConfig, model: &LanguageModel, protocol: &TaskProtocol) -> usize {
-    prompt::limit(model.config().max_tokens(), run.data.max_prompt_tokens, answer_tokens(run, protocol))
-}
-
-/// Says of which tasks prompts have fewer tokens than are asked for.
-pub fn capped(run: &RunConfig, tasks: &[TaskRecords], model: &LanguageModel) -> Option<String> {
-    let answers =
-        tasks.iter().map(|TaskRecords { protocol, .. }| (protocol.name.as_str(), answer_tokens(run, protocol)));
-    prompt::capped(model.config().max_tokens(), run.data.max_prompt_tokens, answers)
-}
-
-/// Tokens of an answer at most, whether the model says it or is made to.
-fn answer_tokens(run: &RunConfig, protocol: &TaskProtocol) -> usize {
-    protocol.max_new_tokens.max(run.run.answer_tokens)
-}
-
 impl<'a> Matrix<'a> {
-    /// Builds every prompt and refuses what the model cannot run, before any long work begins. `selected` says which
-    /// settings columns have that list some; `prepared` hears of every prompt and how many there are.
+    /// Refuses what the model cannot run, before any long work begins. `selected` says which settings columns have that list
+    /// some. The model's fingerprint goes into those of all rows.
     pub fn prepare(
         config: &'a Config,
-        tasks: Vec<TaskRecords>,
-        model: &'a LanguageModel,
+        prompts: &'a [Asked],
+        model: &'a Outline,
         model_fingerprint: &str,
         selected: Option<&Selected>,
-        mut prepared: impl FnMut(usize, usize),
     ) -> Result<Self, RunError> {
         let run = &config.run;
-        let records = tasks.iter().map(|task| task.records.len()).sum();
         let mut cells = Vec::new();
         for column in &config.columns {
             match column.evicts() {
@@ -174,31 +147,21 @@ impl<'a> Matrix<'a> {
                 false => cells.push(Cell { column, budget: None }),
             }
         }
-        let mut jobs: Vec<Job<'a>> = Vec::new();
-        for TaskRecords { protocol, records: task_records } in tasks {
-            let limit = prompt_limit(run, model, &protocol);
-            for (place, record) in task_records.into_iter().enumerate() {
-                let failed = failed(&protocol.name, &record.id);
-                let mut prompt =
-                    prompt::build(model, &protocol, &record, limit, run.data.chat_template).map_err(&failed)?;
-                prompt.answer.truncate(run.run.answer_tokens);
-                let longest = prompt.tokens.len() + protocol.max_new_tokens.max(prompt.answer.len());
-                model.config().check_length(longest).map_err(&failed)?;
-                for cell in &cells {
-                    cell.check(model, &prompt).map_err(&failed)?;
-                }
-                let fingerprinted = |cell: &Cell<'a>| -> Result<JobCell<'a>, RunError> {
-                    let variant = cell.variant(&protocol.name, selected)?;
-                    let method = variant.method(&protocol.name);
-                    let fingerprint =
-                        row_fingerprint(run, model_fingerprint, &protocol, &record, &prompt, method, cell);
-                    let head_scores = variant.worth(&protocol.name);
-                    Ok(JobCell { settings: &variant.settings, head_scores, method, fingerprint })
-                };
-                let cells = cells.iter().map(fingerprinted).collect::<Result<_, _>>()?;
-                jobs.push(Job { protocol: protocol.clone(), record, prompt, first: place == 0, cells });
-                prepared(jobs.len(), records);
+        let mut jobs: Vec<Job<'a>> = Vec::with_capacity(prompts.len());
+        for asked in prompts {
+            let Asked { protocol, record, prompt, .. } = asked;
+            for cell in &cells {
+                cell.check(model, run.model.cache, prompt).map_err(failed(&protocol.name, &record.id))?;
             }
+            let fingerprinted = |cell: &Cell<'a>| -> Result<JobCell<'a>, RunError> {
+                let variant = cell.variant(&protocol.name, selected)?;
+                let method = variant.method(&protocol.name);
+                let fingerprint = row_fingerprint(run, model_fingerprint, protocol, record, prompt, method, cell);
+                let head_scores = variant.worth(&protocol.name);
+                Ok(JobCell { settings: &variant.settings, head_scores, method, fingerprint })
+            };
+            let cells = cells.iter().map(fingerprinted).collect::<Result<_, _>>()?;
+            jobs.push(Job { asked, cells });
         }
         Ok(Self { config: run, model, cells, jobs })
     }
@@ -209,8 +172,14 @@ impl<'a> Matrix<'a> {
         self.jobs.iter().enumerate().filter(ours).map(|(_, job)| job)
     }
 
-    /// Runs every prompt of a shard that is not done and appends its rows.
-    pub fn run(&self, store: &mut RunStore, shard: Shard, listener: &mut dyn Listener) -> Result<Ended, RunError> {
+    /// Runs every prompt of a shard that is not done on the model, loaded, and appends its rows.
+    pub fn run(
+        &self,
+        model: &LanguageModel,
+        store: &mut RunStore,
+        shard: Shard,
+        listener: &mut dyn Listener,
+    ) -> Result<Ended, RunError> {
         let open = self.jobs_of(shard).filter(|job| !is_done(job, store.results())).count();
         let _ = listener.hear(&Event::Skipped { prompts: self.jobs_of(shard).count() - open });
         let (started, mut said) = (Instant::now(), HashSet::new());
@@ -219,14 +188,14 @@ impl<'a> Matrix<'a> {
             if is_done(job, store.results()) {
                 continue;
             }
-            let Job { protocol, record, prompt, .. } = job;
+            let Asked { protocol, record, prompt, first } = job.asked;
             let (task, prompt_tokens) = (protocol.name.as_str(), prompt.tokens.len());
             let _ = listener.hear(&Event::Begun { task, record: &record.id, prompt_tokens });
             let methods: Vec<&Method> = job.cells.iter().map(|cell| cell.method).collect();
             if let Some(text) = tail_remark(&methods, prompt.tail).filter(|_| said.insert("tail")) {
                 let _ = listener.hear(&Event::Note { text: &format!("{text} (first seen in {task} {})", record.id) });
             }
-            let (rows, kept) = self.run_prompt(job, listener).map_err(failed(task, &record.id))?;
+            let (rows, kept) = self.run_prompt(model, job, listener).map_err(failed(task, &record.id))?;
             for (cell, row) in self.cells.iter().zip(&rows) {
                 if let Some((kind, text)) = self.remark(cell, row, prompt.tail).filter(|(kind, _)| !said.contains(kind))
                 {
@@ -234,7 +203,7 @@ impl<'a> Matrix<'a> {
                     let _ = listener.hear(&Event::Note { text: &text });
                 }
             }
-            if job.first {
+            if *first {
                 store.append_kept(&kept)?;
             }
             let missing: Vec<Row> =
@@ -333,7 +302,7 @@ fn row_fingerprint(
     method: &Method,
     cell: &Cell<'_>,
 ) -> String {
-    let [version, features] = build();
+    let [version, features] = build(run.model.device.backend());
     let parts = [
         version,
         features,

@@ -20,7 +20,7 @@ pub use chosen::{Choice, FILE as SELECTION, Selected, SelectionError, Trial, sel
 pub use folder::StoreError;
 pub use kept::{Kept, KeptCell, STRETCHES};
 pub use manifest::{MODELS, Manifest, ManifestMethod};
-pub use matrix::{Ended, Matrix, Plan, RunError, capped, tail_remark, tasks};
+pub use matrix::{Asked, Ended, Matrix, Plan, RunError, asked, capped, tail_remark, tasks};
 pub use measure::Damage;
 pub(crate) use measure::mean;
 pub use notes::{name, notes, unworthy};

@@ -45,10 +45,10 @@ impl ModelStamp {
         Ok(HeadLayout::new(self.layers, self.query_heads, self.kv_heads, self.head_dim)?)
     }
 
-    /// A model that was loaded.
-    pub fn of(name: &str, fingerprint: &str, layout: HeadLayout) -> Self {
+    /// A model that is at hand; its fingerprint may not be known before all of it was read.
+    pub fn of(name: &str, fingerprint: Option<&str>, layout: HeadLayout) -> Self {
         let HeadLayout { layers, query_heads, kv_heads, head_dim } = layout;
-        Self { name: name.into(), fingerprint: Some(fingerprint.into()), layers, query_heads, kv_heads, head_dim }
+        Self { name: name.into(), fingerprint: fingerprint.map(str::to_owned), layers, query_heads, kv_heads, head_dim }
     }
 
     /// What to tell a user who takes this model's scores for another model, or for what may be another one.

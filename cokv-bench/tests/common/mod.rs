@@ -37,9 +37,10 @@ pub fn ids(json: &Json) -> Vec<u32> {
     json.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
-/// Runs the binary in a folder.
+/// Runs the binary in a folder, on the processor wherever it is.
 pub fn cokv(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cokv"));
+    command.env("CUDA_VISIBLE_DEVICES", "");
     command.current_dir(folder).args(arguments).env_remove("RUST_BACKTRACE").output().unwrap()
 }
 

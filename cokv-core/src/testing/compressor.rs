@@ -53,7 +53,8 @@ impl<'a> CompressorContract<'a> {
 
     fn on(&self, whole: &MadeUpPrompt, tail: usize) -> Result<(), (&'static str, String)> {
         let request = self.compressor.observations(tail);
-        let asked = whole.clone().showing(request);
+        let asked = whole.clone().showing(request.clone());
+        let whole = &whole.clone().showing_also(request.clone());
         let scores = self.scores(&asked)?;
         if self.scores(&asked)? != scores {
             return Err(("the same prompt gets the same scores", "they differ".into()));
@@ -110,12 +111,13 @@ impl<'a> CompressorContract<'a> {
         request: ObservationRequest,
     ) -> Result<(), (&'static str, String)> {
         let without = [
-            ("window attention", ObservationRequest { window: 0, ..request }),
-            ("column sums", ObservationRequest { column_sums: false, ..request }),
-            ("query statistics", ObservationRequest { query_statistics: false, ..request }),
-            ("keys", ObservationRequest { keys: false, ..request }),
-            ("values", ObservationRequest { values: false, ..request }),
-            ("value output norms", ObservationRequest { value_output_norms: false, ..request }),
+            ("window attention", ObservationRequest { window: 0, ..request.clone() }),
+            ("window sums", ObservationRequest { window_sums: Vec::new(), ..request.clone() }),
+            ("column sums", ObservationRequest { column_sums: false, ..request.clone() }),
+            ("query statistics", ObservationRequest { query_statistics: false, ..request.clone() }),
+            ("keys", ObservationRequest { keys: false, ..request.clone() }),
+            ("values", ObservationRequest { values: false, ..request.clone() }),
+            ("value output norms", ObservationRequest { value_output_norms: false, ..request.clone() }),
         ];
         for (what, less) in without.into_iter().filter(|(_, less)| *less != request) {
             let failure = match self.compressor.score(&prompt.clone().showing(less).view()) {
@@ -132,7 +134,7 @@ impl<'a> CompressorContract<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::LayerView;
+    use crate::{LayerView, WindowSum};
 
     /// A compressor made of what it asks for and a function of the layer.
     struct Invented<F>(ObservationRequest, F);
@@ -148,7 +150,7 @@ mod tests {
         F: Fn(&LayerView<'_>) -> Result<Vec<f32>, PolicyError> + Send + Sync,
     {
         fn observations(&self, _tail: usize) -> ObservationRequest {
-            self.0
+            self.0.clone()
         }
 
         fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
@@ -161,42 +163,49 @@ mod tests {
     }
 
     /// The promise that it breaks, none where it keeps all.
-    fn broken<F>(request: ObservationRequest, score: F) -> Option<&'static str>
+    fn broken<F>(request: &ObservationRequest, score: F) -> Option<&'static str>
     where
         F: Fn(&LayerView<'_>) -> Result<Vec<f32>, PolicyError> + Send + Sync,
     {
-        CompressorContract::new(&Invented(request, score)).check().err().map(|violation| violation.promise)
+        CompressorContract::new(&Invented(request.clone(), score)).check().err().map(|violation| violation.promise)
     }
 
     #[test]
     fn what_breaks_a_promise_is_found() {
         let (nothing, keys) = (ObservationRequest::default(), ObservationRequest { keys: true, ..Default::default() });
-        assert_eq!(broken(nothing, |layer| Ok(flat(layer))), None);
+        assert_eq!(broken(&nothing, |layer| Ok(flat(layer))), None);
 
         let finite = Some("every token of every head has a finite score");
-        assert_eq!(broken(nothing, |layer| Ok(vec![0.0; layer.prompt_len])), finite);
-        assert_eq!(broken(nothing, |layer| Ok(vec![f32::NAN; flat(layer).len()])), finite);
-        assert_eq!(broken(nothing, |layer| layer.recorded("keys", layer.keys).map(|_| flat(layer))), finite);
+        assert_eq!(broken(&nothing, |layer| Ok(vec![0.0; layer.prompt_len])), finite);
+        assert_eq!(broken(&nothing, |layer| Ok(vec![f32::NAN; flat(layer).len()])), finite);
+        assert_eq!(broken(&nothing, |layer| layer.recorded("keys", layer.keys).map(|_| flat(layer))), finite);
 
         let calls = std::sync::atomic::AtomicU32::new(0);
         let moody = |layer: &LayerView<'_>| {
             let call = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             Ok(flat(layer).iter().map(|score| score + call as f32).collect())
         };
-        assert_eq!(broken(nothing, moody), Some("the same prompt gets the same scores"));
+        assert_eq!(broken(&nothing, moody), Some("the same prompt gets the same scores"));
         let curious = |layer: &LayerView<'_>| {
             let first = layer.values.and_then(|values| values.first()).copied().unwrap_or(0.0);
             Ok(flat(layer).iter().map(|score| score + first).collect())
         };
-        assert_eq!(broken(nothing, curious), Some("what others ask for does not matter"));
+        assert_eq!(broken(&nothing, curious), Some("what others ask for does not matter"));
 
         let by_place = |layer: &LayerView<'_>| Ok((0..flat(layer).len()).map(|at| at as f32).collect());
-        assert_eq!(broken(nothing, by_place), Some("a head's place does not matter"));
+        assert_eq!(broken(&nothing, by_place), Some("a head's place does not matter"));
         CompressorContract::new(&Invented(nothing, by_place)).not_equivariant().check().unwrap();
 
         let named = Some("an observation that is missing is named");
-        assert_eq!(broken(keys, |layer| Ok(flat(layer))), named);
-        assert_eq!(broken(keys, |layer| layer.recorded("keys", layer.keys).map(|_| flat(layer))), None);
+        assert_eq!(broken(&keys, |layer| Ok(flat(layer))), named);
+        assert_eq!(broken(&keys, |layer| layer.recorded("keys", layer.keys).map(|_| flat(layer))), None);
+
+        let [sum, other] = [0, 1].map(|tail| WindowSum { rows: 32, tail });
+        let sums = ObservationRequest { window_sums: vec![sum], ..Default::default() };
+        let scores = |sum| move |layer: &LayerView<'_>| layer.window_sum(0, sum).map(|_| flat(layer));
+        assert_eq!(broken(&sums, scores(sum)), None);
+        assert_eq!(broken(&sums, scores(other)), finite);
+        assert_eq!(broken(&sums, |layer| Ok(flat(layer))), named);
     }
 
     /// A window's rows are asked for without a look at how long the prompt is.
@@ -215,6 +224,6 @@ mod tests {
             }
             Ok(scores)
         };
-        assert_eq!(broken(request, mean), None);
+        assert_eq!(broken(&request, mean), None);
     }
 }

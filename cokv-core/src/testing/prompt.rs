@@ -1,7 +1,7 @@
 //! A layer of a prompt that nobody wrote, with everything that a compressor may look at.
 
 use crate::random::mix;
-use crate::{HeadLayout, LayerView, ObservationRequest, QueryStatistics, RotaryEmbedding, RotaryPairs};
+use crate::{HeadLayout, LayerView, ObservationRequest, QueryStatistics, RotaryEmbedding, RotaryPairs, WindowSum};
 
 /// Queries, keys and values of one layer, and causal attention over them.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub struct MadeUpPrompt {
     attention: Vec<f32>,
     /// The last rows of the same, as many as are shown.
     window_attention: Vec<f32>,
+    /// `[query_heads, tokens]` each.
+    window_sums: Vec<(WindowSum, Vec<f32>)>,
     shown: ObservationRequest,
     column_sums: Vec<f32>,
     keys: Vec<f32>,
@@ -70,8 +72,10 @@ impl MadeUpPrompt {
             tail: 0,
             window_attention: attention.clone(),
             attention,
+            window_sums: Vec::new(),
             shown: ObservationRequest {
                 window: tokens,
+                window_sums: Vec::new(),
                 column_sums: true,
                 query_statistics: true,
                 keys: true,
@@ -85,6 +89,7 @@ impl MadeUpPrompt {
             statistics: statistics(layout, tokens, &queries),
             rotary: RotaryEmbedding {
                 frequencies: (0..head_dim / 2).map(|pair| 0.01f32.powi(pair as i32)).collect(),
+                scale: 1.0,
                 pairs: RotaryPairs::Halves,
             },
         }
@@ -99,9 +104,18 @@ impl MadeUpPrompt {
     pub fn showing(mut self, request: ObservationRequest) -> Self {
         let (tokens, window) = (self.tokens.len(), request.window.min(self.tokens.len()));
         let heads = self.attention.chunks_exact((tokens * tokens).max(1));
-        self.window_attention = heads.flat_map(|rows| &rows[(tokens - window) * tokens..]).copied().collect();
+        self.window_attention = heads.clone().flat_map(|rows| &rows[(tokens - window) * tokens..]).copied().collect();
+        let of_heads = |sum: WindowSum| heads.clone().flat_map(|rows| sum.of(rows, tokens)).collect();
+        self.window_sums = request.window_sums.iter().map(|&sum| (sum, of_heads(sum))).collect();
         self.shown = ObservationRequest { window, ..request };
         self
+    }
+
+    /// The same where prefill has also recorded this. A prompt that nobody asked anything shows all that there is but
+    /// sums of its window, of which there are too many.
+    pub fn showing_also(self, request: ObservationRequest) -> Self {
+        let all = self.shown.clone().union(request);
+        self.showing(all)
     }
 
     /// The layer as a compressor sees it.
@@ -115,6 +129,7 @@ impl MadeUpPrompt {
             tail: self.tail,
             window: shown.window,
             window_attention: &self.window_attention,
+            window_sums: &self.window_sums,
             column_sums: shown.column_sums.then_some(&self.column_sums),
             query_statistics: self.statistics.as_ref().filter(|_| shown.query_statistics),
             keys: shown.keys.then_some(&self.keys),
@@ -136,7 +151,8 @@ impl MadeUpPrompt {
             &mut rotated.values,
             &mut rotated.value_output_norms,
         ];
-        for heads in observations.into_iter().chain(statistics) {
+        let sums = rotated.window_sums.iter_mut().map(|(_, of_heads)| of_heads);
+        for heads in observations.into_iter().chain(statistics).chain(sums) {
             let of_a_head = heads.len() / self.layout.kv_heads;
             heads.rotate_right(of_a_head);
         }

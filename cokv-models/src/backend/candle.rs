@@ -7,7 +7,7 @@ use candle_nn::ops;
 use cokv_core::{Format, HeadLayout, ObservationRequest};
 
 use super::host::{self, HostStore, Pass, Recorder};
-use super::{Backend, LayerSummaries, Projected, Result, Span};
+use super::{Backend, Layer, LayerSummaries, Projected, Result, Span};
 use crate::ask::{Answer, Ask};
 use crate::rope::Angles;
 use crate::weights::{Numbers, Stored, WeightType};
@@ -28,14 +28,6 @@ impl Candle {
     /// Candle's own arithmetic on the processor: for tests.
     pub fn cpu() -> Self {
         Self { device: Device::Cpu }
-    }
-
-    /// The CUDA device of this number.
-    ///
-    /// # Errors
-    /// Where the build has no CUDA, or the machine no such device.
-    pub fn cuda(index: usize) -> Result<Self> {
-        Ok(Self { device: Device::new_cuda(index)? })
     }
 
     /// The Metal device of this number.
@@ -73,6 +65,7 @@ impl Backend for Candle {
     type Store = HostStore;
     type Watch = Recorder;
     type Pass<'a> = Pass<'a, Self>;
+    type Angles = Angles;
 
     fn name(&self) -> &'static str {
         match &self.device {
@@ -140,16 +133,13 @@ impl Backend for Candle {
         Ok((ops::silu(gate)? * up)?)
     }
 
-    fn add(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        Ok((a + b)?)
+    fn add_linear(&self, a: Tensor, layer: &Linear, x: &Tensor) -> Result<Tensor> {
+        let [y] = self.linear([layer], x)?;
+        Ok((a + y)?)
     }
 
-    fn rotate(&self, x: &mut Tensor, angles: &Angles, layout: HeadLayout, heads: usize) -> Result<()> {
-        let width = x.dim(1)?;
-        let mut numbers = self.host(x)?;
-        angles.rotate(&mut numbers, layout, heads);
-        *x = Tensor::from_vec(numbers, (x.dim(0)?, width), &Device::Cpu)?;
-        Ok(())
+    fn angles(&self, angles: Angles) -> Result<Angles> {
+        Ok(angles)
     }
 
     fn rows(&self, x: &Tensor, rows: &[usize]) -> Result<Tensor> {
@@ -190,13 +180,19 @@ impl Backend for Candle {
         })
     }
 
-    fn attend(&self, pass: &mut Pass<'_, Self>, layer: usize, projected: Projected<Self>) -> Result<Tensor> {
+    fn attend(
+        &self,
+        pass: &mut Pass<'_, Self>,
+        layer: Layer,
+        projected: Projected<Self>,
+        angles: &Angles,
+    ) -> Result<Tensor> {
         let width = projected.queries.dim(1)?;
         let [queries, keys, values] = [&projected.queries, &projected.keys, &projected.values].map(|x| self.host(x));
-        self.tensor(pass.attend(layer, &queries?, &keys?, &values?), width)
+        self.tensor(pass.attend(layer, angles, &mut queries?, &mut keys?, &values?), width)
     }
 
-    fn summaries(&self, _: HeadLayout, watch: &Recorder, prompt: &HostStore, layer: usize) -> Result<LayerSummaries> {
+    fn summaries(&self, _: HeadLayout, watch: &Recorder, prompt: &HostStore, layer: Layer) -> Result<LayerSummaries> {
         Ok(watch.summaries(layer, prompt.view()))
     }
 

@@ -12,13 +12,13 @@ mod reference;
 use std::any::Any;
 use std::ops::Range;
 
-use cokv_core::{Format, HeadLayout, ObservationRequest, QueryStatistics};
+use cokv_core::{Format, HeadLayout, ObservationRequest, QueryStatistics, WindowSum};
 
 pub use self::candle::Candle;
 pub use self::cpu::Cpu;
 pub use self::reference::Reference;
 use crate::ask::{Answer, Ask};
-use crate::cache::{RaggedCache, SLICES, Store};
+use crate::cache::{Places, RaggedCache, SLICES, Store};
 use crate::error::ModelError;
 use crate::rope::Angles;
 use crate::weights::{Stored, WeightType};
@@ -38,11 +38,21 @@ pub trait Backend: Send + Sync + Sized + 'static {
     type Watch: Watch;
     /// What all layers of one pass share.
     type Pass<'a>;
+    /// Rotations of the tokens of one pass, where it computes.
+    type Angles: Send + Sync;
 
     /// Goes into fingerprints: what rounds differently is called differently.
     fn name(&self) -> &'static str;
     /// Bytes that caches and batches may still take, where that is known.
     fn free_bytes(&self) -> Option<u64>;
+    /// Bytes that it held at its peak since this was last asked; none where that is the host's memory.
+    fn take_peak_bytes(&self) -> Option<u64> {
+        None
+    }
+    /// What it can do at most, measured; none where that is the host's processor.
+    fn ceilings(&self) -> Result<Option<Ceilings>> {
+        Ok(None)
+    }
 
     /// Numbers from the host.
     fn matrix(&self, numbers: Vec<f32>, width: usize) -> Result<Self::Matrix>;
@@ -50,6 +60,19 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn numbers(&self, x: &Self::Matrix) -> Result<Vec<f32>>;
     /// Takes a weight, `[out_features, in_features]`, and perhaps a bias, `[out_features]`.
     fn load(&self, weight: Stored, bias: Option<Vec<f32>>, held: WeightType) -> Result<Self::Linear>;
+    /// Takes weights whose products have the same `x` ([`Self::linear`]), read one by one: a backend may lay them out as one.
+    fn load_together<const N: usize>(
+        &self,
+        mut read: impl FnMut(usize) -> Result<(Stored, Option<Vec<f32>>)>,
+        held: WeightType,
+    ) -> Result<[Self::Linear; N]> {
+        let mut loaded = [const { None }; N];
+        for (at, place) in loaded.iter_mut().enumerate() {
+            let (weight, bias) = read(at)?;
+            *place = Some(self.load(weight, bias, held)?);
+        }
+        Ok(loaded.map(|linear| linear.expect("one for each weight")))
+    }
     /// Bytes of a weight.
     fn bytes(&self, linear: &Self::Linear) -> usize;
 
@@ -61,10 +84,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn rms_norm(&self, x: &Self::Matrix, weight: &Self::Matrix, epsilon: f32) -> Result<Self::Matrix>;
     /// `silu(gate) * up`
     fn silu_times(&self, gate: &Self::Matrix, up: &Self::Matrix) -> Result<Self::Matrix>;
-    /// `a + b`
-    fn add(&self, a: &Self::Matrix, b: &Self::Matrix) -> Result<Self::Matrix>;
-    /// Turns `[tokens, heads * head_dim]` by the tokens' positions.
-    fn rotate(&self, x: &mut Self::Matrix, angles: &Angles, layout: HeadLayout, heads: usize) -> Result<()>;
+    /// `a + x wᵀ + b` of a layer.
+    fn add_linear(&self, a: Self::Matrix, layer: &Self::Linear, x: &Self::Matrix) -> Result<Self::Matrix>;
+    /// Brings the rotations of a pass to where it computes.
+    fn angles(&self, angles: Angles) -> Result<Self::Angles>;
     /// Some rows of a matrix, in the order asked for.
     fn rows(&self, x: &Self::Matrix, rows: &[usize]) -> Result<Self::Matrix>;
 
@@ -72,7 +95,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn store(&self, layout: HeadLayout, format: Format, tokens: usize) -> Result<Self::Store>;
     /// Nothing recorded yet of a prompt.
     fn watch(&self, layout: HeadLayout, request: ObservationRequest, prompt_len: usize) -> Self::Watch;
-    /// Prepares what all layers share: pieces of work on the CPU, tables of addresses on a GPU.
+    /// Prepares what all layers share.
     fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Self::Pass<'a>>;
     /// Before queries are turned: watches record query statistics, and values behind the output projection.
     fn observe(
@@ -83,17 +106,32 @@ pub trait Backend: Send + Sync + Sized + 'static {
         values: &Self::Matrix,
         output: &Self::Linear,
     ) -> Result<()>;
-    /// Appends keys and values, and lets every new token attend to its own cache; watches see what they asked for.
-    fn attend(&self, pass: &mut Self::Pass<'_>, layer: usize, projected: Projected<Self>) -> Result<Self::Matrix>;
+    /// Turns queries and keys by their positions, appends keys and values, and lets every new token attend to its own cache;
+    /// watches see what they asked for.
+    fn attend(
+        &self,
+        pass: &mut Self::Pass<'_>,
+        layer: Layer,
+        projected: Projected<Self>,
+        angles: &Self::Angles,
+    ) -> Result<Self::Matrix>;
     /// What compressors see of a layer, on the host. `prompt` holds the whole prompt in every head.
     fn summaries(
         &self,
         layout: HeadLayout,
         watch: &Self::Watch,
         prompt: &Self::Store,
-        layer: usize,
+        layer: Layer,
     ) -> Result<LayerSummaries>;
 
+    /// Prompt tokens of one pass: enough rows for products to reach their peak, few enough that activations stay small.
+    fn chunk(&self) -> usize {
+        512
+    }
+    /// Logits that are held at once: those of all rows together would outgrow the caches.
+    fn logits_at_once(&self) -> usize {
+        1 << 23
+    }
     /// Answers some rows, behind the answers of the rows before. `hidden` are normed, `[places, hidden_size]`, and `logits`
     /// are `[places, vocabulary]`, of all places that the asks look at, in their order; `tokens` says how many each row has.
     fn answer(
@@ -105,7 +143,30 @@ pub trait Backend: Send + Sync + Sized + 'static {
     ) -> Result<()>;
 }
 
-/// Queries, keys and values of the new tokens of a pass, after RoPE.
+/// What a device can do at most.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ceilings {
+    /// As people know it: `NVIDIA H100`.
+    pub device: String,
+    /// Bytes that a large copy reads and writes.
+    pub bytes_per_second: f64,
+    /// Of a product of two large matrices.
+    pub operations_per_second: f64,
+    /// How the numbers of these are stored.
+    pub numbers: &'static str,
+}
+
+/// An attention layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Counted from the first.
+    pub index: usize,
+    /// Its sliding window, where it has one: a token sees itself and what stands fewer positions than this before it, however
+    /// little a head has kept of that.
+    pub window: Option<usize>,
+}
+
+/// Queries, keys and values of the new tokens of a pass, before RoPE.
 pub struct Projected<B: Backend> {
     /// `[tokens, query_heads * head_dim]`
     pub queries: B::Matrix,
@@ -124,6 +185,8 @@ pub struct Span<'a, B: Backend> {
     pub tokens: usize,
     /// Tokens seen before them.
     pub seen: usize,
+    /// Where the tokens of its cache stand, new ones included.
+    pub places: Places<'a>,
     /// What its cache shares.
     pub slices: [Option<SharedRows<'a, B::Store>>; SLICES],
     /// What its cache holds alone, to which new keys and values are appended.
@@ -136,14 +199,14 @@ impl<'a, B: Backend> Span<'a, B> {
     /// Finds the backend's own types behind a cache and a watch; an error where they are another backend's.
     pub(crate) fn of(tokens: usize, cache: &'a mut RaggedCache, watch: Option<&'a mut dyn Watch>) -> Result<Self> {
         let seen = cache.next_position();
-        let (shared, own) = cache.parts();
+        let (shared, places, own) = cache.parts();
         let mut slices = [None; SLICES];
         for (place, slice) in slices.iter_mut().zip(shared) {
             *place = Some((own_store::<B>(slice.segment.store())?, slice.rows.as_slice()));
         }
         let own = (own as &mut dyn Any).downcast_mut().ok_or_else(|| foreign("cache"))?;
         let watch = watch.map(|watch| (watch as &mut dyn Any).downcast_mut().ok_or_else(|| foreign("watch")));
-        Ok(Self { tokens, seen, slices, own, watch: watch.transpose()? })
+        Ok(Self { tokens, seen, places, slices, own, watch: watch.transpose()? })
     }
 }
 
@@ -152,7 +215,8 @@ pub(crate) fn own_store<B: Backend>(store: &dyn Store) -> Result<&B::Store> {
     (store as &dyn Any).downcast_ref().ok_or_else(|| foreign("cache"))
 }
 
-pub(crate) fn foreign(what: &str) -> ModelError {
+/// The error where something of another backend is given to one.
+pub fn foreign(what: &str) -> ModelError {
     ModelError::Backend(format!("a {what} of another backend was given to this one"))
 }
 
@@ -166,6 +230,8 @@ pub struct LayerSummaries {
     pub window: usize,
     /// `[query_heads, window, prompt_len]`
     pub window_attention: Vec<f32>,
+    /// Each sum that was asked for: `[query_heads, prompt_len]`.
+    pub window_sums: Vec<(WindowSum, Vec<f32>)>,
     /// `[query_heads, prompt_len]`
     pub column_sums: Vec<f32>,
     /// Of the queries before RoPE.

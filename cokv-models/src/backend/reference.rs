@@ -1,9 +1,11 @@
 //! Plain f64, one loop after the other: the oracle that all other backends are held against. Nobody runs a model on it.
 
+use std::ops::Range;
+
 use cokv_core::{Format, HeadLayout, ObservationRequest, QueryStatistics};
 
 use super::host::{self, HostStore};
-use super::{Backend, LayerSummaries, Projected, Result, Span, Watch};
+use super::{Backend, Layer, LayerSummaries, Projected, Result, Span, Watch};
 use crate::ask::{Answer, Ask};
 use crate::cache::Store;
 use crate::kernel::attention::CacheView;
@@ -65,11 +67,18 @@ fn narrow(numbers: &[f64]) -> Vec<f32> {
     numbers.iter().map(|&x| x as f32).collect()
 }
 
-/// Softmax attention of a query to the first `visible` of a head's keys.
-fn attention(query: &[f64], keys: &[f64], visible: usize) -> Vec<f64> {
+impl Layer {
+    /// Whether a token sees another.
+    fn sees(self, query: usize, key: usize) -> bool {
+        key <= query && self.window.is_none_or(|window| query - key < window)
+    }
+}
+
+/// Softmax attention of a query to those of a head's keys that are visible: 0 to others.
+fn attention(query: &[f64], keys: &[f64], visible: impl Iterator<Item = bool>) -> Vec<f64> {
     let dim = query.len();
-    let scores: Vec<f64> =
-        keys.chunks_exact(dim).take(visible).map(|key| dot(query, key) / (dim as f64).sqrt()).collect();
+    let score = |(key, visible)| if visible { dot(query, key) / (dim as f64).sqrt() } else { f64::NEG_INFINITY };
+    let scores: Vec<f64> = keys.chunks_exact(dim).zip(visible).map(score).collect();
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
     let sum: f64 = weights.iter().sum();
@@ -80,6 +89,19 @@ fn attention(query: &[f64], keys: &[f64], visible: usize) -> Vec<f64> {
 fn held(cache: CacheView<'_>, layer: usize, kv_head: usize, head_dim: usize) -> [Vec<f64>; 2] {
     let head = cache.head(layer, kv_head);
     [HeadRows::keys, HeadRows::values].map(|part| wide(head.load(part, 0..head.tokens(), head_dim, &mut Vec::new())))
+}
+
+/// Turns `[tokens, heads * head_dim]` by the tokens' positions.
+fn turn(x: &mut Matrix, angles: &Angles, layout: HeadLayout) {
+    for (token, vectors) in x.numbers.chunks_exact_mut(x.width).enumerate() {
+        for head in vectors.chunks_exact_mut(layout.head_dim) {
+            for pair in 0..layout.head_dim / 2 {
+                let ((first, second), (cos, sin)) = (angles.elements(pair), angles.of(token, pair));
+                let (a, b, cos, sin) = (head[first], head[second], f64::from(cos), f64::from(sin));
+                (head[first], head[second]) = (a * cos - b * sin, b * cos + a * sin);
+            }
+        }
+    }
 }
 
 impl Linear {
@@ -102,6 +124,7 @@ impl Backend for Reference {
     type Store = HostStore;
     type Watch = Record;
     type Pass<'a> = Pass<'a>;
+    type Angles = Angles;
 
     fn name(&self) -> &'static str {
         "reference"
@@ -152,21 +175,13 @@ impl Backend for Reference {
         Ok(Matrix { numbers: numbers.collect(), width: gate.width })
     }
 
-    fn add(&self, a: &Matrix, b: &Matrix) -> Result<Matrix> {
-        Ok(Matrix { numbers: a.numbers.iter().zip(&b.numbers).map(|(a, b)| a + b).collect(), width: a.width })
+    fn add_linear(&self, a: Matrix, layer: &Linear, x: &Matrix) -> Result<Matrix> {
+        let y = layer.forward(x);
+        Ok(Matrix { numbers: a.numbers.iter().zip(&y.numbers).map(|(a, b)| a + b).collect(), width: a.width })
     }
 
-    fn rotate(&self, x: &mut Matrix, angles: &Angles, layout: HeadLayout, heads: usize) -> Result<()> {
-        for (token, vectors) in x.numbers.chunks_exact_mut(heads * layout.head_dim).enumerate() {
-            for head in vectors.chunks_exact_mut(layout.head_dim) {
-                for pair in 0..layout.head_dim / 2 {
-                    let ((first, second), (cos, sin)) = (angles.elements(pair), angles.of(token, pair));
-                    let (a, b, cos, sin) = (head[first], head[second], f64::from(cos), f64::from(sin));
-                    (head[first], head[second]) = (a * cos - b * sin, b * cos + a * sin);
-                }
-            }
-        }
-        Ok(())
+    fn angles(&self, angles: Angles) -> Result<Angles> {
+        Ok(angles)
     }
 
     fn rows(&self, x: &Matrix, rows: &[usize]) -> Result<Matrix> {
@@ -213,26 +228,29 @@ impl Backend for Reference {
         Ok(())
     }
 
-    fn attend(&self, pass: &mut Pass<'_>, layer: usize, projected: Projected<Self>) -> Result<Matrix> {
-        let Projected { queries, keys, values } = projected;
+    fn attend(&self, pass: &mut Pass<'_>, layer: Layer, projected: Projected<Self>, angles: &Angles) -> Result<Matrix> {
+        let Projected { mut queries, mut keys, values } = projected;
         let HeadLayout { query_heads, kv_heads, head_dim, .. } = pass.layout;
+        turn(&mut queries, angles, pass.layout);
+        turn(&mut keys, angles, pass.layout);
         let group = pass.layout.group();
         let (keys, values) = (narrow(&keys.numbers), narrow(&values.numbers));
         let mut attended = vec![0.0; queries.numbers.len()];
         let mut first = 0;
         for span in &mut pass.spans {
             let numbers = first * kv_heads * head_dim..(first + span.tokens) * kv_heads * head_dim;
-            span.own.push(layer, &keys[numbers.clone()], &values[numbers]);
+            span.own.push(layer.index, &keys[numbers.clone()], &values[numbers]);
             let turned = &queries.numbers[first * queries.width..(first + span.tokens) * queries.width];
-            span.watch.iter_mut().for_each(|watch| watch.layers[layer].turned.extend(turned));
+            span.watch.iter_mut().for_each(|watch| watch.layers[layer.index].turned.extend(turned));
             for kv_head in 0..kv_heads {
-                let [keys, values] = held(span.view(kv_heads), layer, kv_head, head_dim);
-                let before = keys.len() / head_dim - span.tokens;
+                let [keys, values] = held(span.view(kv_heads), layer.index, kv_head, head_dim);
+                let flat = pass.layout.flat(layer.index, kv_head);
                 for (token, query_head) in (0..span.tokens)
                     .flat_map(|token| (kv_head * group..(kv_head + 1) * group).map(move |head| (token, head)))
                 {
                     let at = ((first + token) * query_heads + query_head) * head_dim;
-                    let weights = attention(&queries.numbers[at..at + head_dim], &keys, before + token + 1);
+                    let visible = span.places.positions(flat).map(|key| layer.sees(span.seen + token, key as usize));
+                    let weights = attention(&queries.numbers[at..at + head_dim], &keys, visible);
                     for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
                         attended[at..at + head_dim]
                             .iter_mut()
@@ -251,28 +269,33 @@ impl Backend for Reference {
         layout: HeadLayout,
         watch: &Record,
         prompt: &HostStore,
-        layer: usize,
+        layer: Layer,
     ) -> Result<LayerSummaries> {
         let HeadLayout { query_heads, kv_heads, head_dim, .. } = layout;
         let Record { request, layers } = watch;
-        let record = &layers[layer];
+        let record = &layers[layer.index];
         let tokens = record.turned.len() / (query_heads * head_dim);
         let window = request.window.min(tokens);
-        let mut summaries = LayerSummaries { window, ..LayerSummaries::default() };
+        let window_sums = request.window_sums.iter().map(|&sum| (sum, Vec::new())).collect();
+        let mut summaries = LayerSummaries { window, window_sums, ..LayerSummaries::default() };
         for query_head in 0..query_heads {
-            let flat = layout.flat(layer, query_head / layout.group());
+            let flat = layout.flat(layer.index, query_head / layout.group());
             let keys = wide(&prompt.read(flat)?[0]);
             let row = |token: usize| {
                 let at = (token * query_heads + query_head) * head_dim;
-                let mut row = attention(&record.turned[at..at + head_dim], &keys, token + 1);
-                row.resize(tokens, 0.0);
-                row
+                attention(&record.turned[at..at + head_dim], &keys, (0..tokens).map(|key| layer.sees(token, key)))
+            };
+            let summed = |queries: Range<usize>| {
+                let mut sums = vec![0.0; tokens];
+                queries.for_each(|token| sums.iter_mut().zip(row(token)).for_each(|(sum, weight)| *sum += weight));
+                narrow(&sums)
             };
             (tokens - window..tokens).for_each(|token| summaries.window_attention.extend(narrow(&row(token))));
+            for (sum, of_heads) in &mut summaries.window_sums {
+                of_heads.extend(summed(sum.queries(tokens)));
+            }
             if request.column_sums {
-                let mut sums = vec![0.0; tokens];
-                (0..tokens).for_each(|token| sums.iter_mut().zip(row(token)).for_each(|(sum, weight)| *sum += weight));
-                summaries.column_sums.extend(narrow(&sums));
+                summaries.column_sums.extend(summed(0..tokens));
             }
             if request.value_output_norms {
                 let norms = record.value_output_norms.iter().skip(query_head).step_by(query_heads);
@@ -283,7 +306,7 @@ impl Backend for Reference {
             summaries.query_statistics = Some(record.query_statistics(layout));
         }
         for kv_head in 0..kv_heads {
-            let [keys, values] = prompt.read(layout.flat(layer, kv_head))?;
+            let [keys, values] = prompt.read(layout.flat(layer.index, kv_head))?;
             summaries.keys.extend(keys.iter().filter(|_| request.keys));
             summaries.values.extend(values.iter().filter(|_| request.values));
         }

@@ -95,7 +95,7 @@ impl Sequence {
                 let fed = cache.next_position() - *before;
                 let end = tokens.len().min(fed + chunk);
                 let ask = if end == tokens.len() { self.stop.ask(0) } else { Ask::Nothing };
-                Some(Row::new(&tokens[fed..end], cache, ask))
+                Some(Row::new(&tokens[fed..end], cache, ask).within(*before + tokens.len()))
             }
             State::Decoding { cache, .. } => {
                 let last = std::slice::from_ref(self.answer.last()?);

@@ -44,11 +44,12 @@ fn fake() -> Arc<dyn Engine> {
         norm_epsilon: 1e-5,
         rope_theta: 1e4,
         rope_scaling: RopeScaling::None,
+        rope_attention_factor: 1.0,
         rope_pairs: RotaryPairs::Halves,
         attention_bias: false,
         tied_embeddings: None,
         context_length: 4096,
-        sliding_window: None,
+        windows: Vec::new(),
         stop_tokens: Vec::new(),
     };
     Arc::new(Fake { config, passes: AtomicU64::new(0) })
@@ -69,11 +70,14 @@ impl Engine for Fake {
     fn free_bytes(&self) -> Option<u64> {
         Some(1 << 20)
     }
+    fn chunk(&self) -> usize {
+        512
+    }
     fn weight_bytes(&self) -> usize {
         0
     }
-    fn rotary(&self) -> RotaryEmbedding {
-        RotaryEmbedding { frequencies: vec![1.0; 2], pairs: RotaryPairs::Halves }
+    fn rotary(&self, _: usize) -> RotaryEmbedding {
+        RotaryEmbedding { frequencies: vec![1.0; 2], scale: 1.0, pairs: RotaryPairs::Halves }
     }
     fn cache(&self, format: Format, tokens: usize) -> Result<RaggedCache, ModelError> {
         Ok(RaggedCache::new(layout(), format, Box::new(HostStore::with_capacity(layout(), format, tokens))))

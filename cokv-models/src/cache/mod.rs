@@ -2,11 +2,12 @@
 //!
 //! Bookkeeping only, the same everywhere: the numbers lie in a backend's [`Store`].
 
+mod places;
 mod ragged;
 mod segment;
 mod store;
 
+pub use places::Places;
 pub use ragged::RaggedCache;
-pub(crate) use segment::SLICES;
-pub use segment::Segment;
+pub use segment::{SLICES, Segment};
 pub use store::Store;

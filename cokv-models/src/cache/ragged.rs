@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cokv_core::{Coalition, Format, HeadLayout, HeadSelection, Selection};
 
+use super::places::Places;
 use super::segment::{Positions, SLICES, Segment, Slice};
 use super::store::Store;
 use crate::error::ModelError;
@@ -96,9 +97,8 @@ impl RaggedCache {
                 Segment::new(self.layout, self.format, self.next_position, positions, store)
             }
             Some(last) => {
-                let position_of =
-                    |head: usize| last.rows[head].clone().map(move |row| last.segment.position(head, row));
-                let positions = heads.clone().map(|head| position_of(head).chain(self.own_positions(head)).collect());
+                let positions = |head| last.positions(head).chain(self.own_positions(head)).collect();
+                let positions = heads.clone().map(positions);
                 let positions = Positions::Listed(positions.collect());
                 let mut store = self.own.empty();
                 store.append(last.segment.store(), &last.rows)?;
@@ -164,17 +164,17 @@ impl RaggedCache {
     /// Positions in the sequence of the tokens that one KV head holds, in the order of its rows.
     pub fn positions(&self, layer: usize, kv_head: usize) -> Vec<u32> {
         let head = self.layout.flat(layer, kv_head);
-        let of_slice = |slice: &Slice| -> Vec<u32> {
-            slice.rows[head].clone().map(|row| slice.segment.position(head, row)).collect()
-        };
-        let shared = self.slices.iter().flat_map(of_slice);
-        shared.chain(self.own_positions(head)).collect()
+        self.places().positions(head).take(self.tokens(head)).collect()
     }
 
     fn own_positions(&self, head: usize) -> impl Iterator<Item = u32> {
-        let kept = self.kept.get(head).map_or(&[][..], Vec::as_slice);
-        let since = self.own.rows(head) - kept.len();
-        kept.iter().copied().chain((self.next_position - since) as u32..self.next_position as u32)
+        Places { slices: &[], ..self.places() }.positions(head).take(self.own.rows(head))
+    }
+
+    /// Where the tokens stand that it holds, and those to come.
+    fn places(&self) -> Places<'_> {
+        let since = self.own.rows(0) - self.kept.first().map_or(0, Vec::len);
+        Places { slices: &self.slices, kept: &self.kept, since: self.next_position - since }
     }
 
     /// Position of the next token: the number of tokens seen so far, kept or not.
@@ -220,8 +220,10 @@ impl RaggedCache {
     }
 
     /// What a backend reads, and what it appends to.
-    pub(crate) fn parts(&mut self) -> (&[Slice], &mut dyn Store) {
-        (&self.slices, self.own.as_mut())
+    pub(crate) fn parts(&mut self) -> (&[Slice], Places<'_>, &mut dyn Store) {
+        let Places { since, .. } = self.places();
+        let places = Places { slices: &self.slices, kept: &self.kept, since };
+        (&self.slices, places, self.own.as_mut())
     }
 
     /// Counts tokens that all layers have appended.
@@ -297,6 +299,28 @@ mod tests {
             (ragged.next_position(), ragged.positions(0, 0), ragged.positions(1, 1)),
             (10, vec![1, 9], vec![0, 3, 4])
         );
+    }
+
+    /// Slices of whole and of compressed segments, kept rows, and rows since.
+    #[test]
+    fn tokens_before_a_position_are_counted_wherever_they_lie() {
+        let heads = || vec![tokens(&[1, 4, 9]), HeadSelection::Everything, tokens(&[]), tokens(&[0, 3])];
+        let compressed = RaggedCache::compressed(&prompt(10), &Selection { heads: heads() }).unwrap();
+        let mut frozen = compressed.fork().unwrap();
+        append(&mut frozen, 3, 1.0);
+        frozen.freeze().unwrap();
+        let masked = RaggedCache::masked(&prompt(10), &Coalition::from_members(4, [1, 2]), 3);
+        for mut cache in [seen(7), RaggedCache::full(&prompt(10)), masked, compressed, frozen] {
+            append(&mut cache, 4, 1.0);
+            for head in 0..4 {
+                let positions = cache.positions(head / 2, head % 2);
+                assert!(positions.is_sorted());
+                for position in 0..=cache.next_position() {
+                    let before = positions.iter().filter(|&&at| (at as usize) < position).count();
+                    assert_eq!(cache.places().before(head, position), before, "{positions:?} before {position}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::store::Store;
 use crate::error::ModelError;
 
 /// Segments that one cache shares at most: a document, and what was said of it before.
-pub(crate) const SLICES: usize = crate::kernel::attention::SLICES;
+pub const SLICES: usize = crate::kernel::attention::SLICES;
 
 /// Frozen keys and values, with a length for every KV head: a whole prompt, a compressed one, or a part of a conversation.
 /// Computed once, shared by all methods, budgets, coalitions and requests.
@@ -75,6 +75,14 @@ impl Segment {
         }
     }
 
+    /// How many of some rows of a head are of tokens before a position.
+    fn before(&self, head: usize, rows: &Range<usize>, position: usize) -> usize {
+        match &self.positions {
+            Positions::From(first) => position.saturating_sub(*first).clamp(rows.start, rows.end) - rows.start,
+            Positions::Listed(positions) => before(&positions[head][rows.clone()], position),
+        }
+    }
+
     /// Keys and values of a KV head in f32, `[tokens, head_dim]` each; keys carry RoPE at their positions.
     pub fn read(&self, head: usize) -> Result<[Vec<f32>; 2], ModelError> {
         self.store.read(head)
@@ -107,4 +115,19 @@ impl Slice {
     pub(super) fn whole(segment: Arc<Segment>) -> Self {
         Self { rows: segment.whole(), segment }
     }
+
+    /// Positions of its rows of a head, ascending.
+    pub(super) fn positions(&self, head: usize) -> impl Iterator<Item = u32> {
+        self.rows[head].clone().map(move |row| self.segment.position(head, row))
+    }
+
+    /// How many of them are before a position.
+    pub(super) fn before(&self, head: usize, position: usize) -> usize {
+        self.segment.before(head, &self.rows[head], position)
+    }
+}
+
+/// How many of some positions, ascending, are before another.
+pub(super) fn before(positions: &[u32], position: usize) -> usize {
+    positions.partition_point(|&at| (at as usize) < position)
 }

@@ -46,6 +46,13 @@ impl<'a> Fields<'a> {
         self.optional_number(key)?.ok_or_else(|| self.missing(key))
     }
 
+    /// A list of numbers that must be there.
+    pub(super) fn numbers(self, key: &str) -> Result<Vec<f32>, ModelError> {
+        let number = |json: &Json| json.as_f64().map(|number| number as f32);
+        let list = |json: &'a Json| json.as_array()?.iter().map(number).collect();
+        self.typed(key, "a list of numbers", list)?.ok_or_else(|| self.missing(key))
+    }
+
     pub(super) fn optional_flag(self, key: &str) -> Result<Option<bool>, ModelError> {
         self.typed(key, "true or false", Json::as_bool)
     }

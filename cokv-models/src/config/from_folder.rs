@@ -6,10 +6,9 @@ use cokv_core::{HeadLayout, RotaryPairs};
 use serde_json::Value as Json;
 
 use super::fields::Fields;
-use super::{Architecture, ModelConfig, RopeScaling};
-use super::{
-    check_head_dim, context_length, norm_epsilon, rope_factor, rope_theta, unknown_architecture, unknown_scaling,
-};
+use super::rope::{Stretch, Unstretched};
+use super::{Architecture, ModelConfig};
+use super::{check_head_dim, context_length, norm_epsilon, rope_theta, sliding_window, unknown_architecture};
 use crate::error::ModelError;
 use crate::files::read_optional;
 
@@ -50,17 +49,22 @@ fn from_fields(fields: Fields<'_>) -> Result<ModelConfig, ModelError> {
     };
     let context = fields.optional_integer("max_position_embeddings")?;
     let context = context.ok_or_else(|| fields.missing("max_position_embeddings"))?;
+    let context_length = context_length(path, "max_position_embeddings", context)?;
+    let theta = rope_theta(path, "rope_theta", theta)?;
+    let unstretched = Unstretched { context_length, head_dim, theta };
+    let Stretch { scaling, attention_factor, context_length } = unstretched.stretched_by_folder(fields, rope)?;
     Ok(ModelConfig {
         architecture,
         layout,
         hidden_size,
         intermediate_size: fields.size("intermediate_size")?,
         vocabulary: fields.size("vocab_size")?,
-        context_length: context_length(path, "max_position_embeddings", context)?,
-        sliding_window: sliding_window(fields, architecture, layout.layers)?,
+        context_length,
+        windows: windows(fields, architecture, layout.layers)?,
         norm_epsilon: norm_epsilon(path, "rms_norm_eps", fields.number("rms_norm_eps")?)?,
-        rope_theta: rope_theta(path, "rope_theta", theta)?,
-        rope_scaling: rope.map_or(Ok(RopeScaling::None), scaling)?,
+        rope_theta: theta,
+        rope_scaling: scaling,
+        rope_attention_factor: attention_factor,
         rope_pairs: RotaryPairs::Halves,
         attention_bias: fields.optional_flag("attention_bias")?.unwrap_or(architecture == Architecture::Qwen2),
         tied_embeddings: fields.optional_flag("tie_word_embeddings")?,
@@ -91,45 +95,38 @@ fn refuse_unknown(fields: Fields<'_>) -> Result<(), ModelError> {
     }
 }
 
-/// The window, where some layer slides. Qwen names one and uses it only where a flag says so, and then from layer
-/// `max_window_layers` on, or in the layers that `layer_types` lists; all of Mistral's layers slide.
-fn sliding_window(fields: Fields<'_>, architecture: Architecture, layers: usize) -> Result<Option<usize>, ModelError> {
-    let window = fields.optional_integer("sliding_window")?;
-    let slides = match (architecture, fields.get("layer_types").and_then(Json::as_array)) {
-        (Architecture::Llama, _) => false,
-        (Architecture::Mistral, _) => fields.optional_flag("use_sliding_window")?.unwrap_or(true),
-        _ if !fields.optional_flag("use_sliding_window")?.unwrap_or(false) => false,
-        (_, Some(kinds)) => kinds.iter().any(|kind| kind != "full_attention"),
-        (_, None) => fields.optional_integer("max_window_layers")?.unwrap_or(28) < layers,
+/// Qwen names a window and uses it only where a flag says so, and then from layer `max_window_layers` on, or in the layers
+/// that `layer_types` lists; all of Mistral's layers slide.
+fn windows(fields: Fields<'_>, architecture: Architecture, layers: usize) -> Result<Vec<Option<usize>>, ModelError> {
+    let used = match architecture {
+        Architecture::Llama => false,
+        Architecture::Mistral => fields.optional_flag("use_sliding_window")?.unwrap_or(true),
+        Architecture::Qwen2 | Architecture::Qwen3 => fields.optional_flag("use_sliding_window")?.unwrap_or(false),
     };
-    Ok(window.filter(|_| slides))
-}
-
-/// Files say `rope_type` since 2024 and `type` before; those that were read and written again since then say both.
-fn scaling(rope: Fields<'_>) -> Result<RopeScaling, ModelError> {
-    let factor = |key: &str| rope_factor(rope.path, key, rope.number(key)?);
-    let kind = rope.optional_text("rope_type")?;
-    match if kind.is_some() { kind } else { rope.optional_text("type")? } {
-        None | Some("default") => Ok(RopeScaling::None),
-        Some("linear") => Ok(RopeScaling::Linear { factor: factor("factor")? }),
-        Some("llama3") => {
-            let (low, high) = (factor("low_freq_factor")?, factor("high_freq_factor")?);
-            if low >= high {
-                let message =
-                    format!("`low_freq_factor` is {low}; it must be below `high_freq_factor`, which is {high}");
-                return Err(ModelError::malformed(rope.path, message));
-            }
-            let key = "original_max_position_embeddings";
-            let original = rope.optional_integer(key)?.ok_or_else(|| rope.missing(key))?;
-            Ok(RopeScaling::Llama3 {
-                factor: factor("factor")?,
-                low_frequency_factor: low,
-                high_frequency_factor: high,
-                original_context: context_length(rope.path, key, original)? as f32,
-            })
-        }
-        Some(other) => Err(unknown_scaling(rope.path, other)),
+    let window = if used { fields.optional_integer("sliding_window")? } else { None };
+    let Some(window) = window else { return Ok(Vec::new()) };
+    let window = sliding_window(fields.path, "sliding_window", window)?;
+    if architecture == Architecture::Mistral {
+        return Ok(vec![Some(window); layers]);
     }
+    let Some(kinds) = fields.get("layer_types") else {
+        let first = fields.optional_integer("max_window_layers")?.unwrap_or(28);
+        return Ok((0..layers).map(|layer| (layer >= first).then_some(window)).collect());
+    };
+    let kinds = kinds.as_array().map(Vec::as_slice).unwrap_or_default();
+    if kinds.len() != layers {
+        let message = format!("`layer_types` lists {} layers, and there are {layers}", kinds.len());
+        return Err(ModelError::malformed(fields.path, message));
+    }
+    let window_of = |kind: &Json| match kind.as_str() {
+        Some("full_attention") => Ok(None),
+        Some("sliding_attention") => Ok(Some(window)),
+        _ => Err(ModelError::unsupported(
+            fields.path,
+            format!("`layer_types` has {kind}, which is not implemented (known: full_attention, sliding_attention)"),
+        )),
+    };
+    kinds.iter().map(window_of).collect()
 }
 
 /// One id or a list of them.
@@ -147,6 +144,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::RopeScaling;
 
     fn config(settings: Json) -> Result<ModelConfig, ModelError> {
         let mut json = json!({
@@ -180,29 +178,50 @@ mod tests {
         assert!(matches!(scaling_of(llama3), RopeScaling::Llama3 { factor: 8.0, original_context: 64.0, .. }));
     }
 
+    /// Qwen2.5's card adds YaRN to a file that states the context before it; others state the one after it.
+    #[test]
+    fn a_stretch_lengthens_the_context() {
+        let context = |stated: usize, scaling: Json| {
+            let all = json!({ "max_position_embeddings": stated, "rope_scaling": scaling });
+            config(all).unwrap().max_tokens()
+        };
+        let original = "original_max_position_embeddings";
+        assert_eq!(context(32768, json!({ "type": "yarn", "factor": 4.0, original: 32768 })), 131_072);
+        assert_eq!(context(32768, json!({ "type": "yarn", "factor": 4.0 })), 131_072);
+        assert_eq!(context(131_072, json!({ "type": "yarn", "factor": 4.0, original: 32768 })), 131_072);
+        assert_eq!(context(4096, json!({ "type": "dynamic", "factor": 2.0 })), 8192);
+        assert_eq!(context(131_072, json!({ "type": "linear", "factor": 4.0 })), 131_072);
+        let divisors = json!([1, 1, 1, 1]);
+        let longrope = json!({ "type": "longrope", "short_factor": divisors, "long_factor": divisors, original: 4096 });
+        assert_eq!(context(131_072, longrope), 131_072);
+        assert_eq!(context(1 << 31, json!({ "type": "yarn", "factor": 1e6 })), u32::MAX as usize);
+    }
+
     #[test]
     fn a_window_counts_where_a_layer_slides() {
         let window = |family: &str, settings: Json| {
             let mut all = json!({ "model_type": family, "sliding_window": 24, "num_hidden_layers": 4 });
             all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-            config(all).unwrap().sliding_window
+            config(all).unwrap().windows
         };
         let used = |settings: Json| {
             let mut all = json!({ "use_sliding_window": true });
             all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
             window("qwen2", all)
         };
-        assert_eq!(window("qwen2", json!({ "use_sliding_window": false, "max_window_layers": 0 })), None);
-        assert_eq!(used(json!({ "max_window_layers": 4 })), None);
-        assert_eq!(used(json!({})), None, "28 layers attend to everything where nothing else is said");
-        assert_eq!(used(json!({ "max_window_layers": 3 })), Some(24));
+        let (none, some) = (None, Some(24));
+        assert_eq!(window("qwen2", json!({ "use_sliding_window": false, "max_window_layers": 0 })), []);
+        assert_eq!(used(json!({ "max_window_layers": 4 })), [none; 4]);
+        assert_eq!(used(json!({})), [none; 4], "28 layers attend to everything where nothing else is said");
+        assert_eq!(used(json!({ "max_window_layers": 3 })), [none, none, none, some]);
         let full = json!(vec!["full_attention"; 4]);
-        assert_eq!(used(json!({ "max_window_layers": 0, "layer_types": full })), None);
+        assert_eq!(used(json!({ "max_window_layers": 0, "layer_types": full })), [none; 4]);
         let mixed = json!(["full_attention", "sliding_attention", "full_attention", "full_attention"]);
-        assert_eq!(used(json!({ "max_window_layers": 4, "layer_types": mixed })), Some(24));
-        assert_eq!(window("mistral", json!({})), Some(24));
-        assert_eq!(window("mistral", json!({ "sliding_window": null })), None);
-        assert_eq!(window("llama", json!({})), None);
+        assert_eq!(used(json!({ "max_window_layers": 4, "layer_types": mixed })), [none, some, none, none]);
+        assert_eq!(used(json!({ "sliding_window": null, "max_window_layers": 0 })), []);
+        assert_eq!(window("mistral", json!({})), [some; 4]);
+        assert_eq!(window("mistral", json!({ "sliding_window": null })), []);
+        assert_eq!(window("llama", json!({})), []);
     }
 
     #[test]
@@ -215,6 +234,14 @@ mod tests {
             scaling[key] = value;
             json!({ "rope_scaling": scaling })
         };
+        let of_layers = |kinds: Json| json!({ "model_type": "qwen3", "sliding_window": 9, "use_sliding_window": true, "layer_types": kinds });
+        let of_longrope = |change: Json| {
+            let mut scaling =
+                json!({ "rope_type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 1, 1, 1] });
+            scaling.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            json!({ "rope_scaling": scaling })
+        };
+        assert!(config(of_longrope(json!({}))).is_ok());
         for (key, settings) in [
             ("rms_norm_eps", json!({ "rms_norm_eps": -1e-5 })),
             ("rms_norm_eps", json!({ "rms_norm_eps": 1e300 })),
@@ -241,6 +268,23 @@ mod tests {
             ("high_freq_factor", rope("llama3", "high_freq_factor", json!(1e300))),
             ("original_max_position_embeddings", rope("llama3", "original_max_position_embeddings", json!(0))),
             ("rope_scaling", json!({ "rope_scaling": "linear" })),
+            ("sliding_window", json!({ "model_type": "mistral", "sliding_window": 0 })),
+            ("layer_types", of_layers(json!(["full_attention"]))),
+            ("layer_types", of_layers(json!("sliding_attention"))),
+            ("chunked_attention", of_layers(json!(["full_attention", "chunked_attention"]))),
+            ("factor", rope("dynamic", "factor", json!(0.5))),
+            ("factor", rope("dynamic", "factor", json!(null))),
+            ("factor", rope("yarn", "factor", json!(f64::MAX))),
+            ("original_max_position_embeddings", rope("yarn", "original_max_position_embeddings", json!(0))),
+            ("attention_factor", rope("yarn", "attention_factor", json!(-1.0))),
+            ("beta_fast", rope("yarn", "beta_fast", json!(0.5))),
+            ("beta_slow", rope("yarn", "beta_slow", json!(-1.0))),
+            ("truncate", rope("yarn", "truncate", json!("no"))),
+            ("short_factor", rope("longrope", "long_factor", json!([1.0, 1.0, 1.0, 1.0]))),
+            ("long_factor", of_longrope(json!({ "long_factor": [1.0, 1.0, 1.0] }))),
+            ("long_factor", of_longrope(json!({ "long_factor": [1.0, 0.0, 1.0, 1.0] }))),
+            ("long_factor", of_longrope(json!({ "long_factor": [1.0, "1", 1.0, 1.0] }))),
+            ("attention_factor", of_longrope(json!({ "original_max_position_embeddings": 1 }))),
         ] {
             let error = config(settings.clone()).unwrap_err().to_string();
             assert!(error.contains("config.json") && error.contains(key), "{settings}: {error}");

@@ -1,13 +1,10 @@
 //! The metadata of a GGUF file.
 
-use std::path::Path;
-
 use cokv_core::{HeadLayout, RotaryPairs};
 
-use super::{Architecture, ModelConfig, RopeScaling};
-use super::{
-    check_head_dim, context_length, norm_epsilon, rope_factor, rope_theta, size, unknown_architecture, unknown_scaling,
-};
+use super::rope::{Stretch, Unstretched};
+use super::{Architecture, ModelConfig};
+use super::{check_head_dim, context_length, norm_epsilon, rope_theta, size, sliding_window, unknown_architecture};
 use crate::error::ModelError;
 use crate::weights::Gguf;
 
@@ -46,17 +43,23 @@ impl ModelConfig {
         }
         let (context, epsilon) = (key("context_length"), key("attention.layer_norm_rms_epsilon"));
         let theta = key("rope.freq_base");
+        let theta = rope_theta(path, &theta, gguf.optional_float(&theta)?.map_or(10_000.0, f64::from))?;
+        let context_length = context_length(path, &context, gguf.integer(&context)?)?;
+        let rope = Unstretched { context_length, head_dim, theta };
+        let Stretch { scaling, attention_factor, context_length } = rope.stretched_by_gguf(gguf, &name)?;
+        let windows = windows(gguf, &key("attention.sliding_window"), architecture, &layout, context_length)?;
         Ok(Self {
             architecture,
             layout,
             hidden_size,
             intermediate_size: count("feed_forward_length")?,
             vocabulary: gguf.tensor_shape("token_embd.weight")?.first().copied().unwrap_or(0),
-            context_length: context_length(path, &context, gguf.integer(&context)?)?,
-            sliding_window: gguf.optional_integer(&key("attention.sliding_window"))?.filter(|&window| window > 0),
+            context_length,
+            windows,
             norm_epsilon: norm_epsilon(path, &epsilon, f64::from(gguf.float(&epsilon)?))?,
-            rope_theta: rope_theta(path, &theta, gguf.optional_float(&theta)?.map_or(10_000.0, f64::from))?,
-            rope_scaling: scaling(gguf, &name, head_dim)?,
+            rope_theta: theta,
+            rope_scaling: scaling,
+            rope_attention_factor: attention_factor,
             rope_pairs: match architecture {
                 Architecture::Llama | Architecture::Mistral => RotaryPairs::Neighbours,
                 Architecture::Qwen2 | Architecture::Qwen3 => RotaryPairs::Halves,
@@ -68,42 +71,22 @@ impl ModelConfig {
     }
 }
 
-/// With llama.cpp's defaults: a factor without a type is linear, 0 is none, and files of 2023 call it `rope.scale_linear`.
-/// Divisors of each frequency are stretched by it too.
-fn scaling(gguf: &Gguf, architecture: &str, head_dim: usize) -> Result<RopeScaling, ModelError> {
-    let path = gguf.path();
-    let key = |key: &str| format!("{architecture}.{key}");
-    let kind = gguf.optional_string(&key("rope.scaling.type"))?;
-    let factor = match kind.as_deref() {
-        None | Some("linear") => linear_factor(gguf, [key("rope.scaling.factor"), key("rope.scale_linear")])?,
-        Some("none") => None,
-        Some(other) => return Err(unknown_scaling(path, other)),
-    };
-    if !gguf.contains("rope_freqs.weight") {
-        return Ok(factor.map_or(RopeScaling::None, |factor| RopeScaling::Linear { factor }));
-    }
-    let divisors = gguf.dense("rope_freqs.weight")?;
-    check_divisors(path, &divisors, head_dim)?;
-    let factor = factor.unwrap_or(1.0);
-    Ok(RopeScaling::Divisors(divisors.iter().map(|divisor| divisor * factor).collect()))
-}
-
-fn linear_factor(gguf: &Gguf, keys: [String; 2]) -> Result<Option<f32>, ModelError> {
-    for key in keys {
-        if let Some(factor) = gguf.optional_float(&key)? {
-            return if factor == 0.0 { Ok(None) } else { rope_factor(gguf.path(), &key, f64::from(factor)).map(Some) };
+/// A window is all layers', as Mistral's is. Qwen's may be of some, which the file does not say.
+fn windows(
+    gguf: &Gguf,
+    key: &str,
+    architecture: Architecture,
+    layout: &HeadLayout,
+    context_length: usize,
+) -> Result<Vec<Option<usize>>, ModelError> {
+    let window = gguf.optional_integer(key)?.filter(|&window| window > 0 && window < context_length);
+    let Some(window) = window else { return Ok(Vec::new()) };
+    let window = sliding_window(gguf.path(), key, window)?;
+    match architecture {
+        Architecture::Llama | Architecture::Mistral => Ok(vec![Some(window); layout.layers]),
+        Architecture::Qwen2 | Architecture::Qwen3 => {
+            let message = format!("`{key}` is {window}, and nothing says which layers slide; use the original weights");
+            Err(ModelError::unsupported(gguf.path(), message))
         }
-    }
-    Ok(None)
-}
-
-fn check_divisors(path: &Path, divisors: &[f32], head_dim: usize) -> Result<(), ModelError> {
-    let broken = |message: String| Err(ModelError::malformed(path, format!("tensor `rope_freqs.weight` {message}")));
-    if divisors.len() != head_dim / 2 {
-        return broken(format!("has {} numbers for {} pairs of dimensions", divisors.len(), head_dim / 2));
-    }
-    match divisors.iter().find(|divisor| !(1e-6..=1e6).contains(*divisor)) {
-        Some(divisor) => broken(format!("divides a frequency by {divisor}")),
-        None => Ok(()),
     }
 }

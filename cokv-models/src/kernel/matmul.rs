@@ -1,16 +1,19 @@
-//! Dense matrix products in f32, all operands row-major.
+//! Dense matrix products in f32, all operands row-major. Weights may have 16 bits, and are widened as they are read.
 //!
-//! With many rows the `gemm` crate is near the processor's peak, unless it has tiles of bf16 (`amx/dense.rs`). With 2 to 8 it is several times slower than one row, so
-//! a plain loop over dot products takes those: it reads the weights once, which is all that a decode step costs.
+//! With many rows the `gemm` crate is near the processor's peak, unless that has tiles of bf16 (`amx/dense.rs`). With 2 to 8 it is
+//! several times slower than one row, so a plain loop over dot products takes those: it reads the weights once, which is all that
+//! a decode step costs.
 
 use std::cell::RefCell;
 
 #[cfg(target_arch = "x86_64")]
 use super::amx::{Amx, dense};
-use super::pool::{self, Columns};
+use super::parts::Columns;
+use super::pool;
 #[cfg(target_arch = "x86_64")]
 use super::simd::has_tiles;
 use super::simd::{LANES, dispatch, fused, reduce};
+use super::vector::Number;
 
 /// Rows up to which a loop over dot products beats `gemm`, measured on Zen 4 with 576 to 2,048 columns.
 pub const FEW_ROWS: usize = 12;
@@ -18,14 +21,15 @@ pub const FEW_ROWS: usize = 12;
 /// Columns of the result that one piece of parallel work computes.
 const COLUMNS_PER_PIECE: usize = 128;
 
-/// `y = x wᵀ` on all threads: `x` is `[rows, inner]`, `w` is `[columns, inner]`, the result `[rows, columns]`.
-pub fn linear(x: &[f32], w: &[f32], rows: usize, inner: usize, columns: usize) -> Vec<f32> {
+/// `y = x wᵀ` on all threads: `x` is `[rows, inner]`, `w` is `[columns, inner]`, the result `[rows, columns]`. Weights of 16
+/// bits give the bits that they would give in f32.
+pub fn linear<T: Number>(x: &[f32], w: &[T], rows: usize, inner: usize, columns: usize) -> Vec<f32> {
     assert_eq!((x.len(), w.len()), (rows * inner, columns * inner), "operands of linear");
     let mut y = vec![0.0; rows * columns];
     #[cfg(target_arch = "x86_64")]
     if rows > FEW_ROWS && has_tiles() {
         // SAFETY: there are tiles.
-        unsafe { dense::linear::<Amx, f32>(x, w, inner, COLUMNS_PER_PIECE, &mut y) };
+        unsafe { dense::linear::<Amx, T>(x, w, inner, COLUMNS_PER_PIECE, &mut y) };
         return y;
     }
     if rows <= FEW_ROWS {
@@ -46,9 +50,12 @@ pub fn linear(x: &[f32], w: &[f32], rows: usize, inner: usize, columns: usize) -
         pool::for_each(columns.div_ceil(COLUMNS_PER_PIECE), |piece| {
             let start = piece * COLUMNS_PER_PIECE;
             let count = COLUMNS_PER_PIECE.min(columns - start);
-            let right = Right::transposed(&w[start * inner..(start + count) * inner], inner);
-            // SAFETY: columns start..start + count of `y` lie within it and are written by this piece alone.
-            unsafe { gemm_into(x, right, rows, count, out.start(start), columns, false) };
+            let w = &w[start * inner..(start + count) * inner];
+            with_scratch(if T::IS_F32 { 0 } else { w.len() }, |scratch| {
+                let right = Right::transposed(T::widen_all(w, scratch), inner);
+                // SAFETY: columns start..start + count of `y` lie within it and are written by this piece alone.
+                unsafe { gemm_into(x, right, rows, count, out.start(start), columns, false) };
+            });
         });
     }
     y
@@ -163,23 +170,25 @@ fn with_scratch(length: usize, work: impl FnOnce(&mut [f32])) {
 
 dispatch! {
     /// Every row of `long` times every row of `few`, `inner` elements each: `out` is `[long rows, few rows]`.
-    pub fn dots(long: &[f32], few: &[f32], inner: usize, out: &mut [f32]) = dots_body
+    pub fn dots<T: Number>(long: &[T], few: &[f32], inner: usize, out: &mut [f32]) = dots_body
 }
 
 #[inline(always)]
-fn dots_body<const FMA: bool>(long: &[f32], few: &[f32], inner: usize, out: &mut [f32]) {
+fn dots_body<const FMA: bool, T: Number>(long: &[T], few: &[f32], inner: usize, out: &mut [f32]) {
     let rows = few.len() / inner;
     let few = |row: usize| &few[row * inner..(row + 1) * inner];
     for (vector, out) in long.chunks_exact(inner).zip(out.chunks_exact_mut(rows)) {
         let mut row = 0;
         while row < rows {
             match rows - row {
-                1 => out[row..].copy_from_slice(&dot_block::<FMA, 1>(vector, [few(row)])),
-                2 => out[row..].copy_from_slice(&dot_block::<FMA, 2>(vector, [few(row), few(row + 1)])),
-                3 => out[row..].copy_from_slice(&dot_block::<FMA, 3>(vector, [few(row), few(row + 1), few(row + 2)])),
+                1 => out[row..].copy_from_slice(&dot_block::<FMA, T, 1>(vector, [few(row)])),
+                2 => out[row..].copy_from_slice(&dot_block::<FMA, T, 2>(vector, [few(row), few(row + 1)])),
+                3 => {
+                    out[row..].copy_from_slice(&dot_block::<FMA, T, 3>(vector, [few(row), few(row + 1), few(row + 2)]))
+                }
                 _ => {
                     let block = [few(row), few(row + 1), few(row + 2), few(row + 3)];
-                    out[row..row + 4].copy_from_slice(&dot_block::<FMA, 4>(vector, block));
+                    out[row..row + 4].copy_from_slice(&dot_block::<FMA, T, 4>(vector, block));
                 }
             }
             row += 4;
@@ -188,14 +197,14 @@ fn dots_body<const FMA: bool>(long: &[f32], few: &[f32], inner: usize, out: &mut
 }
 
 #[inline(always)]
-fn dot_block<const FMA: bool, const N: usize>(vector: &[f32], rows: [&[f32]; N]) -> [f32; N] {
+fn dot_block<const FMA: bool, T: Number, const N: usize>(vector: &[T], rows: [&[f32]; N]) -> [f32; N] {
     let (blocks, rest) = vector.as_chunks::<LANES>();
     let row_blocks = rows.map(|row| &row.as_chunks::<LANES>().0[..blocks.len()]);
     let mut sums = [[0.0f32; LANES]; N];
     for (at, block) in blocks.iter().enumerate() {
         for i in 0..N {
             for lane in 0..LANES {
-                sums[i][lane] = fused::<FMA>(block[lane], row_blocks[i][at][lane], sums[i][lane]);
+                sums[i][lane] = fused::<FMA>(block[lane].widen(), row_blocks[i][at][lane], sums[i][lane]);
             }
         }
     }
@@ -206,7 +215,7 @@ fn dot_block<const FMA: bool, const N: usize>(vector: &[f32], rows: [&[f32]; N])
     for i in 0..N {
         out[i] = reduce(&sums[i]);
         for (a, b) in rest.iter().zip(&rows[i][done..]) {
-            out[i] = fused::<FMA>(*a, *b, out[i]);
+            out[i] = fused::<FMA>(a.widen(), *b, out[i]);
         }
     }
     out
@@ -214,6 +223,7 @@ fn dot_block<const FMA: bool, const N: usize>(vector: &[f32], rows: [&[f32]; N])
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
     use proptest::prelude::*;
 
     use super::*;
@@ -260,11 +270,27 @@ mod tests {
         }
     }
 
+    /// Widening is exact, so that how a weight is held changes no bit of what it gives.
+    #[test]
+    fn weights_of_16_bits_give_the_bits_of_the_same_weights_in_f32() {
+        let (inner, columns) = (70, 150);
+        let numbers = numbers(columns * inner, 3);
+        let halves: Vec<f16> = numbers.iter().map(|&x| f16::from_f32(x)).collect();
+        let brains: Vec<bf16> = numbers.iter().map(|&x| bf16::from_f32(x)).collect();
+        let (of_halves, of_brains): (Vec<f32>, Vec<f32>) =
+            (halves.iter().map(|x| x.to_f32()).collect(), brains.iter().map(|x| x.to_f32()).collect());
+        for rows in [1, 2, 3, 4, 7, FEW_ROWS, FEW_ROWS + 1, 40] {
+            let x = super::tests::numbers(rows * inner, 4);
+            assert_eq!(linear(&x, &halves, rows, inner, columns), linear(&x, &of_halves, rows, inner, columns));
+            assert_eq!(linear(&x, &brains, rows, inner, columns), linear(&x, &of_brains, rows, inner, columns));
+        }
+    }
+
     #[test]
     fn the_plain_version_agrees_too() {
         let (long, few) = (numbers(7 * 70, 1), numbers(5 * 70, 2));
         let mut out = vec![0.0; 35];
-        dots_body::<false>(&long, &few, 70, &mut out);
+        dots_body::<false, f32>(&long, &few, 70, &mut out);
         assert!(close(&out, &reference(&long, &few, 70), 70));
     }
 }

@@ -1,14 +1,17 @@
 //! The arithmetic that candle does not offer: attention over ragged caches, and matrix products with few rows.
 //!
-//! Everything here works on plain slices, runs on candle's own thread pool and gives the same bits for any number of
+//! Everything here works on plain slices, runs on one set of threads and gives the same bits for any number of
 //! threads: work is cut at fixed sizes, never by the number of threads.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod attention;
+pub mod dense;
 pub mod elementwise;
+mod huge;
 pub mod matmul;
 pub mod memory;
+pub mod parts;
 pub mod pool;
 pub mod quantised;
 pub mod rows;

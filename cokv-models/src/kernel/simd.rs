@@ -19,20 +19,21 @@ pub fn fused<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 }
 
 /// Defines a function that runs the widest version of a body which the processor supports. The body takes a constant
-/// that says whether fused multiply-add is an instruction.
+/// that says whether fused multiply-add is an instruction, and then the function's own type, if it has one.
 macro_rules! dispatch {
-    (
-        $(#[$doc:meta])*
-        pub fn $name:ident$(<$of:ident: $bound:ident>)?($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:ident
-    ) => {
+    ($(#[$doc:meta])* pub fn $name:ident$(<$type_of:ident: $bound:ident>)?($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:ident) => {
         $(#[$doc])*
-        pub fn $name$(<$of: $bound>)?($($arg: $type),*) $(-> $result)? {
+        pub fn $name$(<$type_of: $bound>)?($($arg: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma,f16c")]
-                fn avx512$(<$of: $bound>)?($($arg: $type),*) $(-> $result)? { $body::<$($of,)? true>($($arg),*) }
+                fn avx512$(<$type_of: $bound>)?($($arg: $type),*) $(-> $result)? {
+                    $body::<true $(, $type_of)?>($($arg),*)
+                }
                 #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2$(<$of: $bound>)?($($arg: $type),*) $(-> $result)? { $body::<$($of,)? true>($($arg),*) }
+                fn avx2$(<$type_of: $bound>)?($($arg: $type),*) $(-> $result)? {
+                    $body::<true $(, $type_of)?>($($arg),*)
+                }
 
                 if $crate::kernel::simd::has_avx512() {
                     // SAFETY: the processor has the features that the function is compiled for.
@@ -43,7 +44,7 @@ macro_rules! dispatch {
                     return unsafe { avx2($($arg),*) };
                 }
             }
-            $body::<$($of,)? { cfg!(target_arch = "aarch64") }>($($arg),*)
+            $body::<{ cfg!(target_arch = "aarch64") } $(, $type_of)?>($($arg),*)
         }
     };
 }

@@ -5,6 +5,8 @@
 
 use half::{bf16, f16};
 
+use super::simd::{widen_bf16, widen_f16};
+
 /// A register of f32 numbers.
 ///
 /// # Safety
@@ -28,9 +30,18 @@ pub(crate) trait Vector: Copy {
     unsafe fn sums(registers: [Self; 4]) -> [f32; 4];
 }
 
-/// How a cache stores a number.
-pub(crate) trait Number: Copy {
+/// How a cache or a weight stores a number.
+pub trait Number: Copy + Default + Send + Sync {
+    /// Whether there is nothing to widen.
+    const IS_F32: bool = false;
+    /// Numbers of bf16 that tiles take for one: as many as it is the sum of, and two of an f32, which lack its last bits.
+    #[cfg(target_arch = "x86_64")]
+    const BF16_PARTS: usize = 2;
+
+    /// The same number.
     fn widen(self) -> f32;
+    /// The same numbers, in `scratch` if they have to be copied.
+    fn widen_all<'a>(numbers: &'a [Self], scratch: &'a mut [f32]) -> &'a [f32];
     /// Reads sixteen numbers, which must be there, on a processor with AVX-512.
     #[cfg(target_arch = "x86_64")]
     unsafe fn load_512(from: *const Self) -> std::arch::x86_64::__m512;
@@ -82,9 +93,15 @@ impl Vector for Plain {
 }
 
 impl Number for f32 {
+    const IS_F32: bool = true;
+
     #[inline(always)]
     fn widen(self) -> f32 {
         self
+    }
+
+    fn widen_all<'a>(numbers: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
+        numbers
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -108,6 +125,11 @@ impl Number for f16 {
         super::simd::widened(self)
     }
 
+    fn widen_all<'a>(numbers: &'a [Self], scratch: &'a mut [f32]) -> &'a [f32] {
+        widen_f16(numbers, scratch);
+        scratch
+    }
+
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn load_512(from: *const Self) -> std::arch::x86_64::__m512 {
@@ -126,9 +148,17 @@ impl Number for f16 {
 }
 
 impl Number for bf16 {
+    #[cfg(target_arch = "x86_64")]
+    const BF16_PARTS: usize = 1;
+
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    fn widen_all<'a>(numbers: &'a [Self], scratch: &'a mut [f32]) -> &'a [f32] {
+        widen_bf16(numbers, scratch);
+        scratch
     }
 
     #[cfg(target_arch = "x86_64")]

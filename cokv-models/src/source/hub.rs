@@ -99,16 +99,33 @@ impl HubSource {
     }
 
     pub(super) fn fetch(&self, options: &FetchOptions) -> Result<ModelFiles, SourceError> {
+        self.fetch_by(options, Self::download, Self::files_in)
+    }
+
+    /// The small files alone, where the weights are files of their own.
+    pub(super) fn fetch_outline(&self, options: &FetchOptions) -> Result<ModelFiles, SourceError> {
+        match self.file {
+            Some(_) => self.fetch(options),
+            None => self.fetch_by(options, Self::download_outline, Self::outline_in),
+        }
+    }
+
+    fn fetch_by(
+        &self,
+        options: &FetchOptions,
+        download: impl Fn(&Self, &FetchOptions) -> Result<(), SourceError>,
+        files_in: impl Fn(&Self, &Path) -> Option<Result<ModelFiles, SourceError>>,
+    ) -> Result<ModelFiles, SourceError> {
         if let Some(files) = self.cached(options) {
             return files;
         }
         let failure = if options.hub_offline {
             Some(SourceError::HubOffline { source_text: self.to_string(), cache: options.hub_cache.clone() })
         } else {
-            self.download(options).err()
+            download(self, options).err()
         };
         // Other programs leave models in this cache without the optional files: when no more can be had, that must do.
-        if let Some(files) = self.snapshot(Kind::Model, options).and_then(|snapshot| self.files_in(&snapshot)) {
+        if let Some(files) = self.snapshot(Kind::Model, options).and_then(|snapshot| files_in(self, &snapshot)) {
             return files;
         }
         Err(failure.unwrap_or_else(|| {
@@ -189,6 +206,22 @@ impl HubSource {
     #[cfg(not(feature = "hub"))]
     fn download(&self, _options: &FetchOptions) -> Result<(), SourceError> {
         Err(SourceError::HubDisabled { source_text: self.to_string() })
+    }
+
+    #[cfg(feature = "hub")]
+    fn download_outline(&self, options: &FetchOptions) -> Result<(), SourceError> {
+        download::download_outline(self, options)
+    }
+
+    #[cfg(not(feature = "hub"))]
+    fn download_outline(&self, options: &FetchOptions) -> Result<(), SourceError> {
+        self.download(options)
+    }
+
+    /// What a model consists of beside its weights, which a snapshot folder may lack.
+    fn outline_in(&self, snapshot: &Path) -> Option<Result<ModelFiles, SourceError>> {
+        let is_there = snapshot.join(local::CONFIG).exists() && snapshot.join(local::TOKENIZER).exists();
+        is_there.then(|| local::check_outline(snapshot).map(|()| ModelFiles::Folder(snapshot.to_owned())))
     }
 
     /// What the model consists of within a snapshot folder, checked; `None` if something of it is not there.
@@ -295,6 +328,8 @@ mod tests {
 
         fs::write(snapshot.join(local::CONFIG), "{}").unwrap();
         fs::write(snapshot.join(local::TOKENIZER), "{}").unwrap();
+        assert!(source.fetch(&options).is_err(), "without weights");
+        assert_eq!(source.fetch_outline(&options).unwrap(), ModelFiles::Folder(snapshot.clone()));
         fs::write(snapshot.join(local::WEIGHTS), samples::safetensors()).unwrap();
         assert!(source.cached(&options).is_none(), "the optional files were never asked for");
         assert_eq!(source.fetch(&options).unwrap(), ModelFiles::Folder(snapshot.clone()));

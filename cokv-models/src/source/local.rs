@@ -21,6 +21,15 @@ pub(super) fn expand_home(path: &Path) -> PathBuf {
 
 /// Checks the GGUF file or Hugging Face folder at `path`.
 pub(super) fn open(path: &Path) -> Result<ModelFiles, SourceError> {
+    open_by(path, check_folder)
+}
+
+/// The same of a folder that may lack its weights.
+pub(super) fn open_outline(path: &Path) -> Result<ModelFiles, SourceError> {
+    open_by(path, check_outline)
+}
+
+fn open_by(path: &Path, check: impl Fn(&Path) -> Result<(), SourceError>) -> Result<ModelFiles, SourceError> {
     let path = &expand_home(path);
     let metadata = std::fs::metadata(path).map_err(|cause| match cause.kind() {
         std::io::ErrorKind::NotFound => SourceError::unusable(
@@ -31,7 +40,7 @@ pub(super) fn open(path: &Path) -> Result<ModelFiles, SourceError> {
         _ => SourceError::io("read", path)(cause),
     })?;
     if metadata.is_dir() {
-        return check_folder(path).map(|()| ModelFiles::Folder(path.clone()));
+        return check(path).map(|()| ModelFiles::Folder(path.clone()));
     }
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("safetensors") => Err(SourceError::unusable(
@@ -62,33 +71,47 @@ pub(super) fn relative_files(folder: &Path) -> Result<Vec<String>, SourceError> 
 
 /// Checks that a Hugging Face folder has what a model needs and that no weight file is cut short.
 pub(super) fn check_folder(folder: &Path) -> Result<(), SourceError> {
-    if !folder.join(CONFIG).exists() {
-        return Err(match first_gguf(folder) {
-            Some(file) => SourceError::unusable(
-                folder,
-                "the folder has no config.json",
-                format!("for the GGUF file in it, write path:{}", file.display()),
-            ),
-            None => SourceError::unusable(
-                folder,
-                "the folder has no config.json",
-                "name a folder in the Hugging Face layout (config.json, tokenizer.json, model.safetensors) or a .gguf file",
-            ),
-        });
+    check_config(folder)?;
+    weight_files(folder)?.iter().try_for_each(|weights| integrity::check_safetensors(weights))?;
+    check_tokenizer(folder)
+}
+
+/// The same where weights may be missing; those that are there are not cut short.
+pub(super) fn check_outline(folder: &Path) -> Result<(), SourceError> {
+    check_config(folder)?;
+    let weights = weight_files(folder).unwrap_or_default();
+    weights.iter().try_for_each(|weights| integrity::check_safetensors(weights))?;
+    check_tokenizer(folder)
+}
+
+fn check_config(folder: &Path) -> Result<(), SourceError> {
+    if folder.join(CONFIG).exists() {
+        return check_architecture(folder);
     }
-    check_architecture(folder)?;
-    for weights in weight_files(folder)? {
-        integrity::check_safetensors(&weights)?;
-    }
-    if !folder.join(TOKENIZER).exists() {
-        return Err(SourceError::unusable(
+    Err(match first_gguf(folder) {
+        Some(file) => SourceError::unusable(
             folder,
-            "the folder has no tokenizer.json",
-            "copy it from the model's repository, or write it with the Python `transformers`: \
-             AutoTokenizer.from_pretrained(…).save_pretrained(…)",
-        ));
+            "the folder has no config.json",
+            format!("for the GGUF file in it, write path:{}", file.display()),
+        ),
+        None => SourceError::unusable(
+            folder,
+            "the folder has no config.json",
+            "name a folder in the Hugging Face layout (config.json, tokenizer.json, model.safetensors) or a .gguf file",
+        ),
+    })
+}
+
+fn check_tokenizer(folder: &Path) -> Result<(), SourceError> {
+    if folder.join(TOKENIZER).exists() {
+        return Ok(());
     }
-    Ok(())
+    Err(SourceError::unusable(
+        folder,
+        "the folder has no tokenizer.json",
+        "copy it from the model's repository, or write it with the Python `transformers`: \
+         AutoTokenizer.from_pretrained(…).save_pretrained(…)",
+    ))
 }
 
 /// Refuses a model that the decoder does not know before anybody fetches its weights. A config.json that does not say is

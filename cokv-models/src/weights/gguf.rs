@@ -1,14 +1,15 @@
 //! GGUF: one file with metadata, tokenizer and tensors.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use candle_core::quantized::gguf_file;
+use candle_core::quantized::{GgmlDType, gguf_file};
 use gguf_file::Value;
 
 use super::Stored;
+use super::buffer::Buffers;
 use crate::error::{ModelError, without_backtrace};
 
 /// An open GGUF file.
@@ -16,6 +17,7 @@ pub struct Gguf {
     path: PathBuf,
     content: gguf_file::Content,
     file: Mutex<BufReader<File>>,
+    buffers: Buffers,
 }
 
 impl Gguf {
@@ -42,7 +44,7 @@ impl Gguf {
                 return Err(ModelError::malformed(path, message));
             }
         }
-        let gguf = Self { path: path.to_path_buf(), content, file: Mutex::new(reader) };
+        let gguf = Self { path: path.to_path_buf(), content, file: Mutex::new(reader), buffers: Buffers::default() };
         gguf.check_kind()?;
         Ok(gguf)
     }
@@ -82,6 +84,11 @@ impl Gguf {
         self.content.tensor_infos.contains_key(name)
     }
 
+    /// What a tensor's numbers are.
+    pub(super) fn kind(&self, name: &str) -> Option<GgmlDType> {
+        self.content.tensor_infos.get(name).map(|info| info.ggml_dtype)
+    }
+
     /// Dimensions of a tensor, outermost first.
     pub fn tensor_shape(&self, name: &str) -> Result<&[usize], ModelError> {
         let missing = || ModelError::missing_tensor(&self.path, name);
@@ -103,10 +110,10 @@ impl Gguf {
         if !elements.is_multiple_of(kind.block_size()) {
             return Err(broken(&format!("{elements} numbers are no whole blocks of {}", kind.block_size())));
         }
-        let mut bytes = vec![0; elements / kind.block_size() * kind.type_size()];
         let mut file = self.file.lock().map_err(|error| broken(&error))?;
         file.seek(SeekFrom::Start(self.content.tensor_data_offset + info.offset)).map_err(|error| broken(&error))?;
-        file.read_exact(&mut bytes).map_err(|error| broken(&error))?;
+        let bytes = elements / kind.block_size() * kind.type_size();
+        let bytes = self.buffers.read(&mut *file, bytes).map_err(|error| broken(&error))?;
         Ok(Stored::new(info.shape.dims(), kind, bytes))
     }
 

@@ -1,15 +1,22 @@
 //! Tensors of a checkpoint under their Hugging Face names, whatever file they come from.
 
+mod buffer;
+mod draw;
+mod drawn;
 mod gguf;
 mod safetensors;
 mod stored;
 
+pub use draw::Draw;
+pub use drawn::Drawn;
 pub use gguf::Gguf;
 pub use safetensors::Safetensors;
-pub(crate) use stored::Numbers;
-pub use stored::{Stored, WeightType};
+pub use stored::{Numbers, Stored, WeightType};
+
+use candle_core::quantized::GgmlDType;
 
 use crate::error::ModelError;
+use crate::source::ModelFiles;
 
 /// A checkpoint on disk. Tensors are read when asked for, so that only what is used ever lies in memory.
 pub enum Weights {
@@ -17,14 +24,37 @@ pub enum Weights {
     Gguf(Gguf),
     /// One or several safetensors files.
     Safetensors(Safetensors),
+    /// Nowhere: they are drawn.
+    Drawn(Drawn),
 }
 
 impl Weights {
+    /// Reads the headers of a model's files.
+    pub fn open(files: &ModelFiles) -> Result<Self, ModelError> {
+        match files {
+            ModelFiles::Gguf(path) => Gguf::open(path).map(Weights::Gguf),
+            ModelFiles::Random(folder) => {
+                Err(ModelError::unsupported(folder, "its weights are drawn and lie in no file"))
+            }
+            ModelFiles::Folder(_) => Safetensors::open(files.weight_files()?).map(Weights::Safetensors),
+        }
+    }
+
+    /// What a tensor's numbers are; none where there is no such tensor, or one that is not read.
+    pub(crate) fn kind(&self, name: &str) -> Option<GgmlDType> {
+        match self {
+            Weights::Gguf(gguf) => gguf.kind(&gguf::native_name(name)),
+            Weights::Safetensors(safetensors) => safetensors.kind(name),
+            Weights::Drawn(drawn) => drawn.kind(name),
+        }
+    }
+
     /// Whether the checkpoint has a tensor.
     pub fn contains(&self, name: &str) -> bool {
         match self {
             Weights::Gguf(gguf) => gguf.contains(&gguf::native_name(name)),
             Weights::Safetensors(safetensors) => safetensors.contains(name),
+            Weights::Drawn(drawn) => drawn.contains(name),
         }
     }
 
@@ -33,6 +63,7 @@ impl Weights {
         let layer = |name: &str, prefix: &str| name.strip_prefix(prefix)?.split_once('.')?.0.parse::<usize>().ok();
         let last = match self {
             Weights::Gguf(gguf) => gguf.names().filter_map(|name| layer(name, "blk.")).max(),
+            Weights::Drawn(drawn) => drawn.names().filter_map(|name| layer(name, "model.layers.")).max(),
             Weights::Safetensors(files) => files.names().filter_map(|name| layer(name, "model.layers.")).max(),
         };
         last.map_or(0, |last| last.saturating_add(1))
@@ -41,6 +72,7 @@ impl Weights {
     /// A tensor as it is stored. NaN, infinities and zeros alone are refused.
     pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored, ModelError> {
         let stored = match self {
+            Weights::Drawn(drawn) => drawn.stored(name).ok_or_else(|| self.missing(name))?,
             Weights::Gguf(gguf) => gguf.stored(&gguf::native_name(name))?,
             Weights::Safetensors(safetensors) => safetensors.stored(name)?,
         };
@@ -71,6 +103,7 @@ impl Weights {
         match self {
             Weights::Gguf(gguf) => ModelError::missing_tensor(gguf.path(), name),
             Weights::Safetensors(safetensors) => safetensors.missing(name),
+            Weights::Drawn(drawn) => ModelError::missing_tensor(drawn.path(), name),
         }
     }
 
@@ -79,6 +112,7 @@ impl Weights {
         match self {
             Weights::Gguf(gguf) => gguf.path(),
             Weights::Safetensors(safetensors) => safetensors.path_of(name),
+            Weights::Drawn(drawn) => drawn.path(),
         }
     }
 }

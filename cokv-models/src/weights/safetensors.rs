@@ -9,12 +9,14 @@ use candle_core::quantized::GgmlDType;
 use serde::Deserialize;
 
 use super::Stored;
+use super::buffer::Buffers;
 use crate::error::ModelError;
 
 /// The tensors of one or several safetensors files.
 pub struct Safetensors {
     files: Vec<PathBuf>,
     tensors: HashMap<String, Entry>,
+    buffers: Buffers,
 }
 
 struct Entry {
@@ -23,6 +25,18 @@ struct Entry {
     shape: Vec<usize>,
     start: u64,
     bytes: usize,
+}
+
+impl Entry {
+    /// None for what is not read.
+    fn kind(&self) -> Option<GgmlDType> {
+        match self.dtype.as_str() {
+            "F32" => Some(GgmlDType::F32),
+            "F16" => Some(GgmlDType::F16),
+            "BF16" => Some(GgmlDType::BF16),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -83,7 +97,7 @@ impl Safetensors {
             let with_base = |name: String| if name.starts_with("lm_head.") { name } else { format!("{BASE}{name}") };
             tensors = tensors.into_iter().map(|(name, entry)| (with_base(name), entry)).collect();
         }
-        Ok(Self { files, tensors })
+        Ok(Self { files, tensors, buffers: Buffers::default() })
     }
 
     /// Names of all tensors.
@@ -110,19 +124,19 @@ impl Safetensors {
         self.tensors.contains_key(name)
     }
 
+    /// What a tensor's numbers are.
+    pub(super) fn kind(&self, name: &str) -> Option<GgmlDType> {
+        self.tensors.get(name)?.kind()
+    }
+
     /// A tensor as it is stored.
     pub(super) fn stored(&self, name: &str) -> Result<Stored, ModelError> {
         let path = self.path_of(name);
         let entry = self.tensors.get(name).ok_or_else(|| self.missing(name))?;
-        let kind = match entry.dtype.as_str() {
-            "F32" => GgmlDType::F32,
-            "F16" => GgmlDType::F16,
-            "BF16" => GgmlDType::BF16,
-            other => {
-                let message = format!("tensor `{name}` is stored as {other} (known: F32, F16, BF16)");
-                return Err(ModelError::unsupported(path, message));
-            }
-        };
+        let kind = entry.kind().ok_or_else(|| {
+            let message = format!("tensor `{name}` is stored as {} (known: F32, F16, BF16)", entry.dtype);
+            ModelError::unsupported(path, message)
+        })?;
         let bytes = entry.shape.iter().try_fold(kind.type_size(), |bytes, &size| bytes.checked_mul(size));
         if bytes != Some(entry.bytes) {
             return Err(ModelError::malformed(
@@ -131,10 +145,9 @@ impl Safetensors {
             ));
         }
         let mut file = File::open(path).map_err(ModelError::io(path))?;
-        let mut data = vec![0; entry.bytes];
         file.seek(SeekFrom::Start(entry.start)).map_err(ModelError::io(path))?;
-        file.read_exact(&mut data).map_err(ModelError::io(path))?;
-        Ok(Stored::new(&entry.shape, kind, data))
+        let bytes = self.buffers.read(&mut file, entry.bytes).map_err(ModelError::io(path))?;
+        Ok(Stored::new(&entry.shape, kind, bytes))
     }
 
     /// The file that holds a tensor, or the first one.

@@ -1,20 +1,25 @@
 //! One tensor as a checkpoint stores it.
 
+use std::sync::OnceLock;
+
 use candle_core::Device;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
+use super::buffer::Buffer;
+use super::draw::Draw;
 use crate::error::ModelError;
 
 /// How weights lie in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightType {
-    /// As the file stores them: quantised ones in 8 bits or fewer, dense ones in f32. Fast and small.
+    /// As the file stores them: quantised ones in 8 bits or fewer, floats in 16 or 32. Fast and small.
     #[default]
     Stored,
-    /// Dequantised to f32: exact, four times the memory of 8 bits.
+    /// In f32: four times the memory of 8 bits, twice that of 16. Exact where weights are quantised; floats of 16 bits give the same
+    /// results either way.
     F32,
 }
 
@@ -22,20 +27,35 @@ pub enum WeightType {
 pub struct Stored {
     shape: Vec<usize>,
     kind: GgmlDType,
-    bytes: Vec<u8>,
+    /// Of drawn tensors, once somebody asks for them.
+    bytes: OnceLock<Buffer>,
+    draw: Option<Draw>,
 }
 
 /// What a tensor's bytes are.
-pub(crate) enum Numbers {
-    /// Floats of 16 or 32 bits.
-    Dense,
+pub enum Numbers {
+    /// Floats of 32 bits.
+    F32,
+    /// Floats of half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
     /// Blocks of small integers with their scales.
     Blocks(GgmlDType),
 }
 
 impl Stored {
-    pub(super) fn new(shape: &[usize], kind: GgmlDType, bytes: Vec<u8>) -> Self {
-        Self { shape: shape.to_vec(), kind, bytes }
+    pub(super) fn new(shape: &[usize], kind: GgmlDType, bytes: impl Into<Buffer>) -> Self {
+        Self { shape: shape.to_vec(), kind, bytes: OnceLock::from(bytes.into()), draw: None }
+    }
+
+    pub(super) fn drawn(shape: &[usize], draw: Draw) -> Self {
+        Self { shape: shape.to_vec(), kind: Draw::KIND, bytes: OnceLock::new(), draw: Some(draw) }
+    }
+
+    /// How it is drawn, for those who would rather draw it themselves than take its bytes.
+    pub fn draw(&self) -> Option<Draw> {
+        self.draw
     }
 
     /// Dimensions, outermost first.
@@ -44,36 +64,39 @@ impl Stored {
     }
 
     /// Rows and columns of a matrix.
-    pub(crate) fn matrix(&self) -> Result<(usize, usize), ModelError> {
+    pub fn matrix(&self) -> Result<(usize, usize), ModelError> {
         match self.shape[..] {
             [rows, columns] => Ok((rows, columns)),
             _ => Err(ModelError::Backend(format!("a weight of shape {:?} is no matrix", self.shape))),
         }
     }
 
-    pub(crate) fn numbers(&self) -> Numbers {
+    /// What its bytes are.
+    pub fn numbers(&self) -> Numbers {
         match self.kind {
-            GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => Numbers::Dense,
+            GgmlDType::F32 => Numbers::F32,
+            GgmlDType::F16 => Numbers::F16,
+            GgmlDType::BF16 => Numbers::Bf16,
             kind => Numbers::Blocks(kind),
         }
     }
 
     /// As in the file.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get_or_init(|| self.draw.map(|draw| draw.bytes()).unwrap_or_default().into())
     }
 
     /// candle's form of blocks, on a device.
     pub(crate) fn blocks(&self, device: &Device) -> Result<QTensor, ModelError> {
-        let storage = QStorage::from_data(self.bytes.as_slice().into(), device, self.kind)?;
+        let storage = QStorage::from_data(self.bytes().into(), device, self.kind)?;
         Ok(QTensor::new(storage, self.shape.as_slice())?)
     }
 
     /// The values in f32; those of blocks are what the blocks stand for.
     pub fn dense(&self) -> Result<Vec<f32>, ModelError> {
-        let halves = || self.bytes.as_chunks::<2>().0.iter();
+        let halves = || self.bytes().as_chunks::<2>().0.iter();
         match self.kind {
-            GgmlDType::F32 => Ok(self.bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()),
+            GgmlDType::F32 => Ok(self.bytes().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()),
             GgmlDType::F16 => Ok(halves().map(|&bytes| f16::from_le_bytes(bytes).to_f32()).collect()),
             GgmlDType::BF16 => Ok(halves().map(|&bytes| bf16::from_le_bytes(bytes).to_f32()).collect()),
             _ => Ok(self.blocks(&Device::Cpu)?.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1()?),
@@ -82,7 +105,7 @@ impl Stored {
 
     /// Whether every byte is zero, as in a file that was made at its full length and never written.
     pub(super) fn is_zero(&self) -> bool {
-        self.bytes.iter().all(|&byte| byte == 0)
+        self.bytes().iter().all(|&byte| byte == 0)
     }
 
     /// Whether no number is NaN or infinite: quantised arithmetic would turn those into plausible ones. Of blocks, the scales
@@ -93,15 +116,15 @@ impl Stored {
         let brain = |bytes: &[u8; 2]| u16::from_le_bytes(*bytes) & 0x7f80 != 0x7f80;
         let single = |bytes: &[u8; 4]| u32::from_le_bytes(*bytes) & 0x7f80_0000 != 0x7f80_0000;
         match self.kind {
-            GgmlDType::F32 => self.bytes.as_chunks().0.iter().all(single),
-            GgmlDType::F16 => self.bytes.as_chunks().0.iter().all(half),
-            GgmlDType::BF16 => self.bytes.as_chunks().0.iter().all(brain),
+            GgmlDType::F32 => self.bytes().as_chunks().0.iter().all(single),
+            GgmlDType::F16 => self.bytes().as_chunks().0.iter().all(half),
+            GgmlDType::BF16 => self.bytes().as_chunks().0.iter().all(brain),
             GgmlDType::Q8K => {
-                self.bytes.chunks_exact(self.kind.type_size()).all(|block| block.first_chunk().is_some_and(single))
+                self.bytes().chunks_exact(self.kind.type_size()).all(|block| block.first_chunk().is_some_and(single))
             }
             kind => {
                 let (first, count) = scales(kind);
-                self.bytes
+                self.bytes()
                     .chunks_exact(kind.type_size())
                     .all(|block| block[first..first + 2 * count].as_chunks().0.iter().all(half))
             }
@@ -150,18 +173,19 @@ mod tests {
     #[test]
     fn blocks_are_finite_as_long_as_their_scales_are() {
         for kind in KINDS {
-            let mut stored = quantised(kind);
+            let stored = quantised(kind);
             assert!(stored.is_finite(), "{kind:?}");
+            let sound = stored.bytes().to_vec();
             // Any one of the bytes that hold a scale's exponent, in the last block.
             let (first, count) = if kind == GgmlDType::Q8K { (2, 1) } else { scales(kind) };
-            let last = stored.bytes.len() - kind.type_size();
+            let last = sound.len() - kind.type_size();
             for scale in 0..count {
                 let place = last + first + 2 * scale;
-                let sound = stored.bytes[place..place + 2].to_vec();
-                stored.bytes[place..place + 2].copy_from_slice(&[0xff, 0x7f]);
+                let mut bytes = sound.clone();
+                bytes[place..place + 2].copy_from_slice(&[0xff, 0x7f]);
+                let stored = Stored::new(&[2, 512], kind, bytes);
                 assert!(!stored.is_finite(), "{kind:?}, scale {scale}");
                 assert!(stored.dense().unwrap().iter().any(|number| !number.is_finite()), "{kind:?}, scale {scale}");
-                stored.bytes[place..place + 2].copy_from_slice(&sound);
             }
         }
     }

@@ -28,12 +28,18 @@ impl Prompt {
         Self(self.0.with_tail(tail))
     }
 
+    /// All that there is but sums of the window.
     pub fn view(&self) -> LayerView<'_> {
         self.0.view()
     }
 
+    /// The same with what a method asks for.
+    pub fn shown_to(&self, method: &Method) -> MadeUpPrompt {
+        self.0.clone().showing_also(method.observations(self.view().tail))
+    }
+
     pub fn score(&self, method: &Method) -> Vec<f32> {
-        method.score(&self.view()).unwrap()
+        method.score(&self.shown_to(method).view()).unwrap()
     }
 
     /// What a method keeps of each KV head with so many tokens for each on average.

@@ -73,7 +73,7 @@ impl CacheCompressor for ExpectedAttention {
     }
 }
 
-/// The mean of the rotations of some positions: cosine and sine of each pair.
+/// The mean of the rotations of some positions, with their scale: cosine and sine of each pair.
 struct MeanRotation {
     pairs: RotaryPairs,
     cos_sin: Vec<(f32, f32)>,
@@ -85,7 +85,7 @@ impl MeanRotation {
         let mean = |&frequency: &f32| {
             let angles = positions.clone().map(|position| position as f64 * f64::from(frequency));
             let (sin, cos) = angles.map(f64::sin_cos).fold((0.0, 0.0), |sum, at| (sum.0 + at.0, sum.1 + at.1));
-            ((cos / count) as f32, (sin / count) as f32)
+            ((cos / count) as f32 * rotary.scale, (sin / count) as f32 * rotary.scale)
         };
         Self { pairs: rotary.pairs, cos_sin: rotary.frequencies.iter().map(mean).collect() }
     }
@@ -140,9 +140,9 @@ mod tests {
                 turned
             };
             let expected = (10..15).map(|position| dot(&turned_query(position), &key)).sum::<f32>() / 5.0;
-            let rotary = RotaryEmbedding { frequencies: frequencies.clone(), pairs };
+            let rotary = RotaryEmbedding { frequencies: frequencies.clone(), scale: 1.5, pairs };
             let turned_key = MeanRotation::new(&rotary, 10..15).turn_back(&key, 4);
-            assert!((dot(&query, &turned_key) - expected).abs() < 1e-5, "{pairs:?}");
+            assert!((dot(&query, &turned_key) - 1.5 * expected).abs() < 1e-5, "{pairs:?}");
         }
     }
 

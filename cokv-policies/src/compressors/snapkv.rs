@@ -115,7 +115,7 @@ impl SnapKv {
 
 impl CacheCompressor for SnapKv {
     fn observations(&self, tail: usize) -> ObservationRequest {
-        ObservationRequest { window: self.window_from.reach(self.window, tail), ..Default::default() }
+        ObservationRequest { window_sums: vec![self.window_from.sum(self.window, tail)], ..Default::default() }
     }
 
     fn protected(&self, tail: usize) -> Protected {
@@ -126,11 +126,14 @@ impl CacheCompressor for SnapKv {
         let prompt_len = layer.prompt_len;
         // Pooling must not see the window: its tokens attend to each other and are kept anyway.
         let prefix = self.protected(layer.tail).candidates(prompt_len).end;
+        let window = self.window_from.sum(self.window, layer.tail);
+        let queries = window.queries(prompt_len).len() as f32;
         let mut scores = Vec::with_capacity(layer.layout.kv_heads * prompt_len);
         for kv_head in 0..layer.layout.kv_heads {
             let mut heads = Vec::with_capacity(layer.layout.group());
             for query_head in kv_head * layer.layout.group()..(kv_head + 1) * layer.layout.group() {
-                heads.push(mean_of_rows(self.window_from.rows(layer, query_head, self.window)?, prompt_len, prefix));
+                let sum = &layer.window_sum(query_head, window)?[..prefix];
+                heads.push(sum.iter().map(|sum| sum / queries).collect::<Vec<f32>>());
             }
             let pooled = match self.order {
                 Order::ReduceFirst => self.pool(&self.reduce(&heads)),
@@ -141,15 +144,4 @@ impl CacheCompressor for SnapKv {
         }
         Ok(scores)
     }
-}
-
-/// Mean over the rows of their first `prefix` columns.
-fn mean_of_rows(rows: &[f32], width: usize, prefix: usize) -> Vec<f32> {
-    let mut mean = vec![0.0; prefix];
-    for row in rows.chunks_exact(width.max(1)) {
-        mean.iter_mut().zip(row).for_each(|(sum, weight)| *sum += weight);
-    }
-    let count = (rows.len() / width.max(1)) as f32;
-    mean.iter_mut().for_each(|sum| *sum /= count);
-    mean
 }

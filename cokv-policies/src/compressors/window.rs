@@ -1,6 +1,6 @@
 //! Where a window at the end of the prompt is counted from.
 
-use cokv_core::{LayerView, PolicyError};
+use cokv_core::{LayerView, PolicyError, WindowSum};
 use serde::{Deserialize, Serialize};
 
 /// What stands last in a prompt is not always what was asked: a chat template closes the user's text with tokens of its
@@ -18,22 +18,27 @@ pub enum WindowFrom {
 }
 
 impl WindowFrom {
+    /// The window's queries, of which attention is to be summed. Where the user's text is empty, the tail's queries are all
+    /// that there is.
+    pub fn sum(self, window: usize, tail: usize) -> WindowSum {
+        let tail = match self {
+            WindowFrom::PromptEnd => 0,
+            WindowFrom::UserText => tail,
+        };
+        WindowSum { rows: window, tail }
+    }
+
     /// Tokens at the prompt's end that are always kept: the window, and the `tail` of the chat template where that is
     /// beside it.
     pub fn reach(self, window: usize, tail: usize) -> usize {
-        match self {
-            WindowFrom::PromptEnd => window,
-            WindowFrom::UserText => window.saturating_add(tail),
-        }
+        self.sum(window, tail).reach()
     }
 
-    /// Attention of the window's queries of one query head, `[rows, prompt_len]`, the youngest last. Where the user's
-    /// text is empty, the tail's queries are all that there is.
+    /// Attention of the window's queries of one query head, `[rows, prompt_len]`, the youngest last: for whoever cannot do with
+    /// their sum.
     pub fn rows<'a>(self, layer: &LayerView<'a>, query_head: usize, window: usize) -> Result<&'a [f32], PolicyError> {
-        let rows = layer.last_rows(query_head, self.reach(window, layer.tail))?;
-        let tail = self.reach(0, layer.tail) * layer.prompt_len;
-        let observed = rows.len().saturating_sub(tail);
-        Ok(if observed > 0 { &rows[..observed] } else { rows })
+        let queries = self.sum(window, layer.tail);
+        Ok(queries.among(layer.last_rows(query_head, queries.reach())?, layer.prompt_len))
     }
 }
 
@@ -61,10 +66,12 @@ mod tests {
             assert_eq!(protected.candidates(16), 0..observed.start, "{compressor}");
             for kv_head in 0..LAYOUT.kv_heads {
                 for token in protected.candidates(16) {
-                    let heads = [2 * kv_head, 2 * kv_head + 1];
-                    let sum: f32 = heads.iter().flat_map(|&h| observed.clone().map(move |r| row(h, r)[token])).sum();
-                    let (ours, expected) = (scores[kv_head * 16 + token], sum / 8.0);
-                    assert!((ours - expected).abs() < 1e-6, "{compressor}, head {kv_head}, token {token}");
+                    let sum = |head: usize| observed.clone().map(|query| row(head, query)[token]).sum::<f32>();
+                    let mean = |head: usize| sum(head) / observed.len() as f32;
+                    // To the bit: whoever sums adds the oldest row first.
+                    let (ours, expected) =
+                        (scores[kv_head * 16 + token], (mean(2 * kv_head) + mean(2 * kv_head + 1)) / 2.0);
+                    assert_eq!(ours.to_bits(), expected.to_bits(), "{compressor}, head {kv_head}, token {token}");
                 }
             }
         }

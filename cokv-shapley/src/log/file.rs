@@ -39,6 +39,11 @@ struct HeaderLine {
 }
 
 impl HeaderLine {
+    fn new(header: &LogHeader) -> Self {
+        let LogHeader { game, plan, computed_by, about } = header.clone();
+        Self { format: FORMAT.into(), version: VERSION, game, plan, computed_by, about }
+    }
+
     fn header(self) -> LogHeader {
         LogHeader { game: self.game, plan: self.plan, computed_by: self.computed_by, about: self.about }
     }
@@ -84,23 +89,13 @@ impl LogFile {
     /// was never finished is cut off.
     pub fn open(path: impl AsRef<Path>, header: &LogHeader) -> Result<(Self, SampleLog, Vec<Notice>), LogError> {
         let path = path.as_ref();
-        let LogHeader { game, plan, computed_by, about } = header.clone();
-        let first_line = HeaderLine { format: FORMAT.into(), version: VERSION, game, plan, computed_by, about };
-        let first_text = serde_json::to_string(&first_line).map_err(|error| LogError::io(path)(error.into()))?;
-        let empty = SampleLog::new(header.clone())?;
+        let (first_line, empty) = (HeaderLine::new(header), SampleLog::new(header.clone())?);
         let (mut lines, (log, notices, is_new)) = LineLog::open(path, |lines| {
-            // A header that was never finished is no log yet; anything else that is not one belongs to somebody.
-            if lines.iter().next().is_none() && first_text.as_bytes().starts_with(lines.torn()) {
-                let torn = !lines.torn().is_empty();
-                return Ok((empty, torn.then_some(Notice::TornLine { line: 1 }).into_iter().collect(), true));
+            if let Some((log, notices)) = begun(path, lines, header)? {
+                return Ok::<_, LogError>((log, notices, false));
             }
-            let (log, notices) = read(path, lines)?;
-            match log.header().difference(header) {
-                Some((field, found, expected)) => {
-                    Err(LogError::OtherGame { path: path.into(), field, found, expected })
-                }
-                None => Ok((log, notices, false)),
-            }
+            let torn = !lines.torn().is_empty();
+            Ok((empty, torn.then_some(Notice::TornLine { line: 1 }).into_iter().collect(), true))
         })?;
         if is_new {
             lines.append([first_line]).map_err(LogError::io(path))?;
@@ -127,6 +122,31 @@ impl LogFile {
             self.synced = Instant::now();
         }
         written.map_err(LogError::io(self.lines.path()))
+    }
+}
+
+/// The samples that a file has of this header, without locking or changing it; none where it is not there or not begun.
+///
+/// # Errors
+/// The file cannot be read, or is another play's log.
+pub fn read_log_of(path: impl AsRef<Path>, header: &LogHeader) -> Result<Option<SampleLog>, LogError> {
+    let path = path.as_ref();
+    let lines = Lines::read(path).map_err(LogError::io(path))?;
+    Ok(begun(path, &lines, header)?.map(|(log, _)| log))
+}
+
+/// What the lines of a file hold of this header; none where not even the header is finished.
+fn begun(path: &Path, lines: &Lines, header: &LogHeader) -> Result<Option<(SampleLog, Vec<Notice>)>, LogError> {
+    let first_text =
+        serde_json::to_string(&HeaderLine::new(header)).map_err(|error| LogError::io(path)(error.into()))?;
+    // A header that was never finished is no log yet; anything else that is not one belongs to somebody.
+    if lines.iter().next().is_none() && first_text.as_bytes().starts_with(lines.torn()) {
+        return Ok(None);
+    }
+    let (log, notices) = read(path, lines)?;
+    match log.header().difference(header) {
+        Some((field, found, expected)) => Err(LogError::OtherGame { path: path.into(), field, found, expected }),
+        None => Ok(Some((log, notices))),
     }
 }
 

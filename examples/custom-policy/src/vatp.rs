@@ -1,6 +1,6 @@
 //! Value-Aware Token Pruning (Guo et al., arXiv 2406.12335): attention times the size of the value.
 
-use cokv_core::{CacheCompressor, LayerView, ObservationRequest, PolicyError, Protected};
+use cokv_core::{CacheCompressor, LayerView, ObservationRequest, PolicyError, Protected, WindowSum};
 use serde::{Deserialize, Serialize};
 
 /// Scores a token by the attention that the last queries of the prompt pay to it, mean over the KV head's query heads,
@@ -18,9 +18,16 @@ impl Default for Vatp {
     }
 }
 
+impl Vatp {
+    /// The queries that are asked. Only the sum of their attention counts, so that it is asked for instead of their rows.
+    fn sum(&self) -> WindowSum {
+        WindowSum { rows: self.window, tail: 0 }
+    }
+}
+
 impl CacheCompressor for Vatp {
     fn observations(&self, _tail: usize) -> ObservationRequest {
-        ObservationRequest { window: self.window, values: true, ..Default::default() }
+        ObservationRequest { window_sums: vec![self.sum()], values: true, ..Default::default() }
     }
 
     fn protected(&self, _tail: usize) -> Protected {
@@ -35,9 +42,8 @@ impl CacheCompressor for Vatp {
         for kv_head in 0..layout.kv_heads {
             let mut attention = vec![0.0; tokens];
             for query_head in kv_head * layout.group()..(kv_head + 1) * layout.group() {
-                for row in layer.last_rows(query_head, self.window)?.chunks_exact(tokens.max(1)) {
-                    attention.iter_mut().zip(row).for_each(|(sum, weight)| *sum += weight);
-                }
+                let of_head = layer.window_sum(query_head, self.sum())?;
+                attention.iter_mut().zip(of_head).for_each(|(sum, weight)| *sum += weight);
             }
             scores.extend(attention);
         }

@@ -1,7 +1,7 @@
 //! The promises that every policy keeps.
 
 use cokv_core::testing::{AllocatorContract, CompressorContract, MadeUpPrompt};
-use cokv_core::{CacheCompressor, ConfigTable, HeadLayout, LayerView, PolicyError};
+use cokv_core::{CacheCompressor, ConfigTable, HeadLayout, LayerView, PolicyError, WindowSum};
 use custom_policy::{LateLayers, Separators, Vatp};
 
 #[test]
@@ -33,15 +33,16 @@ fn attention_counts_as_much_as_the_value_it_reads() {
     let registry = custom_policy::registry();
     let table = ConfigTable::parse("test", "compressor = { name = 'vatp', window = 1 }").unwrap();
     let method = registry.method(table).unwrap();
-    let attention = [0.5, 0.3, 0.2];
+    let sums = [(WindowSum { rows: 1, tail: 0 }, vec![0.5, 0.3, 0.2])];
     let mut view = LayerView {
         layer: 0,
         layout: HeadLayout::new(1, 1, 1, 2).unwrap(),
         prompt_len: 3,
         tokens: &[5, 6, 7],
         tail: 0,
-        window: 1,
-        window_attention: &attention,
+        window: 0,
+        window_attention: &[],
+        window_sums: &sums,
         column_sums: None,
         query_statistics: None,
         keys: None,

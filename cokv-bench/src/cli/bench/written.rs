@@ -69,7 +69,7 @@ pub fn environment(config: &Config) -> Result<String> {
     settings["model"] = serde_json::to_value(&config.models)?;
     let environment = json!({
         "cokv": env!("CARGO_PKG_VERSION"),
-        "build": build(),
+        "build": build(config.run.model.device.backend()),
         // Set by cargo xtask.
         "commit": option_env!("COKV_COMMIT"),
         "settings": settings,
@@ -136,7 +136,9 @@ mod tests {
              [[method]]\ncompressor = 'snapkv'\nallocator = 'cokv'\nimportance = 'own'\n\
              [[method]]\ncompressor = { name = 'ada-snapkv', window = 9 }\n\
              [[method]]\nname = 'from-file'\ncompressor = 'snapkv'\nallocator = 'cokv'\nscores = 'x.scores.json'\n\
-             [importance.own]\nper_task = true\nestimator = { name = 'ssv', sides = 'both' }\ndesign = 'slices 3,4'\n";
+             [importance.own]\nper_task = true\nestimator = { name = 'ssv', sides = 'both' }\ndesign = 'slices 3,4'\n\
+             [[method]]\nname = 'keys'\ncompressor = 'snapkv'\nallocator = 'cokv'\nimportance = 'keys'\n\
+             [importance.keys]\ntasks = ['key-value']\nrecords = 3\ncontext_tokens = [300, 400]\n";
         for data in ["source = 'x'\nsplit = 'test'", "tasks = ['needle']\ncontext_lengths = [300, 200]\ndepths = 3", ""]
         {
             let text = format!("budgets = [64, '10%', '1 MiB']\n[data]\n{data}\n{methods}");
@@ -144,6 +146,9 @@ mod tests {
             let written = resolved(&config, &text).unwrap();
             let again = Config::parse("resolved.toml", &written, &registry).unwrap();
             assert_eq!(resolved(&again, &written).unwrap(), written);
+            // Regression: the records of importance tables were left out.
+            let records = |config: &Config| config.importance["keys"].settings.records.clone();
+            assert_eq!((records(&again), records(&again).records), (records(&config), Some(3)));
             let definitions =
                 |config: &Config| config.methods().map(|m| m.name().to_owned() + &m.definition()).collect::<Vec<_>>();
             assert_eq!(definitions(&again), definitions(&config));

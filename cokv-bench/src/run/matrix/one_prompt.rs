@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use cokv_core::{Method, ObservationRequest, Selection};
 use cokv_models::cache::RaggedCache;
-use cokv_models::{Compressed, ModelError, Prefill};
+use cokv_models::{Compressed, LanguageModel, ModelError, Prefill};
 
-use super::{Cell, Job, JobCell, Matrix};
+use super::{Asked, Cell, Job, JobCell, Matrix};
 use crate::data::prompt;
 use crate::event::{Event, Listener};
 use crate::run::kept::{Kept, KeptCell};
@@ -19,22 +19,26 @@ impl Matrix<'_> {
     /// and decoded alone, as where nothing is shared.
     pub(super) fn run_prompt(
         &self,
+        model: &LanguageModel,
         job: &Job<'_>,
         listener: &mut dyn Listener,
     ) -> Result<(Vec<Row>, Kept), ModelError> {
+        let Asked { protocol, record, prompt, .. } = job.asked;
         let mut rows = Vec::with_capacity(self.cells.len());
         let mut kept = Kept {
             model: self.config.model.source.clone(),
-            task: job.protocol.name.clone(),
-            record: job.record.id.clone(),
-            prompt_tokens: job.prompt.tokens.len(),
+            task: protocol.name.clone(),
+            record: record.id.clone(),
+            prompt_tokens: prompt.tokens.len(),
             cells: Vec::new(),
         };
         let mut reference = None;
         let at_once = if self.config.run.share_prefill { self.cells.len() } else { 1 };
         for start in (0..self.cells.len()).step_by(at_once) {
             let cells = start..self.cells.len().min(start + at_once);
-            self.run_cells(job, cells, &mut reference, listener, &mut rows, &mut kept.cells)?;
+            let (of_cells, kept_cells) = self.run_cells(model, job, cells, &mut reference, listener)?;
+            rows.extend(of_cells);
+            kept.cells.extend(kept_cells);
         }
         Ok((rows, kept))
     }
@@ -42,27 +46,27 @@ impl Matrix<'_> {
     /// Some cells of a prompt, from one prefill. `reference` is the full cache's answer, once it is known.
     fn run_cells(
         &self,
+        model: &LanguageModel,
         job: &Job<'_>,
         cells: Range<usize>,
         reference: &mut Option<Vec<u32>>,
         listener: &mut dyn Listener,
-        rows: &mut Vec<Row>,
-        kept: &mut Vec<KeptCell>,
-    ) -> Result<(), ModelError> {
-        let Job { protocol, prompt, .. } = job;
+    ) -> Result<(Vec<Row>, Vec<KeptCell>), ModelError> {
+        let Asked { protocol, prompt, first, .. } = job.asked;
         let own = &job.cells[cells.clone()];
         let request = own
             .iter()
             .fold(ObservationRequest::default(), |all, cell| all.union(cell.method.observations(prompt.tail)));
         let started = Instant::now();
-        let prefill = self.model.prefill(&prompt.tokens, request, |tokens| {
+        let prefill = model.prefill(&prompt.tokens, request, |tokens| {
             let _ = listener.hear(&Event::Prefilled { tokens, of: prompt.tokens.len() });
         })?;
         let prefill = prefill.with_tail(prompt.tail);
         let prefill_seconds = started.elapsed().as_secs_f64();
 
         let (mut branches, of_cells) = self.branches(job, cells.clone(), &prefill)?;
-        if job.first {
+        let mut kept = Vec::new();
+        if *first {
             let evicting = cells.clone().zip(own).zip(&of_cells);
             kept.extend(evicting.filter_map(|((place, own), &branch)| {
                 let (cell, selection) = (&self.cells[place], branches[branch].selection.as_ref()?);
@@ -71,14 +75,14 @@ impl Matrix<'_> {
             }));
         }
 
-        let damages = damage(self.model, &mut branches, &prompt.answer)?;
+        let damages = damage(model, &mut branches, &prompt.answer)?;
         let started = Instant::now();
         let stop = prompt::stop_rule(self.model, protocol)?;
         // The full cache's answer may be known from the cells before.
         let known = usize::from(reference.is_some());
         let batch = &mut branches[known..];
         let batch_rows = batch.len();
-        let answers = self.model.greedy(batch, &[prefill.first(&stop)], &stop, |_, _| ControlFlow::Continue(()))?;
+        let answers = model.greedy(batch, &[prefill.first(&stop)], &stop, |_, _| ControlFlow::Continue(()))?;
         let decode_seconds = started.elapsed().as_secs_f64();
         branches.iter_mut().zip(damages).for_each(|(branch, damage)| branch.damage = damage);
         branches[known..].iter_mut().zip(answers).for_each(|(branch, answer)| branch.answer = answer);
@@ -87,10 +91,10 @@ impl Matrix<'_> {
 
         let times = Times { prefill_seconds, decode_seconds, batch_rows };
         let whole = branches[0].kept_tokens;
-        for ((place, own), branch) in cells.zip(own).zip(of_cells) {
-            rows.push(self.row(job, &self.cells[place], own, &branches[branch], (whole, full), &times)?);
-        }
-        Ok(())
+        let rows = cells.zip(own).zip(of_cells).map(|((place, own), branch)| {
+            self.row(job, &self.cells[place], own, &branches[branch], (whole, full), &times)
+        });
+        Ok((rows.collect::<Result<_, _>>()?, kept))
     }
 
     /// What of a prompt is decoded: the full cache first, as the reference, whether or not it is a column of its own; then what
@@ -135,7 +139,7 @@ impl Matrix<'_> {
         full: (usize, &[u32]),
         times: &Times,
     ) -> Result<Row, ModelError> {
-        let Job { protocol, record, prompt, .. } = job;
+        let Asked { protocol, record, prompt, .. } = job.asked;
         let prediction = prompt::prediction(self.model, protocol, &branch.answer)?;
         let score = protocol.score(&prediction, record);
         Ok(Row {

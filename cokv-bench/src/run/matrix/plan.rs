@@ -1,18 +1,13 @@
 //! What a run will do, how long it will take and how much memory.
 
-use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
-
-use cokv_core::ObservationRequest;
 use cokv_core::Shard;
-use cokv_models::cache::RaggedCache;
-use cokv_models::{ModelError, StopRule};
 
-use super::{Cell, Job, Matrix, RunError, failed, is_done};
+use super::{Asked, Cell, Job, Matrix, is_done};
+use crate::machine::Pace;
 use crate::run::store::Results;
 
 /// What a run will do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
     /// Methods × budgets.
     pub cells: usize,
@@ -30,68 +25,64 @@ pub struct Plan {
     pub bytes: usize,
     /// Tokens of all answers that are still to be decoded, at most.
     pub steps: usize,
+    /// About how long it takes, answers as long as they may be; none where that is not known.
+    pub seconds: Option<f64>,
 }
 
-/// How much of a prompt, and of an answer, is run to say how long all will take.
-const PROBE_TOKENS: usize = 512;
-const PROBE_STEPS: usize = 4;
-
 impl Matrix<'_> {
-    /// What there is to do for a shard, given what is done already.
-    pub fn plan(&self, results: &Results, shard: Shard) -> Plan {
+    /// What there is to do for a shard, given what is done already, at a model's pace.
+    pub fn plan(&self, results: &Results, shard: Shard, pace: Option<&Pace>) -> Plan {
         let ours = || self.jobs_of(shard);
         let open = || ours().filter(|job| !is_done(job, results));
-        // Cells that are not shared prefill and decode one after the other.
-        let times = if self.config.run.share_prefill { 1 } else { self.cells.len() };
+        let times = self.passes();
         Plan {
-            shortened: ours().filter(|job| job.prompt.shortened_from.is_some()).count(),
-            longest_shortened: ours().filter_map(|job| job.prompt.shortened_from).max().unwrap_or(0),
+            shortened: ours().filter(|job| job.asked.prompt.shortened_from.is_some()).count(),
+            longest_shortened: ours().filter_map(|job| job.asked.prompt.shortened_from).max().unwrap_or(0),
             cells: self.cells.len(),
             prompts: ours().count(),
             done: ours().count() - open().count(),
-            tokens_to_prefill: times * open().map(|job| job.prompt.tokens.len()).sum::<usize>(),
+            tokens_to_prefill: times * open().map(|job| job.asked.prompt.tokens.len()).sum::<usize>(),
             bytes: open().map(|job| self.bytes(job)).max().unwrap_or(0),
-            steps: times * open().map(|job| job.protocol.max_new_tokens).sum::<usize>(),
+            seconds: pace.map(|pace| open().map(|job| self.seconds(job, pace)).sum()),
+            steps: times * open().map(|job| job.asked.protocol.max_new_tokens).sum::<usize>(),
         }
     }
 
     /// Memory of a prompt: its cache, every cell's own and its answer's, and the logits of all rows.
     fn bytes(&self, job: &Job<'_>) -> usize {
-        let (layout, prompt_len) = (self.model.config().layout, job.prompt.tokens.len());
-        let format = self.model.format();
-        let whole = layout.heads() * prompt_len;
-        let kept = |cell: &Cell<'_>| {
-            cell.budget.map_or(0, |budget| budget.total_tokens(layout, prompt_len, format).min(whole))
-        };
-        let answer = job.protocol.max_new_tokens.max(job.prompt.answer.len());
-        let (rows, cells) = match self.config.run.share_prefill {
-            true => (self.cells.len() + 1, self.cells.iter().map(kept).sum::<usize>()),
-            false => (2, self.cells.iter().map(kept).max().unwrap_or(0)),
-        };
-        let tokens = whole + cells + rows * answer * layout.heads();
-        let logits = (rows + job.prompt.answer.len()) * self.model.config().vocabulary * size_of::<f32>();
-        tokens * format.token_bytes(layout.head_dim) + logits
+        let Asked { protocol, prompt, .. } = job.asked;
+        let layout = self.model.config().layout;
+        let answer = protocol.max_new_tokens.max(prompt.answer.len());
+        let (rows, cached) = self.batch(prompt.tokens.len());
+        let tokens = cached + rows * answer * layout.heads();
+        let logits = (rows + prompt.answer.len()) * self.model.config().vocabulary * size_of::<f32>();
+        tokens * self.config.model.cache.token_bytes(layout.head_dim) + logits
     }
 
-    /// About how long a shard will take, measured on the beginning of its first prompt; none where nothing is to be done.
-    /// Long prompts take more than this says, answers that end early less.
-    pub fn time(&self, results: &Results, shard: Shard) -> Result<Option<Duration>, RunError> {
-        let Some(job) = self.jobs_of(shard).find(|job| !is_done(job, results)) else { return Ok(None) };
-        let Plan { tokens_to_prefill, steps, .. } = self.plan(results, shard);
-        let failed = failed(&job.protocol.name, &job.record.id);
-        let measure = || -> Result<Duration, ModelError> {
-            let beginning = &job.prompt.tokens[..job.prompt.tokens.len().min(PROBE_TOKENS)];
-            let started = Instant::now();
-            let prefill = self.model.prefill(beginning, ObservationRequest::default(), |_| {})?;
-            let per_token = started.elapsed() / beginning.len() as u32;
-            let rows = if self.config.run.share_prefill { self.cells.len() + 1 } else { 1 };
-            let mut caches: Vec<RaggedCache> = (0..rows).map(|_| RaggedCache::full(prefill.prompt())).collect();
-            let stop = StopRule { tokens: Vec::new(), max_new_tokens: PROBE_STEPS, min_new_tokens: 0 };
-            let started = Instant::now();
-            self.model.greedy(&mut caches, &[prefill.first(&stop)], &stop, |_, _| ControlFlow::Continue(()))?;
-            let per_step = started.elapsed() / PROBE_STEPS as u32;
-            Ok(per_token.mul_f64(tokens_to_prefill as f64) + per_step.mul_f64(steps as f64))
+    /// Rows of a batch, the full cache's among them, and the tokens that the caches of all keep of a prompt.
+    fn batch(&self, prompt_len: usize) -> (usize, usize) {
+        let layout = self.model.config().layout;
+        let whole = layout.heads() * prompt_len;
+        let kept = |cell: &Cell<'_>| {
+            cell.budget.map_or(0, |budget| budget.total_tokens(layout, prompt_len, self.config.model.cache).min(whole))
         };
-        measure().map(Some).map_err(failed)
+        match self.config.run.share_prefill {
+            true => (self.cells.len() + 1, whole + self.cells.iter().map(kept).sum::<usize>()),
+            false => (2, whole + self.cells.iter().map(kept).max().unwrap_or(0)),
+        }
+    }
+
+    /// Times that a prompt is prefilled: cells that are not shared prefill and decode one after the other.
+    fn passes(&self) -> usize {
+        if self.config.run.share_prefill { 1 } else { self.cells.len() }
+    }
+
+    /// Seconds of a prompt: one prefill for all cells, their answers forced and decoded; or as much for every cell.
+    fn seconds(&self, job: &Job<'_>, pace: &Pace) -> f64 {
+        let Asked { protocol, prompt, .. } = job.asked;
+        let (rows, cached) = self.batch(prompt.tokens.len());
+        let forced = if prompt.answer.is_empty() { 0.0 } else { pace.apart(rows, prompt.answer.len(), cached) };
+        let decoded = pace.apart(rows, 1, cached) * protocol.max_new_tokens.saturating_sub(1) as f64;
+        self.passes() as f64 * (pace.prefill(prompt.tokens.len()) + forced + decoded)
     }
 }

@@ -1,13 +1,13 @@
 //! Linear layers, each computed where it is fastest.
 //!
-//! Weights of 4, 5 and 8 bits run our own kernels (`kernel/quantised`) in the blocks that a file has. Those of other sizes
-//! are rounded to 8 bits at load, which is finer than what they come from.
+//! Weights lie in memory as in their file: floats of 16 and 32 bits (`kernel/dense`), or blocks of fewer bits, which run our own
+//! kernels (`kernel/quantised`). Blocks for which there is no kernel are rounded to 8 bits at load.
 
-use candle_core::{Device, Tensor};
+use half::{bf16, f16};
 
 use crate::backend::Result;
 use crate::error::ModelError;
-use crate::kernel::{matmul, quantised};
+use crate::kernel::{dense, quantised};
 use crate::weights::{Numbers, Stored, WeightType};
 
 /// `y = x wᵀ + b`
@@ -18,74 +18,81 @@ pub struct Linear {
 }
 
 enum Weight {
-    /// `[out_features, in_features]` in f32.
-    Dense(Tensor),
+    /// Floats.
+    Dense(dense::Weight),
+    /// Floats of 32 bits that a vendor's library multiplies with.
+    #[cfg(any(feature = "mkl", feature = "accelerate"))]
+    Vendor(super::vendor::Weight),
     /// Blocks.
     Blocks(quantised::Weight),
+}
+
+/// Runs the same expression on whichever weight is inside.
+macro_rules! each {
+    ($self:expr, $weight:ident => $expression:expr) => {
+        match &$self.weight {
+            Weight::Dense($weight) => $expression,
+            #[cfg(any(feature = "mkl", feature = "accelerate"))]
+            Weight::Vendor($weight) => $expression,
+            Weight::Blocks($weight) => $expression,
+        }
+    };
 }
 
 impl Linear {
     pub(super) fn new(stored: Stored, bias: Option<Vec<f32>>, held: WeightType) -> Result<Self> {
         let (columns, inner) = stored.matrix()?;
-        let blocks = match stored.numbers() {
-            Numbers::Dense => None,
-            Numbers::Blocks(kind) => (held == WeightType::Stored).then(|| quantised::Format::of(kind)),
-        };
-        let weight = match blocks {
-            None => Weight::Dense(Tensor::from_vec(stored.dense()?, (columns, inner), &Device::Cpu)?),
-            Some(Some(format)) => {
-                let blocks = quantised::Weight::from_blocks(format, stored.bytes(), columns, inner);
-                Weight::Blocks(blocks.ok_or_else(|| ModelError::Backend("blocks and shape disagree".into()))?)
+        let halves = || stored.bytes().as_chunks().0.iter();
+        let weight = match (stored.numbers(), held) {
+            (Numbers::F16, WeightType::Stored) => {
+                Weight::Dense(dense::Weight::f16(halves().map(|&bytes| f16::from_le_bytes(bytes)), inner))
             }
-            Some(None) => Weight::Blocks(quantised::Weight::quantise(&stored.dense()?, inner)),
+            (Numbers::Bf16, WeightType::Stored) => {
+                Weight::Dense(dense::Weight::bf16(halves().map(|&bytes| bf16::from_le_bytes(bytes)), inner))
+            }
+            (Numbers::Blocks(kind), WeightType::Stored) => Weight::Blocks(match quantised::Format::of(kind) {
+                Some(format) => quantised::Weight::from_blocks(format, stored.bytes(), columns, inner)
+                    .ok_or_else(|| ModelError::Backend("blocks and shape disagree".into()))?,
+                None => quantised::Weight::quantise(&stored.dense()?, inner),
+            }),
+            (Numbers::F32, _) | (_, WeightType::F32) => single(stored.dense()?, inner)?,
         };
         Ok(Self { weight, bias })
     }
 
     /// Rows of the weight, `[rows, in_features]`.
     pub(super) fn rows(&self, rows: impl ExactSizeIterator<Item = usize>) -> Result<Vec<f32>> {
-        match &self.weight {
-            Weight::Dense(weight) => {
-                let inner = weight.dim(1)?;
-                with_slice(weight, |weight| {
-                    let mut out = Vec::with_capacity(rows.len() * inner);
-                    rows.for_each(|row| out.extend_from_slice(&weight[row * inner..(row + 1) * inner]));
-                    out
-                })
-            }
-            Weight::Blocks(weight) => {
-                let mut out = vec![0.0; rows.len() * weight.inner()];
-                rows.zip(out.chunks_exact_mut(weight.inner())).for_each(|(row, out)| weight.column(row, out));
-                Ok(out)
+        let inner = self.in_features();
+        let mut out = vec![0.0; rows.len() * inner];
+        for (row, out) in rows.zip(out.chunks_exact_mut(inner)) {
+            match &self.weight {
+                Weight::Dense(weight) => weight.column(row, out),
+                #[cfg(any(feature = "mkl", feature = "accelerate"))]
+                Weight::Vendor(weight) => weight.column(row, out)?,
+                Weight::Blocks(weight) => weight.column(row, out),
             }
         }
+        Ok(out)
     }
 
-    pub(super) fn in_features(&self) -> Result<usize> {
-        match &self.weight {
-            Weight::Dense(weight) => Ok(weight.dim(1)?),
-            Weight::Blocks(weight) => Ok(weight.inner()),
-        }
+    pub(super) fn in_features(&self) -> usize {
+        each!(self, weight => weight.inner())
     }
 
-    pub(super) fn out_features(&self) -> Result<usize> {
-        match &self.weight {
-            Weight::Dense(weight) => Ok(weight.dim(0)?),
-            Weight::Blocks(weight) => Ok(weight.columns()),
-        }
+    pub(super) fn out_features(&self) -> usize {
+        each!(self, weight => weight.columns())
     }
 
     pub(super) fn bytes(&self) -> usize {
-        match &self.weight {
-            Weight::Dense(weight) => weight.elem_count() * size_of::<f32>(),
-            Weight::Blocks(weight) => weight.bytes(),
-        }
+        each!(self, weight => weight.bytes())
     }
 
     /// `[rows, in_features]` to `[rows, out_features]`. `rounded` is kept for the next layer of the same `x`.
     pub(super) fn forward(&self, x: &[f32], rounded: &mut Option<quantised::Activations>) -> Result<Vec<f32>> {
         let mut y = match &self.weight {
-            Weight::Dense(weight) => dense(x, weight)?,
+            Weight::Dense(weight) => weight.product(x),
+            #[cfg(any(feature = "mkl", feature = "accelerate"))]
+            Weight::Vendor(weight) => weight.product(x)?,
             Weight::Blocks(weight) => {
                 weight.product(rounded.get_or_insert_with(|| quantised::Activations::quantise(x, weight.inner())))
             }
@@ -99,22 +106,13 @@ impl Linear {
     }
 }
 
-/// Our own products; candle's where a vendor's library was asked for.
-fn dense(x: &[f32], weight: &Tensor) -> Result<Vec<f32>> {
-    let (columns, inner) = weight.dims2()?;
-    let rows = x.len() / inner;
-    if cfg!(any(feature = "mkl", feature = "accelerate")) && rows > matmul::FEW_ROWS {
-        let x = Tensor::from_slice(x, (rows, inner), &Device::Cpu)?;
-        return Ok(x.matmul(&weight.t()?)?.flatten_all()?.to_vec1()?);
-    }
-    with_slice(weight, |weight| matmul::linear(x, weight, rows, inner, columns))
+/// Our own products; a vendor's where its library was asked for.
+#[cfg(not(any(feature = "mkl", feature = "accelerate")))]
+fn single(numbers: Vec<f32>, inner: usize) -> Result<Weight> {
+    Ok(Weight::Dense(dense::Weight::f32(numbers.into_iter(), inner)))
 }
 
-/// Lends the elements of a weight.
-fn with_slice<T>(tensor: &Tensor, work: impl FnOnce(&[f32]) -> T) -> Result<T> {
-    let (storage, layout) = tensor.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (candle_core::Storage::Cpu(storage), Some((start, end))) => Ok(work(&storage.as_slice::<f32>()?[start..end])),
-        _ => Err(ModelError::Backend("a weight does not lie in the host's memory in one piece".into())),
-    }
+#[cfg(any(feature = "mkl", feature = "accelerate"))]
+fn single(numbers: Vec<f32>, inner: usize) -> Result<Weight> {
+    Ok(Weight::Vendor(super::vendor::Weight::new(numbers, inner)?))
 }

@@ -1,12 +1,14 @@
 //! The processor, with our own kernels.
 
 mod linear;
+#[cfg(any(feature = "mkl", feature = "accelerate"))]
+mod vendor;
 
 use cokv_core::{Format, HeadLayout, ObservationRequest};
 
 pub use self::linear::Linear;
 use super::host::{self, HostStore, Pass, Recorder};
-use super::{Backend, LayerSummaries, Projected, Result, Span};
+use super::{Backend, Layer, LayerSummaries, Projected, Result, Span};
 use crate::ask::{Answer, Ask};
 use crate::kernel::elementwise;
 use crate::kernel::simd::Registers;
@@ -29,6 +31,7 @@ impl Backend for Cpu {
     type Store = HostStore;
     type Watch = Recorder;
     type Pass<'a> = Pass<'a, Self>;
+    type Angles = Angles;
 
     fn name(&self) -> &'static str {
         let tiles = Registers::widest() == Registers::Amx;
@@ -63,7 +66,7 @@ impl Backend for Cpu {
 
     fn embed(&self, table: &Linear, tokens: &[u32]) -> Result<Matrix> {
         let numbers = table.rows(tokens.iter().map(|&token| token as usize))?;
-        Ok(Matrix { numbers, width: table.in_features()? })
+        Ok(Matrix { numbers, width: table.in_features() })
     }
 
     fn linear<const N: usize>(&self, layers: [&Linear; N], x: &Matrix) -> Result<[Matrix; N]> {
@@ -71,7 +74,7 @@ impl Backend for Cpu {
         let mut outputs = [const { None }; N];
         for (output, layer) in outputs.iter_mut().zip(layers) {
             let numbers = layer.forward(&x.numbers, &mut rounded)?;
-            *output = Some(Matrix { numbers, width: layer.out_features()? });
+            *output = Some(Matrix { numbers, width: layer.out_features() });
         }
         Ok(outputs.map(|output| output.expect("one for each layer")))
     }
@@ -84,13 +87,13 @@ impl Backend for Cpu {
         Ok(Matrix { numbers: elementwise::silu_times(&gate.numbers, &up.numbers), width: gate.width })
     }
 
-    fn add(&self, a: &Matrix, b: &Matrix) -> Result<Matrix> {
-        Ok(Matrix { numbers: elementwise::add(&a.numbers, &b.numbers), width: a.width })
+    fn add_linear(&self, a: Matrix, layer: &Linear, x: &Matrix) -> Result<Matrix> {
+        let [y] = self.linear([layer], x)?;
+        Ok(Matrix { numbers: elementwise::add(&a.numbers, &y.numbers), width: a.width })
     }
 
-    fn rotate(&self, x: &mut Matrix, angles: &Angles, layout: HeadLayout, heads: usize) -> Result<()> {
-        angles.rotate(&mut x.numbers, layout, heads);
-        Ok(())
+    fn angles(&self, angles: Angles) -> Result<Angles> {
+        Ok(angles)
     }
 
     fn rows(&self, x: &Matrix, rows: &[usize]) -> Result<Matrix> {
@@ -119,17 +122,23 @@ impl Backend for Cpu {
         output: &Linear,
     ) -> Result<()> {
         pass.observe(layer, &queries.numbers, &values.numbers, || {
-            Ok((output.rows(0..output.out_features()?)?, output.in_features()?))
+            Ok((output.rows(0..output.out_features())?, output.in_features()))
         })
     }
 
-    fn attend(&self, pass: &mut Pass<'_, Self>, layer: usize, projected: Projected<Self>) -> Result<Matrix> {
-        let Projected { queries, keys, values } = projected;
-        let numbers = pass.attend(layer, &queries.numbers, &keys.numbers, &values.numbers);
+    fn attend(
+        &self,
+        pass: &mut Pass<'_, Self>,
+        layer: Layer,
+        projected: Projected<Self>,
+        angles: &Angles,
+    ) -> Result<Matrix> {
+        let Projected { mut queries, mut keys, values } = projected;
+        let numbers = pass.attend(layer, angles, &mut queries.numbers, &mut keys.numbers, &values.numbers);
         Ok(Matrix { numbers, width: queries.width })
     }
 
-    fn summaries(&self, _: HeadLayout, watch: &Recorder, prompt: &HostStore, layer: usize) -> Result<LayerSummaries> {
+    fn summaries(&self, _: HeadLayout, watch: &Recorder, prompt: &HostStore, layer: Layer) -> Result<LayerSummaries> {
         Ok(watch.summaries(layer, prompt.view()))
     }
 

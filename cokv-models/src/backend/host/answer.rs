@@ -1,11 +1,8 @@
 //! Answers to what rows ask of logits in the host's memory.
 
-use std::any::Any;
-
 use super::distribution::{divergence, log_sum_exp};
-use crate::ask::{Against, Along, Answer, Ask, Distributions, Top, likeliest};
+use crate::ask::{Along, Answer, Ask, Distributions, Top, likeliest};
 use crate::backend::{Result, foreign};
-use crate::error::ModelError;
 use crate::kernel::pool;
 
 /// Answers some rows, each a question and its tokens, behind the answers of the rows before. `hidden` are
@@ -33,11 +30,7 @@ pub(crate) fn answer(
             }
             (true, Ask::Logits) => Answer::Logits(logits.to_vec()),
             (true, &Ask::Along { targets, against, keep, .. }) => {
-                let other = match against {
-                    Against::Nobody => None,
-                    Against::Row(row) => Some(kept_by(answers.get(row))?),
-                    Against::Kept(distributions) => Some(distributions),
-                };
+                let other = against.distributions(answers)?;
                 let other = other.map(numbers).transpose()?;
                 Answer::Along(along(logits, vocabulary, targets, other, keep))
             }
@@ -59,28 +52,19 @@ fn along(logits: &[f32], vocabulary: usize, targets: &[u32], other: Option<&[f32
     Along {
         log_likelihoods: of_places.iter().filter_map(|(log_likelihood, _)| *log_likelihood).collect(),
         divergences: of_places.iter().filter_map(|(_, divergence)| *divergence).collect(),
-        kept: keep.then(|| Distributions(Box::new(logits.to_vec()))),
-    }
-}
-
-fn kept_by(answer: Option<&Answer>) -> Result<&Distributions> {
-    match answer {
-        Some(Answer::Along(Along { kept: Some(kept), .. })) => Ok(kept),
-        Some(Answer::NotFinite) => {
-            Err(ModelError::NotFinite { place: "in the row that others are compared with".into() })
-        }
-        _ => Err(ModelError::Backend("a row is compared with one that keeps no distributions".into())),
+        kept: keep.then(|| Distributions::new(logits.to_vec())),
     }
 }
 
 fn numbers(distributions: &Distributions) -> Result<&[f32]> {
-    let numbers = (distributions.0.as_ref() as &dyn Any).downcast_ref::<Vec<f32>>();
+    let numbers = distributions.held_as::<Vec<f32>>();
     numbers.map(Vec::as_slice).ok_or_else(|| foreign("row's distributions"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ask::Against;
 
     fn ask(ask: Ask<'_>, tokens: usize, hidden: &[f32], logits: &[f32]) -> Answer {
         let mut answers = Vec::new();

@@ -4,14 +4,17 @@ use candle_core::{D, Device, Tensor};
 use cokv_core::HeadLayout;
 
 use super::{HostStore, Recorder};
-use crate::backend::{Backend, Result, Span};
+use crate::backend::{Backend, Layer, Result, Span};
 use crate::kernel::attention::{self, Attention, CacheView, SliceView, attend_into};
+use crate::rope::Angles;
 
 /// The rows of a pass and the buffers that its layers share.
 pub struct Pass<'a, B: Backend> {
     layout: HeadLayout,
     spans: Vec<Span<'a, B>>,
     attention: Attention,
+    /// Of each row, the tokens before its sliding windows, as [`attention::Row`] has them.
+    hidden: Vec<Vec<usize>>,
 }
 
 impl<'a, B: Backend<Store = HostStore, Watch = Recorder>> Pass<'a, B> {
@@ -19,7 +22,8 @@ impl<'a, B: Backend<Store = HostStore, Watch = Recorder>> Pass<'a, B> {
         for Span { seen, watch, .. } in &mut spans {
             watch.iter_mut().for_each(|watch| watch.begin_chunk(*seen));
         }
-        Self { layout, spans, attention: Attention::default() }
+        let hidden = vec![Vec::new(); spans.len()];
+        Self { layout, spans, attention: Attention::default(), hidden }
     }
 
     /// Whether any row is recorded.
@@ -53,9 +57,20 @@ impl<'a, B: Backend<Store = HostStore, Watch = Recorder>> Pass<'a, B> {
         Ok(())
     }
 
-    /// Queries, keys and values are `[tokens, heads, head_dim]` of all rows; the result is as wide as the queries.
-    pub(crate) fn attend(&mut self, layer: usize, queries: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
+    /// Queries, keys and values are `[tokens, heads, head_dim]` of all rows, before RoPE; the result is as wide as the queries.
+    pub(crate) fn attend(
+        &mut self,
+        layer: Layer,
+        angles: &Angles,
+        queries: &mut [f32],
+        keys: &mut [f32],
+        values: &[f32],
+    ) -> Vec<f32> {
+        let Layer { index: layer, window } = layer;
         let HeadLayout { query_heads, kv_heads, head_dim, .. } = self.layout;
+        angles.rotate(queries, self.layout, query_heads);
+        angles.rotate(keys, self.layout, kv_heads);
+        let (queries, keys) = (&*queries, &*keys);
         let mut start = 0;
         for Span { tokens, own, .. } in &mut self.spans {
             let end = start + *tokens * kv_heads * head_dim;
@@ -64,20 +79,21 @@ impl<'a, B: Backend<Store = HostStore, Watch = Recorder>> Pass<'a, B> {
         }
         let mut rest = queries;
         let mut rows = Vec::with_capacity(self.spans.len());
-        for span in &self.spans {
+        for (span, hidden) in self.spans.iter().zip(&mut self.hidden) {
+            span.hide(self.layout, layer, window, hidden);
             let (queries, others) = rest.split_at(span.tokens * query_heads * head_dim);
             rest = others;
-            rows.push(attention::Row { queries, cache: span.view(kv_heads) });
+            rows.push(attention::Row { queries, cache: span.view(kv_heads), hidden });
         }
         attend_into(self.layout, layer, &rows, &mut self.attention);
         drop(rows);
         let (mut first, mut rest) = (0, queries);
-        for span in &mut self.spans {
+        for (span, hidden) in self.spans.iter_mut().zip(&self.hidden) {
             let (queries, others) = rest.split_at(span.tokens * query_heads * head_dim);
             rest = others;
             let last = first + span.tokens * query_heads;
             if let Some(watch) = span.watch.take() {
-                let row = attention::Row { queries, cache: span.view(kv_heads) };
+                let row = attention::Row { queries, cache: span.view(kv_heads), hidden };
                 watch.attention(layer, &row, &self.attention.log_sum_exp[first..last]);
                 span.watch = Some(watch);
             }
@@ -92,6 +108,16 @@ impl<B: Backend<Store = HostStore>> Span<'_, B> {
     pub(crate) fn view(&self, kv_heads: usize) -> CacheView<'_> {
         let slices = self.slices.map(|slice| slice.map(|(store, rows)| SliceView { heads: store.heads(), rows }));
         CacheView { kv_heads, slices, own: self.own.heads() }
+    }
+
+    /// How many tokens of each KV head lie before the window of each new token: `[kv_heads, tokens]`. Nothing where none does.
+    fn hide(&self, layout: HeadLayout, layer: usize, window: Option<usize>, hidden: &mut Vec<usize>) {
+        hidden.clear();
+        let Some(window) = window.filter(|&window| self.seen + self.tokens > window) else { return };
+        for kv_head in 0..layout.kv_heads {
+            let first_seen = (self.seen..self.seen + self.tokens).map(|at| (at + 1).saturating_sub(window));
+            hidden.extend(first_seen.map(|first| self.places.before(layout.flat(layer, kv_head), first)));
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! What prefill records for the compressors, layer by layer and chunk by chunk.
 
-use cokv_core::{HeadLayout, ObservationRequest, QueryStatistics};
+use cokv_core::{HeadLayout, ObservationRequest, QueryStatistics, WindowSum};
 
-use crate::backend::{LayerSummaries, Watch};
+use crate::backend::{Layer, LayerSummaries, Watch};
 use crate::kernel::attention::{self, CacheView, column_sums, window_attention};
 use crate::kernel::pool;
 use crate::kernel::rows::{Elements, HeadRows};
@@ -20,7 +20,7 @@ pub struct Recorder {
 /// What was recorded of one layer.
 #[derive(Clone, Debug, Default)]
 struct LayerObservations {
-    /// Queries after RoPE of the last tokens: `[window, query_heads, head_dim]`.
+    /// Queries after RoPE of the last tokens that anything is asked of: `[last_queries, query_heads, head_dim]`.
     window_queries: Vec<f32>,
     /// `[query_heads, prompt_len]`; empty unless asked for.
     column_sums: Vec<f32>,
@@ -48,12 +48,12 @@ impl Recorder {
     }
 
     /// The next chunk begins after this many tokens.
-    pub(crate) fn begin_chunk(&mut self, seen: usize) {
+    pub fn begin_chunk(&mut self, seen: usize) {
         self.seen = seen;
     }
 
     /// `[tokens, query_heads, head_dim]` of the current chunk.
-    pub(crate) fn queries_before_rope(&mut self, layer: usize, queries: &[f32]) {
+    pub fn queries_before_rope(&mut self, layer: usize, queries: &[f32]) {
         if !self.request.query_statistics {
             return;
         }
@@ -65,12 +65,12 @@ impl Recorder {
     }
 
     /// Whether [`Recorder::value_output_norms`] should be called.
-    pub(crate) fn wants_value_output_norms(&self) -> bool {
+    pub fn wants_value_output_norms(&self) -> bool {
         self.request.value_output_norms
     }
 
     /// `[query_heads, tokens]` of the current chunk.
-    pub(crate) fn value_output_norms(&mut self, layer: usize, norms: &[f32]) {
+    pub fn value_output_norms(&mut self, layer: usize, norms: &[f32]) {
         let HeadLayout { query_heads, .. } = self.layout;
         let all = &mut self.layers[layer].value_output_norms;
         all.resize(query_heads * self.prompt_len, 0.0);
@@ -85,7 +85,7 @@ impl Recorder {
         let HeadLayout { query_heads, head_dim, .. } = self.layout;
         let width = query_heads * head_dim;
         let observed = &mut self.layers[layer];
-        let window_start = self.prompt_len.saturating_sub(self.request.window);
+        let window_start = self.prompt_len.saturating_sub(self.request.last_queries());
         let from = window_start.saturating_sub(self.seen).min(row.queries.len() / width);
         observed.window_queries.extend_from_slice(&row.queries[from * width..]);
 
@@ -103,25 +103,40 @@ impl Recorder {
 
 impl Recorder {
     /// What compressors see of a layer. `prompt` is the cache that holds the whole prompt in every head.
-    pub(crate) fn summaries(&self, layer: usize, prompt: CacheView<'_>) -> LayerSummaries {
+    pub fn summaries(&self, layer: Layer, prompt: CacheView<'_>) -> LayerSummaries {
+        let Layer { index: layer, window: sliding } = layer;
         let HeadLayout { query_heads, head_dim, .. } = self.layout;
         let observed = &self.layers[layer];
-        let window = observed.window_queries.len() / (query_heads * head_dim);
-        let of_heads = |wanted: bool, part: fn(&HeadRows) -> &Elements| match wanted {
+        // Computed when a layer is looked at, so that it never exists for all layers at once.
+        let attention = match observed.window_queries.as_slice() {
+            [] => Vec::new(),
+            queries => window_attention(self.layout, layer, queries, prompt, sliding),
+        };
+        let of_a_head = attention.len() / query_heads;
+        let head = |query_head: usize| &attention[query_head * of_a_head..][..of_a_head];
+        let of_heads = |sum: WindowSum| pool::map(query_heads, |at| sum.of(head(at), self.prompt_len)).concat();
+        let window_sums = self.request.window_sums.iter().map(|&sum| (sum, of_heads(sum))).collect();
+        let recorded = observed.window_queries.len() / (query_heads * head_dim);
+        let window = self.request.window.min(recorded);
+        let window_attention = match window == recorded {
+            true => attention,
+            // Sums look further back.
+            false => {
+                (0..query_heads).flat_map(|at| &head(at)[of_a_head - window * self.prompt_len..]).copied().collect()
+            }
+        };
+        let widened = |wanted: bool, part: fn(&HeadRows) -> &Elements| match wanted {
             true => self.widened(layer, prompt, part),
             false => Vec::new(),
         };
         LayerSummaries {
             window,
-            // Computed when a layer is looked at, so that it never exists for all layers at once.
-            window_attention: match window {
-                0 => Vec::new(),
-                _ => window_attention(self.layout, layer, &observed.window_queries, prompt),
-            },
+            window_attention,
+            window_sums,
             column_sums: observed.column_sums.clone(),
             query_statistics: observed.query_statistics(self.layout),
-            keys: of_heads(self.request.keys, HeadRows::keys),
-            values: of_heads(self.request.values, HeadRows::values),
+            keys: widened(self.request.keys, HeadRows::keys),
+            values: widened(self.request.values, HeadRows::values),
             value_output_norms: observed.value_output_norms.clone(),
         }
     }

@@ -11,9 +11,11 @@
 
 use std::cell::RefCell;
 
-use super::split::{CHUNK, Split, Tile, pack_columns, pack_right, pack_rows};
+use super::split::{CHUNK, Tile, pack_columns, pack_right, pack_rows};
 use super::{LANES, ROW_BYTES, ROWS, Shape, TILES, Tiles};
-use crate::kernel::pool::{self, Columns, Parts};
+use crate::kernel::parts::{Columns, Parts};
+use crate::kernel::pool;
+use crate::kernel::vector::Number;
 
 /// Tiles of the result that are computed at once, in both directions: two of each operand then make four.
 const TOGETHER: usize = 2;
@@ -24,7 +26,7 @@ const TOGETHER: usize = 2;
 /// # Safety
 ///
 /// The processor must have the unit, and the system must permit it.
-pub(crate) unsafe fn linear<T: Tiles, R: Split>(x: &[f32], w: &[R], inner: usize, per_piece: usize, y: &mut [f32]) {
+pub(crate) unsafe fn linear<T: Tiles, R: Number>(x: &[f32], w: &[R], inner: usize, per_piece: usize, y: &mut [f32]) {
     let (rows, columns) = (x.len() / inner, w.len() / inner);
     let mut left = Packed::of::<f32>(rows.div_ceil(ROWS), inner);
     let tiles = Parts::of(&mut left.tiles);
@@ -52,7 +54,7 @@ pub(crate) unsafe fn linear<T: Tiles, R: Split>(x: &[f32], w: &[R], inner: usize
 /// # Safety
 ///
 /// As of [`linear`].
-pub(crate) unsafe fn multiply_transposed<T: Tiles, R: Split>(a: &[f32], b: &[R], inner: usize, c: &mut [f32]) {
+pub(crate) unsafe fn multiply_transposed<T: Tiles, R: Number>(a: &[f32], b: &[R], inner: usize, c: &mut [f32]) {
     let (rows, columns) = (a.len() / inner, b.len() / inner);
     assert_eq!(c.len(), rows * columns, "the result of a product");
     SCRATCH.with_borrow_mut(|[left, right]| {
@@ -69,7 +71,7 @@ pub(crate) unsafe fn multiply_transposed<T: Tiles, R: Split>(a: &[f32], b: &[R],
 /// # Safety
 ///
 /// As of [`linear`].
-pub(crate) unsafe fn multiply_add<T: Tiles, R: Split>(a: &[f32], b: &[R], columns: usize, c: &mut [f32]) {
+pub(crate) unsafe fn multiply_add<T: Tiles, R: Number>(a: &[f32], b: &[R], columns: usize, c: &mut [f32]) {
     let (rows, inner) = (c.len() / columns, b.len() / columns);
     assert_eq!(a.len(), rows * inner, "operands of a product");
     SCRATCH.with_borrow_mut(|[left, right]| {
@@ -95,15 +97,15 @@ struct Packed {
 }
 
 impl Packed {
-    fn of<T: Split>(count: usize, inner: usize) -> Self {
+    fn of<T: Number>(count: usize, inner: usize) -> Self {
         let mut packed = Self::default();
         packed.shape::<T>(count, inner);
         packed
     }
 
     /// Makes room for so many row or column tiles, to be packed anew.
-    fn shape<T: Split>(&mut self, count: usize, inner: usize) {
-        self.of_one = inner.div_ceil(CHUNK) * T::PARTS;
+    fn shape<T: Number>(&mut self, count: usize, inner: usize) {
+        self.of_one = inner.div_ceil(CHUNK) * T::BF16_PARTS;
         self.tiles.resize(count * self.of_one, Tile::ZERO);
     }
 
@@ -114,7 +116,7 @@ impl Packed {
         of_tiles.zip(self.tiles.chunks_exact_mut(self.of_one)).for_each(|(rows, tiles)| pack_rows(rows, inner, tiles));
     }
 
-    fn pack_columns<T: Split>(&mut self, numbers: &[T], inner: usize) {
+    fn pack_columns<T: Number>(&mut self, numbers: &[T], inner: usize) {
         let columns = numbers.len() / inner;
         self.shape::<T>(columns.div_ceil(LANES), inner);
         let of_tiles = numbers.chunks(LANES * inner);
@@ -123,7 +125,7 @@ impl Packed {
             .for_each(|(rows, tiles)| pack_columns(rows, inner, tiles));
     }
 
-    fn pack_right<T: Split>(&mut self, numbers: &[T], columns: usize) {
+    fn pack_right<T: Number>(&mut self, numbers: &[T], columns: usize) {
         self.shape::<T>(columns.div_ceil(LANES), numbers.len() / columns);
         for (at, tiles) in self.tiles.chunks_exact_mut(self.of_one).enumerate() {
             pack_right(numbers, columns, at * LANES, tiles);
@@ -150,7 +152,7 @@ struct Target {
 /// # Safety
 ///
 /// As of [`linear`]; nothing else may look at the target's numbers, which must be there.
-unsafe fn multiply<T: Tiles, R: Split>(left: &Packed, right: &Packed, target: Target) {
+unsafe fn multiply<T: Tiles, R: Number>(left: &Packed, right: &Packed, target: Target) {
     // SAFETY: the caller's promise.
     let mut unit = unsafe { T::configured([Shape::WHOLE; TILES]) };
     for row in (0..target.rows).step_by(TOGETHER * ROWS) {
@@ -184,7 +186,7 @@ unsafe fn multiply<T: Tiles, R: Split>(left: &Packed, right: &Packed, target: Ta
 /// # Safety
 ///
 /// As of [`multiply`]; all tiles of the unit must be whole.
-unsafe fn within<T: Tiles, R: Split, const TWO_ROWS: bool, const TWO_COLUMNS: bool>(
+unsafe fn within<T: Tiles, R: Number, const TWO_ROWS: bool, const TWO_COLUMNS: bool>(
     unit: &mut T,
     a: [&[Tile]; TOGETHER],
     b: [&[Tile]; TOGETHER],
@@ -219,13 +221,13 @@ unsafe fn within<T: Tiles, R: Split, const TWO_ROWS: bool, const TWO_COLUMNS: bo
 ///
 /// As of [`within`], and the target must have room for whole tiles.
 #[inline(always)]
-unsafe fn tiles<T: Tiles, R: Split, const TWO_ROWS: bool, const TWO_COLUMNS: bool>(
+unsafe fn tiles<T: Tiles, R: Number, const TWO_ROWS: bool, const TWO_COLUMNS: bool>(
     unit: &mut T,
     a: [&[Tile]; TOGETHER],
     b: [&[Tile]; TOGETHER],
     Target { start, stride, accumulate, .. }: Target,
 ) {
-    let orders = f32::PARTS.max(R::PARTS);
+    let orders = f32::BF16_PARTS.max(R::BF16_PARTS);
     let stride_bytes = stride * size_of::<f32>();
     // SAFETY: rows of whole tiles lie in packed tiles and, by the caller's promise, in the target.
     unsafe {
@@ -247,16 +249,16 @@ unsafe fn tiles<T: Tiles, R: Split, const TWO_ROWS: bool, const TWO_COLUMNS: boo
             unit.zero::<2>();
             unit.zero::<3>();
         }
-        for chunk in 0..a[0].len() / f32::PARTS {
-            for of_left in 0..f32::PARTS {
-                let a = a.map(|tiles| tiles[chunk * f32::PARTS + of_left].as_ptr());
+        for chunk in 0..a[0].len() / f32::BF16_PARTS {
+            for of_left in 0..f32::BF16_PARTS {
+                let a = a.map(|tiles| tiles[chunk * f32::BF16_PARTS + of_left].as_ptr());
                 unit.load::<4>(a[0], ROW_BYTES);
                 if TWO_ROWS {
                     unit.load::<5>(a[1], ROW_BYTES);
                 }
                 // Products of later parts are smaller than what the last parts lack.
-                for of_right in 0..R::PARTS.min(orders - of_left) {
-                    let b = b.map(|tiles| tiles[chunk * R::PARTS + of_right].as_ptr());
+                for of_right in 0..R::BF16_PARTS.min(orders - of_left) {
+                    let b = b.map(|tiles| tiles[chunk * R::BF16_PARTS + of_right].as_ptr());
                     unit.load::<6>(b[0], ROW_BYTES);
                     unit.multiply_bf16::<0, 4, 6>();
                     if TWO_ROWS {
@@ -304,16 +306,16 @@ mod tests {
     }
 
     /// What a product of two numbers loses at most, and what sums in f32 lose.
-    fn tolerance<R: Split>(inner: usize) -> f64 {
+    fn tolerance<R: Number>(inner: usize) -> f64 {
         let low = 2f64.powi(-17);
         let low_by_low = 2f64.powi(-16);
-        let (left, both) = (low, if R::PARTS > 1 { low_by_low } else { 0.0 });
-        let right = if size_of::<R>() == size_of::<f32>() { low } else { 0.0 };
+        let (left, both) = (low, if R::BF16_PARTS > 1 { low_by_low } else { 0.0 });
+        let right = if R::IS_F32 { low } else { 0.0 };
         left + both + right + inner as f64 * 2f64.powi(-24)
     }
 
     /// `a bᵀ` in f64, and the same of magnitudes, which errors are relative to.
-    fn reference<R: Split>(a: &[f32], b: &[R], inner: usize) -> Vec<[f64; 2]> {
+    fn reference<R: Number>(a: &[f32], b: &[R], inner: usize) -> Vec<[f64; 2]> {
         let product = |(&a, &b): (&f32, &R)| f64::from(a) * f64::from(b.widen());
         let dot = |a: &[f32], b: &[R]| {
             a.iter().zip(b).map(product).fold([0.0; 2], |[sum, size], x| [sum + x, size + x.abs()])
@@ -328,7 +330,7 @@ mod tests {
     }
 
     /// Whether all three products of a right operand that is stored so, `[columns, inner]`, are as near as they should.
-    fn near<R: Split>(a: &[f32], b: &[R], inner: usize) -> bool {
+    fn near<R: Number>(a: &[f32], b: &[R], inner: usize) -> bool {
         let (rows, columns) = (a.len() / inner, b.len() / inner);
         let exact = reference(a, b, inner);
         let right: Vec<R> = (0..inner).flat_map(|i| (0..columns).map(move |column| b[column * inner + i])).collect();
@@ -356,6 +358,28 @@ mod tests {
             prop_assert!(near(&a, &b, inner) && near(&a, &halves, inner) && near(&a, &brains, inner));
         }
     }
+
+    /// Parts that a narrower number does not have are zeros of the same number in f32.
+    #[test]
+    fn weights_of_16_bits_give_the_bits_of_the_same_weights_in_f32() {
+        fn same<R: Number>(b: &[R]) -> bool {
+            let (rows, inner) = (40, 70);
+            let (a, columns) = (numbers(rows * inner, 4), b.len() / inner);
+            let wide: Vec<f32> = b.iter().map(|x| x.widen()).collect();
+            let [mut narrow_y, mut wide_y] = [vec![f32::NAN; rows * columns], vec![f32::NAN; rows * columns]];
+            // SAFETY: every processor has the emulated unit.
+            unsafe {
+                linear::<Emulated, R>(&a, b, inner, 48, &mut narrow_y);
+                linear::<Emulated, f32>(&a, &wide, inner, 48, &mut wide_y);
+            }
+            let bits = |y: Vec<f32>| y.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            bits(narrow_y) == bits(wide_y)
+        }
+        let b = numbers(150 * 70, 3);
+        assert!(same(&b.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>()));
+        assert!(same(&b.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>()));
+    }
+
     #[test]
     fn errors_are_what_the_documentation_says() {
         for (inner, columns) in [(64, 256), (576, 64)] {

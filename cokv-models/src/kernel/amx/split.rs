@@ -6,8 +6,6 @@
 
 use std::arch::x86_64::*;
 
-use half::{bf16, f16};
-
 use super::{LANES, ROWS};
 use crate::kernel::simd::{dispatch, has_avx512};
 use crate::kernel::vector::Number;
@@ -75,26 +73,8 @@ fn exchange<const BIT: usize>(rows: &mut [__m512i; ROWS]) {
     }
 }
 
-/// Numbers that are split.
-pub trait Split: Number + Default + Sync {
-    /// Parts that they are split into.
-    const PARTS: usize;
-}
-
-impl Split for f32 {
-    const PARTS: usize = 2;
-}
-
-impl Split for f16 {
-    const PARTS: usize = 2;
-}
-
-impl Split for bf16 {
-    const PARTS: usize = 1;
-}
-
 #[inline(always)]
-fn widened<T: Split, const N: usize>(numbers: &[T; N]) -> [f32; N] {
+fn widened<T: Number, const N: usize>(numbers: &[T; N]) -> [f32; N] {
     let mut wide = [0.0; N];
     for (wide, number) in wide.iter_mut().zip(numbers) {
         *wide = number.widen();
@@ -137,12 +117,12 @@ fn pairs(parts: [u32; CHUNK]) -> [u32; LANES] {
 
 dispatch! {
     /// Packs up to `ROWS` rows of `inner` numbers as tiles of a left operand: `[chunks, parts]`, padded by zeros.
-    pub fn pack_rows<T: Split>(rows: &[T], inner: usize, tiles: &mut [Tile]) = pack_rows_body
+    pub fn pack_rows<T: Number>(rows: &[T], inner: usize, tiles: &mut [Tile]) = pack_rows_body
 }
 
 #[inline(always)]
-fn pack_rows_body<T: Split, const FMA: bool>(rows: &[T], inner: usize, tiles: &mut [Tile]) {
-    for (chunk, tiles) in tiles.chunks_exact_mut(T::PARTS).enumerate() {
+fn pack_rows_body<const FMA: bool, T: Number>(rows: &[T], inner: usize, tiles: &mut [Tile]) {
+    for (chunk, tiles) in tiles.chunks_exact_mut(T::BF16_PARTS).enumerate() {
         let start = chunk * CHUNK;
         let count = CHUNK.min(inner - start);
         for row in 0..ROWS {
@@ -163,25 +143,25 @@ fn pack_rows_body<T: Split, const FMA: bool>(rows: &[T], inner: usize, tiles: &m
 
 dispatch! {
     /// Packs up to `LANES` rows of `inner` numbers as columns of a right operand: `[chunks, parts]` tiles, padded by zeros.
-    pub fn pack_columns<T: Split>(rows: &[T], inner: usize, tiles: &mut [Tile]) = pack_columns_body
+    pub fn pack_columns<T: Number>(rows: &[T], inner: usize, tiles: &mut [Tile]) = pack_columns_body
 }
 
 #[inline(always)]
-fn pack_columns_body<T: Split, const FMA: bool>(rows: &[T], inner: usize, tiles: &mut [Tile]) {
-    pack_rows_body::<T, FMA>(rows, inner, tiles);
+fn pack_columns_body<const FMA: bool, T: Number>(rows: &[T], inner: usize, tiles: &mut [Tile]) {
+    pack_rows_body::<FMA, T>(rows, inner, tiles);
     tiles.iter_mut().for_each(Tile::transpose);
 }
 
 dispatch! {
     /// Packs up to `LANES` columns, from `column` on, of `[inner, columns]` numbers as tiles of a right operand:
     /// `[chunks, parts]`, padded by zeros.
-    pub fn pack_right<T: Split>(numbers: &[T], columns: usize, column: usize, tiles: &mut [Tile]) = pack_right_body
+    pub fn pack_right<T: Number>(numbers: &[T], columns: usize, column: usize, tiles: &mut [Tile]) = pack_right_body
 }
 
 #[inline(always)]
-fn pack_right_body<T: Split, const FMA: bool>(numbers: &[T], columns: usize, column: usize, tiles: &mut [Tile]) {
+fn pack_right_body<const FMA: bool, T: Number>(numbers: &[T], columns: usize, column: usize, tiles: &mut [Tile]) {
     let count = LANES.min(columns - column);
-    for (chunk, tiles) in tiles.chunks_exact_mut(T::PARTS).enumerate() {
+    for (chunk, tiles) in tiles.chunks_exact_mut(T::BF16_PARTS).enumerate() {
         for pair in 0..LANES {
             let mut left = [0, 1].map(|of_pair| {
                 let mut lanes = [T::default(); LANES];
@@ -206,6 +186,7 @@ fn pack_right_body<T: Split, const FMA: bool>(numbers: &[T], columns: usize, col
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
     use proptest::prelude::*;
 
     use super::*;

@@ -3,7 +3,7 @@
 //! Work is cut into pieces (`work.rs`): queries stacked as one matrix against a range of one KV head's keys, so that each
 //! key and value is read once for all of them. Scores go through an online softmax tile by tile, so that memory grows
 //! with the tile and not with the prompt. Tiles are counted from the start of the cache, wherever its rows lie: a shared
-//! segment and a copy of it give the same bits.
+//! segment and a copy of it give the same bits. Tiles that lie before the sliding windows of all queries of a piece are not read.
 
 mod few;
 mod partial;
@@ -13,6 +13,7 @@ mod view;
 mod work;
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use cokv_core::HeadLayout;
 
@@ -21,7 +22,8 @@ use self::piece::attend_piece;
 pub use self::summaries::{column_sums, window_attention};
 pub use self::view::{CacheView, HeadView, SLICES, SliceView};
 use self::work::Work;
-use super::pool::{self, Parts};
+use super::parts::Parts;
+use super::pool;
 
 /// Query positions that are stacked into one matrix.
 const QUERIES: usize = 32;
@@ -38,11 +40,21 @@ pub struct Row<'a> {
     pub queries: &'a [f32],
     /// The sequence's cache.
     pub cache: CacheView<'a>,
+    /// Tokens of each KV head that lie before the sliding window of each new token, ascending: `[kv_heads, tokens]`. Empty
+    /// where none does.
+    pub hidden: &'a [usize],
 }
 
 impl Row<'_> {
     fn tokens(&self, layout: HeadLayout) -> usize {
         self.queries.len() / (layout.query_heads * layout.head_dim)
+    }
+
+    /// Tokens of a KV head that a query may see.
+    fn visible(&self, layout: HeadLayout, layer: usize, kv_head: usize, query: usize) -> Range<usize> {
+        let tokens = self.tokens(layout);
+        let first = self.hidden.get(kv_head * tokens + query).copied().unwrap_or(0);
+        first..self.cache.head(layer, kv_head).tokens() - tokens + query + 1
     }
 }
 

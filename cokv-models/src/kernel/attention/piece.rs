@@ -17,7 +17,7 @@ use crate::kernel::simd::{LANES, dispatch, exp_row};
 pub(super) struct Scratch {
     pub queries: Vec<f32>,
     /// Keys that each stacked query may see.
-    pub visible: Vec<usize>,
+    pub visible: Vec<Range<usize>>,
     pub scores: Vec<f32>,
     pub keys: Vec<f32>,
     pub values: Vec<f32>,
@@ -39,17 +39,13 @@ pub(super) fn attend_piece(
     SCRATCH.with_borrow_mut(|scratch| {
         partial.clear();
         let HeadLayout { head_dim, .. } = layout;
-        let group = layout.group();
         // Keys that every stacked query may see, for each of them.
         scratch.visible.clear();
         scratch.queries.clear();
         let blocks = &blocks[piece.blocks.clone()];
         for block in blocks {
             let row = &rows[block.row];
-            let before = row.cache.head(layer, block.kv_head).tokens() - row.tokens(layout);
-            scratch
-                .visible
-                .extend(block.queries.clone().flat_map(|query| std::iter::repeat_n(before + query + 1, group)));
+            stack_visible(layout, layer, row, block.queries.clone(), block.kv_head, &mut scratch.visible);
             stack_queries(layout, row.queries, block.queries.clone(), block.kv_head, &mut scratch.queries);
         }
         let count = scratch.visible.len();
@@ -67,7 +63,7 @@ pub(super) fn attend_piece(
                 multiply_transposed(&scratch.queries, keys, head_dim, &mut scratch.scores);
             }
             for (index, scores) in scratch.scores.chunks_exact_mut(width).enumerate() {
-                softmax_step(scores, scratch.visible[index].saturating_sub(start), index, head_dim, &mut partial);
+                softmax_step(scores, within(&scratch.visible[index], start, width), index, head_dim, &mut partial);
             }
             if count <= FEW_ROWS {
                 few::add_weighted(&scratch.scores, &head, range, head_dim, partial.values);
@@ -79,14 +75,20 @@ pub(super) fn attend_piece(
     });
 }
 
+/// What is visible of a tile, counted from its start.
+pub(super) fn within(visible: &Range<usize>, start: usize, width: usize) -> Range<usize> {
+    let end = visible.end.saturating_sub(start).min(width);
+    visible.start.saturating_sub(start).min(end)..end
+}
+
 /// Turns the scores of one tile into weights relative to the largest score so far, and rescales what was summed before.
-fn softmax_step(scores: &mut [f32], visible: usize, row: usize, head_dim: usize, partial: &mut Partial<'_>) {
-    let visible = visible.min(scores.len());
-    scores[visible..].fill(0.0);
-    if visible == 0 {
+fn softmax_step(scores: &mut [f32], visible: Range<usize>, row: usize, head_dim: usize, partial: &mut Partial<'_>) {
+    scores[..visible.start].fill(0.0);
+    scores[visible.end..].fill(0.0);
+    if visible.is_empty() {
         return;
     }
-    let scores = &mut scores[..visible];
+    let scores = &mut scores[visible];
     let max = max_row(scores).max(partial.max[row]);
     let sum = exp_row(scores, max);
     if max > partial.max[row] {
@@ -114,6 +116,20 @@ fn max_row_body<const FMA: bool>(row: &[f32]) -> f32 {
         }
     }
     lanes.into_iter().fold(rest, f32::max)
+}
+
+/// Appends what the queries of some positions may see, for each of the group.
+pub(super) fn stack_visible(
+    layout: HeadLayout,
+    layer: usize,
+    row: &Row<'_>,
+    queries: Range<usize>,
+    kv_head: usize,
+    out: &mut Vec<Range<usize>>,
+) {
+    for query in queries {
+        out.extend(std::iter::repeat_n(row.visible(layout, layer, kv_head, query), layout.group()));
+    }
 }
 
 /// Appends the queries of some positions that share a KV head, as `[positions, group, head_dim]`, scaled.

@@ -2,7 +2,7 @@
 
 use cokv_core::HeadLayout;
 
-use super::piece::{SCRATCH, max_row, stack_queries};
+use super::piece::{SCRATCH, max_row, stack_queries, stack_visible, within};
 use super::{CacheView, KEYS, QUERIES, Row};
 use crate::kernel::matmul::multiply_transposed;
 use crate::kernel::pool;
@@ -19,24 +19,27 @@ pub fn column_sums(layout: HeadLayout, layer: usize, row: &Row<'_>, log_sum_exp:
     let per_head = pool::map(kv_heads, |kv_head| {
         SCRATCH.with_borrow_mut(|scratch| {
             let head = row.cache.head(layer, kv_head);
-            let before = keys - tokens;
             let mut sums = vec![0.0; group * keys];
             for first in (0..tokens).step_by(QUERIES) {
                 let queries = first..tokens.min(first + QUERIES);
-                let visible_to_last = before + queries.end;
+                scratch.visible.clear();
+                stack_visible(layout, layer, row, queries.clone(), kv_head, &mut scratch.visible);
+                let [Some(first), Some(last)] = [scratch.visible.first(), scratch.visible.last()] else { break };
+                let seen = first.start / KEYS * KEYS..last.end;
                 scratch.queries.clear();
                 stack_queries(layout, row.queries, queries.clone(), kv_head, &mut scratch.queries);
-                for start in (0..visible_to_last).step_by(KEYS) {
-                    let range = start..visible_to_last.min(start + KEYS);
+                for start in seen.clone().step_by(KEYS) {
+                    let range = start..seen.end.min(start + KEYS);
                     let width = range.len();
                     let tile = head.load(HeadRows::keys, range, head_dim, &mut scratch.keys);
                     scratch.scores.resize(queries.len() * group * width, 0.0);
                     multiply_transposed(&scratch.queries, tile, head_dim, &mut scratch.scores);
                     for (index, scores) in scratch.scores.chunks_exact_mut(width).enumerate() {
                         let (query, member) = (queries.start + index / group, index % group);
-                        let visible = (before + query + 1).saturating_sub(start).min(width);
-                        exp_row(&mut scores[..visible], log_sum_exp[query * query_heads + kv_head * group + member]);
-                        let sums = &mut sums[member * keys + start..][..visible];
+                        let visible = within(&scratch.visible[index], start, width);
+                        let scores = &mut scores[visible.clone()];
+                        exp_row(scores, log_sum_exp[query * query_heads + kv_head * group + member]);
+                        let sums = &mut sums[member * keys + start..][visible];
                         sums.iter_mut().zip(&*scores).for_each(|(sum, weight)| *sum += weight);
                     }
                 }
@@ -48,8 +51,15 @@ pub fn column_sums(layout: HeadLayout, layer: usize, row: &Row<'_>, log_sum_exp:
 }
 
 /// Softmax attention of the last tokens of a prompt to all of it, `[query_heads, window, prompt_len]`, causal inside the
-/// window. `queries` are those of the window after RoPE, `[window, query_heads, head_dim]`.
-pub fn window_attention(layout: HeadLayout, layer: usize, queries: &[f32], cache: CacheView<'_>) -> Vec<f32> {
+/// window. `queries` are those of the window after RoPE, `[window, query_heads, head_dim]`. Where the layer has a sliding
+/// window, of so many tokens, weights of what lies before it are 0.
+pub fn window_attention(
+    layout: HeadLayout,
+    layer: usize,
+    queries: &[f32],
+    cache: CacheView<'_>,
+    sliding: Option<usize>,
+) -> Vec<f32> {
     let HeadLayout { query_heads, kv_heads, head_dim, .. } = layout;
     let group = layout.group();
     let window = queries.len() / (query_heads * head_dim);
@@ -62,7 +72,11 @@ pub fn window_attention(layout: HeadLayout, layer: usize, queries: &[f32], cache
         // [group, window, prompt_len]; the stacked rows are [window, group].
         let mut attention = vec![0.0; group * window * prompt_len];
         let target = |index: usize| ((index % group) * window + index / group) * prompt_len;
-        for start in (0..prompt_len).step_by(KEYS) {
+        let visible = |query: usize| {
+            let end = prompt_len - window + query + 1;
+            end.saturating_sub(sliding.unwrap_or(end))..end
+        };
+        for start in (visible(0).start / KEYS * KEYS..prompt_len).step_by(KEYS) {
             let range = start..prompt_len.min(start + KEYS);
             let width = range.len();
             let tile = head.load(HeadRows::keys, range, head_dim, &mut keys);
@@ -73,10 +87,11 @@ pub fn window_attention(layout: HeadLayout, layer: usize, queries: &[f32], cache
             }
         }
         for index in 0..window * group {
-            let visible = prompt_len - window + index / group + 1;
+            let visible = visible(index / group);
             let row = &mut attention[target(index)..][..prompt_len];
-            row[visible..].fill(0.0);
-            let row = &mut row[..visible];
+            row[..visible.start].fill(0.0);
+            row[visible.end..].fill(0.0);
+            let row = &mut row[visible];
             let sum = exp_row(row, max_row(row));
             row.iter_mut().for_each(|weight| *weight /= sum);
         }

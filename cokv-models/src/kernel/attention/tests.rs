@@ -39,10 +39,12 @@ fn span(cache: &mut RaggedCache) -> Span<'_, Cpu> {
 fn reference(layout: HeadLayout, row: &Row<'_>, query: usize, head: usize) -> Vec<f64> {
     let dim = layout.head_dim;
     let view = row.cache.head(0, head / layout.group());
-    let visible = view.tokens() - row.queries.len() / (layout.query_heads * dim) + query + 1;
+    let tokens = row.queries.len() / (layout.query_heads * dim);
+    let hidden = row.hidden.get(head / layout.group() * tokens + query).copied().unwrap_or(0);
+    let visible = hidden..view.tokens() - tokens + query + 1;
     let (mut key_scratch, mut value_scratch) = (Vec::new(), Vec::new());
-    let keys = view.load(HeadRows::keys, 0..visible, dim, &mut key_scratch);
-    let values = view.load(HeadRows::values, 0..visible, dim, &mut value_scratch);
+    let keys = view.load(HeadRows::keys, visible.clone(), dim, &mut key_scratch);
+    let values = view.load(HeadRows::values, visible, dim, &mut value_scratch);
     let q = &row.queries[(query * layout.query_heads + head) * dim..][..dim];
     let dot = |key: &[f32]| q.iter().zip(key).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
     let weights: Vec<f64> = keys.chunks_exact(dim).map(|key| (dot(key) / (dim as f64).sqrt()).exp()).collect();
@@ -81,7 +83,7 @@ proptest! {
         let layout = HeadLayout::new(1, kv_heads * group, kv_heads, head_dim).unwrap();
         let mut cache = seen(layout, format, before + tokens);
         let queries = numbers(tokens * layout.query_heads * head_dim, 3);
-        check(layout, &[Row { queries: &queries, cache: span(&mut cache).view(kv_heads) }]);
+        check(layout, &[Row { queries: &queries, cache: span(&mut cache).view(kv_heads), hidden: &[] }]);
     }
 
     #[test]
@@ -104,7 +106,7 @@ proptest! {
         }
         let queries = numbers(tokens * 64, 7);
         let spans: Vec<Span<'_, Cpu>> = caches.iter_mut().map(span).collect();
-        let rows: Vec<Row<'_>> = spans.iter().map(|span| Row { queries: &queries, cache: span.view(2) }).collect();
+        let rows: Vec<Row<'_>> = spans.iter().map(|span| Row { queries: &queries, cache: span.view(2), hidden: &[] }).collect();
         check(layout, &rows);
     }
 }
@@ -139,7 +141,7 @@ proptest! {
         let queries: Vec<Vec<f32>> =
             (0..caches.len()).map(|row| numbers((tokens + row) * 96, 7 + row as u64)).collect();
         let spans: Vec<Span<'_, Cpu>> = caches.iter_mut().map(span).collect();
-        let rows = spans.iter().zip(&queries).map(|(span, queries)| Row { queries, cache: span.view(2) });
+        let rows = spans.iter().zip(&queries).map(|(span, queries)| Row { queries, cache: span.view(2), hidden: &[] });
         check(layout, &rows.collect::<Vec<_>>());
     }
 }
@@ -165,27 +167,85 @@ fn sharing_the_prompt_and_copying_it_give_the_same_bits() {
             let queries = numbers(tokens * 6 * 64, 7);
             let [shared, copied] = caches.each_mut().map(|cache| {
                 append(cache, tokens, 5);
-                attend(layout, 0, &[Row { queries: &queries, cache: span(cache).view(2) }]).output
+                attend(layout, 0, &[Row { queries: &queries, cache: span(cache).view(2), hidden: &[] }]).output
             });
             assert_eq!(shared, copied);
         }
     }
 }
 
+/// What is hidden of a cache of so many tokens, the last of which are new, by a sliding window.
+fn hidden(kv_heads: usize, all: usize, tokens: usize, window: usize) -> Vec<usize> {
+    let of_head = || (all - tokens..all).map(|at| (at + 1).saturating_sub(window));
+    (0..kv_heads).flat_map(|_| of_head()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn attention_of_a_window_equals_the_reference(
+        before in prop::sample::select(vec![1usize, 63, 300, 1100]),
+        tokens in prop::sample::select(vec![1usize, 2, 33, 70]),
+        window in prop::sample::select(vec![1usize, 2, 31, 255, 256, 257, 700]),
+        format in prop::sample::select(vec![Format::F32, Format::F16]),
+        rows in 1usize..7,
+    ) {
+        let layout = HeadLayout::new(1, 6, 2, 16).unwrap();
+        let queries = numbers(tokens * 96, 3);
+        let hidden = hidden(2, before + tokens, tokens, window);
+        // Few that are alone, or enough that what they share is one product.
+        let prompt = prompt(layout, format, before);
+        let mut caches: Vec<RaggedCache> = (0..rows).map(|_| RaggedCache::full(&prompt)).collect();
+        caches.iter_mut().for_each(|cache| append(cache, tokens, 5));
+        let spans: Vec<Span<'_, Cpu>> = caches.iter_mut().map(span).collect();
+        let rows = spans.iter().map(|span| Row { queries: &queries, cache: span.view(2), hidden: &hidden });
+        let rows: Vec<Row<'_>> = rows.collect();
+        check(layout, &rows);
+    }
+}
+
+#[test]
+fn keys_before_the_window_are_not_read() {
+    let layout = HeadLayout::new(1, 4, 2, 16).unwrap();
+    for (all, tokens) in [(5000, 512), (5000, 1), (1024, 1024)] {
+        let mut cache = seen(layout, Format::F16, all);
+        let queries = numbers(tokens * 64, 3);
+        let hidden = hidden(2, all, tokens, 300);
+        let span = span(&mut cache);
+        let mut work = Work::default();
+        work.cut(layout, 0, &[Row { queries: &queries, cache: span.view(2), hidden: &hidden }]);
+        assert!(!work.pieces.is_empty());
+        for piece in &work.pieces {
+            assert!(piece.keys.len() < 300 + QUERIES + KEYS, "{:?} of {all}", piece.keys);
+            assert_eq!(piece.keys.start % KEYS, 0, "tiles are counted from the start of the cache");
+        }
+    }
+}
+
 #[test]
 fn column_sums_and_window_attention_are_the_softmax_rows() {
+    for window in [None, Some(1), Some(40), Some(290)] {
+        check_summaries(window);
+    }
+}
+
+fn check_summaries(window: Option<usize>) {
     let layout = HeadLayout::new(1, 6, 2, 16).unwrap();
     let tokens = 300;
     let mut cache = seen(layout, Format::F32, tokens);
     let queries = numbers(tokens * 96, 3);
     let span = span(&mut cache);
-    let row = Row { queries: &queries, cache: span.view(2) };
+    let hidden = window.map_or(Vec::new(), |window| hidden(2, tokens, tokens, window));
+    let row = Row { queries: &queries, cache: span.view(2), hidden: &hidden };
     let attention = attend(layout, 0, std::slice::from_ref(&row));
     let sums = column_sums(layout, 0, &row, &attention.log_sum_exp);
     // A window as long as the prompt holds every row.
-    let rows = window_attention(layout, 0, &queries, span.view(2));
+    let rows = window_attention(layout, 0, &queries, span.view(2), window);
     for head in 0..6 {
         for key in 0..tokens {
+            let seen = |query: usize| key <= query && window.is_none_or(|window| query - key < window);
+            assert!((0..tokens).all(|query| (rows[(head * tokens + query) * tokens + key] > 0.0) == seen(query)));
             let exact: f64 = (0..tokens).map(|q| f64::from(rows[(head * tokens + q) * tokens + key])).sum();
             assert!((f64::from(sums[head * tokens + key]) - exact).abs() < 1e-4 * exact.max(1.0));
         }

@@ -16,6 +16,20 @@ pub(super) struct Block {
     pub start: usize,
     /// Counted within the row's new tokens.
     pub queries: Range<usize>,
+    /// Keys that its first query may see, which sees the oldest.
+    visible: Range<usize>,
+}
+
+impl Block {
+    /// Where the first tile begins that one of its queries may see.
+    fn first_key(&self) -> usize {
+        self.visible.start / KEYS * KEYS
+    }
+
+    /// Behind the last key that its last query may see.
+    fn last_key(&self) -> usize {
+        self.visible.end + self.queries.len() - 1
+    }
 }
 
 /// Stacked queries against a range of one KV head's keys.
@@ -69,7 +83,8 @@ impl Work {
                         together += 1;
                         for query in (0..tokens).step_by(QUERIES) {
                             let queries = query..tokens.min(query + QUERIES);
-                            self.blocks.push(Block { row, kv_head, start, queries });
+                            let visible = of_row.visible(layout, layer, kv_head, query);
+                            self.blocks.push(Block { row, kv_head, start, queries, visible });
                         }
                     }
                     start += tokens;
@@ -78,9 +93,8 @@ impl Work {
                 let keys = shared.filter(|_| together >= ROWS_TOGETHER).map_or(0, |slice| slice.len / KEYS * KEYS);
                 self.cut_shared(layout, first, keys);
                 for block in first..self.blocks.len() {
-                    let Block { row, queries, .. } = &self.blocks[block];
-                    let before = rows[*row].cache.head(layer, kv_head).tokens() - rows[*row].tokens(layout);
-                    self.cut_keys(layout, block..block + 1, keys..before + queries.end);
+                    let seen = self.blocks[block].first_key().max(keys)..self.blocks[block].last_key();
+                    self.cut_keys(layout, block..block + 1, seen);
                 }
             }
         }
@@ -95,12 +109,17 @@ impl Work {
         for block in first..self.blocks.len() {
             let count = self.blocks[block].queries.len();
             if queries + count > STACKED_QUERIES && queries > 0 {
-                self.cut_keys(layout, together..block, 0..shared);
+                self.cut_shared_keys(layout, together..block, shared);
                 (together, queries) = (block, 0);
             }
             queries += count;
         }
-        self.cut_keys(layout, together..self.blocks.len(), 0..shared);
+        self.cut_shared_keys(layout, together..self.blocks.len(), shared);
+    }
+
+    fn cut_shared_keys(&mut self, layout: HeadLayout, blocks: Range<usize>, shared: usize) {
+        let first = self.blocks[blocks.clone()].iter().map(Block::first_key).min();
+        self.cut_keys(layout, blocks, first.unwrap_or(0)..shared);
     }
 
     /// One piece, or several where few queries face many keys: a long head must not hold up the rest.

@@ -1,7 +1,8 @@
 //! The left operand of a product, rounded to 8 bits as it comes.
 
 use super::BLOCK;
-use crate::kernel::pool::{self, Parts};
+use crate::kernel::parts::Parts;
+use crate::kernel::pool;
 use crate::kernel::simd::{LANES, dispatch, fused};
 
 /// Rows that one piece of parallel work rounds.
@@ -15,8 +16,9 @@ pub struct Activations {
     quants: Vec<i8>,
     /// `[rows, blocks]`; NaN where a number was not finite, so that it shows in the result.
     scales: Vec<f32>,
-    /// Of the quants, `[rows, blocks]`: what weights with an offset or a minimum are multiplied with besides.
-    sums: Vec<i32>,
+    /// Of the quants of each half of a block, `[rows, blocks, 2]`: what weights with an offset or a minimum are multiplied
+    /// with besides.
+    sums: Vec<[i32; 2]>,
 }
 
 /// One row of [`Activations`].
@@ -26,8 +28,17 @@ pub(super) struct RoundedRow<'a> {
     pub quants: &'a [i8],
     /// `[blocks]`
     pub scales: &'a [f32],
-    /// `[blocks]`
-    pub sums: &'a [i32],
+    /// `[blocks, 2]`
+    sums: &'a [[i32; 2]],
+}
+
+impl RoundedRow<'_> {
+    /// Of the quants of one of a block's spans, of which there are one or two.
+    #[inline(always)]
+    pub fn sum(&self, block: usize, span: usize, spans: usize) -> i32 {
+        let [first, second] = self.sums[block];
+        if spans == 1 { first + second } else { [first, second][span] }
+    }
 }
 
 impl Activations {
@@ -37,7 +48,7 @@ impl Activations {
         let blocks = inner.div_ceil(BLOCK);
         let mut quants = vec![0; rows * blocks * BLOCK];
         let mut scales = vec![0.0; rows * blocks];
-        let mut sums = vec![0; rows * blocks];
+        let mut sums = vec![[0; 2]; rows * blocks];
         if inner == blocks * BLOCK && rows > 1 {
             let (of_quants, of_scales, of_sums) =
                 (Parts::of(&mut quants), Parts::of(&mut scales), Parts::of(&mut sums));
@@ -96,15 +107,15 @@ impl Activations {
 
 dispatch! {
     /// Rounds whole blocks.
-    pub fn round(numbers: &[f32], quants: &mut [i8], scales: &mut [f32], sums: &mut [i32]) = round_body
+    pub fn round(numbers: &[f32], quants: &mut [i8], scales: &mut [f32], sums: &mut [[i32; 2]]) = round_body
 }
 
 #[inline(always)]
-fn round_body<const FMA: bool>(numbers: &[f32], quants: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+fn round_body<const FMA: bool>(numbers: &[f32], quants: &mut [i8], scales: &mut [f32], sums: &mut [[i32; 2]]) {
     /// Adding 1.5 * 2^23 leaves the nearest integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
     let blocks = numbers.as_chunks::<BLOCK>().0.iter().zip(quants.as_chunks_mut::<BLOCK>().0);
-    for ((numbers, quants), (scale, block_sum)) in blocks.zip(scales.iter_mut().zip(sums)) {
+    for ((numbers, quants), (scale, sums)) in blocks.zip(scales.iter_mut().zip(sums)) {
         let mut largest = [0.0f32; LANES];
         // Stays zero for finite numbers, and becomes NaN otherwise: the largest of numbers would hide that.
         let mut finite = [0.0f32; LANES];
@@ -119,8 +130,9 @@ fn round_body<const FMA: bool>(numbers: &[f32], quants: &mut [i8], scales: &mut 
         let finite: f32 = finite.into_iter().sum();
         *scale = largest / 127.0 + finite;
         let inverse = if largest > 0.0 && largest.is_finite() { 127.0 / largest } else { 0.0 };
-        let mut sum = [0i32; LANES];
-        for (half, quants) in numbers.as_chunks::<LANES>().0.iter().zip(quants.as_chunks_mut::<LANES>().0) {
+        let halves = numbers.as_chunks::<LANES>().0.iter().zip(quants.as_chunks_mut::<LANES>().0);
+        for ((half, quants), half_sum) in halves.zip(sums) {
+            let mut sum = [0i32; LANES];
             for lane in 0..LANES {
                 let rounded = fused::<FMA>(half[lane], inverse, ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
                 // Numbers too small for `127 / largest` to be finite would leave the range.
@@ -128,7 +140,7 @@ fn round_body<const FMA: bool>(numbers: &[f32], quants: &mut [i8], scales: &mut 
                 quants[lane] = rounded as i8;
                 sum[lane] += rounded;
             }
+            *half_sum = sum.into_iter().sum();
         }
-        *block_sum = sum.into_iter().sum();
     }
 }

@@ -1,4 +1,4 @@
-//! Products with weights of 4, 5 and 8 bits: integers in blocks of 32 with a scale each, as GGUF's files have them.
+//! Products with weights of 2 to 6 and of 8 bits: integers in blocks of 32 with a scale or two each, as GGUF's files have them.
 //!
 //! The other operand is rounded to 8 bits first, so that a block's dot product is one of integers, exact however it is
 //! computed. Sums over blocks are made in the same order for any number of rows and threads: a row's result does not depend
@@ -6,17 +6,17 @@
 
 mod activations;
 mod format;
-mod lines;
 mod tile;
 
 use half::f16;
 
 pub use self::activations::Activations;
 pub use self::format::Format;
-use self::lines::Lines;
-use super::pool::{self, Columns, Parts};
+use super::huge::{Huge, Plain};
+use super::parts::{Columns, Parts};
+use super::pool;
 
-/// Numbers that share a scale.
+/// Numbers of the other operand that share a scale.
 pub const BLOCK: usize = 32;
 /// Columns of the result that lie side by side in memory, one for each lane of the widest register.
 const PANEL: usize = 16;
@@ -32,12 +32,12 @@ pub struct Weight {
     format: Format,
     columns: usize,
     inner: usize,
-    /// `[panels, blocks, lines of a block]`, see [`block_lines`].
-    quants: Lines,
-    /// `[panels, blocks, PANEL]`
-    scales: Vec<[f16; PANEL]>,
-    /// `[panels, blocks, PANEL]`, empty where the format has none.
-    minima: Vec<[f16; PANEL]>,
+    /// `[panels, blocks, lines of a block]`: as many lines as bits, see [`set_quants`].
+    quants: Huge<Line>,
+    /// `[panels, blocks, spans, PANEL]`
+    scales: Huge<[f16; PANEL]>,
+    /// `[panels, blocks, spans, PANEL]`, empty where the format has none.
+    minima: Huge<[f16; PANEL]>,
 }
 
 /// As much as the widest register holds, where it can be loaded from in one go: `[PANEL, QUAD]` bytes.
@@ -45,15 +45,11 @@ pub struct Weight {
 #[repr(align(64))]
 struct Line([u8; PANEL * QUAD]);
 
-/// Lines of a block. Of 8 bits, one for each quad. Of fewer, one for two quads, the second in the upper halves of its bytes;
-/// then, of 5 bits, one with all fifth bits: of pair `p`, in bits `p` and `p + 4` of each byte.
-const fn block_lines(bits: usize) -> usize {
-    match bits {
-        8 => QUADS,
-        5 => QUADS / 2 + 1,
-        _ => QUADS / 2,
-    }
-}
+// SAFETY: bytes, of which zeros are one, on lines of as many bytes as a line of memory has.
+unsafe impl Plain for Line {}
+
+/// The lines of a block that hold nibbles, if it has them: these, and those that follow.
+const NIBBLE_LINES: usize = 4;
 
 impl Weight {
     /// Rounds `[columns, inner]` numbers to 8 bits; rows are padded to whole blocks.
@@ -68,7 +64,7 @@ impl Weight {
             for (quant, x) in quants.iter_mut().zip(numbers) {
                 *quant = ((x * inverse).round() as i8 as u8) ^ 0x80;
             }
-            format::Block { scale: f16::from_f32(scale), minimum: f16::ZERO, quants }
+            format::Block { scales: [f16::from_f32(scale), f16::ZERO], quants, ..format::Block::default() }
         })
     }
 
@@ -96,34 +92,36 @@ impl Weight {
         block_of: impl Fn(usize, usize) -> format::Block + Sync,
     ) -> Self {
         let (panels, blocks) = (columns.div_ceil(PANEL), inner.div_ceil(BLOCK));
-        let all = panels * blocks;
+        let (lines, spans) = (format.bits(), format.spans());
+        let all = panels * blocks * spans;
         let mut weight = Self {
             format,
             columns,
             inner,
-            quants: Lines::zeros(all * block_lines(format.bits())),
-            scales: vec![[f16::ZERO; PANEL]; all],
-            minima: vec![[f16::ZERO; PANEL]; if format.has_minima() { all } else { 0 }],
+            quants: Huge::zeros(panels * blocks * lines),
+            scales: Huge::zeros(all),
+            minima: Huge::zeros(if format.has_minima() { all } else { 0 }),
         };
-        let lines = block_lines(format.bits());
         let (quants, scales) = (Parts::of(&mut weight.quants), Parts::of(&mut weight.scales));
         let minima = Parts::of(&mut weight.minima);
         pool::for_each(panels, |panel| {
-            let of_panel = panel * blocks..(panel + 1) * blocks;
+            let of_panel = |each: usize| panel * blocks * each..(panel + 1) * blocks * each;
             // SAFETY: every panel is filled once, and panels do not overlap.
             let (quants, scales, minima) = unsafe {
                 (
-                    quants.part(of_panel.start * lines..of_panel.end * lines),
-                    scales.part(of_panel.clone()),
-                    minima.part(if format.has_minima() { of_panel } else { 0..0 }),
+                    quants.part(of_panel(lines)),
+                    scales.part(of_panel(spans)),
+                    minima.part(if format.has_minima() { of_panel(spans) } else { 0..0 }),
                 )
             };
             for (lane, column) in (panel * PANEL..columns.min((panel + 1) * PANEL)).enumerate() {
                 for (block, quants) in quants.chunks_exact_mut(lines).enumerate() {
                     let values = block_of(column, block);
-                    scales[block][lane] = values.scale;
-                    if let Some(minima) = minima.get_mut(block) {
-                        minima[lane] = values.minimum;
+                    for span in 0..spans {
+                        scales[block * spans + span][lane] = values.scales[span];
+                        if let Some(minima) = minima.get_mut(block * spans + span) {
+                            minima[lane] = values.minima[span];
+                        }
                     }
                     set_quants(quants, format.bits(), lane, &values.quants);
                 }
@@ -135,18 +133,25 @@ impl Weight {
     /// The quants of one quad of all columns of a panel; `at` is the block's place among those of all panels.
     fn quad(&self, at: usize, quad: usize) -> Line {
         let bits = self.format.bits();
-        let lines = &self.quants[at * block_lines(bits)..][..block_lines(bits)];
+        let mut lines = &self.quants[at * bits..][..bits];
         if bits == 8 {
             return lines[quad];
         }
-        let mut line = lines[quad / 2];
-        for byte in &mut line.0 {
-            *byte = *byte >> (quad % 2 * 4) & 15;
+        let (pair, upper) = (quad / 2, quad % 2 * 4);
+        let mut line = Line([0; PANEL * QUAD]);
+        let mut done = 0;
+        if bits & 4 != 0 {
+            line.add(lines[pair], upper, 15, done);
+            lines = &lines[NIBBLE_LINES..];
+            done += 4;
         }
-        if let Some(fifth_bits) = lines.get(QUADS / 2) {
-            for (byte, bits) in line.0.iter_mut().zip(fifth_bits.0) {
-                *byte |= (bits >> (quad / 2 + quad % 2 * 4) & 1) << 4;
-            }
+        if bits & 2 != 0 {
+            line.add(lines[pair / 2], pair % 2 * 2 + upper, 3, done);
+            lines = &lines[2..];
+            done += 2;
+        }
+        if bits & 1 != 0 {
+            line.add(lines[0], pair + upper, 1, done);
         }
         line
     }
@@ -179,8 +184,10 @@ impl Weight {
         let lane = column % PANEL;
         for (index, out) in out.chunks_mut(QUAD).enumerate() {
             let at = column / PANEL * self.blocks() + index / QUADS;
-            let scale = self.scales[at][lane].to_f32();
-            let minimum = self.minima.get(at).map_or(0.0, |minima| minima[lane].to_f32());
+            let spans = self.format.spans();
+            let span = at * spans + index % QUADS * spans / QUADS;
+            let scale = self.scales[span][lane].to_f32();
+            let minimum = self.minima.get(span).map_or(0.0, |minima| minima[lane].to_f32());
             let quants = &self.quad(at, index % QUADS).0[lane * QUAD..][..QUAD];
             for (out, &quant) in out.iter_mut().zip(quants) {
                 *out = scale * (i32::from(quant) - self.format.offset()) as f32 + minimum;
@@ -202,18 +209,45 @@ impl Weight {
     }
 }
 
-/// Writes one column's quants into the lines of a block, whose bits for it are zero.
+impl Line {
+    /// Sets bits of every byte, from `to` on, to those of another line's bytes from `from` on.
+    fn add(&mut self, other: Self, from: usize, mask: u8, to: usize) {
+        self.0.iter_mut().zip(other.0).for_each(|(byte, other)| *byte |= (other >> from & mask) << to);
+    }
+}
+
+/// Writes one column's quants into the lines of a block.
+///
+/// Of 8 bits there is a line for each quad. Fewer bits are fours, twos and ones, each in lines of their own, the lowest bits in the
+/// first. Quads come in pairs, the second of a pair four bits above the first: a line of fours has a pair, one of twos two of
+/// them, two bits apart, and one of ones all four, a bit apart.
 fn set_quants(lines: &mut [Line], bits: usize, lane: usize, quants: &[u8; BLOCK]) {
-    for (quad, quants) in quants.as_chunks::<QUAD>().0.iter().enumerate() {
-        for (byte, &quant) in (lane * QUAD..).zip(quants) {
-            match bits {
-                8 => lines[quad].0[byte] = quant,
-                _ => lines[quad / 2].0[byte] |= (quant & 15) << (quad % 2 * 4),
-            }
-            if bits == 5 {
-                lines[QUADS / 2].0[byte] |= (quant >> 4) << (quad / 2 + quad % 2 * 4);
-            }
+    let quads: [u32; QUADS] = std::array::from_fn(|quad| u32::from_le_bytes(quants.as_chunks::<QUAD>().0[quad]));
+    let mut set = |line: usize, word: u32| {
+        lines[line].0[lane * QUAD..][..QUAD].copy_from_slice(&word.to_le_bytes());
+    };
+    if bits == 8 {
+        (0..QUADS).for_each(|quad| set(quad, quads[quad]));
+        return;
+    }
+    // The lowest bits of each byte of a pair, from the `skipped`th on.
+    let of_pair = |pair: usize, skipped: usize, mask: u8| {
+        let every = u32::from_le_bytes([mask; QUAD]);
+        quads[2 * pair] >> skipped & every | (quads[2 * pair + 1] >> skipped & every) << 4
+    };
+    let (mut first, mut done) = (0, 0);
+    if bits & 4 != 0 {
+        (0..NIBBLE_LINES).for_each(|pair| set(pair, of_pair(pair, 0, 15)));
+        (first, done) = (NIBBLE_LINES, 4);
+    }
+    if bits & 2 != 0 {
+        for line in 0..2 {
+            set(first + line, of_pair(2 * line, done, 3) | of_pair(2 * line + 1, done, 3) << 2);
         }
+        (first, done) = (first + 2, done + 2);
+    }
+    if bits & 1 != 0 {
+        set(first, (0..QUADS / 2).fold(0, |word, pair| word | of_pair(pair, done, 1) << pair));
     }
 }
 

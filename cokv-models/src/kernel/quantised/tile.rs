@@ -44,10 +44,13 @@ pub(super) unsafe fn panels(w: &Weight, panels: Range<usize>, x: &Activations, o
 macro_rules! by_format {
     ($w:ident, $run:ident($($argument:expr),+)) => {
         match $w.format {
+            Format::Q2_K => $run::<2, true>($($argument),+),
+            Format::Q3_K => $run::<3, false>($($argument),+),
             Format::Q4_0 => $run::<4, false>($($argument),+),
             Format::Q4_1 | Format::Q4_K => $run::<4, true>($($argument),+),
             Format::Q5_0 => $run::<5, false>($($argument),+),
             Format::Q5_1 | Format::Q5_K => $run::<5, true>($($argument),+),
+            Format::Q6_K => $run::<6, false>($($argument),+),
             Format::Q8_0 => $run::<8, false>($($argument),+),
         }
     };

@@ -21,6 +21,28 @@ pub(super) fn download(source: &HubSource, options: &FetchOptions) -> Result<(),
         return if there { Ok(()) } else { client.get(source.revision(), file).map(drop) };
     }
 
+    let snapshot = small_files(&client, source, options)?;
+    // The weights come last: where they are whole, everything is.
+    if snapshot.join(local::WEIGHTS_INDEX).exists() {
+        return client.ensure_shards(&snapshot);
+    }
+    match client.ensure(&snapshot, local::WEIGHTS) {
+        Err(SourceError::HubNotFound { .. }) => {
+            client.ensure(&snapshot, local::WEIGHTS_INDEX)?;
+            client.ensure_shards(&snapshot)
+        }
+        other => other,
+    }
+}
+
+/// Brings all files but the weights of a model in safetensors into the hub's cache.
+pub(super) fn download_outline(source: &HubSource, options: &FetchOptions) -> Result<(), SourceError> {
+    let _lock = lock(source, Kind::Model, options)?;
+    small_files(&Client::new(source, Kind::Model, options)?, source, options).map(drop)
+}
+
+/// Everything but the weights, and the snapshot folder that it lies in.
+fn small_files(client: &Client<'_>, source: &HubSource, options: &FetchOptions) -> Result<PathBuf, SourceError> {
     // All files must be of one commit, even if the branch moves meanwhile: the first file tells which.
     let snapshot = match source.snapshot(Kind::Model, options).filter(|snapshot| snapshot.join(local::CONFIG).exists())
     {
@@ -38,17 +60,7 @@ pub(super) fn download(source: &HubSource, options: &FetchOptions) -> Result<(),
         }
     }
     client.ensure(&snapshot, local::TOKENIZER)?;
-    // The weights come last: where they are whole, everything is.
-    if snapshot.join(local::WEIGHTS_INDEX).exists() {
-        return client.ensure_shards(&snapshot);
-    }
-    match client.ensure(&snapshot, local::WEIGHTS) {
-        Err(SourceError::HubNotFound { .. }) => {
-            client.ensure(&snapshot, local::WEIGHTS_INDEX)?;
-            client.ensure_shards(&snapshot)
-        }
-        other => other,
-    }
+    Ok(snapshot)
 }
 
 /// One file of a dataset, brought into the hub's cache.

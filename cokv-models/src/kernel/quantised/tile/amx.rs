@@ -1,11 +1,12 @@
-//! A block of a panel is a tile: sixteen columns by thirty-two numbers, four of each column together. Quants are unpacked to signed
-//! bytes once for all rows; the integers of a block, and the f32 sums over blocks, are those of `avx512.rs`, to the bit.
+//! A span of a panel is a tile: sixteen columns by thirty-two numbers or sixteen, four of each column together. Quants are unpacked
+//! to signed bytes once for all rows; the integers of a span, and the f32 sums over spans, are those of `avx512.rs`, to the bit.
 
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::super::{Activations, BLOCK, Columns, Format, Line, PANEL, QUAD, QUADS, Weight, block_lines};
+use super::super::format::spans;
+use super::super::{Activations, BLOCK, Columns, Format, Line, PANEL, QUAD, QUADS, Weight};
 use super::avx512::{Unpacked, sixteen};
 use super::by_format;
 use crate::kernel::amx::{LANES, ROW_BYTES, ROWS, Shape, TILES, Tiles};
@@ -13,18 +14,17 @@ use crate::kernel::amx::{LANES, ROW_BYTES, ROWS, Shape, TILES, Tiles};
 /// Rows from which on tiles are used: below, some of a tile would be empty.
 pub const MANY_ROWS: usize = ROWS;
 
-/// Blocks whose integers are computed before they are scaled, so that the unit goes on meanwhile.
+/// Spans whose integers are computed before they are scaled, so that the unit goes on meanwhile.
 const TOGETHER: usize = 4;
 
-/// Tiles 0 to 3 are sums of integers, 4 and 5 rows, 6 and 7 quants: those of a block have half of a tile's depth.
-const SHAPES: [Shape; TILES] = {
-    let mut shapes = [Shape::WHOLE; TILES];
-    shapes[4] = Shape { rows: ROWS as u8, row_bytes: BLOCK as u16 };
-    shapes[5] = shapes[4];
-    shapes[6] = Shape { rows: QUADS as u8, row_bytes: ROW_BYTES as u16 };
-    shapes[7] = shapes[6];
-    shapes
-};
+/// Tiles 0 to 3 are sums of integers, 4 and 5 rows, 6 and 7 quants: those of a span have half of a tile's depth, or, where a block
+/// has two, a quarter.
+fn shapes(spans: usize) -> [Shape; TILES] {
+    let sums = Shape::WHOLE;
+    let rows = Shape { rows: ROWS as u8, row_bytes: (BLOCK / spans) as u16 };
+    let quants = Shape { rows: (QUADS / spans) as u8, row_bytes: ROW_BYTES as u16 };
+    [sums, sums, sums, sums, rows, rows, quants, quants]
+}
 const _: () = assert!(PANEL == LANES && PANEL * QUAD == ROW_BYTES);
 
 thread_local! {
@@ -39,7 +39,7 @@ thread_local! {
 pub unsafe fn panels<T: Tiles>(w: &Weight, panels: Range<usize>, x: &Activations, out: &Columns<'_>) {
     // SAFETY: the caller's promise.
     unsafe {
-        let unit = &mut T::configured(SHAPES);
+        let unit = &mut T::configured(shapes(w.format.spans()));
         by_format!(w, panels_of(unit, w, panels, x, out))
     }
 }
@@ -64,7 +64,7 @@ unsafe fn panels_of<const BITS: usize, const MINIMA: bool>(
                 // The last tile begins among the rows of the one before, where they do not fill it, and finds the same.
                 let row = row.min(x.rows() - ROWS);
                 // SAFETY: there are as many rows from there; the rest is the caller's promise.
-                unsafe { tile::<MINIMA>(unit, w, panel, signed, x, row, out) };
+                unsafe { tile::<BITS, MINIMA>(unit, w, panel, signed, x, row, out) };
             }
         }
     });
@@ -78,8 +78,8 @@ unsafe fn panels_of<const BITS: usize, const MINIMA: bool>(
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn unpack<const BITS: usize>(w: &Weight, panel: usize, signed: &mut [Line]) {
     let offset = _mm512_set1_epi8(w.format.offset() as i8);
-    let lines = &w.quants[panel * w.blocks() * block_lines(BITS)..][..w.blocks() * block_lines(BITS)];
-    for (lines, signed) in lines.chunks_exact(block_lines(BITS)).zip(signed.chunks_exact_mut(QUADS)) {
+    let lines = &w.quants[panel * w.blocks() * BITS..][..w.blocks() * BITS];
+    for (lines, signed) in lines.chunks_exact(BITS).zip(signed.chunks_exact_mut(QUADS)) {
         // SAFETY: these are all lines of a block, which has as many quads; a line is a register, and aligned like one.
         unsafe {
             let mut unpacked = Unpacked::<BITS>::of(lines.as_ptr());
@@ -97,7 +97,7 @@ unsafe fn unpack<const BITS: usize>(w: &Weight, panel: usize, signed: &mut [Line
 ///
 /// As of [`panels_of`]; `ROWS` rows from `row` on, and the panel, must exist. `signed` must be its quants.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c")]
-unsafe fn tile<const MINIMA: bool>(
+unsafe fn tile<const BITS: usize, const MINIMA: bool>(
     unit: &mut impl Tiles,
     w: &Weight,
     panel: usize,
@@ -107,43 +107,46 @@ unsafe fn tile<const MINIMA: bool>(
     out: &Columns<'_>,
 ) {
     let blocks = w.blocks();
-    let of_panel = panel * blocks..(panel + 1) * blocks;
+    let spans = const { spans(BITS) };
+    let all = blocks * spans;
+    let of_panel = panel * all..(panel + 1) * all;
     let scales = &w.scales[of_panel.clone()];
     let minima = if MINIMA { &w.minima[of_panel] } else { &[] };
     let rows: [_; ROWS] = std::array::from_fn(|r| x.row(row + r));
     let mut sums = [_mm512_setzero_ps(); ROWS];
     let mut dots = [Dots([[0; PANEL]; ROWS]); TOGETHER];
     let numbers = x.quants_from(row).as_ptr();
-    for first in (0..blocks).step_by(TOGETHER) {
-        let count = TOGETHER.min(blocks - first);
-        // SAFETY: a block's numbers lie within each of the rows, which follow each other; its quads lie in `signed`; there is
+    for first in (0..all).step_by(TOGETHER) {
+        let count = TOGETHER.min(all - first);
+        // SAFETY: a span's numbers lie within each of the rows, which follow each other; its quads lie in `signed`; there is
         // room for the sums of each.
         unsafe {
-            macro_rules! block {
+            macro_rules! span {
                 ($at:literal, $x:literal, $w:literal) => {
                     if $at < count {
                         unit.zero::<$at>();
-                        unit.load::<$x>(numbers.add((first + $at) * BLOCK).cast(), blocks * BLOCK);
-                        unit.load::<$w>(signed.as_ptr().add((first + $at) * QUADS).cast(), ROW_BYTES);
+                        unit.load::<$x>(numbers.add((first + $at) * (BLOCK / spans)).cast(), blocks * BLOCK);
+                        unit.load::<$w>(signed.as_ptr().add((first + $at) * (QUADS / spans)).cast(), ROW_BYTES);
                         unit.multiply_bytes::<$at, $x, $w>();
                         unit.store::<$at>(dots[$at].0.as_mut_ptr().cast(), ROW_BYTES);
                     }
                 };
             }
-            block!(0, 4, 6);
-            block!(1, 5, 7);
-            block!(2, 4, 6);
-            block!(3, 5, 7);
+            span!(0, 4, 6);
+            span!(1, 5, 7);
+            span!(2, 4, 6);
+            span!(3, 5, 7);
         }
-        for (block, dots) in (first..first + count).zip(&dots) {
-            let scale = sixteen(&scales[block]);
+        for (at, dots) in (first..first + count).zip(&dots) {
+            let (block, span) = (at / spans, at % spans);
+            let scale = sixteen(&scales[at]);
             for r in 0..ROWS {
                 // SAFETY: a row of sums is a register, and aligned like one.
                 let dot = _mm512_cvtepi32_ps(unsafe { _mm512_load_si512(dots.0[r].as_ptr().cast()) });
                 let row_scale = _mm512_set1_ps(rows[r].scales[block]);
                 sums[r] = if MINIMA {
-                    let sum = _mm512_cvtepi32_ps(_mm512_set1_epi32(rows[r].sums[block]));
-                    let of_minima = _mm512_mul_ps(sixteen(&minima[block]), sum);
+                    let sum = _mm512_cvtepi32_ps(_mm512_set1_epi32(rows[r].sum(block, span, spans)));
+                    let of_minima = _mm512_mul_ps(sixteen(&minima[at]), sum);
                     _mm512_fmadd_ps(_mm512_fmadd_ps(dot, scale, of_minima), row_scale, sums[r])
                 } else {
                     _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, row_scale), sums[r])
@@ -161,7 +164,7 @@ unsafe fn tile<const MINIMA: bool>(
     }
 }
 
-/// Sums of a block, `[ROWS, PANEL]`.
+/// Sums of a span, `[ROWS, PANEL]`.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Dots([[i32; PANEL]; ROWS]);

@@ -4,7 +4,8 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::super::{Activations, BLOCK, Columns, Format, Line, PANEL, QUAD, QUADS, Weight, block_lines};
+use super::super::format::spans;
+use super::super::{Activations, BLOCK, Columns, Format, Line, NIBBLE_LINES, PANEL, QUAD, QUADS, Weight};
 use super::{by_format, cover};
 
 /// # Safety
@@ -44,50 +45,52 @@ unsafe fn tile<const BITS: usize, const MINIMA: bool, const ROWS: usize, const P
 ) {
     let blocks = w.blocks();
     let offset = w.format.offset();
-    let of_panel = |p: usize| (panel + p) * blocks..(panel + p + 1) * blocks;
-    let quants: [_; PANELS] =
-        std::array::from_fn(|p| &w.quants[of_panel(p).start * block_lines(BITS)..of_panel(p).end * block_lines(BITS)]);
-    let scales: [_; PANELS] = std::array::from_fn(|p| &w.scales[of_panel(p)]);
-    let minima: [_; PANELS] = std::array::from_fn(|p| if MINIMA { &w.minima[of_panel(p)] } else { &[] });
+    let spans = const { spans(BITS) };
+    let of_panel = |p: usize, each: usize| (panel + p) * blocks * each..(panel + p + 1) * blocks * each;
+    let quants: [_; PANELS] = std::array::from_fn(|p| &w.quants[of_panel(p, BITS)]);
+    let scales: [_; PANELS] = std::array::from_fn(|p| &w.scales[of_panel(p, spans)]);
+    let minima: [_; PANELS] = std::array::from_fn(|p| if MINIMA { &w.minima[of_panel(p, spans)] } else { &[] });
     let rows: [_; ROWS] = std::array::from_fn(|r| x.row(row + r));
     let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
     for block in 0..blocks {
-        let mut dots = [[_mm512_setzero_si512(); PANELS]; ROWS];
-        if !MINIMA {
-            for r in 0..ROWS {
-                dots[r] = [_mm512_set1_epi32(-offset * rows[r].sums[block]); PANELS];
+        // SAFETY: a block's lines lie within its panel's.
+        let mut unpacked: [_; PANELS] =
+            std::array::from_fn(|p| unsafe { Unpacked::<BITS>::of(quants[p].as_ptr().add(block * BITS)) });
+        for span in 0..spans {
+            let mut dots = [[_mm512_setzero_si512(); PANELS]; ROWS];
+            if !MINIMA {
+                for r in 0..ROWS {
+                    dots[r] = [_mm512_set1_epi32(-offset * rows[r].sum(block, span, spans)); PANELS];
+                }
             }
-        }
-        // SAFETY: a block's lines lie within its panel's; `block * BLOCK + quad * QUAD` and the three numbers after it lie
-        // within the row.
-        unsafe {
-            let mut unpacked: [_; PANELS] =
-                std::array::from_fn(|p| Unpacked::<BITS>::of(quants[p].as_ptr().add(block * block_lines(BITS))));
-            for pair in 0..QUADS / 2 {
-                let pairs: [_; PANELS] = std::array::from_fn(|p| unpacked[p].pair(pair));
-                for half in 0..2 {
-                    for r in 0..ROWS {
-                        let numbers = rows[r].quants.as_ptr().add(block * BLOCK + (2 * pair + half) * QUAD);
-                        let numbers = _mm512_set1_epi32(numbers.cast::<i32>().read_unaligned());
-                        for p in 0..PANELS {
-                            dots[r][p] = _mm512_dpbusd_epi32(dots[r][p], pairs[p][half], numbers);
+            for pair in span * QUADS / 2 / spans..(span + 1) * QUADS / 2 / spans {
+                // SAFETY: `block * BLOCK + quad * QUAD` and the three numbers after it lie within the row.
+                unsafe {
+                    let pairs: [_; PANELS] = std::array::from_fn(|p| unpacked[p].pair(pair));
+                    for half in 0..2 {
+                        for r in 0..ROWS {
+                            let numbers = rows[r].quants.as_ptr().add(block * BLOCK + (2 * pair + half) * QUAD);
+                            let numbers = _mm512_set1_epi32(numbers.cast::<i32>().read_unaligned());
+                            for p in 0..PANELS {
+                                dots[r][p] = _mm512_dpbusd_epi32(dots[r][p], pairs[p][half], numbers);
+                            }
                         }
                     }
                 }
             }
-        }
-        for p in 0..PANELS {
-            let scale = sixteen(&scales[p][block]);
-            for r in 0..ROWS {
-                let dot = _mm512_cvtepi32_ps(dots[r][p]);
-                let row_scale = _mm512_set1_ps(rows[r].scales[block]);
-                sums[r][p] = if MINIMA {
-                    let sum = _mm512_cvtepi32_ps(_mm512_set1_epi32(rows[r].sums[block]));
-                    let of_minima = _mm512_mul_ps(sixteen(&minima[p][block]), sum);
-                    _mm512_fmadd_ps(_mm512_fmadd_ps(dot, scale, of_minima), row_scale, sums[r][p])
-                } else {
-                    _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, row_scale), sums[r][p])
-                };
+            for p in 0..PANELS {
+                let scale = sixteen(&scales[p][block * spans + span]);
+                for r in 0..ROWS {
+                    let dot = _mm512_cvtepi32_ps(dots[r][p]);
+                    let row_scale = _mm512_set1_ps(rows[r].scales[block]);
+                    sums[r][p] = if MINIMA {
+                        let sum = _mm512_cvtepi32_ps(_mm512_set1_epi32(rows[r].sum(block, span, spans)));
+                        let of_minima = _mm512_mul_ps(sixteen(&minima[p][block * spans + span]), sum);
+                        _mm512_fmadd_ps(_mm512_fmadd_ps(dot, scale, of_minima), row_scale, sums[r][p])
+                    } else {
+                        _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, row_scale), sums[r][p])
+                    };
+                }
             }
         }
     }
@@ -113,8 +116,10 @@ pub(super) fn sixteen(halves: &[half::f16; PANEL]) -> __m512 {
 /// A block of a panel, whose quads are asked for two by two in their order.
 pub(super) struct Unpacked<const BITS: usize> {
     block: *const Line,
-    /// The fifth bits, those of the next pair in bits 0 and 4.
-    fifth_bits: __m512i,
+    /// Twos of the pairs that are next, in bits 0 and 4.
+    twos: __m512i,
+    /// Ones, those of the next pair in bits 0 and 4.
+    ones: __m512i,
 }
 
 impl<const BITS: usize> Unpacked<BITS> {
@@ -124,12 +129,12 @@ impl<const BITS: usize> Unpacked<BITS> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     pub(super) unsafe fn of(block: *const Line) -> Self {
-        // SAFETY: the caller's promise; a line has 64 bytes and is aligned to as many.
-        let fifth_bits = match BITS {
-            5 => unsafe { _mm512_load_si512(block.add(QUADS / 2).cast()) },
+        let ones = match BITS {
+            // SAFETY: the caller's promise; a line has 64 bytes and is aligned to as many.
+            3 | 5 => unsafe { _mm512_load_si512(block.add(BITS - 1).cast()) },
             _ => _mm512_setzero_si512(),
         };
-        Self { block, fifth_bits }
+        Self { block, twos: _mm512_setzero_si512(), ones }
     }
 
     /// # Safety
@@ -143,20 +148,33 @@ impl<const BITS: usize> Unpacked<BITS> {
         if BITS == 8 {
             return [line(2 * pair), line(2 * pair + 1)];
         }
-        let both = line(pair);
-        let nibble = _mm512_set1_epi8(15);
-        let quads = [_mm512_and_si512(both, nibble), _mm512_and_si512(_mm512_srli_epi16::<4>(both), nibble)];
-        if BITS == 4 {
-            return quads;
-        }
         /// `(a & b) | c`
         const AND_OR: i32 = 0xEA;
-        let bit = _mm512_set1_epi8(16);
-        let fifth = [_mm512_slli_epi16::<4>(self.fifth_bits), self.fifth_bits];
-        self.fifth_bits = _mm512_srli_epi16::<1>(self.fifth_bits);
-        [
-            _mm512_ternarylogic_epi32::<AND_OR>(fifth[0], bit, quads[0]),
-            _mm512_ternarylogic_epi32::<AND_OR>(fifth[1], bit, quads[1]),
-        ]
+        let mut quads = [_mm512_setzero_si512(); 2];
+        if BITS & 4 != 0 {
+            let both = line(pair);
+            let nibble = _mm512_set1_epi8(15);
+            quads = [_mm512_and_si512(both, nibble), _mm512_and_si512(_mm512_srli_epi16::<4>(both), nibble)];
+        }
+        if BITS & 2 != 0 {
+            let first = if BITS & 4 != 0 { NIBBLE_LINES } else { 0 };
+            self.twos = if pair.is_multiple_of(2) { line(first + pair / 2) } else { _mm512_srli_epi16::<2>(self.twos) };
+            let moved = match BITS {
+                6 => [_mm512_slli_epi16::<4>(self.twos), self.twos],
+                _ => [self.twos, _mm512_srli_epi16::<4>(self.twos)],
+            };
+            let mask = _mm512_set1_epi8(if BITS == 6 { 0x30 } else { 3 });
+            quads = [0, 1].map(|quad| _mm512_ternarylogic_epi32::<AND_OR>(moved[quad], mask, quads[quad]));
+        }
+        if BITS & 1 != 0 {
+            let moved = match BITS {
+                5 => [_mm512_slli_epi16::<4>(self.ones), self.ones],
+                _ => [_mm512_slli_epi16::<2>(self.ones), _mm512_srli_epi16::<2>(self.ones)],
+            };
+            self.ones = _mm512_srli_epi16::<1>(self.ones);
+            let mask = _mm512_set1_epi8(1 << (BITS - 1));
+            quads = [0, 1].map(|quad| _mm512_ternarylogic_epi32::<AND_OR>(moved[quad], mask, quads[quad]));
+        }
+        quads
     }
 }

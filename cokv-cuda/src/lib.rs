@@ -1,0 +1,15 @@
+//! The CUDA backend of cokv.
+#![warn(missing_docs)]
+
+mod backend;
+pub mod device;
+mod error;
+pub mod gpu;
+pub mod kernels;
+mod linear;
+mod matrix;
+pub mod plan;
+mod store;
+
+pub use backend::Cuda;
+pub use error::{CudaError, Result};
