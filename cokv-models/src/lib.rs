@@ -36,6 +36,7 @@ pub use error::ModelError;
 pub use generate::{ComparedWith, Forced};
 pub use kernel::matmul::linear as product;
 pub use kernel::pool::{set_threads, threads};
+pub use kernel::simd::instructions;
 pub use model::{Device, LanguageModel, LoadOptions, load_engine, load_on};
 pub use outline::Outline;
 pub use prefill::{Compressed, Prefill, Prefilling};

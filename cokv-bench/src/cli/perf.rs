@@ -262,10 +262,10 @@ fn text(machine: &Machine, all: &[Held], arguments: &Arguments) -> String {
         "{}, {}; {} {:.1} GB/s and {:.0} GFLOP/s in a product of {} matrices\n\n{}\n\n{}",
         arguments.source(),
         weights.join(", "),
-        machine
-            .device
-            .as_ref()
-            .map_or_else(|| format!("{} threads that read", machine.threads), |card| format!("{card}, copying")),
+        machine.device.as_ref().map_or_else(
+            || format!("{} threads with {} that read", machine.threads, machine.instructions),
+            |card| format!("{card}, copying"),
+        ),
         machine.read_gigabytes_per_second,
         machine.product_gigaflops,
         machine.product_of,

@@ -174,6 +174,7 @@ mod tests {
         let machine = Machine {
             device: None,
             threads: 1,
+            instructions: "AVX2",
             read_gigabytes_per_second: 1e-9,
             product_gigaflops: 1e-9,
             product_of: "f32",

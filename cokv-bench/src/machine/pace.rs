@@ -164,6 +164,7 @@ pub(crate) mod tests {
     fn machine(gigaflops: f64, gigabytes: f64) -> Machine {
         Machine {
             threads: 2,
+            instructions: "AVX2",
             read_gigabytes_per_second: gigabytes,
             product_gigaflops: gigaflops,
             product_of: "f32",

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use cokv_models::backend::Ceilings;
-use cokv_models::{product, threads};
+use cokv_models::{instructions, product, threads};
 use serde::Serialize;
 
 /// What the machine can do with all its threads.
@@ -14,6 +14,8 @@ pub struct Machine {
     pub device: Option<String>,
     /// Threads.
     pub threads: usize,
+    /// What the processor's kernels are made of.
+    pub instructions: &'static str,
     /// Bytes read from memory in a second, in GB.
     pub read_gigabytes_per_second: f64,
     /// Operations of a product of two matrices in a second, in billions.
@@ -28,6 +30,7 @@ impl Machine {
         Self {
             device: None,
             threads: threads(),
+            instructions: instructions(),
             read_gigabytes_per_second: bandwidth(threads()),
             product_gigaflops: gigaflops(),
             product_of: "f32",

@@ -1,12 +1,17 @@
 //! Dense matrix products in f32, all operands row-major. Weights may have 16 bits, and are widened as they are read.
 //!
-//! With many rows the `gemm` crate is near the processor's peak. With 2 to 8 it is several times slower than one row, so
-//! a plain loop over dot products takes those: it reads the weights once, which is all that a decode step costs.
+//! With many rows the `gemm` crate is near the processor's peak, unless that has tiles of bf16 (`amx/dense.rs`). With 2 to 8 it is
+//! several times slower than one row, so a plain loop over dot products takes those: it reads the weights once, which is all that
+//! a decode step costs.
 
 use std::cell::RefCell;
 
+#[cfg(target_arch = "x86_64")]
+use super::amx::{Amx, dense};
 use super::parts::Columns;
 use super::pool;
+#[cfg(target_arch = "x86_64")]
+use super::simd::has_tiles;
 use super::simd::{LANES, dispatch, fused, reduce};
 use super::vector::Number;
 
@@ -21,6 +26,12 @@ const COLUMNS_PER_PIECE: usize = 128;
 pub fn linear<T: Number>(x: &[f32], w: &[T], rows: usize, inner: usize, columns: usize) -> Vec<f32> {
     assert_eq!((x.len(), w.len()), (rows * inner, columns * inner), "operands of linear");
     let mut y = vec![0.0; rows * columns];
+    #[cfg(target_arch = "x86_64")]
+    if rows > FEW_ROWS && has_tiles() {
+        // SAFETY: there are tiles.
+        unsafe { dense::linear::<Amx, T>(x, w, inner, COLUMNS_PER_PIECE, &mut y) };
+        return y;
+    }
     if rows <= FEW_ROWS {
         // Pieces write [columns, rows], so that each owns a contiguous slice.
         let mut transposed = vec![0.0; rows * columns];
@@ -112,6 +123,11 @@ unsafe fn gemm_into(
 pub fn multiply_transposed(a: &[f32], b: &[f32], inner: usize, c: &mut [f32]) {
     let (rows, columns) = (a.len() / inner, b.len() / inner);
     assert_eq!((rows * inner, columns * inner, rows * columns), (a.len(), b.len(), c.len()), "operands of a product");
+    #[cfg(target_arch = "x86_64")]
+    if rows > FEW_ROWS && has_tiles() {
+        // SAFETY: there are tiles.
+        return unsafe { dense::multiply_transposed::<Amx, f32>(a, b, inner, c) };
+    }
     if rows <= FEW_ROWS {
         with_scratch(rows * columns, |transposed| {
             dots(b, a, inner, transposed);
@@ -131,6 +147,11 @@ pub fn multiply_transposed(a: &[f32], b: &[f32], inner: usize, c: &mut [f32]) {
 pub fn multiply_add(a: &[f32], b: &[f32], inner: usize, columns: usize, c: &mut [f32]) {
     let rows = c.len() / columns;
     assert_eq!((rows * inner, inner * columns, rows * columns), (a.len(), b.len(), c.len()), "operands of a product");
+    #[cfg(target_arch = "x86_64")]
+    if rows > FEW_ROWS && has_tiles() {
+        // SAFETY: there are tiles.
+        return unsafe { dense::multiply_add::<Amx, f32>(a, b, columns, c) };
+    }
     let right = Right { data: b, row_stride: columns, column_stride: 1, inner };
     // SAFETY: as in `multiply_transposed`.
     unsafe { gemm_into(a, right, rows, columns, c.as_mut_ptr(), columns, true) };
@@ -206,6 +227,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernel::simd::Registers;
 
     fn numbers(count: usize, seed: u64) -> Vec<f32> {
         (0..count as u64).map(|i| (((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5) - 1.0).collect()
@@ -218,8 +240,10 @@ mod tests {
     }
 
     fn close(ours: &[f32], exact: &[f64], inner: usize) -> bool {
+        // Of products of numbers up to 1: what tiles lose of each.
+        let of_one = if Registers::widest() == Registers::Amx { 2f64.powi(-15) + 1e-6 } else { 1e-6 };
         ours.len() == exact.len()
-            && ours.iter().zip(exact).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-6 * inner as f64)
+            && ours.iter().zip(exact).all(|(a, b)| (f64::from(*a) - b).abs() < of_one * inner as f64)
     }
 
     proptest! {

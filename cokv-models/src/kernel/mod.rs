@@ -3,6 +3,8 @@
 //! Everything here works on plain slices, runs on one set of threads and gives the same bits for any number of
 //! threads: work is cut at fixed sizes, never by the number of threads.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod dense;
 pub mod elementwise;

@@ -2,6 +2,9 @@
 //!
 //! Bodies are written over blocks of [`LANES`] so that the compiler vectorises them in each version.
 
+#[cfg(target_arch = "x86_64")]
+mod permission;
+
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use half::{bf16, f16};
@@ -57,6 +60,9 @@ pub enum Registers {
     Avx2,
     /// AVX-512 with BW, VL and DQ.
     Avx512,
+    /// These, and tiles of bytes and of bf16 that the system permits (AMX): products of many rows of f32 are sums of products of
+    /// bf16, so that other bits come out than of all registers above.
+    Amx,
 }
 
 /// The widest registers that kernels use; 0 until somebody asks.
@@ -64,16 +70,17 @@ static WIDEST: AtomicU8 = AtomicU8::new(0);
 
 impl Registers {
     /// From the narrowest to the widest.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Plain, Self::Avx2, Self::Avx512, Self::Amx];
 
-    /// The widest that the processor has.
+    /// The widest that the processor has and the system permits; asks the system for tiles where the processor has them.
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::is_x86_feature_detected as has;
             let avx2 = has!("avx2") && has!("fma") && has!("f16c");
             if avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") {
-                return Self::Avx512;
+                let tiles = has!("avx512vnni") && permission::tiles_permitted();
+                return if tiles { Self::Amx } else { Self::Avx512 };
             }
             if avx2 {
                 return Self::Avx2;
@@ -88,7 +95,8 @@ impl Registers {
             1 => Self::Plain,
             2 => Self::Avx2,
             3 => Self::Avx512,
-            _ => Self::limit(Self::Avx512),
+            4 => Self::Amx,
+            _ => Self::limit(Self::Amx),
         }
     }
 
@@ -101,9 +109,28 @@ impl Registers {
     }
 }
 
+/// What people call the instructions that kernels use now.
+pub fn instructions() -> &'static str {
+    match Registers::widest() {
+        Registers::Amx => "AMX (int8 and bf16 tiles)",
+        #[cfg(target_arch = "x86_64")]
+        Registers::Avx512 if std::arch::is_x86_feature_detected!("avx512vnni") => "AVX-512 VNNI",
+        Registers::Avx512 => "AVX-512",
+        Registers::Avx2 => "AVX2",
+        Registers::Plain if cfg!(target_arch = "aarch64") => "NEON",
+        Registers::Plain if cfg!(target_arch = "x86_64") => "SSE2",
+        Registers::Plain => "what the target has",
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_tiles() -> bool {
+    Registers::widest() >= Registers::Amx
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx512() -> bool {
-    Registers::widest() == Registers::Avx512
+    Registers::widest() >= Registers::Avx512
 }
 
 #[cfg(target_arch = "x86_64")]

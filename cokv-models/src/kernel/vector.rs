@@ -31,9 +31,12 @@ pub(crate) trait Vector: Copy {
 }
 
 /// How a cache or a weight stores a number.
-pub trait Number: Copy + Send + Sync {
+pub trait Number: Copy + Default + Send + Sync {
     /// Whether there is nothing to widen.
     const IS_F32: bool = false;
+    /// Numbers of bf16 that tiles take for one: as many as it is the sum of, and two of an f32, which lack its last bits.
+    #[cfg(target_arch = "x86_64")]
+    const BF16_PARTS: usize = 2;
 
     /// The same number.
     fn widen(self) -> f32;
@@ -145,6 +148,9 @@ impl Number for f16 {
 }
 
 impl Number for bf16 {
+    #[cfg(target_arch = "x86_64")]
+    const BF16_PARTS: usize = 1;
+
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)

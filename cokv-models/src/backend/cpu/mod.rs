@@ -11,6 +11,7 @@ use super::host::{self, HostStore, Pass, Recorder};
 use super::{Backend, Layer, LayerSummaries, Projected, Result, Span};
 use crate::ask::{Answer, Ask};
 use crate::kernel::elementwise;
+use crate::kernel::simd::Registers;
 use crate::rope::Angles;
 use crate::weights::{Stored, WeightType};
 
@@ -33,9 +34,12 @@ impl Backend for Cpu {
     type Angles = Angles;
 
     fn name(&self) -> &'static str {
-        match (cfg!(feature = "mkl"), cfg!(feature = "accelerate")) {
-            (true, _) => "cpu-mkl",
-            (_, true) => "cpu-accelerate",
+        let tiles = Registers::widest() == Registers::Amx;
+        match (cfg!(feature = "mkl"), cfg!(feature = "accelerate"), tiles) {
+            (true, _, true) => "cpu-mkl-amx",
+            (true, _, false) => "cpu-mkl",
+            (_, true, _) => "cpu-accelerate",
+            (_, _, true) => "cpu-amx",
             _ => "cpu",
         }
     }

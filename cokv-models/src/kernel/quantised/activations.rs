@@ -88,6 +88,12 @@ impl Activations {
         }
     }
 
+    /// The quants of a row and of all that follow, `[rows, blocks, BLOCK]`.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn quants_from(&self, row: usize) -> &[i8] {
+        &self.quants[row * self.inner.div_ceil(BLOCK) * BLOCK..]
+    }
+
     /// Rows of the result.
     pub fn rows(&self) -> usize {
         self.rows

@@ -127,6 +127,55 @@ fn versions() -> Vec<Panels> {
     versions
 }
 
+/// Bits of products by the instructions of AVX-512 and by emulated tiles.
+#[cfg(target_arch = "x86_64")]
+fn by_lines_and_by_tiles(weight: &Weight, x: &Activations) -> [Vec<u32>; 2] {
+    use crate::kernel::amx::emulated::Emulated;
+    let product = |panels: Panels| {
+        let mut y = vec![0.0; x.rows() * weight.columns()];
+        // In two pieces, of which the first has one panel.
+        for piece in [0..1, 1..weight.panels()] {
+            panels(weight, piece, x, &Columns::of(&mut y, weight.columns()));
+        }
+        y.into_iter().map(f32::to_bits).collect()
+    };
+    // SAFETY: the test gives all rows and all columns, on a processor that has the instructions.
+    [
+        product(|w, panels, x, out| unsafe { tile::avx512::panels(w, panels, x, out) }),
+        product(|w, panels, x, out| unsafe { tile::amx::panels::<Emulated>(w, panels, x, out) }),
+    ]
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn tiles_have_the_bits_of_lines() {
+    if !(std::arch::is_x86_feature_detected!("avx512bw") && std::arch::is_x86_feature_detected!("avx512vnni")) {
+        return cokv_golden::skip("tiles against AVX-512 with VNNI: this processor has none");
+    }
+    // Rows fill tiles, or leave some of the last one; blocks are fewer and more than are computed together.
+    for (rows, blocks, columns) in [(16, 1, 16), (17, 3, 33), (31, 4, 5), (40, 5, 64), (48, 9, 100)] {
+        let inner = blocks * BLOCK;
+        let x = Activations::quantise(&numbers(rows * inner, 7), inner);
+        for (format, _) in FORMATS.into_iter().filter(|(format, _)| format.together() == 1) {
+            let weight = Weight::from_blocks(format, &file(format, columns, inner, 3), columns, inner);
+            let [lines, tiles] = by_lines_and_by_tiles(&weight.expect("as many blocks as there are"), &x);
+            assert_eq!(lines, tiles, "{format:?}, {rows} rows of {blocks} blocks by {columns} columns");
+        }
+        // Numbers that fill no block.
+        let inner = inner - 5;
+        let x = Activations::quantise(&numbers(rows * inner, 7), inner);
+        let [lines, tiles] = by_lines_and_by_tiles(&Weight::quantise(&numbers(columns * inner, 9), inner), &x);
+        assert_eq!(lines, tiles, "{rows} rows of {inner} numbers by {columns} columns");
+    }
+    for (format, _) in FORMATS.into_iter().filter(|(format, _)| format.together() > 1) {
+        let (rows, inner, columns) = (21, 512, 50);
+        let weight = Weight::from_blocks(format, &file(format, columns, inner, 3), columns, inner);
+        let x = Activations::quantise(&numbers(rows * inner, 7), inner);
+        let [lines, tiles] = by_lines_and_by_tiles(&weight.expect("as many blocks as there are"), &x);
+        assert_eq!(lines, tiles, "{format:?}");
+    }
+}
+
 #[test]
 fn a_row_has_the_same_bits_beside_any_others() {
     let (inner, columns) = (96, 40);

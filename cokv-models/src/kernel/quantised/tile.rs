@@ -1,9 +1,11 @@
 //! Tiles of a product: some rows by some panels, kept in registers while the inner dimension streams by.
 
 #[cfg(target_arch = "x86_64")]
+pub(super) mod amx;
+#[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(super) mod avx512;
 pub(super) mod plain;
 
 use std::ops::Range;
@@ -19,8 +21,13 @@ pub(super) unsafe fn panels(w: &Weight, panels: Range<usize>, x: &Activations, o
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
+        if crate::kernel::simd::has_tiles() && x.rows() >= amx::MANY_ROWS {
+            // SAFETY: the processor has what the function is compiled for, and the system permits it; the rest is the caller's
+            // promise.
+            return unsafe { amx::panels::<crate::kernel::amx::Amx>(w, panels, x, out) };
+        }
         if crate::kernel::simd::has_avx512() && has!("avx512vnni") {
-            // SAFETY: the processor has the features that the function is compiled for; the rest is the caller's promise.
+            // SAFETY: as above.
             return unsafe { avx512::panels(w, panels, x, out) };
         }
         if crate::kernel::simd::has_avx2() {
@@ -32,10 +39,10 @@ pub(super) unsafe fn panels(w: &Weight, panels: Range<usize>, x: &Activations, o
     unsafe { plain::panels(w, panels, x, out) };
 }
 
-/// Calls `$run::<BITS, MINIMA>`, compiled for each format.
+/// Calls `$run::<BITS, MINIMA, …>`, compiled for each format.
 #[cfg(target_arch = "x86_64")]
 macro_rules! by_format {
-    ($w:ident, $run:ident($($argument:ident),+)) => {
+    ($w:ident, $run:ident($($argument:expr),+)) => {
         match $w.format {
             Format::Q2_K => $run::<2, true>($($argument),+),
             Format::Q3_K => $run::<3, false>($($argument),+),

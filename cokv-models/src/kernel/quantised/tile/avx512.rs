@@ -108,13 +108,13 @@ unsafe fn tile<const BITS: usize, const MINIMA: bool, const ROWS: usize, const P
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn sixteen(halves: &[half::f16; PANEL]) -> __m512 {
+pub(super) fn sixteen(halves: &[half::f16; PANEL]) -> __m512 {
     // SAFETY: sixteen halves are 256 bits.
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) })
 }
 
 /// A block of a panel, whose quads are asked for two by two in their order.
-struct Unpacked<const BITS: usize> {
+pub(super) struct Unpacked<const BITS: usize> {
     block: *const Line,
     /// Twos of the pairs that are next, in bits 0 and 4.
     twos: __m512i,
@@ -128,7 +128,7 @@ impl<const BITS: usize> Unpacked<BITS> {
     /// There must be as many lines as a block has.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn of(block: *const Line) -> Self {
+    pub(super) unsafe fn of(block: *const Line) -> Self {
         let ones = match BITS {
             // SAFETY: the caller's promise; a line has 64 bytes and is aligned to as many.
             3 | 5 => unsafe { _mm512_load_si512(block.add(BITS - 1).cast()) },
@@ -142,7 +142,7 @@ impl<const BITS: usize> Unpacked<BITS> {
     /// There are `QUADS / 2` pairs.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn pair(&mut self, pair: usize) -> [__m512i; 2] {
+    pub(super) unsafe fn pair(&mut self, pair: usize) -> [__m512i; 2] {
         // SAFETY: the caller's promise, and as above.
         let line = |at: usize| unsafe { _mm512_load_si512(self.block.add(at).cast()) };
         if BITS == 8 {
