@@ -28,13 +28,18 @@ impl Kind {
         }
     }
 
-    /// As kernels are called after it.
+    /// Its short name.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
         }
+    }
+
+    /// The kernel of a family for numbers of this kind: `turn_append_f16`.
+    pub fn kernel(self, family: &str) -> String {
+        format!("{family}_{}", self.name())
     }
 }
 

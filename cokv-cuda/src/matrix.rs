@@ -111,12 +111,12 @@ impl<B: Buffer> Matrix<B> {
 }
 
 /// How kernels are launched that go over all numbers of a matrix.
-pub fn elementwise(kernel: &'static str, rows: usize, width: usize) -> Launch<'static> {
+pub fn elementwise(kernel: &str, rows: usize, width: usize) -> Launch<'_> {
     Launch { kernel, blocks: [rows, width.div_ceil(BLOCK_NUMBERS)], threads: BLOCK_THREADS, shared_bytes: 0 }
 }
 
-/// How kernels are launched that have a block for each row; `shared_bytes` where threads of a block add up.
-pub fn by_rows(kernel: &'static str, rows: usize) -> Launch<'static> {
+/// How kernels are launched that have a block for each row.
+pub fn by_rows(kernel: &str, rows: usize) -> Launch<'_> {
     Launch { kernel, blocks: [rows, 1], threads: BLOCK_THREADS, shared_bytes: 0 }
 }
 

@@ -164,6 +164,7 @@ impl<'a, D: Device> Pass<'a, D> {
         Ok(output)
     }
 
+    /// Turns queries and keys, and appends keys and values.
     fn turn_append(
         &self,
         device: &D,
@@ -174,11 +175,6 @@ impl<'a, D: Device> Pass<'a, D> {
     ) -> Result<()> {
         let HeadLayout { query_heads, kv_heads, head_dim, .. } = self.layout;
         let Projected { queries, keys, values } = projected;
-        let kernel = match self.kind {
-            Kind::F32 => "turn_append_f32",
-            Kind::F16 => "turn_append_f16",
-            Kind::Bf16 => "turn_append_bf16",
-        };
         let places = self.rows.address() + 4 * self.plan.total() as u64;
         let [narrow, wide] = to.map(|to| to.as_ref().map_or(0, Matrix::address));
         let arguments: [Argument; 17] = [
@@ -200,9 +196,10 @@ impl<'a, D: Device> Pass<'a, D> {
             kv_heads.into(),
             head_dim.into(),
         ];
-        device.launch(by_rows(kernel, queries.rows), &arguments)
+        device.launch(by_rows(&self.kind.kernel("turn_append"), queries.rows), &arguments)
     }
 
+    /// Runs the items of one kernel.
     fn run(
         &self,
         device: &D,
@@ -213,17 +210,16 @@ impl<'a, D: Device> Pass<'a, D> {
         output: &Matrix<D::Buffer>,
     ) -> Result<()> {
         let HeadLayout { query_heads, head_dim, .. } = self.layout;
-        let (name, kind) = (self.kind.name(), head_dim);
         // Keys and values of two tiles each, and the queries; rows are padded where swizzling does not keep banks apart.
         let row_bytes = 2 * if head_dim.is_multiple_of(64) { head_dim } else { head_dim + 8 };
+        let of_kind = |family| self.kind.kernel(family);
         let (name, rows, shared_bytes) = match kernel {
-            Kernel::Many2 => (format!("attend_many_{name}_{kind}_2"), 1, (4 * 64 + 128) * row_bytes),
-            Kernel::Many1 => (format!("attend_many_{name}_{kind}_1"), 1, (4 * 64 + 64) * row_bytes),
-            Kernel::Few => (format!("attend_few_{name}_{kind}"), 1, 4 * 16 * (head_dim + 2) * 4),
-            Kernel::Plain => (format!("attend_plain_{name}"), kernel.queries(), 4 * (head_dim + 2) * 4),
+            Kernel::Many2 => (format!("{}_{head_dim}_2", of_kind("attend_many")), 1, (4 * 64 + 128) * row_bytes),
+            Kernel::Many1 => (format!("{}_{head_dim}_1", of_kind("attend_many")), 1, (4 * 64 + 64) * row_bytes),
+            Kernel::Few => (format!("{}_{head_dim}", of_kind("attend_few")), 1, 4 * 16 * (head_dim + 2) * 4),
+            Kernel::Plain => (of_kind("attend_plain"), kernel.queries(), 4 * (head_dim + 2) * 4),
         };
         let first = tables.items + (items.start * size_of::<Item>()) as u64;
-
         let mut arguments: Vec<Argument> = vec![first.into(), tables.tokens.into()];
         if kernel == Kernel::Plain {
             arguments.push(tables.hidden.into());
@@ -245,6 +241,7 @@ impl<'a, D: Device> Pass<'a, D> {
         device.launch(Launch { kernel: &name, blocks: [items.len(), rows], threads: 128, shared_bytes }, &arguments)
     }
 
+    /// Joins what items of parts of keys made.
     fn join(&self, device: &D, tables: &Tables<D::Buffer>, output: &Matrix<D::Buffer>) -> Result<()> {
         if self.plan.joins.is_empty() {
             return Ok(());

@@ -132,11 +132,7 @@ impl<D: Device> Watch<D> {
             }
         };
         let keys_at = table(device, keys)?;
-        let kernel = match kind {
-            Kind::F32 => "column_sums_f32",
-            Kind::F16 => "column_sums_f16",
-            Kind::Bf16 => "column_sums_bf16",
-        };
+        let kernel = &kind.kernel("column_sums");
         let shared_bytes = ((KEYS + QUERIES) * (head_dim + 1) + QUERIES * KEYS) * 4;
         let blocks = [(self.seen + queries.rows).div_ceil(KEYS), query_heads];
         let arguments: [Argument; 12] = [
@@ -204,11 +200,7 @@ impl<D: Device> Watch<D> {
             (0..kv_heads).map(|kv_head| prompt.addresses(self.layout.flat(layer.index, kv_head))[0]).collect();
         let keys = table(device, &keys)?;
         let attention = Matrix::new(device, query_heads * window, self.prompt_len, Kind::F32)?;
-        let kernel = match prompt.kind() {
-            Kind::F32 => "window_attention_f32",
-            Kind::F16 => "window_attention_f16",
-            Kind::Bf16 => "window_attention_bf16",
-        };
+        let kernel = &prompt.kind().kernel("window_attention");
         let arguments: [Argument; 10] = [
             keys.address().into(),
             queries.address().into(),
