@@ -146,42 +146,29 @@ fn attention(
     draw(gpu, queries.address(), total * width)?;
     let log_sums = gpu.allocate(total * KV_HEADS * GROUP * 4)?;
     let scale = std::f32::consts::LOG2_E / (HEAD_DIM as f32).sqrt();
+    let results: [Argument; 6] = [
+        partials.address().into(),
+        output.address().into(),
+        log_sums.address().into(),
+        Kind::Bf16.into(),
+        GROUP.into(),
+        (KV_HEADS * GROUP).into(),
+    ];
     let seconds = time(gpu, 10, || {
         for (kernel, range) in Kernel::ALL.into_iter().zip(&plan.of_kernels).filter(|(_, range)| !range.is_empty()) {
-            let (name, shared_bytes) = match kernel {
-                Kernel::Many2 => ("attend_many_bf16_128_2", 384 * 256),
-                Kernel::Many1 => ("attend_many_bf16_128_1", 320 * 256),
-                _ => ("attend_few_bf16_128", 4 * 16 * (HEAD_DIM + 2) * 4),
-            };
+            let (name, shared_bytes) = (kernel.name(Kind::Bf16, HEAD_DIM), kernel.shared_bytes(HEAD_DIM));
             let first = items.address() + (range.start * size_of::<Item>()) as u64;
-            let arguments: [Argument; 10] = [
-                first.into(),
-                tokens.address().into(),
-                queries.address().into(),
-                partials.address().into(),
-                output.address().into(),
-                log_sums.address().into(),
-                Kind::Bf16.into(),
-                GROUP.into(),
-                (KV_HEADS * GROUP).into(),
-                scale.into(),
-            ];
-            gpu.launch(Launch { kernel: name, blocks: [range.len(), 1], threads: 128, shared_bytes }, &arguments)?;
+            let mut arguments: Vec<Argument> = vec![first.into(), tokens.address().into(), queries.address().into()];
+            arguments.extend(results);
+            arguments.push(scale.into());
+            gpu.launch(Launch { kernel: &name, blocks: [range.len(), 1], threads: 128, shared_bytes }, &arguments)?;
         }
         if plan.joins.is_empty() {
             return Ok(());
         }
-        let arguments: [Argument; 9] = [
-            joins.address().into(),
-            tokens.address().into(),
-            partials.address().into(),
-            output.address().into(),
-            log_sums.address().into(),
-            Kind::Bf16.into(),
-            GROUP.into(),
-            (KV_HEADS * GROUP).into(),
-            HEAD_DIM.into(),
-        ];
+        let mut arguments: Vec<Argument> = vec![joins.address().into(), tokens.address().into()];
+        arguments.extend(results);
+        arguments.push(HEAD_DIM.into());
         gpu.launch(Launch { kernel: "join", blocks: [plan.joins.len(), 1], threads: 128, shared_bytes: 0 }, &arguments)
     })?;
     let pairs: f64 = rows

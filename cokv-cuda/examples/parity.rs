@@ -4,36 +4,16 @@
 
 use std::sync::Arc;
 
-use cokv_core::{Format, HeadLayout, ObservationRequest, RotaryPairs};
+use cokv_core::{Format, HeadLayout, ObservationRequest};
 use cokv_cuda::Cuda;
 use cokv_cuda::gpu::Gpu;
 use cokv_models::ask::Ask;
 use cokv_models::cache::RaggedCache;
-use cokv_models::config::{Architecture, ModelConfig, RopeScaling};
-use cokv_models::contract::{Case, check};
+use cokv_models::config::{Architecture, ModelConfig};
+use cokv_models::contract::{Case, check, small_model};
 use cokv_models::engine::{Engine, Row};
 use cokv_models::weights::{Drawn, Weights};
 use cokv_models::{Device, LoadOptions, ModelError, Prefilling, WeightType, load_engine, load_on};
-
-fn config(architecture: Architecture, layout: HeadLayout) -> ModelConfig {
-    ModelConfig {
-        architecture,
-        layout,
-        hidden_size: 128,
-        intermediate_size: 192,
-        vocabulary: 500,
-        context_length: 8192,
-        windows: Vec::new(),
-        norm_epsilon: 1e-5,
-        rope_theta: 10_000.0,
-        rope_scaling: RopeScaling::None,
-        rope_attention_factor: 1.0,
-        rope_pairs: RotaryPairs::Halves,
-        attention_bias: architecture == Architecture::Qwen2,
-        tied_embeddings: Some(architecture == Architecture::Qwen3),
-        stop_tokens: Vec::new(),
-    }
-}
 
 /// Whether a prompt and a step after it have the same bits when they are run again.
 fn same_twice(engine: &Arc<dyn Engine>, format: Format, prompt: usize, chunk: usize) -> Result<bool, ModelError> {
@@ -64,7 +44,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             if architecture != Architecture::Llama && head_dim != 64 {
                 continue;
             }
-            let config = config(architecture, HeadLayout::new(2, 2 * group, 2, head_dim)?);
+            let small = small_model(architecture, HeadLayout::new(2, 2 * group, 2, head_dim)?, 128);
+            let config = ModelConfig { vocabulary: 500, context_length: 8192, ..small };
             let weights = Weights::Drawn(Drawn::new(config.tensors(), 3));
             for (format, weight_type, tolerance) in [
                 (Format::F32, WeightType::F32, 1e-4),

@@ -7,16 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use cokv_core::{Coalition, Format, HeadLayout, HeadSelection, ObservationRequest, RotaryPairs, Selection};
+use cokv_core::{Coalition, Format, HeadSelection, ObservationRequest, Selection};
 use cokv_cuda::device::{Argument, Device, Launch, Product};
 use cokv_cuda::gpu::{Gpu, GpuBuffer};
 use cokv_cuda::{Cuda, Result};
 use cokv_models::ask::{Against, Ask};
 use cokv_models::cache::RaggedCache;
-use cokv_models::config::{Architecture, ModelConfig, RopeScaling};
 use cokv_models::engine::Row;
-use cokv_models::weights::{Drawn, Weights};
-use cokv_models::{LoadOptions, Prefill, load_on};
+use cokv_models::source::{Observer, Source};
+use cokv_models::{LanguageModel, LoadOptions, Outline, Prefill};
 
 /// Calls and seconds, by name.
 #[derive(Default)]
@@ -92,32 +91,17 @@ impl Device for Timed {
 }
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let layout = HeadLayout::new(32, 32, 8, 128)?;
-    let config = ModelConfig {
-        architecture: Architecture::Llama,
-        layout,
-        hidden_size: 4096,
-        intermediate_size: 14336,
-        vocabulary: 128_256,
-        context_length: 131_072,
-        windows: Vec::new(),
-        norm_epsilon: 1e-5,
-        rope_theta: 500_000.0,
-        rope_scaling: RopeScaling::None,
-        rope_attention_factor: 1.0,
-        rope_pairs: RotaryPairs::Halves,
-        attention_bias: false,
-        tied_embeddings: Some(false),
-        stop_tokens: Vec::new(),
-    };
+    let files = "random:llama3-8b".parse::<Source>()?.fetch(Observer::default())?;
+    let outline = Arc::new(Outline::open(&files)?);
+    let layout = outline.config().layout;
     let log = Arc::new(Log::default());
     let device =
         Timed { gpu: Gpu::open(0, 128, Some(&std::env::temp_dir().join("cokv-floors")))?, log: Arc::clone(&log) };
-    let weights = Weights::Drawn(Drawn::new(config.tensors(), 1));
-    let engine = load_on(Cuda::new(device), &weights, config, &LoadOptions::default(), |_, _| {})?;
+    let model = LanguageModel::load_on(Cuda::new(device), outline, &files, &LoadOptions::default(), |_, _| {})?;
+    let engine = model.engine();
     let tokens: Vec<u32> = (0..8192u32).map(|at| at.wrapping_mul(2_654_435_761) % 128_000).collect();
 
-    let prefill = || Prefill::run(&engine, &tokens, Format::F16, ObservationRequest::default(), |_| ());
+    let prefill = || Prefill::run(engine, &tokens, Format::F16, ObservationRequest::default(), |_| ());
     drop(prefill()?);
     show(&log, "prefill of 8192 tokens", 1, || prefill().map(drop))?;
     let prefill = prefill()?;

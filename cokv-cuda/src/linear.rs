@@ -5,8 +5,8 @@ use std::sync::Arc;
 use cokv_models::weights::{Numbers, Stored};
 use half::bf16;
 
-use crate::device::{Buffer, Device, Kind, Launch, Operand, Product};
-use crate::matrix::{Matrix, by_rows, elementwise};
+use crate::device::{Buffer, Device, Kind, Operand, Product};
+use crate::matrix::{self, Matrix, elementwise};
 use crate::{CudaError, Result};
 
 /// `y = x wᵀ + b`
@@ -49,13 +49,11 @@ impl<B: Buffer> Linear<B> {
         let mut loaded = Vec::with_capacity(weights.len());
         for ((weight, bias), (out_features, in_features)) in weights.into_iter().zip(shapes) {
             if let Some(draw) = weight.draw() {
-                let arguments =
-                    [address.into(), kind.into(), (draw.count as u64).into(), draw.seed.into(), draw.deviation.into()];
-                device.launch(Launch { blocks: [draw.count.div_ceil(1024), 1], ..by_rows("draw", 0) }, &arguments)?;
+                matrix::draw(device, address, kind, draw.count, draw.seed, draw.deviation)?;
             } else {
                 upload(device, &weight, kind, address)?;
             }
-            let bias = bias.map(|bias| crate::matrix::table(device, &bias)).transpose()?;
+            let bias = bias.map(|bias| matrix::table(device, &bias)).transpose()?;
             loaded.push(Self { buffer: Arc::clone(&buffer), address, kind, out_features, in_features, bias });
             address += (out_features * in_features * kind.bytes()) as u64;
         }

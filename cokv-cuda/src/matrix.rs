@@ -66,11 +66,6 @@ impl<B: Buffer> Matrix<B> {
         self.address + (row * self.stride * self.kind.bytes()) as u64
     }
 
-    /// What keeps its memory.
-    pub fn buffer(&self) -> &Arc<B> {
-        &self.buffer
-    }
-
     /// Some of its columns.
     pub fn columns(&self, first: usize, width: usize) -> Self {
         Self { address: self.address + (first * self.kind.bytes()) as u64, width, ..self.clone() }
@@ -118,6 +113,12 @@ pub fn elementwise(kernel: &str, rows: usize, width: usize) -> Launch<'_> {
 /// How kernels are launched that have a block for each row.
 pub fn by_rows(kernel: &str, rows: usize) -> Launch<'_> {
     Launch { kernel, blocks: [rows, 1], threads: BLOCK_THREADS, shared_bytes: 0 }
+}
+
+/// Draws numbers (`elements.cu`): each from its place and the seed, with a standard deviation.
+pub fn draw<D: Device>(device: &D, to: u64, kind: Kind, count: usize, seed: u64, deviation: f32) -> Result<()> {
+    let arguments = [to.into(), kind.into(), (count as u64).into(), seed.into(), deviation.into()];
+    device.launch(by_rows("draw", count.div_ceil(BLOCK_NUMBERS)), &arguments)
 }
 
 /// A table of the host's, on the device.

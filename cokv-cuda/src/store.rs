@@ -40,7 +40,7 @@ struct Head {
 }
 
 /// How a format's numbers are stored.
-pub fn kind_of(format: Format) -> Kind {
+fn kind_of(format: Format) -> Kind {
     match format {
         Format::F32 => Kind::F32,
         Format::F16 => Kind::F16,
@@ -74,9 +74,14 @@ impl<D: Device> DeviceStore<D> {
 
     /// Makes sure that this many rows can be appended to every head.
     pub fn make_room(&mut self, rows: usize) -> Result<()> {
+        self.room_for(rows, rows.max(SLACK))
+    }
+
+    /// Where there is no room for some rows in every head, makes it for so many.
+    fn room_for(&mut self, rows: usize, made: usize) -> Result<()> {
         match self.heads.iter().all(|head| head.capacity >= head.rows + rows) {
             true => Ok(()),
-            false => self.grow(|_, head| head.capacity.max(head.rows + rows.max(SLACK))),
+            false => self.grow(|_, head| head.capacity.max(head.rows + made)),
         }
     }
 
@@ -180,10 +185,7 @@ impl<D: Device> Store for DeviceStore<D> {
     }
 
     fn reserve(&mut self, rows: usize) -> std::result::Result<(), ModelError> {
-        match self.heads.iter().all(|head| head.capacity >= head.rows + rows) {
-            true => Ok(()),
-            false => Ok(self.grow(|_, head| head.capacity.max(head.rows + rows))?),
-        }
+        Ok(self.room_for(rows, rows)?)
     }
 
     fn forget(&mut self, rows: usize) {

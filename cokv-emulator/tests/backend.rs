@@ -3,34 +3,18 @@
 
 use std::sync::Arc;
 
-use cokv_core::{Format, HeadLayout, RotaryPairs};
+use cokv_core::{Format, HeadLayout};
 use cokv_cuda::Cuda;
 use cokv_emulator::Emulated;
-use cokv_models::config::{Architecture, ModelConfig, RopeScaling};
-use cokv_models::contract::{Case, check};
+use cokv_models::config::{Architecture, ModelConfig};
+use cokv_models::contract::{Case, check, small_model};
 use cokv_models::engine::Engine;
 use cokv_models::weights::{Drawn, Weights};
 use cokv_models::{Device, LoadOptions, WeightType, load_engine, load_on};
 use proptest::prelude::*;
 
 fn config(architecture: Architecture, layout: HeadLayout) -> ModelConfig {
-    ModelConfig {
-        architecture,
-        layout,
-        hidden_size: 64,
-        intermediate_size: 96,
-        vocabulary: 300,
-        context_length: 4096,
-        windows: Vec::new(),
-        norm_epsilon: 1e-5,
-        rope_theta: 10_000.0,
-        rope_scaling: RopeScaling::None,
-        rope_attention_factor: 1.0,
-        rope_pairs: RotaryPairs::Halves,
-        attention_bias: architecture == Architecture::Qwen2,
-        tied_embeddings: Some(architecture == Architecture::Qwen3),
-        stop_tokens: Vec::new(),
-    }
+    small_model(architecture, layout, 64)
 }
 
 /// The emulator, with a schedule of its own, and plain f64 on the same weights; nothing where there is no emulator.

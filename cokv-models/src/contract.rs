@@ -12,11 +12,12 @@
 use std::sync::Arc;
 
 use cokv_core::random::mix;
-use cokv_core::{Coalition, Format, HeadSelection, ObservationRequest, Selection, WindowSum};
+use cokv_core::{Coalition, Format, HeadLayout, HeadSelection, ObservationRequest, RotaryPairs, Selection, WindowSum};
 
 use crate::ask::{Against, Along, Answer, Ask};
 use crate::backend::LayerSummaries;
 use crate::cache::RaggedCache;
+use crate::config::{Architecture, ModelConfig, RopeScaling};
 use crate::engine::{Engine, Row};
 use crate::error::ModelError;
 use crate::prefill::Prefilling;
@@ -36,6 +37,27 @@ pub struct Case {
     pub seed: u64,
     /// Largest difference of a logit or an observation, relative to the largest of its kind.
     pub tolerance: f32,
+}
+
+/// A small model to run cases on, whose weights can be drawn ([`Drawn`](crate::weights::Drawn)).
+pub fn small_model(architecture: Architecture, layout: HeadLayout, hidden_size: usize) -> ModelConfig {
+    ModelConfig {
+        architecture,
+        layout,
+        hidden_size,
+        intermediate_size: hidden_size * 3 / 2,
+        vocabulary: 300,
+        context_length: 4096,
+        windows: Vec::new(),
+        norm_epsilon: 1e-5,
+        rope_theta: 10_000.0,
+        rope_scaling: RopeScaling::None,
+        rope_attention_factor: 1.0,
+        rope_pairs: RotaryPairs::Halves,
+        attention_bias: architecture == Architecture::Qwen2,
+        tied_embeddings: Some(architecture == Architecture::Qwen3),
+        stop_tokens: Vec::new(),
+    }
 }
 
 /// What a backend made of a case.

@@ -5,8 +5,8 @@ use std::time::Instant;
 use cokv_models::backend::Ceilings;
 
 use crate::Result;
-use crate::device::{Argument, Buffer, Device, Kind, Operand, Product};
-use crate::matrix::by_rows;
+use crate::device::{Buffer, Device, Kind, Operand, Product};
+use crate::matrix::draw;
 
 /// Rows and columns of the matrices of a large product; less is not the most that a card can do.
 const SIDE: usize = 8192;
@@ -17,9 +17,7 @@ const REPEATS: usize = 8;
 /// Measures both with random numbers: zeros cost less.
 pub fn measure<D: Device>(device: &D, kind: Kind) -> Result<Ceilings> {
     let buffer = device.allocate(2 * COPIED)?;
-    let count = (2 * COPIED / kind.bytes()) as u64;
-    let arguments: [Argument; 5] = [buffer.address().into(), kind.into(), count.into(), 1u64.into(), 1f32.into()];
-    device.launch(by_rows("draw", count.div_ceil(1024) as usize), &arguments)?;
+    draw(device, buffer.address(), kind, 2 * COPIED / kind.bytes(), 1, 1.0)?;
     let half = buffer.address() + COPIED as u64;
     let copy = seconds(device, || device.copy(buffer.address(), half, COPIED))?;
     let operand = |address| Operand { address, stride: SIDE, kind };

@@ -81,7 +81,11 @@ impl<'a, D: Device> Pass<'a, D> {
         for span in spans.iter() {
             for kv_head in 0..layout.kv_heads {
                 let flat = layout.flat(layer.index, kv_head);
-                let hidden = hide(span, flat, layer.window, &mut plan.hidden);
+                let hidden = span.hidden(flat, layer.window).map(|hidden| {
+                    let place = plan.hidden.len() as u32;
+                    plan.hidden.extend(hidden.map(|tokens| tokens as u32));
+                    place
+                });
                 heads.push(Head { hidden, ..head(span, flat, bytes) });
                 let [keys, values] =
                     span.own.addresses(flat).map(|address| address + span.own.rows(flat) as u64 * bytes);
@@ -209,36 +213,34 @@ impl<'a, D: Device> Pass<'a, D> {
         queries: &Matrix<D::Buffer>,
         output: &Matrix<D::Buffer>,
     ) -> Result<()> {
-        let HeadLayout { query_heads, head_dim, .. } = self.layout;
-        // Keys and values of two tiles each, and the queries; rows are padded where swizzling does not keep banks apart.
-        let row_bytes = 2 * if head_dim.is_multiple_of(64) { head_dim } else { head_dim + 8 };
-        let of_kind = |family| self.kind.kernel(family);
-        let (name, rows, shared_bytes) = match kernel {
-            Kernel::Many2 => (format!("{}_{head_dim}_2", of_kind("attend_many")), 1, (4 * 64 + 128) * row_bytes),
-            Kernel::Many1 => (format!("{}_{head_dim}_1", of_kind("attend_many")), 1, (4 * 64 + 64) * row_bytes),
-            Kernel::Few => (format!("{}_{head_dim}", of_kind("attend_few")), 1, 4 * 16 * (head_dim + 2) * 4),
-            Kernel::Plain => (of_kind("attend_plain"), kernel.queries(), 4 * (head_dim + 2) * 4),
-        };
+        let head_dim = self.layout.head_dim;
         let first = tables.items + (items.start * size_of::<Item>()) as u64;
         let mut arguments: Vec<Argument> = vec![first.into(), tables.tokens.into()];
         if kernel == Kernel::Plain {
             arguments.push(tables.hidden.into());
         }
-        let shared: [Argument; 7] = [
-            queries.address().into(),
+        arguments.push(queries.address().into());
+        arguments.extend(self.results(tables, output));
+        if kernel == Kernel::Plain {
+            arguments.push(head_dim.into());
+        }
+        arguments.push(scale(head_dim).into());
+        // `attend_plain` has a block for each query.
+        let rows = if kernel == Kernel::Plain { kernel.queries() } else { 1 };
+        let (name, shared_bytes) = (kernel.name(self.kind, head_dim), kernel.shared_bytes(head_dim));
+        device.launch(Launch { kernel: &name, blocks: [items.len(), rows], threads: 128, shared_bytes }, &arguments)
+    }
+
+    /// Where partial and whole results go, and whose they are: arguments of all kernels of attention.
+    fn results(&self, tables: &Tables<D::Buffer>, output: &Matrix<D::Buffer>) -> [Argument; 6] {
+        [
             tables.partials.address().into(),
             output.address().into(),
             self.log_sums.address().into(),
             output.kind.into(),
             self.layout.group().into(),
-            query_heads.into(),
-        ];
-        arguments.extend(shared);
-        if kernel == Kernel::Plain {
-            arguments.push(head_dim.into());
-        }
-        arguments.push(scale(head_dim).into());
-        device.launch(Launch { kernel: &name, blocks: [items.len(), rows], threads: 128, shared_bytes }, &arguments)
+            self.layout.query_heads.into(),
+        ]
     }
 
     /// Joins what items of parts of keys made.
@@ -246,18 +248,9 @@ impl<'a, D: Device> Pass<'a, D> {
         if self.plan.joins.is_empty() {
             return Ok(());
         }
-        let HeadLayout { query_heads, head_dim, .. } = self.layout;
-        let arguments: [Argument; 9] = [
-            tables.joins.into(),
-            tables.tokens.into(),
-            tables.partials.address().into(),
-            output.address().into(),
-            self.log_sums.address().into(),
-            output.kind.into(),
-            self.layout.group().into(),
-            query_heads.into(),
-            head_dim.into(),
-        ];
+        let mut arguments: Vec<Argument> = vec![tables.joins.into(), tables.tokens.into()];
+        arguments.extend(self.results(tables, output));
+        arguments.push(self.layout.head_dim.into());
         let launch = Launch { kernel: "join", blocks: [self.plan.joins.len(), 1], threads: 128, shared_bytes: 0 };
         device.launch(launch, &arguments)
     }
@@ -280,13 +273,4 @@ fn head<D: Device>(span: &Span<'_, Cuda<D>>, flat: usize, bytes: u64) -> Head {
     [head.keys[2], head.values[2]] = own;
     head.keys_before = before as u32 + span.own.rows(flat) as u32;
     head
-}
-
-/// How many tokens of a head each new token no longer sees behind its sliding window, where that is any.
-fn hide<D: Device>(span: &Span<'_, Cuda<D>>, flat: usize, window: Option<usize>, hidden: &mut Vec<u32>) -> Option<u32> {
-    let window = window.filter(|&window| span.seen + span.tokens > window)?;
-    let place = hidden.len();
-    let first_seen = (span.seen..span.seen + span.tokens).map(|at| (at + 1).saturating_sub(window));
-    hidden.extend(first_seen.map(|first| span.places.before(flat, first) as u32));
-    Some(place as u32)
 }

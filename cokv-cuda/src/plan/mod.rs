@@ -14,6 +14,7 @@ pub mod tables;
 use std::ops::Range;
 
 use self::tables::{DIRECT, Item, Join};
+use crate::device::Kind;
 
 /// Rows that must see the same slice to be stacked, and keys that it must have: fewer gain little.
 const ROWS_TOGETHER: usize = 4;
@@ -56,6 +57,28 @@ pub enum Kernel {
 impl Kernel {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Many2, Self::Many1, Self::Few, Self::Plain];
+
+    /// As `kernels/` calls it, for caches of a kind and heads of a size.
+    pub fn name(self, kind: Kind, head_dim: usize) -> String {
+        match self {
+            Self::Many2 => format!("{}_{head_dim}_2", kind.kernel("attend_many")),
+            Self::Many1 => format!("{}_{head_dim}_1", kind.kernel("attend_many")),
+            Self::Few => format!("{}_{head_dim}", kind.kernel("attend_few")),
+            Self::Plain => kind.kernel("attend_plain"),
+        }
+    }
+
+    /// Shared memory of a block.
+    pub fn shared_bytes(self, head_dim: usize) -> usize {
+        // Keys and values of two tiles each, and the queries; rows are padded where swizzling does not keep banks apart.
+        let row_bytes = 2 * if head_dim.is_multiple_of(64) { head_dim } else { head_dim + 8 };
+        match self {
+            Self::Many2 | Self::Many1 => (4 * 64 + self.queries()) * row_bytes,
+            // Results of four warps, with peak and sum.
+            Self::Few => 4 * self.queries() * (head_dim + 2) * 4,
+            Self::Plain => 4 * (head_dim + 2) * 4,
+        }
+    }
 
     /// Queries that an item has at most.
     pub fn queries(self) -> usize {

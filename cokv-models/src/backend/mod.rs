@@ -196,6 +196,14 @@ pub struct Span<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Span<'a, B> {
+    /// How many tokens of a KV head, counted flat, lie before the sliding window of each new token; none where no token has any
+    /// before it.
+    pub fn hidden(&self, head: usize, window: Option<usize>) -> Option<impl Iterator<Item = usize>> {
+        let window = window.filter(|&window| self.seen + self.tokens > window)?;
+        let first_seen = (self.seen..self.seen + self.tokens).map(move |at| (at + 1).saturating_sub(window));
+        Some(first_seen.map(move |first| self.places.before(head, first)))
+    }
+
     /// Finds the backend's own types behind a cache and a watch; an error where they are another backend's.
     pub(crate) fn of(tokens: usize, cache: &'a mut RaggedCache, watch: Option<&'a mut dyn Watch>) -> Result<Self> {
         let seen = cache.next_position();

@@ -113,10 +113,8 @@ impl<B: Backend<Store = HostStore>> Span<'_, B> {
     /// How many tokens of each KV head lie before the window of each new token: `[kv_heads, tokens]`. Nothing where none does.
     fn hide(&self, layout: HeadLayout, layer: usize, window: Option<usize>, hidden: &mut Vec<usize>) {
         hidden.clear();
-        let Some(window) = window.filter(|&window| self.seen + self.tokens > window) else { return };
         for kv_head in 0..layout.kv_heads {
-            let first_seen = (self.seen..self.seen + self.tokens).map(|at| (at + 1).saturating_sub(window));
-            hidden.extend(first_seen.map(|first| self.places.before(layout.flat(layer, kv_head), first)));
+            hidden.extend(self.hidden(layout.flat(layer, kv_head), window).into_iter().flatten());
         }
     }
 }
