@@ -5,12 +5,13 @@
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use half::{bf16, f16};
 
-use super::memory;
+use super::{memory, pool};
 
 /// Bytes of a region, unless one weight asks for more.
 const REGION: usize = 32 << 20;
@@ -61,8 +62,11 @@ impl<T: Plain> Huge<T> {
         const { assert!(align_of::<T>() <= LINE) };
         let bytes = (len * size_of::<T>()).next_multiple_of(LINE);
         let (region, start) = place(bytes);
-        // SAFETY: the bytes lie within the region, and nobody else has any of them.
-        unsafe { region.start.add(start).write_bytes(0, bytes) };
+        // SAFETY: the bytes lie within the region, nobody else has any of them, and nothing is said of what they hold.
+        let fresh: &mut [MaybeUninit<u8>] =
+            unsafe { std::slice::from_raw_parts_mut(region.start.add(start).cast(), bytes) };
+        // The system finds and clears memory when it is first touched, which takes longer than reading what will lie there.
+        pool::for_each_chunk(fresh, memory::HUGE_PAGE, |_, bytes| bytes.fill(MaybeUninit::new(0)));
         Self { region, start, len, of: PhantomData }
     }
 
