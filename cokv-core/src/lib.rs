@@ -11,20 +11,24 @@
 
 #![warn(missing_docs)]
 
+mod block_sums;
 mod budget;
 mod coalition;
 pub mod config;
 mod error;
 mod format;
+mod frame;
 mod game;
 mod importance;
 mod layout;
 mod method;
+mod pairs;
 mod plan;
 mod policy;
 mod preset;
 pub mod random;
 pub mod registry;
+mod replay;
 mod scores;
 pub mod select;
 mod settings;
@@ -35,21 +39,25 @@ pub mod testing;
 mod view;
 mod window_sum;
 
+pub use block_sums::BlockSums;
 pub use budget::{Budget, BudgetError};
 pub use coalition::{Coalition, CoalitionError};
 pub use config::{ConfigError, ConfigTable};
 pub use error::PolicyError;
 pub use format::Format;
+pub use frame::Frame;
 pub use game::{Game, GameError, Query};
 pub use importance::{
     Answered, Effort, Evidence, HeadEstimate, HeadPair, ImportanceEstimator, Limits, Study, Subject, Teller, Told,
 };
 pub use layout::{HeadLayout, LayoutError};
 pub use method::Method;
+pub use pairs::Pairs;
 pub use plan::BudgetPlan;
 pub use policy::{AllocationRequest, BudgetAllocator, CacheCompressor, Gqa, Protected};
 pub use preset::Preset;
 pub use registry::Registry;
+pub use replay::{Replay, Replayed};
 pub use scores::{HeadScores, ScoresError, TokenScores};
 pub use select::{HeadSelection, Selection};
 pub use settings::{MethodSettings, Named, Settings};

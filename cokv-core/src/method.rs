@@ -1,8 +1,9 @@
 //! A compressor and an allocator under one name: a column of the matrix.
 
 use crate::{
-    AllocationRequest, BudgetAllocator, CacheCompressor, Gqa, HeadLayout, HeadScores, LayerView, MethodSettings, Named,
-    ObservationRequest, PolicyError, Protected, Selection, Spending, TokenScores, select,
+    AllocationRequest, BudgetAllocator, CacheCompressor, Frame, Gqa, HeadLayout, HeadScores, HeadSelection, LayerView,
+    MethodSettings, Named, ObservationRequest, Pairs, PolicyError, Protected, Replay, Selection, Spending, TokenScores,
+    select,
 };
 
 /// A whole compression method: score, allocate, select. Copies share compressor and allocator.
@@ -63,10 +64,9 @@ impl Method {
         self.compressor.evicts()
     }
 
-    /// What every head keeps, as far as its budget goes, of a prompt whose last `tail` tokens are the chat template's,
-    /// behind the user's text.
-    pub fn protected(&self, tail: usize) -> Protected {
-        self.compressor.protected(tail)
+    /// What every head keeps, as far as its budget goes, of such a prompt.
+    pub fn protected(&self, frame: Frame) -> Protected {
+        self.compressor.protected(frame)
     }
 
     /// How what is kept relates to the budget.
@@ -85,15 +85,73 @@ impl Method {
     }
 
     /// What prefill must record of such a prompt.
-    pub fn observations(&self, tail: usize) -> ObservationRequest {
-        self.compressor.observations(tail)
+    pub fn observations(&self, frame: Frame) -> ObservationRequest {
+        self.compressor.observations(frame)
+    }
+
+    /// The second pass that its scores look at, if any.
+    pub fn replay(&self) -> Option<Replay> {
+        self.compressor.replay()
+    }
+
+    /// Whether every budget is scored for itself.
+    pub fn follows_budget(&self) -> bool {
+        self.compressor.follows_budget()
+    }
+
+    /// Whether what it keeps is changed: [`CacheCompressor::rewrite`].
+    pub fn rewrites(&self) -> bool {
+        self.compressor.rewrites()
+    }
+
+    /// Whether what it keeps has a bias for each pair.
+    pub fn adds_biases(&self) -> bool {
+        self.compressor.adds_biases()
+    }
+
+    /// What becomes of what the heads of a layer keep; checked for length and finiteness.
+    pub fn rewrite(&self, view: &LayerView<'_>, kept: &[HeadSelection]) -> Result<Vec<Pairs>, PolicyError> {
+        let pairs = self.compressor.rewrite(view, kept)?;
+        let (dim, biased) = (view.layout.head_dim, self.adds_biases());
+        for (kv_head, kept) in kept.iter().enumerate() {
+            let (rows, of_head) = (kept.len(view.prompt_len), pairs.get(kv_head));
+            let found = of_head.map_or([0; 3], |pairs| [pairs.keys.len(), pairs.values.len(), pairs.biases.len()]);
+            let expected = [rows * dim, rows * dim, if biased { rows } else { 0 }];
+            if let Some(wrong) = (0..3).find(|&part| found[part] != expected[part]) {
+                return Err(PolicyError::WrongLength {
+                    method: self.name.clone(),
+                    what: ["the rewritten keys of a head", "the rewritten values of a head", "the biases of a head"]
+                        [wrong],
+                    found: found[wrong],
+                    expected: expected[wrong],
+                });
+            }
+            let numbers = of_head.into_iter().flat_map(|pairs| [&pairs.keys, &pairs.values, &pairs.biases]);
+            for (part, width) in numbers.zip([dim, dim, 1]) {
+                if let Some(at) = part.iter().position(|number| !number.is_finite()) {
+                    return Err(PolicyError::NotFinite {
+                        method: self.name.clone(),
+                        layer: view.layer,
+                        kv_head,
+                        token: at / width,
+                        value: part[at],
+                    });
+                }
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// Whether it scores nothing before the question is known.
+    pub fn needs_question(&self) -> bool {
+        self.compressor.needs_question()
     }
 
     /// The observation window, where it holds nothing but the chat template's tail: no token of the user's text then
     /// says what is kept.
-    pub fn window_within(&self, tail: usize) -> Option<usize> {
-        let window = self.observations(tail).last_queries();
-        (1..=tail).contains(&window).then_some(window)
+    pub fn window_within(&self, frame: Frame) -> Option<usize> {
+        let window = self.observations(frame).last_queries();
+        (1..=frame.tail).contains(&window).then_some(window)
     }
 
     /// Whether another method's compressor is the same, so that its scores are this one's too.
@@ -133,7 +191,7 @@ impl Method {
         if !self.evicts() {
             return Ok(Selection::everything(layout.heads()));
         }
-        let protected = self.protected(scores.tail());
+        let protected = self.protected(scores.frame());
         let request = AllocationRequest {
             layout,
             prompt_len: scores.prompt_len(),
@@ -166,7 +224,7 @@ mod tests {
     }
 
     impl CacheCompressor for Told {
-        fn protected(&self, _tail: usize) -> Protected {
+        fn protected(&self, _frame: Frame) -> Protected {
             Protected { sinks: 1, window: 1 }
         }
 

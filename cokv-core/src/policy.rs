@@ -6,7 +6,8 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BudgetPlan, HeadLayout, HeadScores, LayerView, ObservationRequest, PlanError, PolicyError, Spending, TokenScores,
+    BudgetPlan, Frame, HeadLayout, HeadScores, HeadSelection, LayerView, ObservationRequest, Pairs, PlanError,
+    PolicyError, Replay, Spending, TokenScores,
 };
 
 /// What a budget counts in a model whose query heads share KV heads. Tables must print it: the two are not comparable.
@@ -63,16 +64,49 @@ impl Protected {
 /// A new policy is one file: a struct with its settings (read and written by `serde`, unknown keys denied), this trait, and
 /// one line in a registry.
 pub trait CacheCompressor: Debug + Send + Sync {
-    /// What prefill must record for [`score`](Self::score) of a prompt whose last `tail` tokens are the chat
-    /// template's, behind the user's text.
-    fn observations(&self, _tail: usize) -> ObservationRequest {
+    /// What prefill must record for [`score`](Self::score) of such a prompt.
+    fn observations(&self, _frame: Frame) -> ObservationRequest {
         ObservationRequest::default()
     }
 
     /// Tokens of such a prompt that are kept before any other. Where a head's budget is smaller than both, the window's
     /// youngest tokens go first, then the sinks.
-    fn protected(&self, _tail: usize) -> Protected {
+    fn protected(&self, _frame: Frame) -> Protected {
         Protected::default()
+    }
+
+    /// A second pass over the prompt that [`score`](Self::score) looks at.
+    fn replay(&self) -> Option<Replay> {
+        None
+    }
+
+    /// Whether scores depend on the budget ([`LayerView::kept`]), so that every budget is scored for itself.
+    fn follows_budget(&self) -> bool {
+        false
+    }
+
+    /// Whether nothing can be scored before the question is known, so that a document cannot be compressed before anybody asks.
+    fn needs_question(&self) -> bool {
+        false
+    }
+
+    /// Whether [`rewrite`](Self::rewrite) changes what is kept.
+    fn rewrites(&self) -> bool {
+        false
+    }
+
+    /// Whether what it makes of kept pairs has a bias for each, which takes memory too.
+    fn adds_biases(&self) -> bool {
+        false
+    }
+
+    /// What becomes of the tokens that the heads of a layer keep, `[kv_heads]`, once that is known: their keys turned, values merged,
+    /// biases fitted. Every head gets as many pairs as it keeps tokens. Layers are rewritten independently, several at a time.
+    ///
+    /// # Errors
+    /// As of [`score`](Self::score).
+    fn rewrite(&self, layer: &LayerView<'_>, _kept: &[HeadSelection]) -> Result<Vec<Pairs>, PolicyError> {
+        Err(PolicyError::MissingObservation { what: "what becomes of kept pairs", layer: layer.layer })
     }
 
     /// Whether anything is evicted at all; `false` keeps the whole prompt at every budget.

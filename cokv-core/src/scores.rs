@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{HeadLayout, PolicyError};
+use crate::{Frame, HeadLayout, PolicyError};
 
 /// Scores whose number does not fit the heads they are for.
 #[derive(Debug, Error, PartialEq)]
@@ -85,19 +85,19 @@ fn checked(values: Vec<f64>, expected: usize) -> Result<Vec<f64>, ScoresError> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenScores {
     prompt_len: usize,
-    tail: usize,
+    frame: Frame,
     values: Vec<f32>,
 }
 
 impl TokenScores {
     /// No layer scored yet; room for all of them.
     pub fn with_capacity(layout: HeadLayout, prompt_len: usize) -> Self {
-        Self { prompt_len, tail: 0, values: Vec::with_capacity(layout.heads() * prompt_len) }
+        Self { prompt_len, frame: Frame::default(), values: Vec::with_capacity(layout.heads() * prompt_len) }
     }
 
-    /// Of a prompt whose last `tail` tokens are the chat template's, behind the user's text.
-    pub fn with_tail(self, tail: usize) -> Self {
-        Self { tail, ..self }
+    /// Of a prompt of these parts.
+    pub fn within(self, frame: Frame) -> Self {
+        Self { frame, ..self }
     }
 
     /// Appends the next layer's scores, `[kv_heads, prompt_len]`.
@@ -110,9 +110,9 @@ impl TokenScores {
         self.prompt_len
     }
 
-    /// Prompt tokens that a chat template put behind the user's text.
-    pub fn tail(&self) -> usize {
-        self.tail
+    /// The parts of the prompt.
+    pub fn frame(&self) -> Frame {
+        self.frame
     }
 
     /// Scores of one KV head by its flat index: `[prompt_len]`.

@@ -1,6 +1,6 @@
 //! What a compressor may ask of a prefill, and what it then sees: plain slices, one layer at a time.
 
-use crate::{HeadLayout, PolicyError, WindowSum};
+use crate::{BlockSums, Frame, HeadLayout, PolicyError, Replay, Replayed, WindowSum};
 
 /// What prefill must record. The union over all configured methods is recorded once, nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct ObservationRequest {
     pub window_sums: Vec<WindowSum>,
     /// Attention that every prompt token received, summed over all prompt queries.
     pub column_sums: bool,
+    /// Attention that every prompt token received inside its block.
+    pub block_sums: Vec<BlockSums>,
     /// Mean and covariance of the queries before RoPE, from [`QueryStatistics::FIRST_POSITION`] on.
     pub query_statistics: bool,
     /// Keys after RoPE.
@@ -20,22 +22,26 @@ pub struct ObservationRequest {
     pub values: bool,
     /// How much each value weighs in the layer's output.
     pub value_output_norms: bool,
+    /// Products of the output projection with itself, which say how much any vector weighs in the layer's output.
+    pub output_grams: bool,
+    /// What the layer's projections read: the tokens' hidden states behind the first norm.
+    pub inputs: bool,
 }
 
 impl ObservationRequest {
     /// Everything that either asks for. Neither sees a difference: what a method reads does not depend on the others.
     pub fn union(self, other: Self) -> Self {
-        let mut window_sums = [self.window_sums, other.window_sums].concat();
-        window_sums.sort_unstable();
-        window_sums.dedup();
         Self {
             window: self.window.max(other.window),
-            window_sums,
+            window_sums: both(self.window_sums, other.window_sums),
+            block_sums: both(self.block_sums, other.block_sums),
             column_sums: self.column_sums || other.column_sums,
             query_statistics: self.query_statistics || other.query_statistics,
             keys: self.keys || other.keys,
             values: self.values || other.values,
             value_output_norms: self.value_output_norms || other.value_output_norms,
+            output_grams: self.output_grams || other.output_grams,
+            inputs: self.inputs || other.inputs,
         }
     }
 
@@ -43,6 +49,14 @@ impl ObservationRequest {
     pub fn last_queries(&self) -> usize {
         self.window_sums.iter().map(|sum| sum.reach()).fold(self.window, usize::max)
     }
+}
+
+/// What either asks for, each once.
+fn both<T: Ord + Clone>(some: Vec<T>, others: Vec<T>) -> Vec<T> {
+    let mut all = [some, others].concat();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 /// Mean and (population) covariance of a layer's queries before RoPE, over the positions from
@@ -73,6 +87,23 @@ pub struct RotaryEmbedding {
     pub pairs: RotaryPairs,
 }
 
+impl RotaryEmbedding {
+    /// Turns a vector by so many positions; its length stays.
+    pub fn turn(&self, vector: &mut [f32], positions: f64) {
+        let half = vector.len() / 2;
+        for (pair, &frequency) in self.frequencies.iter().enumerate() {
+            let [first, second] = match self.pairs {
+                RotaryPairs::Halves => [pair, pair + half],
+                RotaryPairs::Neighbours => [2 * pair, 2 * pair + 1],
+            };
+            let (sin, cos) = (positions * f64::from(frequency)).sin_cos();
+            let (x, y) = (f64::from(vector[first]), f64::from(vector[second]));
+            vector[first] = (x * cos - y * sin) as f32;
+            vector[second] = (y * cos + x * sin) as f32;
+        }
+    }
+}
+
 /// Which elements of a vector RoPE turns together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RotaryPairs {
@@ -93,8 +124,10 @@ pub struct LayerView<'a> {
     pub prompt_len: usize,
     /// Their ids: `[prompt_len]`.
     pub tokens: &'a [u32],
-    /// How many of the last ones a chat template put behind the user's text.
-    pub tail: usize,
+    /// Where document, question and what a chat template added lie.
+    pub frame: Frame,
+    /// Tokens that a head may keep on average, for compressors that [ask for it](crate::CacheCompressor::follows_budget).
+    pub kept: Option<usize>,
     /// Rows of `window_attention` for each query head: the largest window asked for, or the whole prompt where it is shorter.
     pub window: usize,
     /// Softmax attention of the last `window` queries: `[query_heads, window, prompt_len]`, oldest query first.
@@ -103,6 +136,8 @@ pub struct LayerView<'a> {
     pub window_sums: &'a [(WindowSum, Vec<f32>)],
     /// `[query_heads, prompt_len]`, if asked for.
     pub column_sums: Option<&'a [f32]>,
+    /// Each that was asked for: `[query_heads, prompt_len]`, 0 outside of all blocks.
+    pub block_sums: &'a [(BlockSums, Vec<f32>)],
     /// If asked for.
     pub query_statistics: Option<&'a QueryStatistics>,
     /// Keys after RoPE, `[kv_heads, prompt_len, head_dim]`, if asked for.
@@ -112,11 +147,43 @@ pub struct LayerView<'a> {
     /// `‖W_o v‖₁` of every token: the 1-norm of its value behind the columns of the output projection that belong to the
     /// query head. `[query_heads, prompt_len]`, if asked for.
     pub value_output_norms: Option<&'a [f32]>,
+    /// `W_oᵀ W_o` of the columns of the output projection that belong to each query head: `[query_heads, head_dim, head_dim]`, if
+    /// asked for. `‖W_o x‖₂² = xᵀ (W_oᵀ W_o) x` of a vector of the head.
+    pub output_grams: Option<&'a [f32]>,
+    /// Hidden states of the tokens behind the layer's first norm, `[prompt_len, hidden_size]`, if asked for.
+    pub inputs: Option<&'a [f32]>,
+    /// What a second pass saw, for each that the methods of a run asked for.
+    pub replays: &'a [(Replay, Replayed)],
     /// The model's rotation, where the model side provides it.
     pub rotary: Option<&'a RotaryEmbedding>,
 }
 
 impl<'a> LayerView<'a> {
+    /// A layer of a prompt of which nothing was recorded.
+    pub fn new(layer: usize, layout: HeadLayout, tokens: &'a [u32]) -> Self {
+        Self {
+            layer,
+            layout,
+            prompt_len: tokens.len(),
+            tokens,
+            frame: Frame::default(),
+            kept: None,
+            window: 0,
+            window_attention: &[],
+            window_sums: &[],
+            column_sums: None,
+            block_sums: &[],
+            query_statistics: None,
+            keys: None,
+            values: None,
+            value_output_norms: None,
+            output_grams: None,
+            inputs: None,
+            replays: &[],
+            rotary: None,
+        }
+    }
+
     /// Attention of the last `rows` queries of one query head: `[rows, prompt_len]`. A prompt shorter than `rows` gives
     /// a row for each of its tokens.
     pub fn last_rows(&self, query_head: usize, rows: usize) -> Result<&'a [f32], PolicyError> {
@@ -136,6 +203,42 @@ impl<'a> LayerView<'a> {
         let recorded = self.window_sums.iter().find(|(recorded, _)| *recorded == sum);
         let (_, of_heads) = self.recorded("window sums", recorded)?;
         Ok(&of_heads[query_head * self.prompt_len..][..self.prompt_len])
+    }
+
+    /// Attention that each token of a query head got inside its block: `[prompt_len]`.
+    ///
+    /// # Errors
+    /// [`PolicyError::MissingObservation`] where these very sums were not asked for.
+    pub fn block_sum(&self, query_head: usize, sums: BlockSums) -> Result<&'a [f32], PolicyError> {
+        let recorded = self.block_sums.iter().find(|(recorded, _)| *recorded == sums);
+        let (_, of_heads) = self.recorded("block sums", recorded)?;
+        Ok(&of_heads[query_head * self.prompt_len..][..self.prompt_len])
+    }
+
+    /// What a second pass saw.
+    ///
+    /// # Errors
+    /// [`PolicyError::MissingObservation`] where there was no such pass.
+    pub fn replayed(&self, replay: &Replay) -> Result<&'a Replayed, PolicyError> {
+        let seen = self.replays.iter().find(|(of, _)| of == replay);
+        Ok(&self.recorded("a replay of the prompt", seen)?.1)
+    }
+
+    /// Keys before RoPE, `[kv_heads, prompt_len, head_dim]`: each turned back by its own position.
+    ///
+    /// # Errors
+    /// [`PolicyError::MissingObservation`] where keys were not asked for, or the model's rotation is not known.
+    pub fn keys_before_rope(&self) -> Result<Vec<f32>, PolicyError> {
+        let mut keys = self.recorded("keys", self.keys)?.to_vec();
+        let rotary = self.recorded("the model's rotation", self.rotary)?;
+        for head in keys.chunks_exact_mut((self.prompt_len * self.layout.head_dim).max(1)) {
+            for (position, key) in head.chunks_exact_mut(self.layout.head_dim).enumerate() {
+                rotary.turn(key, -(position as f64));
+                // The attention factor is in the keys' length.
+                key.iter_mut().for_each(|x| *x /= rotary.scale);
+            }
+        }
+        Ok(keys)
     }
 
     /// An observation that was asked for: `view.recorded("keys", view.keys)?`.
@@ -168,6 +271,27 @@ mod tests {
         assert_eq!((union.last_queries(), b.last_queries()), (40, 32));
     }
 
+    /// Key re-rotation of `more-methods`: token 5 of the toy moved to position 2.
+    #[test]
+    fn vectors_are_turned_by_positions_and_back() {
+        for pairs in [RotaryPairs::Halves, RotaryPairs::Neighbours] {
+            let rotary = RotaryEmbedding { frequencies: vec![1.0, 0.1], scale: 1.0, pairs };
+            let mut vector = [-0.9258f32, -0.6999, 0.3967, 0.9998];
+            if pairs == RotaryPairs::Neighbours {
+                vector.swap(1, 2);
+            }
+            let was = vector;
+            rotary.turn(&mut vector, -3.0);
+            let mut moved = [0.9725f32, -0.3732, -0.2621, 1.1620];
+            if pairs == RotaryPairs::Neighbours {
+                moved.swap(1, 2);
+            }
+            assert!(vector.iter().zip(moved).all(|(ours, right)| (ours - right).abs() < 2e-4), "{vector:?}");
+            rotary.turn(&mut vector, 3.0);
+            assert!(vector.iter().zip(was).all(|(ours, right)| (ours - right).abs() < 1e-6));
+        }
+    }
+
     #[test]
     fn rows_and_sums_are_of_the_youngest_queries() {
         let layout = HeadLayout::new(1, 2, 1, 4).unwrap();
@@ -175,20 +299,10 @@ mod tests {
         let [sum, other] = [(2, 0), (2, 1)].map(|(rows, tail)| WindowSum { rows, tail });
         let sums = [(sum, attention.chunks(2 * 3).flat_map(|rows| sum.of(rows, 3)).collect())];
         let view = LayerView {
-            layer: 0,
-            layout,
-            prompt_len: 3,
-            tokens: &[7, 8, 9],
-            tail: 0,
             window: 2,
             window_attention: &attention,
             window_sums: &sums,
-            column_sums: None,
-            query_statistics: None,
-            keys: None,
-            values: None,
-            value_output_norms: None,
-            rotary: None,
+            ..LayerView::new(0, layout, &[7, 8, 9])
         };
         assert_eq!(view.last_rows(0, 1).unwrap(), [3.0, 4.0, 5.0]);
         assert_eq!(view.last_rows(1, 2).unwrap(), [6.0, 7.0, 8.0, 9.0, 10.0, 11.0]);

@@ -1,7 +1,8 @@
 //! The contract of [`CacheCompressor`].
 
 use super::{ContractViolation, MadeUpPrompt};
-use crate::{CacheCompressor, HeadLayout, ObservationRequest, PolicyError};
+use crate::random::mix;
+use crate::{CacheCompressor, Frame, HeadLayout, ObservationRequest, PolicyError, Replay, Replayed};
 
 /// Tests of one compressor with its settings, on made-up prompts of 0 to 300 tokens, with and without a chat template's
 /// tail.
@@ -37,22 +38,29 @@ impl<'a> CompressorContract<'a> {
     pub fn check(&self) -> Result<(), ContractViolation> {
         for layout in LAYOUTS {
             for tokens in LENGTHS {
-                let prompt = MadeUpPrompt::new(layout, tokens);
+                let mut prompt = MadeUpPrompt::new(layout, tokens);
+                if self.compressor.follows_budget() {
+                    prompt = prompt.with_budget(tokens / 3);
+                }
+                if let Some(replay) = self.compressor.replay() {
+                    prompt = replayed(prompt, replay);
+                }
                 for tail in TAILS.into_iter().filter(|&tail| tail <= tokens) {
                     let case = format!("{tokens} tokens, {tail} of them a tail, {} KV heads", layout.kv_heads);
                     let broken = |(promise, failure): (&'static str, String)| ContractViolation {
                         promise,
                         failure: format!("{failure} ({case})"),
                     };
-                    self.on(&prompt.clone().with_tail(tail), tail).map_err(broken)?;
+                    let frame = Frame::with_tail(tail);
+                    self.on(&prompt.clone().within(frame), frame).map_err(broken)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn on(&self, whole: &MadeUpPrompt, tail: usize) -> Result<(), (&'static str, String)> {
-        let request = self.compressor.observations(tail);
+    fn on(&self, whole: &MadeUpPrompt, frame: Frame) -> Result<(), (&'static str, String)> {
+        let request = self.compressor.observations(frame);
         let asked = whole.clone().showing(request.clone());
         let whole = &whole.clone().showing_also(request.clone());
         let scores = self.scores(&asked)?;
@@ -114,10 +122,13 @@ impl<'a> CompressorContract<'a> {
             ("window attention", ObservationRequest { window: 0, ..request.clone() }),
             ("window sums", ObservationRequest { window_sums: Vec::new(), ..request.clone() }),
             ("column sums", ObservationRequest { column_sums: false, ..request.clone() }),
+            ("block sums", ObservationRequest { block_sums: Vec::new(), ..request.clone() }),
             ("query statistics", ObservationRequest { query_statistics: false, ..request.clone() }),
             ("keys", ObservationRequest { keys: false, ..request.clone() }),
             ("values", ObservationRequest { values: false, ..request.clone() }),
             ("value output norms", ObservationRequest { value_output_norms: false, ..request.clone() }),
+            ("output grams", ObservationRequest { output_grams: false, ..request.clone() }),
+            ("inputs", ObservationRequest { inputs: false, ..request.clone() }),
         ];
         for (what, less) in without.into_iter().filter(|(_, less)| *less != request) {
             let failure = match self.compressor.score(&prompt.clone().showing(less).view()) {
@@ -129,6 +140,17 @@ impl<'a> CompressorContract<'a> {
         }
         Ok(())
     }
+}
+
+/// The same prompt as if it had been read twice.
+fn replayed(prompt: MadeUpPrompt, replay: Replay) -> MadeUpPrompt {
+    let view = prompt.view();
+    let places = (view.layout.query_heads * view.prompt_len) as u64;
+    let weights: Vec<f32> = (0..places).map(|at| (mix(at) >> 40) as f32 / (1u64 << 24) as f32).collect();
+    let weights_by_input = weights.iter().map(|weight| weight / 3.0).collect();
+    let queries = (0..places * (replay.queries * view.layout.head_dim) as u64).map(|at| (at as f32 * 0.3).sin());
+    let queries = queries.take(view.layout.query_heads * replay.queries * view.layout.head_dim).collect();
+    prompt.replayed(replay, Replayed { weights, weights_by_input, queries })
 }
 
 #[cfg(test)]
@@ -149,7 +171,7 @@ mod tests {
     where
         F: Fn(&LayerView<'_>) -> Result<Vec<f32>, PolicyError> + Send + Sync,
     {
-        fn observations(&self, _tail: usize) -> ObservationRequest {
+        fn observations(&self, _frame: Frame) -> ObservationRequest {
             self.0.clone()
         }
 

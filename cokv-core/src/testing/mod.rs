@@ -36,7 +36,7 @@ use thiserror::Error;
 
 pub use allocator::AllocatorContract;
 pub use compressor::CompressorContract;
-pub use prompt::MadeUpPrompt;
+pub use prompt::{MadeUpPrompt, grams_of};
 
 /// What an implementation did that it must not do, with a small case that shows it.
 #[derive(Debug, Error)]

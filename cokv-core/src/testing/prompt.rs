@@ -1,25 +1,36 @@
 //! A layer of a prompt that nobody wrote, with everything that a compressor may look at.
 
 use crate::random::mix;
-use crate::{HeadLayout, LayerView, ObservationRequest, QueryStatistics, RotaryEmbedding, RotaryPairs, WindowSum};
+use crate::{
+    BlockSums, Frame, HeadLayout, LayerView, ObservationRequest, QueryStatistics, Replay, Replayed, RotaryEmbedding,
+    RotaryPairs, WindowSum,
+};
 
 /// Queries, keys and values of one layer, and causal attention over them.
 #[derive(Clone, Debug)]
 pub struct MadeUpPrompt {
     layout: HeadLayout,
     tokens: Vec<u32>,
-    tail: usize,
+    frame: Frame,
+    kept: Option<usize>,
+    /// `[query_heads, tokens, head_dim]`
+    queries: Vec<f32>,
     /// `[query_heads, tokens, tokens]`
     attention: Vec<f32>,
     /// The last rows of the same, as many as are shown.
     window_attention: Vec<f32>,
     /// `[query_heads, tokens]` each.
     window_sums: Vec<(WindowSum, Vec<f32>)>,
+    /// `[query_heads, tokens]` each.
+    block_sums: Vec<(BlockSums, Vec<f32>)>,
     shown: ObservationRequest,
     column_sums: Vec<f32>,
     keys: Vec<f32>,
     values: Vec<f32>,
     value_output_norms: Vec<f32>,
+    output_grams: Vec<f32>,
+    inputs: Vec<f32>,
+    replays: Vec<(Replay, Replayed)>,
     statistics: Option<QueryStatistics>,
     rotary: RotaryEmbedding,
 }
@@ -69,23 +80,32 @@ impl MadeUpPrompt {
         Self {
             layout,
             tokens: (0..tokens as u32).collect(),
-            tail: 0,
+            frame: Frame::default(),
+            kept: None,
+            queries: single(&queries),
             window_attention: attention.clone(),
             attention,
             window_sums: Vec::new(),
+            block_sums: Vec::new(),
             shown: ObservationRequest {
                 window: tokens,
                 window_sums: Vec::new(),
                 column_sums: true,
+                block_sums: Vec::new(),
                 query_statistics: true,
                 keys: true,
                 values: true,
                 value_output_norms: true,
+                output_grams: true,
+                inputs: true,
             },
             column_sums,
             keys: single(&keys),
             values: single(&vectors(kv_heads, value)),
             value_output_norms: (0..query_heads * tokens).map(|at| 1.0 + (at * 7 % 11) as f32).collect(),
+            output_grams: grams(layout),
+            inputs: (0..tokens * INPUTS).map(|at| (at as f32 * 0.7).sin()).collect(),
+            replays: Vec::new(),
             statistics: statistics(layout, tokens, &queries),
             rotary: RotaryEmbedding {
                 frequencies: (0..head_dim / 2).map(|pair| 0.01f32.powi(pair as i32)).collect(),
@@ -97,7 +117,28 @@ impl MadeUpPrompt {
 
     /// The same, its last tokens those of a chat template.
     pub fn with_tail(self, tail: usize) -> Self {
-        Self { tail, ..self }
+        self.within(Frame::with_tail(tail))
+    }
+
+    /// The same, made of these parts.
+    pub fn within(self, frame: Frame) -> Self {
+        Self { frame, ..self }
+    }
+
+    /// The same with a budget, of so many tokens for each head.
+    pub fn with_budget(self, kept: usize) -> Self {
+        Self { kept: Some(kept), ..self }
+    }
+
+    /// The same with other products of the output projection with itself, `[query_heads, head_dim, head_dim]`.
+    pub fn with_output_grams(self, output_grams: Vec<f32>) -> Self {
+        Self { output_grams, ..self }
+    }
+
+    /// The same after a second pass.
+    pub fn replayed(mut self, replay: Replay, seen: Replayed) -> Self {
+        self.replays.push((replay, seen));
+        self
     }
 
     /// The same where prefill has recorded no more than what a compressor asked for.
@@ -107,6 +148,7 @@ impl MadeUpPrompt {
         self.window_attention = heads.clone().flat_map(|rows| &rows[(tokens - window) * tokens..]).copied().collect();
         let of_heads = |sum: WindowSum| heads.clone().flat_map(|rows| sum.of(rows, tokens)).collect();
         self.window_sums = request.window_sums.iter().map(|&sum| (sum, of_heads(sum))).collect();
+        self.block_sums = request.block_sums.iter().map(|&sums| (sums, self.sums_of_blocks(sums))).collect();
         self.shown = ObservationRequest { window, ..request };
         self
     }
@@ -118,6 +160,24 @@ impl MadeUpPrompt {
         self.showing(all)
     }
 
+    /// `[query_heads, tokens]`
+    fn sums_of_blocks(&self, sums: BlockSums) -> Vec<f32> {
+        let (tokens, dim) = (self.tokens.len(), self.layout.head_dim);
+        let mut all = vec![0.0; self.layout.query_heads * tokens];
+        for query_head in 0..self.layout.query_heads {
+            let queries = &self.queries[query_head * tokens * dim..][..tokens * dim];
+            let keys = &self.keys[query_head / self.layout.group() * tokens * dim..][..tokens * dim];
+            for block in sums.blocks(tokens) {
+                let of_block = |vectors| <[f32]>::chunks_exact(vectors, dim).skip(block.start).take(block.len());
+                let dot = |(query, key): (&[f32], &[f32])| query.iter().zip(key).map(|(q, k)| q * k).sum::<f32>();
+                let pairs = of_block(queries).flat_map(|query| of_block(keys).map(move |key| (query, key)));
+                let mut logits: Vec<f32> = pairs.map(dot).collect();
+                all[query_head * tokens..][block.clone()].copy_from_slice(&sums.of(&mut logits, block.len()));
+            }
+        }
+        all
+    }
+
     /// The layer as a compressor sees it.
     pub fn view(&self) -> LayerView<'_> {
         let shown = &self.shown;
@@ -126,15 +186,20 @@ impl MadeUpPrompt {
             layout: self.layout,
             prompt_len: self.tokens.len(),
             tokens: &self.tokens,
-            tail: self.tail,
+            frame: self.frame,
+            kept: self.kept,
             window: shown.window,
             window_attention: &self.window_attention,
             window_sums: &self.window_sums,
             column_sums: shown.column_sums.then_some(&self.column_sums),
+            block_sums: &self.block_sums,
             query_statistics: self.statistics.as_ref().filter(|_| shown.query_statistics),
             keys: shown.keys.then_some(&self.keys),
             values: shown.values.then_some(&self.values),
             value_output_norms: shown.value_output_norms.then_some(&self.value_output_norms),
+            output_grams: shown.output_grams.then_some(&self.output_grams),
+            inputs: shown.inputs.then_some(&self.inputs),
+            replays: &self.replays,
             rotary: Some(&self.rotary),
         }
     }
@@ -144,20 +209,48 @@ impl MadeUpPrompt {
         let mut rotated = self.clone();
         let statistics = rotated.statistics.iter_mut().flat_map(|s| [&mut s.mean, &mut s.covariance]);
         let observations = [
+            &mut rotated.queries,
             &mut rotated.attention,
             &mut rotated.window_attention,
             &mut rotated.column_sums,
             &mut rotated.keys,
             &mut rotated.values,
             &mut rotated.value_output_norms,
+            &mut rotated.output_grams,
         ];
         let sums = rotated.window_sums.iter_mut().map(|(_, of_heads)| of_heads);
-        for heads in observations.into_iter().chain(statistics).chain(sums) {
+        let of_blocks = rotated.block_sums.iter_mut().map(|(_, of_heads)| of_heads);
+        let replays = rotated
+            .replays
+            .iter_mut()
+            .flat_map(|(_, seen)| [&mut seen.weights, &mut seen.weights_by_input, &mut seen.queries]);
+        for heads in observations.into_iter().chain(statistics).chain(sums).chain(of_blocks).chain(replays) {
             let of_a_head = heads.len() / self.layout.kv_heads;
             heads.rotate_right(of_a_head);
         }
         rotated
     }
+}
+
+/// Width of made-up hidden states.
+const INPUTS: usize = 6;
+
+/// `[query_heads, head_dim, head_dim]` of some output projection with three outputs.
+fn grams(layout: HeadLayout) -> Vec<f32> {
+    let weight =
+        |head: usize, channel: usize, output: usize| (0.5 * ((head + 1) * (channel + 1) * (output + 1)) as f64).cos();
+    grams_of(layout, 3, &weight)
+}
+
+/// `W_oᵀ W_o` of every query head, `[query_heads, head_dim, head_dim]`, of an output projection by a formula for a head, a channel
+/// and an output.
+pub fn grams_of(layout: HeadLayout, outputs: usize, weight: &dyn Fn(usize, usize, usize) -> f64) -> Vec<f32> {
+    let dim = layout.head_dim;
+    let place = |at: usize| (at / (dim * dim), at / dim % dim, at % dim);
+    let product = |(head, a, b): (usize, usize, usize)| {
+        (0..outputs).map(|output| weight(head, a, output) * weight(head, b, output)).sum::<f64>() as f32
+    };
+    (0..layout.query_heads * dim * dim).map(|at| product(place(at))).collect()
 }
 
 /// Of queries `[query_heads, tokens, head_dim]`; none where the prompt ends before the first that counts.

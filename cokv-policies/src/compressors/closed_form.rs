@@ -35,7 +35,7 @@ impl Prompt {
 
     /// The same with what a method asks for.
     pub fn shown_to(&self, method: &Method) -> MadeUpPrompt {
-        self.0.clone().showing_also(method.observations(self.view().tail))
+        self.0.clone().showing_also(method.observations(self.view().frame))
     }
 
     pub fn score(&self, method: &Method) -> Vec<f32> {
@@ -45,8 +45,8 @@ impl Prompt {
     /// What a method keeps of each KV head with so many tokens for each on average.
     pub fn kept(&self, compressor: &str, budget: usize) -> [Vec<u32>; 2] {
         let method = method(compressor);
-        let (tokens, tail) = (self.view().prompt_len, self.view().tail);
-        let mut all = TokenScores::with_capacity(LAYOUT, tokens).with_tail(tail);
+        let (tokens, frame) = (self.view().prompt_len, self.view().frame);
+        let mut all = TokenScores::with_capacity(LAYOUT, tokens).within(frame);
         all.push_layer(&self.score(&method));
         let selection = method.select(LAYOUT, &all, 2 * budget).unwrap();
         [0, 1].map(|head| match &selection.heads[head] {

@@ -1,7 +1,7 @@
 //! What every registered compressor must keep (`cokv_core::testing`), and what it must refuse.
 
 use cokv_core::testing::CompressorContract;
-use cokv_core::{ConfigTable, HeadSelection, Method, select};
+use cokv_core::{ConfigTable, Frame, HeadSelection, Method, select};
 
 use super::closed_form::{LAYOUT, Prompt, method};
 use crate::registry;
@@ -39,7 +39,7 @@ fn every_compressor_keeps_the_contract() {
 #[test]
 fn protected_tokens_stay_and_budgets_are_kept() {
     for method in all() {
-        let (name, protected) = (method.name(), method.protected(0));
+        let (name, protected) = (method.name(), method.protected(Frame::default()));
         for tokens in [1, 5, 16, 40] {
             let scores = Prompt::new(tokens).score(&method);
             for budget in 0..=tokens {

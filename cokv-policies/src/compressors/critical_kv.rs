@@ -2,7 +2,8 @@
 
 use cokv_core::config::Choice;
 use cokv_core::{
-    CacheCompressor, ConfigError, ConfigTable, LayerView, Named, ObservationRequest, PolicyError, Protected,
+    CacheCompressor, ConfigError, ConfigTable, Frame, HeadSelection, LayerView, Named, ObservationRequest, Pairs,
+    PolicyError, Protected, Replay,
 };
 use serde::{Deserialize, Serialize};
 
@@ -53,16 +54,40 @@ impl CriticalKv {
 }
 
 impl CacheCompressor for CriticalKv {
-    fn observations(&self, tail: usize) -> ObservationRequest {
-        self.base.observations(tail).union(ObservationRequest { value_output_norms: true, ..Default::default() })
+    fn observations(&self, frame: Frame) -> ObservationRequest {
+        self.base.observations(frame).union(ObservationRequest { value_output_norms: true, ..Default::default() })
     }
 
-    fn protected(&self, tail: usize) -> Protected {
-        self.base.protected(tail)
+    fn protected(&self, frame: Frame) -> Protected {
+        self.base.protected(frame)
     }
 
     fn evicts(&self) -> bool {
         self.base.evicts()
+    }
+
+    fn replay(&self) -> Option<Replay> {
+        self.base.replay()
+    }
+
+    fn follows_budget(&self) -> bool {
+        self.base.follows_budget()
+    }
+
+    fn rewrites(&self) -> bool {
+        self.base.rewrites()
+    }
+
+    fn adds_biases(&self) -> bool {
+        self.base.adds_biases()
+    }
+
+    fn rewrite(&self, layer: &LayerView<'_>, kept: &[HeadSelection]) -> Result<Vec<Pairs>, PolicyError> {
+        self.base.rewrite(layer, kept)
+    }
+
+    fn needs_question(&self) -> bool {
+        self.base.needs_question()
     }
 
     fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
@@ -71,7 +96,7 @@ impl CacheCompressor for CriticalKv {
         let norms = layer.recorded("value output norms", layer.value_output_norms)?;
         let norms = group_mean(layer.layout, norms, tokens);
         let epsilon = self.epsilon as f32;
-        let candidates = self.base.protected(layer.tail).candidates(tokens);
+        let candidates = self.base.protected(layer.frame).candidates(tokens);
         for (head, norms) in scores.chunks_exact_mut(tokens.max(1)).zip(norms.chunks_exact(tokens.max(1))) {
             let (head, norms) = (&mut head[candidates.clone()], &norms[candidates.clone()]);
             let written: Vec<f32> = head.iter().zip(norms).map(|(score, norm)| (score + epsilon) * norm).collect();

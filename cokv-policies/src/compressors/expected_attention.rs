@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use cokv_core::{
-    CacheCompressor, LayerView, ObservationRequest, PolicyError, Protected, QueryStatistics, RotaryEmbedding,
+    CacheCompressor, Frame, LayerView, ObservationRequest, PolicyError, Protected, QueryStatistics, RotaryEmbedding,
     RotaryPairs,
 };
 use serde::{Deserialize, Serialize};
@@ -33,11 +33,11 @@ impl Default for ExpectedAttention {
 }
 
 impl CacheCompressor for ExpectedAttention {
-    fn observations(&self, _tail: usize) -> ObservationRequest {
+    fn observations(&self, _frame: Frame) -> ObservationRequest {
         ObservationRequest { query_statistics: true, keys: true, values: true, ..Default::default() }
     }
 
-    fn protected(&self, _tail: usize) -> Protected {
+    fn protected(&self, _frame: Frame) -> Protected {
         Protected { sinks: self.sinks, window: 0 }
     }
 

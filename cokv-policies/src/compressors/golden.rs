@@ -36,7 +36,7 @@ fn snapkv_without_groups_keeps_the_tokens_of_each_query_head() {
     let snapkv = method("{ name = 'snapkv', window = 4, pooling = 'none' }");
     let scores = snapkv.score(&LayerView { layout, ..prompt.shown_to(&snapkv).view() }).unwrap();
     for (head, expected) in [[1, 6, 7, 8], [0, 1, 7, 8], [3, 4, 7, 8], [5, 6, 7, 8]].into_iter().enumerate() {
-        let kept = best_tokens(&scores[head * 16..][..16], 8, snapkv.protected(0));
+        let kept = best_tokens(&scores[head * 16..][..16], 8, snapkv.protected(cokv_core::Frame::default()));
         assert_eq!(kept, HeadSelection::Tokens(with_window(expected)), "query head {head}");
     }
 }

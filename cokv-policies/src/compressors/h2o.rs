@@ -1,6 +1,6 @@
 //! H2O (Zhang et al., arXiv 2306.14048): heavy hitters, tokens that all queries together attend to most.
 
-use cokv_core::{CacheCompressor, LayerView, ObservationRequest, PolicyError, Protected};
+use cokv_core::{CacheCompressor, Frame, LayerView, ObservationRequest, PolicyError, Protected};
 use serde::{Deserialize, Serialize};
 
 use super::group::group_mean;
@@ -32,18 +32,18 @@ impl Default for H2o {
 }
 
 impl CacheCompressor for H2o {
-    fn observations(&self, _tail: usize) -> ObservationRequest {
+    fn observations(&self, _frame: Frame) -> ObservationRequest {
         ObservationRequest { column_sums: true, ..Default::default() }
     }
 
-    fn protected(&self, _tail: usize) -> Protected {
+    fn protected(&self, _frame: Frame) -> Protected {
         Protected { sinks: 0, window: self.window }
     }
 
     fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
         let tokens = layer.prompt_len;
         let mut scores = group_mean(layer.layout, layer.recorded("column sums", layer.column_sums)?, tokens);
-        let candidates = self.protected(layer.tail).candidates(tokens);
+        let candidates = self.protected(layer.frame).candidates(tokens);
         for head in scores.chunks_exact_mut(tokens.max(1)) {
             if self.mean_over_queries {
                 head.iter_mut().enumerate().for_each(|(token, sum)| *sum /= (tokens - token) as f32);

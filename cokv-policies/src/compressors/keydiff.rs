@@ -1,6 +1,6 @@
 //! KeyDiff (Park et al., arXiv 2504.15364): keys unlike the others.
 
-use cokv_core::{CacheCompressor, LayerView, ObservationRequest, PolicyError};
+use cokv_core::{CacheCompressor, Frame, LayerView, ObservationRequest, PolicyError};
 use serde::{Deserialize, Serialize};
 
 use super::group::{norm, per_token};
@@ -12,7 +12,7 @@ use super::group::{norm, per_token};
 pub struct KeyDiff {}
 
 impl CacheCompressor for KeyDiff {
-    fn observations(&self, _tail: usize) -> ObservationRequest {
+    fn observations(&self, _frame: Frame) -> ObservationRequest {
         ObservationRequest { keys: true, ..Default::default() }
     }
 

@@ -1,6 +1,6 @@
 //! Knorm (Devoto et al., arXiv 2406.11430): keys of a small L2 norm attract attention.
 
-use cokv_core::{CacheCompressor, LayerView, ObservationRequest, PolicyError};
+use cokv_core::{CacheCompressor, Frame, LayerView, ObservationRequest, PolicyError};
 use serde::{Deserialize, Serialize};
 
 use super::group::{norm, per_token};
@@ -12,7 +12,7 @@ use super::group::{norm, per_token};
 pub struct Knorm {}
 
 impl CacheCompressor for Knorm {
-    fn observations(&self, _tail: usize) -> ObservationRequest {
+    fn observations(&self, _frame: Frame) -> ObservationRequest {
         ObservationRequest { keys: true, ..Default::default() }
     }
 

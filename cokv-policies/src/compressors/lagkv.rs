@@ -1,6 +1,8 @@
 //! LagKV (Liang et al., arXiv 2504.04704): tokens that stand out from those that follow.
 
-use cokv_core::{CacheCompressor, ConfigError, ConfigTable, LayerView, ObservationRequest, PolicyError, Protected};
+use cokv_core::{
+    CacheCompressor, ConfigError, ConfigTable, Frame, LayerView, ObservationRequest, PolicyError, Protected,
+};
 use serde::{Deserialize, Serialize};
 
 use super::softmax::softmax;
@@ -62,11 +64,11 @@ impl LagKv {
 }
 
 impl CacheCompressor for LagKv {
-    fn observations(&self, _tail: usize) -> ObservationRequest {
+    fn observations(&self, _frame: Frame) -> ObservationRequest {
         ObservationRequest { keys: true, values: true, ..Default::default() }
     }
 
-    fn protected(&self, _tail: usize) -> Protected {
+    fn protected(&self, _frame: Frame) -> Protected {
         Protected { sinks: self.sinks, window: 0 }
     }
 

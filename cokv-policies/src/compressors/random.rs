@@ -1,7 +1,7 @@
 //! Random eviction: the floor that a policy must clear.
 
 use cokv_core::random::mix;
-use cokv_core::{CacheCompressor, LayerView, PolicyError, Protected};
+use cokv_core::{CacheCompressor, Frame, LayerView, PolicyError, Protected};
 use serde::{Deserialize, Serialize};
 
 /// Keeps tokens drawn at random, another draw in every head. The draw depends on the seed, the head and the position
@@ -16,7 +16,7 @@ pub struct Random {
 }
 
 impl CacheCompressor for Random {
-    fn protected(&self, _tail: usize) -> Protected {
+    fn protected(&self, _frame: Frame) -> Protected {
         Protected { sinks: 0, window: self.window }
     }
 

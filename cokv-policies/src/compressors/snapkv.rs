@@ -1,6 +1,8 @@
 //! SnapKV (Li et al., arXiv 2404.14469): tokens that the last queries of the prompt attend to.
 
-use cokv_core::{CacheCompressor, ConfigError, ConfigTable, LayerView, ObservationRequest, PolicyError, Protected};
+use cokv_core::{
+    CacheCompressor, ConfigError, ConfigTable, Frame, LayerView, ObservationRequest, PolicyError, Protected,
+};
 use serde::{Deserialize, Serialize};
 
 use super::window::WindowFrom;
@@ -114,19 +116,19 @@ impl SnapKv {
 }
 
 impl CacheCompressor for SnapKv {
-    fn observations(&self, tail: usize) -> ObservationRequest {
-        ObservationRequest { window_sums: vec![self.window_from.sum(self.window, tail)], ..Default::default() }
+    fn observations(&self, frame: Frame) -> ObservationRequest {
+        ObservationRequest { window_sums: vec![self.window_from.sum(self.window, frame.tail)], ..Default::default() }
     }
 
-    fn protected(&self, tail: usize) -> Protected {
-        Protected { sinks: 0, window: self.window_from.reach(self.window, tail) }
+    fn protected(&self, frame: Frame) -> Protected {
+        Protected { sinks: 0, window: self.window_from.reach(self.window, frame.tail) }
     }
 
     fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
         let prompt_len = layer.prompt_len;
         // Pooling must not see the window: its tokens attend to each other and are kept anyway.
-        let prefix = self.protected(layer.tail).candidates(prompt_len).end;
-        let window = self.window_from.sum(self.window, layer.tail);
+        let prefix = self.protected(layer.frame).candidates(prompt_len).end;
+        let window = self.window_from.sum(self.window, layer.frame.tail);
         let queries = window.queries(prompt_len).len() as f32;
         let mut scores = Vec::with_capacity(layer.layout.kv_heads * prompt_len);
         for kv_head in 0..layer.layout.kv_heads {

@@ -1,6 +1,6 @@
 //! StreamingLLM (Xiao et al., arXiv 2309.17453): attention sinks and the most recent tokens.
 
-use cokv_core::{CacheCompressor, LayerView, PolicyError, Protected};
+use cokv_core::{CacheCompressor, Frame, LayerView, PolicyError, Protected};
 use serde::{Deserialize, Serialize};
 
 /// Keeps the first tokens and the latest ones, in every head alike. Looks at nothing but positions; kept tokens stay at
@@ -19,7 +19,7 @@ impl Default for StreamingLlm {
 }
 
 impl CacheCompressor for StreamingLlm {
-    fn protected(&self, _tail: usize) -> Protected {
+    fn protected(&self, _frame: Frame) -> Protected {
         Protected { sinks: self.sinks, window: 0 }
     }
 

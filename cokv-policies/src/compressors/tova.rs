@@ -1,6 +1,6 @@
 //! TOVA (Oren et al., arXiv 2401.06104): tokens that the last query attends to.
 
-use cokv_core::{CacheCompressor, LayerView, ObservationRequest, PolicyError, Protected};
+use cokv_core::{CacheCompressor, Frame, LayerView, ObservationRequest, PolicyError, Protected};
 use serde::{Deserialize, Serialize};
 
 use super::window::WindowFrom;
@@ -18,12 +18,12 @@ pub struct Tova {
 }
 
 impl CacheCompressor for Tova {
-    fn observations(&self, tail: usize) -> ObservationRequest {
-        ObservationRequest { window: self.window_from.reach(1, tail), ..Default::default() }
+    fn observations(&self, frame: Frame) -> ObservationRequest {
+        ObservationRequest { window: self.window_from.reach(1, frame.tail), ..Default::default() }
     }
 
-    fn protected(&self, tail: usize) -> Protected {
-        Protected { sinks: 0, window: self.window_from.reach(1, tail) }
+    fn protected(&self, frame: Frame) -> Protected {
+        Protected { sinks: 0, window: self.window_from.reach(1, frame.tail) }
     }
 
     fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {

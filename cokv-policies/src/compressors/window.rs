@@ -37,13 +37,15 @@ impl WindowFrom {
     /// Attention of the window's queries of one query head, `[rows, prompt_len]`, the youngest last: for whoever cannot do with
     /// their sum.
     pub fn rows<'a>(self, layer: &LayerView<'a>, query_head: usize, window: usize) -> Result<&'a [f32], PolicyError> {
-        let queries = self.sum(window, layer.tail);
+        let queries = self.sum(window, layer.frame.tail);
         Ok(queries.among(layer.last_rows(query_head, queries.reach())?, layer.prompt_len))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use cokv_core::Frame;
+
     use crate::compressors::closed_form::{LAYOUT, Prompt, method};
 
     /// Prompts of 16 tokens, of which the last 3 are a chat template's.
@@ -62,7 +64,7 @@ mod tests {
         ] {
             let method = method(compressor);
             let scores = prompt.score(&method);
-            let protected = method.protected(3);
+            let protected = method.protected(Frame::with_tail(3));
             assert_eq!(protected.candidates(16), 0..observed.start, "{compressor}");
             for kv_head in 0..LAYOUT.kv_heads {
                 for token in protected.candidates(16) {
@@ -90,7 +92,11 @@ mod tests {
         for name in ["snapkv", "tova"] {
             let [text, end] = ["user-text", "prompt-end"].map(|from| {
                 let method = method(&format!("{{ name = '{name}', window_from = '{from}' }}"));
-                (Prompt::new(16).score(&method), method.protected(0), method.observations(0))
+                (
+                    Prompt::new(16).score(&method),
+                    method.protected(Frame::default()),
+                    method.observations(Frame::default()),
+                )
             });
             assert_eq!(text, end, "{name}");
         }
@@ -98,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_window_that_a_tail_fills_is_told() {
-        let within = |compressor: &str, tail| method(compressor).window_within(tail);
+        let within = |compressor: &str, tail| method(compressor).window_within(Frame::with_tail(tail));
         assert_eq!(within("'tova'", 5), Some(1));
         assert_eq!(within("{ name = 'snapkv', window = 5, window_from = 'prompt-end' }", 5), Some(5));
         assert_eq!(within("{ name = 'snapkv', window = 6, window_from = 'prompt-end' }", 5), None);

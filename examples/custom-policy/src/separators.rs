@@ -1,6 +1,6 @@
 //! Separators (after SepLLM, Chen et al., arXiv 2412.12094): what a sentence says gathers in the token that ends it.
 
-use cokv_core::{CacheCompressor, LayerView, PolicyError, Protected};
+use cokv_core::{CacheCompressor, LayerView, PolicyError, Protected, Frame};
 use serde::{Deserialize, Serialize};
 
 /// Keeps the first tokens, then separators, then others, the latest first among each; in every head alike. The tokens'
@@ -20,7 +20,7 @@ fn four() -> usize {
 }
 
 impl CacheCompressor for Separators {
-    fn protected(&self, _tail: usize) -> Protected {
+    fn protected(&self, _frame: Frame) -> Protected {
         Protected { sinks: self.sinks, window: 0 }
     }
 

@@ -1,6 +1,6 @@
 //! Value-Aware Token Pruning (Guo et al., arXiv 2406.12335): attention times the size of the value.
 
-use cokv_core::{CacheCompressor, LayerView, ObservationRequest, PolicyError, Protected, WindowSum};
+use cokv_core::{CacheCompressor, LayerView, ObservationRequest, PolicyError, Protected, WindowSum, Frame};
 use serde::{Deserialize, Serialize};
 
 /// Scores a token by the attention that the last queries of the prompt pay to it, mean over the KV head's query heads,
@@ -26,11 +26,11 @@ impl Vatp {
 }
 
 impl CacheCompressor for Vatp {
-    fn observations(&self, _tail: usize) -> ObservationRequest {
+    fn observations(&self, _frame: Frame) -> ObservationRequest {
         ObservationRequest { window_sums: vec![self.sum()], values: true, ..Default::default() }
     }
 
-    fn protected(&self, _tail: usize) -> Protected {
+    fn protected(&self, _frame: Frame) -> Protected {
         Protected { sinks: 0, window: self.window }
     }
 

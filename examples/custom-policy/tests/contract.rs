@@ -35,20 +35,9 @@ fn attention_counts_as_much_as_the_value_it_reads() {
     let method = registry.method(table).unwrap();
     let sums = [(WindowSum { rows: 1, tail: 0 }, vec![0.5, 0.3, 0.2])];
     let mut view = LayerView {
-        layer: 0,
-        layout: HeadLayout::new(1, 1, 1, 2).unwrap(),
-        prompt_len: 3,
-        tokens: &[5, 6, 7],
-        tail: 0,
-        window: 0,
-        window_attention: &[],
         window_sums: &sums,
-        column_sums: None,
-        query_statistics: None,
-        keys: None,
         values: Some(&[1.0, -1.0, 0.0, 4.0, 2.0, 2.0]),
-        value_output_norms: None,
-        rotary: None,
+        ..LayerView::new(0, HeadLayout::new(1, 1, 1, 2).unwrap(), &[5, 6, 7])
     };
     assert_eq!(method.score(&view).unwrap(), [1.0, 0.3 * 4.0, 0.8]);
     view.values = None;

@@ -1,0 +1,34 @@
+//! A second pass over a prompt: the model is made to repeat it, and what it looks at while it does is recorded.
+
+/// How the prompt's text is fed again, behind the prompt itself, on the prompt's full cache (KVzip, arXiv 2505.23416). What was fed
+/// is forgotten afterwards.
+///
+/// The text is cut into chunks. Before each comes a request to repeat it, and what the chat template puts between a user's text
+/// and an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// Tokens of a chunk at most.
+    pub chunk: usize,
+    /// Asks for the first chunk.
+    pub first: String,
+    /// Asks for any other; the last tokens of the chunk before follow it.
+    pub further: String,
+    /// How many of them.
+    pub overlap: usize,
+    /// The prompt's first tokens, which fed tokens see beside their chunk.
+    pub sinks: usize,
+    /// Fed tokens of which queries are kept, evenly spread; 0 keeps none.
+    pub queries: usize,
+}
+
+/// What a layer's prompt tokens got of the fed tokens' attention. A fed token sees the prompt's first tokens, the tokens of its chunk,
+/// and what was fed before it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Replayed {
+    /// The largest weight that any fed token gave: `[query_heads, prompt_len]`; 0 where a token was not fed again.
+    pub weights: Vec<f32>,
+    /// The largest weight divided by the norm of the fed token's normalised layer input, likewise (KVzip+).
+    pub weights_by_input: Vec<f32>,
+    /// Queries of fed tokens after RoPE, `[query_heads, queries, head_dim]`.
+    pub queries: Vec<f32>,
+}
