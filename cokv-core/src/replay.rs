@@ -21,6 +21,26 @@ pub struct Replay {
     pub queries: usize,
 }
 
+impl Replay {
+    /// Whether what another asks for is seen in this pass: the same tokens are fed, and the same queries kept if any are wanted.
+    pub fn covers(&self, other: &Self) -> bool {
+        let fed = |replay: &Self| Self { queries: 0, ..replay.clone() };
+        fed(self) == fed(other) && (other.queries == 0 || other.queries == self.queries)
+    }
+
+    /// As few passes as show what all ask for.
+    pub fn covering(mut asked: Vec<Self>) -> Vec<Self> {
+        asked.sort_by_key(|replay| std::cmp::Reverse(replay.queries));
+        let mut passes: Vec<Self> = Vec::new();
+        for replay in asked {
+            if !passes.iter().any(|pass| pass.covers(&replay)) {
+                passes.push(replay);
+            }
+        }
+        passes
+    }
+}
+
 /// What a layer's prompt tokens got of the fed tokens' attention. A fed token sees the prompt's first tokens, the tokens of its chunk,
 /// and what was fed before it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,4 +51,18 @@ pub struct Replayed {
     pub weights_by_input: Vec<f32>,
     /// Queries of fed tokens after RoPE, `[query_heads, queries, head_dim]`.
     pub queries: Vec<f32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_see_needs_no_pass_of_its_own() {
+        let replay =
+            |chunk, queries| Replay { chunk, first: "a".into(), further: "b".into(), overlap: 8, sinks: 4, queries };
+        let passes = Replay::covering(vec![replay(9, 0), replay(9, 50), replay(7, 0), replay(9, 20), replay(9, 50)]);
+        assert_eq!(passes, [replay(9, 50), replay(9, 20), replay(7, 0)]);
+        assert!(!replay(9, 0).covers(&replay(9, 1)));
+    }
 }

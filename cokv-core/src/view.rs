@@ -152,8 +152,8 @@ pub struct LayerView<'a> {
     pub output_grams: Option<&'a [f32]>,
     /// Hidden states of the tokens behind the layer's first norm, `[prompt_len, hidden_size]`, if asked for.
     pub inputs: Option<&'a [f32]>,
-    /// What a second pass saw, for each that the methods of a run asked for.
-    pub replays: &'a [(Replay, Replayed)],
+    /// What second passes saw of every layer, for each that the methods of a run asked for.
+    pub replays: &'a [(Replay, Vec<Replayed>)],
     /// The model's rotation, where the model side provides it.
     pub rotary: Option<&'a RotaryEmbedding>,
 }
@@ -220,8 +220,8 @@ impl<'a> LayerView<'a> {
     /// # Errors
     /// [`PolicyError::MissingObservation`] where there was no such pass.
     pub fn replayed(&self, replay: &Replay) -> Result<&'a Replayed, PolicyError> {
-        let seen = self.replays.iter().find(|(of, _)| of == replay);
-        Ok(&self.recorded("a replay of the prompt", seen)?.1)
+        let of_layer = |(of, layers): &'a (Replay, Vec<Replayed>)| layers.get(self.layer).filter(|_| of.covers(replay));
+        self.recorded("a replay of the prompt", self.replays.iter().find_map(of_layer))
     }
 
     /// Keys before RoPE, `[kv_heads, prompt_len, head_dim]`: each turned back by its own position.

@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     if same_twice(&ours, format, prompt, chunk)? {
                         repeated += 1;
                     }
-                    let case = Case { format, prompt, chunk, answer, seed: 7, tolerance };
+                    let case = Case { format, prompt, chunk, answer, seed: 7, biases: false, tolerance };
                     if let Err(difference) = check(&ours, &reference, &case) {
                         failed += 1;
                         println!("{architecture:?}, heads of {head_dim}, {weight_type:?}, {case:?}: {difference}");

@@ -5,7 +5,7 @@ use std::fmt::{self, Debug};
 use std::ops::Range;
 use std::sync::Arc;
 
-use cokv_core::{Format, HeadLayout};
+use cokv_core::{Format, HeadLayout, Pairs};
 use cokv_models::ModelError;
 use cokv_models::backend::foreign;
 use cokv_models::cache::Store;
@@ -13,6 +13,7 @@ use half::{bf16, f16};
 
 use crate::Result;
 use crate::device::{Buffer, Device, Kind, Launch};
+use crate::error::CudaError;
 use crate::matrix::{read, table};
 use crate::plan::tables::{DIRECT, Gather};
 
@@ -141,6 +142,13 @@ impl<D: Device> DeviceStore<D> {
         device.launch(launch, &[gathers_at.address().into(), rows_at.address().into(), (self.row_bytes() / 4).into()])
     }
 
+    /// Keys of some rows of a head, on the host.
+    pub fn some_keys(&self, head: usize, rows: Range<usize>) -> Result<Vec<f32>> {
+        let [keys, _] = self.addresses(head);
+        let address = keys + (rows.start * self.row_bytes()) as u64;
+        widened(self.device.as_ref(), self.kind, address, rows.len() * self.layout.head_dim)
+    }
+
     fn of(store: &dyn Store) -> std::result::Result<&Self, ModelError> {
         (store as &dyn Any).downcast_ref().ok_or_else(|| foreign("cache"))
     }
@@ -196,11 +204,26 @@ impl<D: Device> Store for DeviceStore<D> {
         self.arena.as_ref().map_or(0, Buffer::bytes)
     }
 
-    fn read(&self, head: usize) -> std::result::Result<[Vec<f32>; 2], ModelError> {
+    fn of_pairs(&self, heads: &[Pairs]) -> std::result::Result<Box<dyn Store>, ModelError> {
+        if heads.iter().any(|pairs| !pairs.biases.is_empty()) {
+            let message = "there is no kernel for biases of pairs, which attention matching fits: use the processor";
+            return Err(CudaError::Unsupported(message.into()).into());
+        }
+        let mut store = self.with_room(heads.iter().map(|pairs| pairs.keys.len() / self.layout.head_dim))?;
+        for (head, pairs) in heads.iter().enumerate() {
+            for (address, numbers) in store.addresses(head).into_iter().zip([&pairs.keys, &pairs.values]) {
+                write(self.device.as_ref(), self.kind, address, numbers)?;
+            }
+        }
+        store.heads.iter_mut().for_each(|head| head.rows = head.capacity);
+        Ok(Box::new(store))
+    }
+
+    fn read(&self, head: usize) -> std::result::Result<Pairs, ModelError> {
         let count = self.heads[head].rows * self.layout.head_dim;
         let [keys, values] =
             self.addresses(head).map(|address| widened(self.device.as_ref(), self.kind, address, count));
-        Ok([keys?, values?])
+        Ok(Pairs { keys: keys?, values: values?, biases: Vec::new() })
     }
 }
 
@@ -211,6 +234,21 @@ impl<D: Device> Debug for DeviceStore<D> {
             .field("heads", &self.heads)
             .field("arena", &self.arena)
             .finish()
+    }
+}
+
+/// Numbers of the host, to a device as they are stored there.
+fn write<D: Device>(device: &D, kind: Kind, address: u64, numbers: &[f32]) -> Result<()> {
+    match kind {
+        Kind::F32 => device.upload(bytemuck::cast_slice(numbers), address),
+        Kind::F16 => {
+            let bits: Vec<u16> = numbers.iter().map(|&number| f16::from_f32(number).to_bits()).collect();
+            device.upload(bytemuck::cast_slice(&bits), address)
+        }
+        Kind::Bf16 => {
+            let bits: Vec<u16> = numbers.iter().map(|&number| bf16::from_f32(number).to_bits()).collect();
+            device.upload(bytemuck::cast_slice(&bits), address)
+        }
     }
 }
 

@@ -61,7 +61,7 @@ proptest! {
     ) {
         let layout = HeadLayout::new(2, 2 * group, 2, head_dim).unwrap();
         let chunk = if prompt > 100 { chunk.max(64) } else { chunk };
-        holds(&config(architecture, layout), WeightType::F32, &Case { format, prompt, chunk, answer, seed, tolerance: tolerance(format) });
+        holds(&config(architecture, layout), WeightType::F32, &Case { format, prompt, chunk, answer, seed, biases: false, tolerance: tolerance(format) });
     }
 }
 
@@ -70,7 +70,7 @@ proptest! {
 fn the_contract_is_kept_in_16_bits() {
     for (format, seed) in [(Format::F16, 1), (Format::Bf16, 2)] {
         let layout = HeadLayout::new(2, 8, 2, 64).unwrap();
-        let case = Case { format, prompt: 300, chunk: 128, answer: 5, seed, tolerance: 0.05 };
+        let case = Case { format, prompt: 300, chunk: 128, answer: 5, seed, biases: false, tolerance: 0.05 };
         holds(&config(Architecture::Llama, layout), WeightType::Stored, &case);
     }
 }
@@ -87,6 +87,7 @@ fn sliding_windows_keep_the_contract() {
             chunk: 128,
             answer: 4,
             seed: 3,
+            biases: false,
             tolerance: tolerance(Format::F16),
         };
         holds(&config, WeightType::F32, &case);

@@ -12,11 +12,14 @@
 use std::sync::Arc;
 
 use cokv_core::random::mix;
-use cokv_core::{Coalition, Format, HeadLayout, HeadSelection, ObservationRequest, RotaryPairs, Selection, WindowSum};
+use cokv_core::{
+    BlockSums, Coalition, Format, HeadLayout, HeadSelection, ObservationRequest, Pairs, Replayed, RotaryPairs,
+    Selection, WindowSum,
+};
 
 use crate::ask::{Against, Along, Answer, Ask};
-use crate::backend::LayerSummaries;
-use crate::cache::RaggedCache;
+use crate::backend::{LayerSummaries, Replaying};
+use crate::cache::{RaggedCache, Segment};
 use crate::config::{Architecture, ModelConfig, RopeScaling};
 use crate::engine::{Engine, Row};
 use crate::error::ModelError;
@@ -35,6 +38,8 @@ pub struct Case {
     pub answer: usize,
     /// Draws tokens, kept tokens and coalitions.
     pub seed: u64,
+    /// Whether pairs with biases are tried, which not every backend has.
+    pub biases: bool,
     /// Largest difference of a logit or an observation, relative to the largest of its kind.
     pub tolerance: f32,
 }
@@ -64,10 +69,14 @@ pub fn small_model(architecture: Architecture, layout: HeadLayout, hidden_size: 
 struct Outcome {
     logits: Vec<f32>,
     summaries: Vec<LayerSummaries>,
+    /// Of a chunk of the prompt that is fed again.
+    replayed: Vec<Replayed>,
     /// Of the same rows: all in one pass, and each in a pass of its own.
     along: [Vec<Along>; 2],
     /// Logits after a frozen cache, and after a copy of what it holds.
     frozen: [Vec<f32>; 2],
+    /// Logits after caches whose pairs are not the prompt's, alone and frozen.
+    rewritten: [Vec<f32>; 2],
     /// Likeliest tokens after some steps of one token each.
     stepped: Vec<f32>,
 }
@@ -98,6 +107,11 @@ pub fn check(ours: &Arc<dyn Engine>, theirs: &Arc<dyn Engine>, case: &Case) -> R
         near(&what("keys"), &a.keys, &b.keys)?;
         near(&what("values"), &a.values, &b.values)?;
         near(&what("norms of values"), &a.value_output_norms, &b.value_output_norms)?;
+        for ((sums, a), (_, b)) in a.block_sums.iter().zip(&b.block_sums) {
+            near(&what(&format!("{sums:?}")), a, b)?;
+        }
+        near(&what("output grams"), &a.output_grams, &b.output_grams)?;
+        near(&what("inputs"), &a.inputs, &b.inputs)?;
         match (&a.query_statistics, &b.query_statistics) {
             (Some(a), Some(b)) => {
                 near(&what("means of queries"), &a.mean, &b.mean)?;
@@ -106,6 +120,12 @@ pub fn check(ours: &Arc<dyn Engine>, theirs: &Arc<dyn Engine>, case: &Case) -> R
             (None, None) => {}
             _ => return Err(format!("only one backend has {}", what("query statistics"))),
         }
+    }
+    for (layer, (a, b)) in ours.replayed.iter().zip(&theirs.replayed).enumerate() {
+        let what = |what: &str| format!("{what} of layer {layer} in a second pass");
+        near(&what("weights"), &a.weights, &b.weights)?;
+        near(&what("weights by input"), &a.weights_by_input, &b.weights_by_input)?;
+        near(&what("queries"), &a.queries, &b.queries)?;
     }
     let numbers = |along: &[Along], of: fn(&Along) -> &[f64]| -> Vec<f32> {
         along.iter().flat_map(of).map(|&number| number as f32).collect()
@@ -120,6 +140,8 @@ pub fn check(ours: &Arc<dyn Engine>, theirs: &Arc<dyn Engine>, case: &Case) -> R
     }
     near("logits after a frozen cache", &ours.frozen[0], &theirs.frozen[0])?;
     near("logits after a frozen cache and a copy", &ours.frozen[0], &ours.frozen[1])?;
+    near("logits after rewritten pairs", &ours.rewritten[0], &theirs.rewritten[0])?;
+    near("logits after rewritten pairs and after frozen ones", &ours.rewritten[0], &ours.rewritten[1])?;
     near("logits of single steps", &ours.stepped, &theirs.stepped)
 }
 
@@ -157,10 +179,16 @@ fn outcome(engine: &Arc<dyn Engine>, case: &Case) -> Result<Outcome, ModelError>
             WindowSum { rows: 2, tail: 40 },
         ],
         column_sums: true,
+        block_sums: vec![
+            BlockSums { block: 16, ..BlockSums::default() },
+            BlockSums { block: 10, first: 3, last: 2, padded: true },
+        ],
         query_statistics: true,
         keys: true,
         values: true,
         value_output_norms: true,
+        output_grams: true,
+        inputs: true,
     };
     let mut prefilling = Prefilling::new(engine, tokens(0, case.prompt), case.format, everything)?;
     while prefilling.left() > 0 {
@@ -170,6 +198,16 @@ fn outcome(engine: &Arc<dyn Engine>, case: &Case) -> Result<Outcome, ModelError>
     let prefill = prefilling.finish()?;
     let prompt = prefill.prompt();
     let summaries = (0..layout.layers).map(|layer| prefill.summaries(layer)).collect::<Result<_, _>>()?;
+
+    let chunk = case.prompt / 4..case.prompt;
+    let (sinks, kept) = (2.min(chunk.start), vec![1, 2 + case.prompt / 8]);
+    let mut watch = engine.watch_replay(Replaying { prompt_len: case.prompt, sinks, keys: chunk.clone(), kept });
+    let mut cache = RaggedCache::full(prompt);
+    for piece in tokens(1 << 20, case.prompt / 4 + 3).chunks(case.chunk) {
+        let (watch, ask) = (Some(watch.as_mut()), Ask::Nothing);
+        engine.step(&mut [Row { tokens: piece, cache: &mut cache, watch, ask, within: 0 }])?;
+    }
+    let replayed = (0..layout.layers).map(|layer| engine.replayed(watch.as_mut(), layer)).collect::<Result<_, _>>()?;
 
     // Ragged: from nothing to everything, with coalitions of the same prompt beside.
     let kept = |row: u64| -> Selection {
@@ -229,9 +267,44 @@ fn outcome(engine: &Arc<dyn Engine>, case: &Case) -> Result<Outcome, ModelError>
         answers.into_iter().next().unwrap_or(Answer::Nothing).logits(String::new)
     };
     let frozen = [logits(&mut questions, &answer)?, logits(std::slice::from_mut(&mut copy), &answer)?];
+    let mut rewritten = rewritten(prompt, &kept(1), case.biases)?;
+    let mut shared = rewritten.fork()?;
+    shared.freeze()?;
+    let mut shared: Vec<RaggedCache> = (0..5).map(|_| shared.fork()).collect::<Result<_, _>>()?;
+    let rewritten = [logits(std::slice::from_mut(&mut rewritten), &answer)?, logits(&mut shared, &answer)?];
     let mut stepped = Vec::new();
     for token in &answer {
         stepped.extend(logits(std::slice::from_mut(&mut copy), std::slice::from_ref(token))?);
     }
-    Ok(Outcome { logits: prefill.logits().to_vec(), summaries, along: [of_all, alone], frozen, stepped })
+    Ok(Outcome {
+        logits: prefill.logits().to_vec(),
+        summaries,
+        replayed,
+        along: [of_all, alone],
+        frozen,
+        rewritten,
+        stepped,
+    })
+}
+
+/// What a selection keeps, values changed and perhaps some keys made more or less likely.
+fn rewritten(prompt: &Arc<Segment>, kept: &Selection, biases: bool) -> Result<RaggedCache, ModelError> {
+    let dim = prompt.layout().head_dim;
+    let mut pairs = Vec::with_capacity(kept.heads.len());
+    for (head, kept) in kept.heads.iter().enumerate() {
+        let HeadSelection::Tokens(rows) = kept else {
+            pairs.push(Pairs::default());
+            continue;
+        };
+        let Pairs { keys, values, .. } = prompt.read(head)?;
+        let of_rows = |numbers: &[f32]| -> Vec<f32> {
+            rows.iter().flat_map(|&row| &numbers[row as usize * dim..(row as usize + 1) * dim]).copied().collect()
+        };
+        let values = of_rows(&values).iter().map(|value| 0.5 - value).collect();
+        // Of every other head, and of the lower half of its rows none.
+        let bias = |row: usize| if 2 * row < rows.len() { 0.0 } else { 1.5 - row as f32 / 3.0 };
+        let biases = if biases && head % 2 == 0 { (0..rows.len()).map(bias).collect() } else { Vec::new() };
+        pairs.push(Pairs { keys: of_rows(&keys), values, biases });
+    }
+    RaggedCache::rewritten(prompt, kept, &pairs)
 }

@@ -1,10 +1,10 @@
 //! The decoder: Llama, Mistral, Qwen2 and Qwen3 are one forward pass with three switches (biases, query/key norms, tied
 //! embeddings), all of which the checkpoint itself decides.
 
-use cokv_core::{Format, ObservationRequest, RotaryEmbedding};
+use cokv_core::{Format, ObservationRequest, Replayed, RotaryEmbedding};
 
 use crate::ask::{Answer, Ask};
-use crate::backend::{self, Backend, Ceilings, LayerSummaries, Projected, Span, Watch};
+use crate::backend::{self, Backend, Ceilings, LayerSummaries, Observed, Projected, Replaying, Span, Watch};
 use crate::cache::{RaggedCache, Segment};
 use crate::config::{Architecture, ModelConfig};
 use crate::engine::{Engine, Row};
@@ -104,7 +104,8 @@ impl<B: Backend> Decoder<B> {
         if let Some(norm) = &layer.k_norm {
             keys = backend.rms_norm(&keys, norm, epsilon)?;
         }
-        backend.observe(pass, attention.index, &queries, &values, &layer.o_proj)?;
+        let observed = Observed { inputs: &normed, queries: &queries, values: &values, output: &layer.o_proj };
+        backend.observe(pass, attention.index, observed)?;
         let attended = backend.attend(pass, attention, Projected { queries, keys, values }, angles)?;
         let hidden = backend.add_linear(hidden, &layer.o_proj, &attended)?;
         let normed = backend.rms_norm(&hidden, &layer.post_attention_layernorm, epsilon)?;
@@ -222,6 +223,15 @@ impl<B: Backend> Engine for Decoder<B> {
 
     fn watch(&self, request: ObservationRequest, prompt_len: usize) -> Box<dyn Watch> {
         Box::new(self.backend.watch(self.config.layout, request, prompt_len))
+    }
+
+    fn watch_replay(&self, replaying: Replaying) -> Box<dyn Watch> {
+        Box::new(self.backend.watch_replay(self.config.layout, replaying))
+    }
+
+    fn replayed(&self, watch: &mut dyn Watch, layer: usize) -> Result<Replayed, ModelError> {
+        let watch = (watch as &mut dyn std::any::Any).downcast_mut().ok_or_else(|| backend::foreign("watch"))?;
+        self.backend.replayed(watch, layer)
     }
 
     fn step(&self, rows: &mut [Row<'_>]) -> Result<Vec<Answer>, ModelError> {

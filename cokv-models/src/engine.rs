@@ -1,10 +1,10 @@
 //! A decoder on some backend, with the backend's types erased: prefill, decoding, teacher forcing, the game and the batch call
 //! this and nothing below it.
 
-use cokv_core::{Format, ObservationRequest, RotaryEmbedding};
+use cokv_core::{Format, ObservationRequest, Replayed, RotaryEmbedding};
 
 use crate::ask::{Answer, Ask};
-use crate::backend::{Ceilings, LayerSummaries, Watch};
+use crate::backend::{Ceilings, LayerSummaries, Replaying, Watch};
 use crate::cache::{RaggedCache, Segment};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
@@ -75,6 +75,16 @@ pub trait Engine: Send + Sync {
 
     /// Nothing recorded yet of a prompt.
     fn watch(&self, request: ObservationRequest, prompt_len: usize) -> Box<dyn Watch>;
+
+    /// Nothing recorded yet of a chunk of a prompt that is fed again.
+    fn watch_replay(&self, replaying: Replaying) -> Box<dyn Watch>;
+
+    /// Takes what the fed tokens gave to a layer: of the chunk, `[query_heads, chunk]`; queries are
+    /// `[queries, query_heads, head_dim]`.
+    ///
+    /// # Errors
+    /// Where the watch is another engine's.
+    fn replayed(&self, watch: &mut dyn Watch, layer: usize) -> Result<Replayed, ModelError>;
 
     /// One pass over all rows, each with its own question: chunks of prompts, answers and coalitions may share it. Appends the
     /// keys and values of all tokens to the rows' caches, and returns an answer for each row.

@@ -53,6 +53,27 @@ pub enum ModelError {
         /// Where the limit comes from, if not from the context length.
         reason: &'static str,
     },
+    /// No room behind a prompt to feed it again.
+    #[error(
+        "this method feeds the prompt a second time, piece by piece, behind the {tokens} tokens that are there: {more} more are more than \
+         the {limit} that this model can attend to; shorten the prompt (in a benchmark: max_prompt_tokens)"
+    )]
+    NoRoomToReplay {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens of the smallest piece, and of what asks for it.
+        more: usize,
+        /// The model's limit.
+        limit: usize,
+    },
+    /// A method needs a second pass over the prompt, and there was none.
+    #[error("`{method}` looks at a second pass over the prompt, which is not possible here: {instead}")]
+    NoReplay {
+        /// The method.
+        method: String,
+        /// What to do.
+        instead: &'static str,
+    },
     /// Nothing to prefill.
     #[error("the prompt is empty")]
     EmptyPrompt,

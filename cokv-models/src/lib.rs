@@ -21,6 +21,7 @@ pub mod memory;
 mod model;
 pub mod outline;
 mod prefill;
+mod replay;
 pub mod rope;
 pub mod source;
 mod stop;

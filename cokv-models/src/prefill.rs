@@ -2,20 +2,24 @@
 
 use std::sync::Arc;
 
-use cokv_core::{Budget, Format, LayerView, Method, ObservationRequest, Selection, TokenScores};
+use cokv_core::{
+    Budget, Format, Frame, HeadLayout, HeadSelection, LayerView, Method, ObservationRequest, Replay, Replayed,
+    Selection, TokenScores,
+};
 
 use crate::ask::{Answer, Ask, Top};
 use crate::backend::{LayerSummaries, Watch};
 use crate::cache::{RaggedCache, Segment};
 use crate::engine::{Engine, Row};
 use crate::error::ModelError;
+use crate::kernel::pool;
 use crate::stop::StopRule;
 
 /// A prompt on its way: it can be put down between chunks, which may share a pass with rows of other kinds.
 pub struct Prefilling {
     engine: Arc<dyn Engine>,
     prompt: Vec<u32>,
-    tail: usize,
+    frame: Frame,
     cache: RaggedCache,
     watch: Box<dyn Watch>,
     logits: Option<Vec<f32>>,
@@ -25,10 +29,12 @@ pub struct Prefilling {
 pub struct Prefill {
     engine: Arc<dyn Engine>,
     tokens: Vec<u32>,
-    tail: usize,
+    frame: Frame,
     prompt: Arc<Segment>,
     watch: Box<dyn Watch>,
     logits: Vec<f32>,
+    /// What second passes saw of every layer.
+    replays: Vec<(Replay, Vec<Replayed>)>,
 }
 
 /// What a method makes of a prompt at a budget.
@@ -58,12 +64,12 @@ impl Prefilling {
         engine.config().check_length(prompt.len())?;
         let cache = engine.cache(format, prompt.len())?;
         let watch = engine.watch(request, prompt.len());
-        Ok(Self { engine: Arc::clone(engine), prompt, tail: 0, cache, watch, logits: None })
+        Ok(Self { engine: Arc::clone(engine), prompt, frame: Frame::default(), cache, watch, logits: None })
     }
 
-    /// Says how many of its last tokens a chat template put behind the user's text, which some methods want to know.
-    pub fn with_tail(self, tail: usize) -> Self {
-        Self { tail, ..self }
+    /// Says where its parts lie, which some methods want to know.
+    pub fn within(self, frame: Frame) -> Self {
+        Self { frame, ..self }
     }
 
     /// Tokens done.
@@ -104,7 +110,8 @@ impl Prefilling {
         let unfinished = || ModelError::Backend("a prompt was taken for prefilled before its end".into());
         let logits = self.logits.ok_or_else(unfinished)?;
         let prompt = self.cache.into_segment()?.ok_or_else(unfinished)?;
-        Ok(Prefill { engine: self.engine, tokens: self.prompt, tail: self.tail, prompt, watch: self.watch, logits })
+        let Self { engine, prompt: tokens, frame, watch, .. } = self;
+        Ok(Prefill { engine, tokens, frame, prompt, watch, logits, replays: Vec::new() })
     }
 }
 
@@ -127,9 +134,33 @@ impl Prefill {
         prefilling.finish()
     }
 
-    /// As [`Prefilling::with_tail`].
-    pub fn with_tail(self, tail: usize) -> Self {
-        Self { tail, ..self }
+    /// As [`Prefilling::within`].
+    pub fn within(self, frame: Frame) -> Self {
+        Self { frame, ..self }
+    }
+
+    /// Where the prompt's parts lie.
+    pub fn frame(&self) -> Frame {
+        self.frame
+    }
+
+    /// Its tokens.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    /// Takes what a second pass saw of every layer.
+    pub(crate) fn add_replay(&mut self, replay: Replay, layers: Vec<Replayed>) {
+        self.replays.push((replay, layers));
+    }
+
+    /// Whether there was such a second pass.
+    pub fn is_replayed(&self, replay: &Replay) -> bool {
+        self.replays.iter().any(|(of, _)| of.covers(replay))
     }
 
     /// Keys and values of the whole prompt.
@@ -152,25 +183,36 @@ impl Prefill {
         stop.top_of(&self.logits)
     }
 
-    /// Scores of a method for every token, KV head and layer.
-    pub fn score(&self, method: &Method) -> Result<Arc<TokenScores>, ModelError> {
-        Ok(self.score_all(&[method])?.swap_remove(0))
+    /// Tokens that all heads together may keep of this prompt.
+    pub fn allowed(&self, budget: Budget) -> usize {
+        budget.total_tokens(self.prompt.layout(), self.prompt_len(), self.prompt.format())
     }
 
-    /// Scores of several methods, in their order. What they look at is made once per layer for all of them, and scored once
-    /// for all methods of one compressor.
-    pub fn score_all(&self, methods: &[&Method]) -> Result<Vec<Arc<TokenScores>>, ModelError> {
+    /// Scores of a method for every token, KV head and layer, where all heads together may keep `total` tokens, which matters to
+    /// methods that follow it.
+    pub fn score(&self, method: &Method, total: usize) -> Result<Arc<TokenScores>, ModelError> {
+        Ok(self.score_all(&[(method, total)])?.swap_remove(0))
+    }
+
+    /// Scores of several methods at their totals, in their order. What they look at is made once per layer for all of them, and
+    /// scored once for all methods of one compressor; for every total where scores follow it.
+    pub fn score_all(&self, asked: &[(&Method, usize)]) -> Result<Vec<Arc<TokenScores>>, ModelError> {
         let layout = self.prompt.layout();
-        let first_like = |method: &Method| methods.iter().position(|other| other.scores_like(method)).unwrap_or(0);
-        let firsts: Vec<usize> = methods.iter().map(|method| first_like(method)).collect();
-        let mut scored = vec![TokenScores::with_capacity(layout, 0); methods.len()];
-        let scorers: Vec<usize> = (0..methods.len()).filter(|&place| firsts[place] == place).collect();
-        let empty = || TokenScores::with_capacity(layout, self.prompt_len()).with_tail(self.tail);
+        let same = |(method, total): (&Method, usize), (other, others): (&Method, usize)| {
+            method.scores_like(other) && (total == others || !method.follows_budget())
+        };
+        let first_like = |one: (&Method, usize)| asked.iter().position(|&other| same(one, other)).unwrap_or(0);
+        let firsts: Vec<usize> = asked.iter().map(|&one| first_like(one)).collect();
+        let mut scored = vec![TokenScores::with_capacity(layout, 0); asked.len()];
+        let scorers: Vec<usize> = (0..asked.len()).filter(|&place| firsts[place] == place).collect();
+        let empty = || TokenScores::with_capacity(layout, self.prompt_len()).within(self.frame);
         scorers.iter().for_each(|&place| scored[place] = empty());
         for layer in 0..layout.layers {
             self.view(layer, |view| -> Result<(), ModelError> {
                 for &place in &scorers {
-                    scored[place].push_layer(&methods[place].score(view)?);
+                    let (method, total) = asked[place];
+                    let kept = method.follows_budget().then(|| total / layout.heads());
+                    scored[place].push_layer(&method.score(&LayerView { kept, ..*view })?);
                 }
                 Ok(())
             })??;
@@ -181,13 +223,13 @@ impl Prefill {
 
     /// What a method keeps of this prompt when all heads together may keep `total` tokens.
     pub fn select(&self, method: &Method, total: usize) -> Result<Selection, ModelError> {
-        let scores = self.score(method)?;
+        let scores = self.score(method, total)?;
         Ok(method.select(self.prompt.layout(), &scores, total)?)
     }
 
     /// Score, allocate, select, cut: the way from a prompt to a small cache.
     pub fn compress(&self, method: &Method, budget: Budget) -> Result<Compressed, ModelError> {
-        let scores = self.score(method)?;
+        let scores = self.score(method, self.allowed(budget))?;
         self.compress_scored(method, &scores, budget)
     }
 
@@ -198,10 +240,39 @@ impl Prefill {
         scores: &TokenScores,
         budget: Budget,
     ) -> Result<Compressed, ModelError> {
-        let layout = self.prompt.layout();
-        let allowed = budget.total_tokens(layout, self.prompt_len(), self.prompt.format());
-        let selection = method.select(layout, scores, allowed)?;
-        Ok(Compressed { cache: RaggedCache::compressed(&self.prompt, &selection)?, selection, allowed })
+        let allowed = self.allowed(budget);
+        let selection = method.select(self.prompt.layout(), scores, allowed)?;
+        Ok(Compressed { cache: self.cut(method, &selection)?, selection, allowed })
+    }
+
+    /// The same where no head shares the prompt's memory, not even one that keeps everything.
+    pub fn compress_apart(&self, method: &Method, budget: Budget) -> Result<Compressed, ModelError> {
+        let allowed = self.allowed(budget);
+        let selection = self.select(method, allowed)?;
+        let mut apart = selection.clone();
+        for (head, kept) in apart.heads.iter_mut().enumerate() {
+            if *kept == HeadSelection::Everything {
+                *kept = HeadSelection::Tokens((0..self.prompt.len(head) as u32).collect());
+            }
+        }
+        Ok(Compressed { cache: self.cut(method, &apart)?, selection, allowed })
+    }
+
+    /// What is kept, as it is or rewritten.
+    fn cut(&self, method: &Method, selection: &Selection) -> Result<RaggedCache, ModelError> {
+        if !method.rewrites() {
+            return RaggedCache::compressed(&self.prompt, selection);
+        }
+        let HeadLayout { layers, kv_heads, .. } = self.prompt.layout();
+        let of_layers = pool::map(layers, |layer| {
+            let kept = &selection.heads[layer * kv_heads..(layer + 1) * kv_heads];
+            self.view(layer, |view| method.rewrite(view, kept))
+        });
+        let mut pairs = Vec::with_capacity(selection.heads.len());
+        for of_layer in of_layers {
+            pairs.extend(of_layer??);
+        }
+        RaggedCache::rewritten(&self.prompt, selection, &pairs)
     }
 
     /// What was recorded of a layer.
@@ -217,20 +288,21 @@ impl Prefill {
             Some(numbers).filter(|numbers| !numbers.is_empty())
         }
         Ok(work(&LayerView {
-            layer,
-            layout: self.prompt.layout(),
-            prompt_len: self.prompt_len(),
-            tokens: &self.tokens,
-            tail: self.tail,
+            frame: self.frame,
             window: summaries.window,
             window_attention: &summaries.window_attention,
             window_sums: &summaries.window_sums,
             column_sums: recorded(&summaries.column_sums),
+            block_sums: &summaries.block_sums,
             query_statistics: summaries.query_statistics.as_ref(),
             keys: recorded(&summaries.keys),
             values: recorded(&summaries.values),
             value_output_norms: recorded(&summaries.value_output_norms),
+            output_grams: recorded(&summaries.output_grams),
+            inputs: recorded(&summaries.inputs),
+            replays: &self.replays,
             rotary: Some(&rotary),
+            ..LayerView::new(layer, self.prompt.layout(), &self.tokens)
         }))
     }
 }

@@ -58,7 +58,7 @@ proptest! {
         seed in 0u64..1000,
     ) {
         let tiny = Tiny::new(family, json!({}), family == "qwen2", 8);
-        let case = Case { format, prompt, chunk, answer, seed, tolerance: tolerance(format) };
+        let case = Case { format, prompt, chunk, answer, seed, biases: true, tolerance: tolerance(format) };
         for device in [Device::Cpu, Device::Candle] {
             holds(&engines(&tiny, device), &case);
         }
@@ -85,7 +85,7 @@ proptest! {
         settings["use_sliding_window"] = json!(true);
         settings["sliding_window"] = json!(window);
         let tiny = Tiny::new(family, settings, false, 8);
-        let case = Case { format: Format::F32, prompt, chunk, answer, seed, tolerance: 1e-4 };
+        let case = Case { format: Format::F32, prompt, chunk, answer, seed, biases: true, tolerance: 1e-4 };
         for device in [Device::Cpu, Device::Candle] {
             holds(&engines(&tiny, device), &case);
         }
@@ -100,7 +100,7 @@ fn all_registers_keep_the_contract() {
     for registers in Registers::ALL.into_iter().filter(|&registers| registers <= Registers::detect()) {
         Registers::limit(registers);
         let (format, tolerance) = (Format::F32, tolerance(Format::F32));
-        holds(&engines, &Case { format, prompt: 1100, chunk: 512, answer: 20, seed: 3, tolerance });
+        holds(&engines, &Case { format, prompt: 1100, chunk: 512, answer: 20, seed: 3, biases: true, tolerance });
     }
     Registers::limit(Registers::detect());
 }
@@ -119,7 +119,10 @@ fn quantised_weights_keep_the_contract() {
             let options = LoadOptions { device, weight_type: WeightType::Stored, ..LoadOptions::default() };
             load_engine(&Weights::Gguf(gguf), config, &options, |_, _| {}).unwrap()
         });
-        holds(&engines, &Case { format: Format::F16, prompt: 40, chunk: 16, answer: 4, seed: 5, tolerance: 0.05 });
+        holds(
+            &engines,
+            &Case { format: Format::F16, prompt: 40, chunk: 16, answer: 4, seed: 5, biases: true, tolerance: 0.05 },
+        );
     }
 }
 
@@ -133,6 +136,6 @@ fn a_difference_is_noticed() {
     });
     let [ours, _] = engines(&tiny, Device::Cpu);
     let [_, theirs] = engines(&other, Device::Cpu);
-    let case = Case { format: Format::F32, prompt: 40, chunk: 16, answer: 4, seed: 1, tolerance: 1e-4 };
+    let case = Case { format: Format::F32, prompt: 40, chunk: 16, answer: 4, seed: 1, biases: true, tolerance: 1e-4 };
     assert!(check(&ours, &theirs, &case).unwrap_err().starts_with("logits after the prompt: number "));
 }

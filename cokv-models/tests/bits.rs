@@ -12,7 +12,7 @@ use std::fmt::Write;
 use std::ops::ControlFlow;
 
 use candle_core::quantized::GgmlDType;
-use cokv_core::{Coalition, Format, Game, HeadSelection, ObservationRequest, Query, Selection};
+use cokv_core::{Coalition, Format, Game, HeadSelection, ObservationRequest, Pairs, Query, Selection};
 use cokv_models::ask::{Against, Ask};
 use cokv_models::cache::RaggedCache;
 use cokv_models::engine::Row;
@@ -114,6 +114,7 @@ fn bits(model: &LanguageModel, prompt_len: usize) -> String {
         keys: true,
         values: true,
         value_output_norms: true,
+        ..ObservationRequest::default()
     };
     let prefill = model.prefill(&prompt, observed, |_| {}).unwrap();
     let layout = model.config().layout;
@@ -121,7 +122,7 @@ fn bits(model: &LanguageModel, prompt_len: usize) -> String {
     let mut cache = Hash::default();
     for layer in 0..layout.layers {
         for kv_head in 0..layout.kv_heads {
-            let [keys, values] = prefill.prompt().read(layout.flat(layer, kv_head)).unwrap();
+            let Pairs { keys, values, .. } = prefill.prompt().read(layout.flat(layer, kv_head)).unwrap();
             cache.add(&keys);
             cache.add(&values);
         }

@@ -30,7 +30,7 @@ pub struct MadeUpPrompt {
     value_output_norms: Vec<f32>,
     output_grams: Vec<f32>,
     inputs: Vec<f32>,
-    replays: Vec<(Replay, Replayed)>,
+    replays: Vec<(Replay, Vec<Replayed>)>,
     statistics: Option<QueryStatistics>,
     rotary: RotaryEmbedding,
 }
@@ -137,7 +137,7 @@ impl MadeUpPrompt {
 
     /// The same after a second pass.
     pub fn replayed(mut self, replay: Replay, seen: Replayed) -> Self {
-        self.replays.push((replay, seen));
+        self.replays.push((replay, vec![seen]));
         self
     }
 

@@ -7,9 +7,9 @@ mod watch;
 
 use std::sync::{Arc, OnceLock};
 
-use cokv_core::{Format, HeadLayout, ObservationRequest, RotaryPairs};
+use cokv_core::{Format, HeadLayout, ObservationRequest, Replayed, RotaryPairs};
 use cokv_models::ask::{Answer, Ask};
-use cokv_models::backend::{Backend, Ceilings, Layer, LayerSummaries, Projected, Result, Span};
+use cokv_models::backend::{Backend, Ceilings, Layer, LayerSummaries, Observed, Projected, Replaying, Result, Span};
 use cokv_models::rope;
 use cokv_models::weights::{Stored, WeightType};
 
@@ -230,22 +230,24 @@ impl<D: Device> Backend for Cuda<D> {
         Watch::new(&self.device, layout, request, prompt_len)
     }
 
+    fn watch_replay(&self, layout: HeadLayout, replaying: Replaying) -> Self::Watch {
+        Watch::of_replay(&self.device, layout, replaying)
+    }
+
+    fn replayed(&self, watch: &mut Self::Watch, layer: usize) -> Result<Replayed> {
+        Ok(watch.replayed(layer))
+    }
+
     fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Self::Pass<'a>> {
         Ok(Pass::new(self.device(), layout, spans)?)
     }
 
-    fn observe(
-        &self,
-        pass: &mut Self::Pass<'_>,
-        layer: usize,
-        queries: &Self::Matrix,
-        values: &Self::Matrix,
-        output: &Self::Linear,
-    ) -> Result<()> {
+    fn observe(&self, pass: &mut Self::Pass<'_>, layer: usize, observed: Observed<'_, Self>) -> Result<()> {
+        let Observed { inputs, queries, values, output } = observed;
         for (first, span) in pass.watched() {
-            let (queries, values) = (queries.some_rows(first, span.tokens), values.some_rows(first, span.tokens));
+            let of_row = [inputs, queries, values].map(|matrix| matrix.some_rows(first, span.tokens));
             if let Some(watch) = &mut span.watch {
-                watch.observe(layer, &queries, &values, output)?;
+                watch.observe(layer, of_row.each_ref(), output)?;
             }
         }
         Ok(())

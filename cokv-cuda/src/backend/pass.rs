@@ -160,9 +160,13 @@ impl<'a, D: Device> Pass<'a, D> {
                     .map(|kv_head| span.own.addresses(layout.flat(layer.index, kv_head))[0])
                     .collect();
                 let kind = span.own.kind();
-                if let Some(watch) = &mut span.watch {
-                    watch.attention(layer, &queries, &own, kind, log_sums)?;
+                let Some(watch) = span.watch.take() else { continue };
+                watch.attention(layer, &queries, &own, kind, log_sums)?;
+                if watch.wants_chunk_queries() {
+                    let heads = (0..layout.kv_heads).map(|kv_head| keys_of(span, layout.flat(layer.index, kv_head)));
+                    watch.chunk_queries(layer.index, &queries, &heads.collect::<Result<Vec<_>>>()?)?;
                 }
+                span.watch = Some(watch);
             }
         }
         Ok(output)
@@ -273,4 +277,14 @@ fn head<D: Device>(span: &Span<'_, Cuda<D>>, flat: usize, bytes: u64) -> Head {
     [head.keys[2], head.values[2]] = own;
     head.keys_before = before as u32 + span.own.rows(flat) as u32;
     head
+}
+
+/// Keys that a KV head holds, on the host: what its row shares, then its own.
+fn keys_of<D: Device>(span: &Span<'_, Cuda<D>>, flat: usize) -> Result<Vec<f32>> {
+    let mut keys = Vec::new();
+    for (store, rows) in span.slices.iter().flatten() {
+        keys.extend(store.some_keys(flat, rows[flat].clone())?);
+    }
+    keys.extend(span.own.some_keys(flat, 0..span.own.rows(flat))?);
+    Ok(keys)
 }

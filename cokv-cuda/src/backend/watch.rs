@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use cokv_core::{HeadLayout, ObservationRequest, WindowSum};
+use std::ops::Range;
+
+use cokv_core::{HeadLayout, ObservationRequest, Pairs, Replayed, WindowSum};
 use cokv_models::backend::host::Recorder;
-use cokv_models::backend::{self, Layer, LayerSummaries};
+use cokv_models::backend::{self, Layer, LayerSummaries, Replaying};
 use cokv_models::cache::Store as _;
 use cokv_models::kernel::attention::CacheView;
 
@@ -28,7 +30,7 @@ pub struct Watch<D: Device> {
     layout: HeadLayout,
     prompt_len: usize,
     seen: usize,
-    /// Statistics and norms, which are summed on the host.
+    /// Statistics, norms, blocks and what tokens see that are fed again: the host's work.
     recorder: Recorder,
     layers: Vec<LayerWatch<D::Buffer>>,
 }
@@ -48,11 +50,25 @@ impl<D: Device> Watch<D> {
         let on_host = ObservationRequest {
             query_statistics: request.query_statistics,
             value_output_norms: request.value_output_norms,
+            block_sums: request.block_sums.clone(),
+            output_grams: request.output_grams,
+            inputs: request.inputs,
             ..ObservationRequest::default()
         };
         let layers = (0..layout.layers).map(|_| LayerWatch { window: None, column_sums: None }).collect();
         let recorder = Recorder::new(on_host, layout, prompt_len);
         Self { device: Arc::clone(device), request, layout, prompt_len, seen: 0, recorder, layers }
+    }
+
+    /// Nothing recorded yet of a chunk of a prompt that is fed again.
+    pub fn of_replay(device: &Arc<D>, layout: HeadLayout, replaying: Replaying) -> Self {
+        let nothing = Self::new(device, layout, ObservationRequest::default(), replaying.prompt_len);
+        Self { recorder: Recorder::of_replay(replaying, layout), ..nothing }
+    }
+
+    /// What a layer's chunk got of fed tokens.
+    pub fn replayed(&mut self, layer: usize) -> Replayed {
+        self.recorder.replayed(layer)
     }
 
     /// The next chunk begins after this many tokens.
@@ -65,10 +81,16 @@ impl<D: Device> Watch<D> {
     pub fn observe(
         &mut self,
         layer: usize,
-        queries: &Matrix<D::Buffer>,
-        values: &Matrix<D::Buffer>,
+        [inputs, queries, values]: [&Matrix<D::Buffer>; 3],
         output: &Linear<D::Buffer>,
     ) -> Result<()> {
+        if self.recorder.wants_inputs() {
+            self.recorder.inputs(layer, &inputs.download(self.device.as_ref())?, inputs.width);
+        }
+        if self.recorder.wants_output_grams(layer) {
+            let weight = self.output_weight(output)?;
+            self.recorder.output_grams(layer, &weight);
+        }
         if self.request.query_statistics {
             self.recorder.queries_before_rope(layer, &queries.download(self.device.as_ref())?);
         }
@@ -76,6 +98,40 @@ impl<D: Device> Watch<D> {
             let norms = self.value_output_norms(values, output)?;
             self.recorder.value_output_norms(layer, &norms);
         }
+        Ok(())
+    }
+
+    /// The output projection, `[hidden_size, query_heads * head_dim]`: what it makes of each unit vector.
+    fn output_weight(&self, output: &Linear<D::Buffer>) -> Result<Vec<f32>> {
+        let device = self.device.as_ref();
+        let HeadLayout { query_heads, head_dim, .. } = self.layout;
+        let unit = (0..head_dim * head_dim).map(|at| if at % (head_dim + 1) == 0 { 1.0 } else { 0.0 });
+        let units = Matrix::upload(device, &unit.collect::<Vec<f32>>(), head_dim)?;
+        let units = units.contiguous(device, output.operand().kind)?;
+        let written = Matrix::new(device, head_dim, output.out_features(), Kind::F32)?;
+        let width = query_heads * head_dim;
+        let mut weight = vec![0.0; output.out_features() * width];
+        for query_head in 0..query_heads {
+            output.columns_times(device, query_head * head_dim, &units, &written)?;
+            for (channel, column) in written.download(device)?.chunks_exact(output.out_features()).enumerate() {
+                let place = query_head * head_dim + channel;
+                column.iter().enumerate().for_each(|(row, number)| weight[row * width + place] = *number);
+            }
+        }
+        Ok(weight)
+    }
+
+    /// Whether [`Watch::chunk_queries`] should be called.
+    pub fn wants_chunk_queries(&self) -> bool {
+        self.recorder.wants_chunk_queries()
+    }
+
+    /// The chunk's queries after RoPE, and the keys that each KV head then has.
+    pub fn chunk_queries(&mut self, layer: usize, queries: &Matrix<D::Buffer>, keys: &[Vec<f32>]) -> Result<()> {
+        let (queries, head_dim) = (queries.download(self.device.as_ref())?, self.layout.head_dim);
+        self.recorder.chunk_queries(layer, &queries, |kv_head, Range { start, end }, behind: &mut Vec<f32>| {
+            behind.extend_from_slice(&keys[kv_head][start * head_dim..end * head_dim]);
+        });
         Ok(())
     }
 
@@ -174,7 +230,7 @@ impl<D: Device> Watch<D> {
         }
         if self.request.keys || self.request.values {
             for kv_head in 0..kv_heads {
-                let [keys, values] = prompt.read(self.layout.flat(layer.index, kv_head))?;
+                let Pairs { keys, values, .. } = prompt.read(self.layout.flat(layer.index, kv_head))?;
                 if self.request.keys {
                     summaries.keys.extend(keys);
                 }

@@ -4,10 +4,10 @@
 use candle_core::quantized::QMatMul;
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::ops;
-use cokv_core::{Format, HeadLayout, ObservationRequest};
+use cokv_core::{Format, HeadLayout, ObservationRequest, Replayed};
 
 use super::host::{self, HostStore, Pass, Recorder};
-use super::{Backend, Layer, LayerSummaries, Projected, Result, Span};
+use super::{Backend, Layer, LayerSummaries, Observed, Projected, Replaying, Result, Span};
 use crate::ask::{Answer, Ask};
 use crate::rope::Angles;
 use crate::weights::{Numbers, Stored, WeightType};
@@ -155,22 +155,25 @@ impl Backend for Candle {
         Recorder::new(request, layout, prompt_len)
     }
 
+    fn watch_replay(&self, layout: HeadLayout, replaying: Replaying) -> Recorder {
+        Recorder::of_replay(replaying, layout)
+    }
+
+    fn replayed(&self, watch: &mut Recorder, layer: usize) -> Result<Replayed> {
+        Ok(watch.replayed(layer))
+    }
+
     fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Pass<'a, Self>> {
         Ok(Pass::new(layout, spans))
     }
 
-    fn observe(
-        &self,
-        pass: &mut Pass<'_, Self>,
-        layer: usize,
-        queries: &Tensor,
-        values: &Tensor,
-        output: &Linear,
-    ) -> Result<()> {
+    fn observe(&self, pass: &mut Pass<'_, Self>, layer: usize, observed: Observed<'_, Self>) -> Result<()> {
+        let Observed { inputs, queries, values, output } = observed;
         if !pass.is_watched() {
             return Ok(());
         }
-        pass.observe(layer, &self.host(queries)?, &self.host(values)?, || {
+        let [inputs, queries, values] = [inputs, queries, values].map(|x| self.host(x));
+        pass.observe(layer, [&inputs?, &queries?, &values?], || {
             let rows = match &output.weight {
                 QMatMul::QTensor(weight) => weight.shape().dims2()?.0,
                 QMatMul::Tensor(weight) | QMatMul::TensorF16(weight) => weight.dim(0)?,

@@ -12,7 +12,7 @@ mod reference;
 use std::any::Any;
 use std::ops::Range;
 
-use cokv_core::{Format, HeadLayout, ObservationRequest, QueryStatistics, WindowSum};
+use cokv_core::{BlockSums, Format, HeadLayout, ObservationRequest, QueryStatistics, Replayed, WindowSum};
 
 pub use self::candle::Candle;
 pub use self::cpu::Cpu;
@@ -95,17 +95,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn store(&self, layout: HeadLayout, format: Format, tokens: usize) -> Result<Self::Store>;
     /// Nothing recorded yet of a prompt.
     fn watch(&self, layout: HeadLayout, request: ObservationRequest, prompt_len: usize) -> Self::Watch;
+    /// Nothing recorded yet of a chunk of a prompt that is fed again.
+    fn watch_replay(&self, layout: HeadLayout, replaying: Replaying) -> Self::Watch;
     /// Prepares what all layers share.
     fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Self::Pass<'a>>;
     /// Before queries are turned: watches record query statistics, and values behind the output projection.
-    fn observe(
-        &self,
-        pass: &mut Self::Pass<'_>,
-        layer: usize,
-        queries: &Self::Matrix,
-        values: &Self::Matrix,
-        output: &Self::Linear,
-    ) -> Result<()>;
+    fn observe(&self, pass: &mut Self::Pass<'_>, layer: usize, observed: Observed<'_, Self>) -> Result<()>;
     /// Turns queries and keys by their positions, appends keys and values, and lets every new token attend to its own cache;
     /// watches see what they asked for.
     fn attend(
@@ -123,6 +118,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
         prompt: &Self::Store,
         layer: Layer,
     ) -> Result<LayerSummaries>;
+
+    /// What a layer's chunk got of the fed tokens' attention, `[query_heads, chunk]`, and the queries that were to be kept,
+    /// `[queries, query_heads, head_dim]`; taken out of the watch.
+    fn replayed(&self, watch: &mut Self::Watch, layer: usize) -> Result<Replayed>;
 
     /// Prompt tokens of one pass: enough rows for products to reach their peak, few enough that activations stay small.
     fn chunk(&self) -> usize {
@@ -164,6 +163,31 @@ pub struct Layer {
     /// Its sliding window, where it has one: a token sees itself and what stands fewer positions than this before it, however
     /// little a head has kept of that.
     pub window: Option<usize>,
+}
+
+/// A chunk of a prompt that is fed again behind the prompt: see [`Replay`](cokv_core::Replay).
+#[derive(Clone, Debug)]
+pub struct Replaying {
+    /// Tokens of the prompt.
+    pub prompt_len: usize,
+    /// Of these, the first ones that fed tokens see.
+    pub sinks: usize,
+    /// Prompt tokens that they see and of which is recorded.
+    pub keys: Range<usize>,
+    /// Fed tokens of which queries are kept, counted from the first that is fed, ascending.
+    pub kept: Vec<usize>,
+}
+
+/// What a layer reads and projects, before RoPE.
+pub struct Observed<'a, B: Backend> {
+    /// Hidden states behind the first norm, `[tokens, hidden_size]`.
+    pub inputs: &'a B::Matrix,
+    /// `[tokens, query_heads * head_dim]`
+    pub queries: &'a B::Matrix,
+    /// `[tokens, kv_heads * head_dim]`
+    pub values: &'a B::Matrix,
+    /// The output projection.
+    pub output: &'a B::Linear,
 }
 
 /// Queries, keys and values of the new tokens of a pass, before RoPE.
@@ -242,6 +266,8 @@ pub struct LayerSummaries {
     pub window_sums: Vec<(WindowSum, Vec<f32>)>,
     /// `[query_heads, prompt_len]`
     pub column_sums: Vec<f32>,
+    /// Each that was asked for: `[query_heads, prompt_len]`.
+    pub block_sums: Vec<(BlockSums, Vec<f32>)>,
     /// Of the queries before RoPE.
     pub query_statistics: Option<QueryStatistics>,
     /// `[kv_heads, prompt_len, head_dim]`
@@ -250,4 +276,8 @@ pub struct LayerSummaries {
     pub values: Vec<f32>,
     /// `[query_heads, prompt_len]`
     pub value_output_norms: Vec<f32>,
+    /// `[query_heads, head_dim, head_dim]`
+    pub output_grams: Vec<f32>,
+    /// `[prompt_len, hidden_size]`
+    pub inputs: Vec<f32>,
 }

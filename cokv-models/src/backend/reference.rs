@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use cokv_core::{Format, HeadLayout, ObservationRequest, QueryStatistics};
+use cokv_core::{BlockSums, Format, HeadLayout, ObservationRequest, Pairs, QueryStatistics, Replayed};
 
 use super::host::{self, HostStore};
-use super::{Backend, Layer, LayerSummaries, Projected, Result, Span, Watch};
+use super::{Backend, Layer, LayerSummaries, Observed, Projected, Replaying, Result, Span, Watch};
 use crate::ask::{Answer, Ask};
 use crate::cache::Store;
 use crate::kernel::attention::CacheView;
@@ -34,6 +34,8 @@ pub struct Linear {
 /// All queries of a prompt, from which everything can be computed when it is asked for.
 pub struct Record {
     request: ObservationRequest,
+    /// Where tokens of a prompt are fed again.
+    replaying: Option<Replaying>,
     layers: Vec<LayerRecord>,
 }
 
@@ -45,6 +47,12 @@ struct LayerRecord {
     turned: Vec<f64>,
     /// `[tokens, query_heads]`
     value_output_norms: Vec<f64>,
+    /// `[query_heads, head_dim, head_dim]`
+    output_grams: Vec<f64>,
+    /// `[tokens, hidden_size]`
+    inputs: Vec<f64>,
+    /// Of every fed token, what it gives to the chunk's tokens: `[tokens, query_heads, chunk]`.
+    fed: Vec<Vec<f64>>,
 }
 
 impl Watch for Record {}
@@ -76,9 +84,22 @@ impl Layer {
 
 /// Softmax attention of a query to those of a head's keys that are visible: 0 to others.
 fn attention(query: &[f64], keys: &[f64], visible: impl Iterator<Item = bool>) -> Vec<f64> {
+    biased_attention(query, keys, std::iter::repeat(0.0), visible)
+}
+
+/// The same where something is added to the logit of each key.
+fn biased_attention(
+    query: &[f64],
+    keys: &[f64],
+    biases: impl Iterator<Item = f32>,
+    visible: impl Iterator<Item = bool>,
+) -> Vec<f64> {
     let dim = query.len();
-    let score = |(key, visible)| if visible { dot(query, key) / (dim as f64).sqrt() } else { f64::NEG_INFINITY };
-    let scores: Vec<f64> = keys.chunks_exact(dim).zip(visible).map(score).collect();
+    let score = |((key, bias), visible)| match visible {
+        true => dot(query, key) / (dim as f64).sqrt() + f64::from(bias),
+        false => f64::NEG_INFINITY,
+    };
+    let scores: Vec<f64> = keys.chunks_exact(dim).zip(biases).zip(visible).map(score).collect();
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
     let sum: f64 = weights.iter().sum();
@@ -194,26 +215,33 @@ impl Backend for Reference {
     }
 
     fn watch(&self, layout: HeadLayout, request: ObservationRequest, _prompt_len: usize) -> Record {
-        Record { request, layers: vec![LayerRecord::default(); layout.layers] }
+        Record { request, replaying: None, layers: vec![LayerRecord::default(); layout.layers] }
+    }
+
+    fn watch_replay(&self, layout: HeadLayout, replaying: Replaying) -> Record {
+        Record { replaying: Some(replaying), ..self.watch(layout, ObservationRequest::default(), 0) }
     }
 
     fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Pass<'a>> {
         Ok(Pass { layout, spans })
     }
 
-    fn observe(
-        &self,
-        pass: &mut Pass<'_>,
-        layer: usize,
-        queries: &Matrix,
-        values: &Matrix,
-        output: &Linear,
-    ) -> Result<()> {
+    fn observe(&self, pass: &mut Pass<'_>, layer: usize, observed: Observed<'_, Self>) -> Result<()> {
+        let Observed { inputs, queries, values, output } = observed;
         let HeadLayout { query_heads, head_dim, .. } = pass.layout;
         let mut token = 0;
         for Span { tokens, watch, .. } in &mut pass.spans {
             for token in token..token + *tokens {
                 let Some(record) = watch.as_mut().map(|watch| &mut watch.layers[layer]) else { break };
+                record.inputs.extend(&inputs.numbers[token * inputs.width..(token + 1) * inputs.width]);
+                if record.output_grams.is_empty() {
+                    let product = |head: usize, a: usize, b: usize| -> f64 {
+                        let rows = output.weight.chunks_exact(output.in_features);
+                        rows.map(|row| row[head * head_dim + a] * row[head * head_dim + b]).sum()
+                    };
+                    let places = (0..query_heads).flat_map(|head| (0..head_dim * head_dim).map(move |at| (head, at)));
+                    record.output_grams.extend(places.map(|(head, at)| product(head, at / head_dim, at % head_dim)));
+                }
                 record.queries.extend(&queries.numbers[token * queries.width..(token + 1) * queries.width]);
                 for query_head in 0..query_heads {
                     let value = token * values.width + query_head / pass.layout.group() * head_dim;
@@ -242,15 +270,34 @@ impl Backend for Reference {
             span.own.push(layer.index, &keys[numbers.clone()], &values[numbers]);
             let turned = &queries.numbers[first * queries.width..(first + span.tokens) * queries.width];
             span.watch.iter_mut().for_each(|watch| watch.layers[layer.index].turned.extend(turned));
+            if let Some(watch) = span.watch.take() {
+                if let Record { replaying: Some(replaying), layers, .. } = &mut *watch {
+                    for (token, queries) in turned.chunks_exact(queries.width).enumerate() {
+                        let seen = span.seen + token + 1;
+                        let head = |query_head: usize| {
+                            let kv_head = query_head / group;
+                            let [keys, _] = held(span.view(kv_heads), layer.index, kv_head, head_dim);
+                            let query = &queries[query_head * head_dim..(query_head + 1) * head_dim];
+                            replaying.weights(query, &keys, seen)
+                        };
+                        layers[layer.index].fed.push((0..query_heads).flat_map(head).collect());
+                    }
+                }
+                span.watch = Some(watch);
+            }
             for kv_head in 0..kv_heads {
                 let [keys, values] = held(span.view(kv_heads), layer.index, kv_head, head_dim);
                 let flat = pass.layout.flat(layer.index, kv_head);
+                let head = span.view(kv_heads).head(layer.index, kv_head);
+                let mut biases = vec![0.0; head.tokens()];
+                head.add_biases(0..head.tokens(), &mut biases);
                 for (token, query_head) in (0..span.tokens)
                     .flat_map(|token| (kv_head * group..(kv_head + 1) * group).map(move |head| (token, head)))
                 {
                     let at = ((first + token) * query_heads + query_head) * head_dim;
                     let visible = span.places.positions(flat).map(|key| layer.sees(span.seen + token, key as usize));
-                    let weights = attention(&queries.numbers[at..at + head_dim], &keys, visible);
+                    let query = &queries.numbers[at..at + head_dim];
+                    let weights = biased_attention(query, &keys, biases.iter().copied(), visible);
                     for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
                         attended[at..at + head_dim]
                             .iter_mut()
@@ -272,15 +319,22 @@ impl Backend for Reference {
         layer: Layer,
     ) -> Result<LayerSummaries> {
         let HeadLayout { query_heads, kv_heads, head_dim, .. } = layout;
-        let Record { request, layers } = watch;
+        let Record { request, layers, .. } = watch;
         let record = &layers[layer.index];
         let tokens = record.turned.len() / (query_heads * head_dim);
         let window = request.window.min(tokens);
         let window_sums = request.window_sums.iter().map(|&sum| (sum, Vec::new())).collect();
-        let mut summaries = LayerSummaries { window, window_sums, ..LayerSummaries::default() };
+        let block_sums = request.block_sums.iter().map(|&sums| (sums, Vec::new())).collect();
+        let mut summaries = LayerSummaries { window, window_sums, block_sums, ..LayerSummaries::default() };
+        if request.output_grams {
+            summaries.output_grams = narrow(&record.output_grams);
+        }
+        if request.inputs {
+            summaries.inputs = narrow(&record.inputs);
+        }
         for query_head in 0..query_heads {
             let flat = layout.flat(layer.index, query_head / layout.group());
-            let keys = wide(&prompt.read(flat)?[0]);
+            let keys = wide(&prompt.read(flat)?.keys);
             let row = |token: usize| {
                 let at = (token * query_heads + query_head) * head_dim;
                 attention(&record.turned[at..at + head_dim], &keys, (0..tokens).map(|key| layer.sees(token, key)))
@@ -294,6 +348,11 @@ impl Backend for Reference {
             for (sum, of_heads) in &mut summaries.window_sums {
                 of_heads.extend(summed(sum.queries(tokens)));
             }
+            for (sums, of_heads) in &mut summaries.block_sums {
+                let of_token =
+                    |token: usize| &record.turned[(token * query_heads + query_head) * head_dim..][..head_dim];
+                of_heads.extend(sums_of_blocks(*sums, of_token, &keys, tokens));
+            }
             if request.column_sums {
                 summaries.column_sums.extend(summed(0..tokens));
             }
@@ -306,11 +365,26 @@ impl Backend for Reference {
             summaries.query_statistics = Some(record.query_statistics(layout));
         }
         for kv_head in 0..kv_heads {
-            let [keys, values] = prompt.read(layout.flat(layer.index, kv_head))?;
+            let Pairs { keys, values, .. } = prompt.read(layout.flat(layer.index, kv_head))?;
             summaries.keys.extend(keys.iter().filter(|_| request.keys));
             summaries.values.extend(values.iter().filter(|_| request.values));
         }
         Ok(summaries)
+    }
+
+    fn replayed(&self, watch: &mut Record, layer: usize) -> Result<Replayed> {
+        let LayerRecord { fed, inputs, turned, .. } = &watch.layers[layer];
+        let Some(Replaying { kept, .. }) = &watch.replaying else { return Ok(Replayed::default()) };
+        let places = fed.first().map_or(0, Vec::len);
+        let norm = |input: &[f64]| dot(input, input).sqrt();
+        let norms: Vec<f64> = inputs.chunks_exact(inputs.len() / fed.len()).map(norm).collect();
+        let largest = |scale: &dyn Fn(usize) -> f64| -> Vec<f32> {
+            let most = |at: usize| (0..fed.len()).map(|token| fed[token][at] * scale(token)).fold(0.0, f64::max);
+            narrow(&(0..places).map(most).collect::<Vec<f64>>())
+        };
+        let width = turned.len() / fed.len();
+        let queries = kept.iter().flat_map(|token| narrow(&turned[token * width..(token + 1) * width])).collect();
+        Ok(Replayed { weights: largest(&|_| 1.0), weights_by_input: largest(&|token| norms[token].recip()), queries })
     }
 
     fn answer(
@@ -323,6 +397,28 @@ impl Backend for Reference {
         let [of_hidden, of_logits] = [hidden, logits].map(|matrix| narrow(&matrix.numbers));
         host::answer((&of_hidden, hidden.width), (&of_logits, logits.width), asks, answers)
     }
+}
+
+impl Replaying {
+    /// What a query gives to each of the chunk's tokens; of `keys`, `seen` come before the query or are its own.
+    fn weights(&self, query: &[f64], keys: &[f64], seen: usize) -> Vec<f64> {
+        let sees = |key: usize| key < self.sinks || self.keys.contains(&key) || (self.prompt_len..seen).contains(&key);
+        let mut weights = attention(query, keys, (0..keys.len() / query.len()).map(sees));
+        weights.truncate(self.keys.end);
+        weights.split_off(self.keys.start)
+    }
+}
+
+/// Sums of the blocks of one query head.
+fn sums_of_blocks<'a>(sums: BlockSums, query: impl Fn(usize) -> &'a [f64], keys: &[f64], tokens: usize) -> Vec<f32> {
+    let mut all = vec![0.0; tokens];
+    for block in sums.blocks(tokens) {
+        let dim = query(block.start).len();
+        let logit = |(a, b): (usize, usize)| dot(query(a), &keys[b * dim..(b + 1) * dim]) as f32;
+        let pairs = block.clone().flat_map(|a| block.clone().map(move |b| (a, b)));
+        all[block.clone()].copy_from_slice(&sums.of(&mut pairs.map(logit).collect::<Vec<f32>>(), block.len()));
+    }
+    all
 }
 
 impl LayerRecord {

@@ -1,6 +1,6 @@
 //! What a batch is asked, and what it tells.
 
-use cokv_core::{Budget, Format, HeadLayout, Method, Spending};
+use cokv_core::{Budget, Format, Frame, HeadLayout, Method, Spending};
 
 use crate::ask::Top;
 use crate::cache::RaggedCache;
@@ -26,8 +26,8 @@ pub enum Start {
     Prompt {
         /// Its tokens.
         tokens: Vec<u32>,
-        /// How many of the last ones a chat template put behind the user's text.
-        tail: usize,
+        /// Where its parts lie.
+        frame: Frame,
         /// What keeps how much of it before it is answered; all is kept where there is none.
         compress: Option<(Method, Budget)>,
     },

@@ -3,7 +3,7 @@
 use std::mem;
 use std::sync::Arc;
 
-use cokv_core::{Budget, Format, HeadSelection, Method, ObservationRequest};
+use cokv_core::{Budget, Format, Method, ObservationRequest};
 
 use super::ledger::{Ledger, Promise};
 use super::request::{Event, Request, SequenceId, Start, Why};
@@ -11,7 +11,7 @@ use crate::ask::{Answer, Ask, Top};
 use crate::cache::{RaggedCache, Segment};
 use crate::engine::{Engine, Row};
 use crate::error::ModelError;
-use crate::prefill::{Prefill, Prefilling};
+use crate::prefill::{Compressed, Prefill, Prefilling};
 use crate::stop::StopRule;
 
 pub(super) struct Sequence {
@@ -151,11 +151,15 @@ impl State {
     fn of(engine: &Arc<dyn Engine>, start: Start, stop: &StopRule, format: Format) -> Result<Self, ModelError> {
         let room = stop.max_new_tokens;
         match start {
-            Start::Prompt { tokens, tail, compress } => {
+            Start::Prompt { tokens, frame, compress } => {
                 let nothing = ObservationRequest::default();
-                let observed = compress.as_ref().map_or(nothing, |(method, _)| method.observations(tail));
+                let observed = compress.as_ref().map_or(nothing, |(method, _)| method.observations(frame));
+                if let Some((method, _)) = compress.as_ref().filter(|(method, _)| method.replay().is_some()) {
+                    let instead = "prefill, replay and compress it, then submit its cache";
+                    return Err(ModelError::NoReplay { method: method.name().into(), instead });
+                }
                 let of = tokens.len();
-                let prompt = Box::new(Prefilling::new(engine, tokens, format, observed)?.with_tail(tail));
+                let prompt = Box::new(Prefilling::new(engine, tokens, format, observed)?.within(frame));
                 Ok(State::Prefilling { prompt, of, compress })
             }
             Start::Cache { mut cache, .. } => {
@@ -221,16 +225,10 @@ impl State {
         let (mut cache, prompt) = match compress.filter(|(method, _)| method.evicts()) {
             None => (RaggedCache::full(prefill.prompt()), Some(Arc::clone(prefill.prompt()))),
             Some((method, budget)) => {
-                let mut compressed = prefill.compress(&method, budget)?;
                 // One head that shared the prompt would hold all of it.
-                for (head, kept) in compressed.selection.heads.iter_mut().enumerate() {
-                    if *kept == HeadSelection::Everything {
-                        *kept = HeadSelection::Tokens((0..prefill.prompt().len(head) as u32).collect());
-                    }
-                }
-                let cache = RaggedCache::compressed(prefill.prompt(), &compressed.selection)?;
+                let Compressed { cache, allowed, .. } = prefill.compress_apart(&method, budget)?;
                 let (tokens, bytes) = (cache.total_tokens(), cache.own_bytes());
-                heard(Event::Compressed { tokens, bytes, allowed: compressed.allowed });
+                heard(Event::Compressed { tokens, bytes, allowed });
                 (cache, None)
             }
         };

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cokv_core::random::mix;
 use cokv_core::{
-    AllocationRequest, Budget, BudgetAllocator, BudgetPlan, CacheCompressor, HeadLayout, LayerView, Method, Named,
-    ObservationRequest, PolicyError, RotaryEmbedding, RotaryPairs, Settings,
+    AllocationRequest, Budget, BudgetAllocator, BudgetPlan, CacheCompressor, Frame, HeadLayout, LayerView, Method,
+    Named, ObservationRequest, PolicyError, Replayed, RotaryEmbedding, RotaryPairs, Settings,
 };
 use proptest::prelude::*;
 
 use super::*;
 use crate::ask::{Answer, Ask, Top};
 use crate::backend::host::{HostStore, Recorder};
-use crate::backend::{Cpu, LayerSummaries, Span, Watch};
+use crate::backend::{Cpu, LayerSummaries, Replaying, Span, Watch};
 use crate::cache::{RaggedCache, Segment};
 use crate::config::{Architecture, ModelConfig, RopeScaling};
 use crate::stop::StopRule;
@@ -107,6 +107,12 @@ impl Engine for Fake {
         });
         answers.collect()
     }
+    fn watch_replay(&self, replaying: Replaying) -> Box<dyn Watch> {
+        Box::new(Recorder::of_replay(replaying, layout()))
+    }
+    fn replayed(&self, _: &mut dyn Watch, _: usize) -> Result<Replayed, ModelError> {
+        Ok(Replayed::default())
+    }
     fn summaries(&self, _: &dyn Watch, _: &Segment, _: usize) -> Result<LayerSummaries, ModelError> {
         Ok(LayerSummaries::default())
     }
@@ -144,7 +150,7 @@ fn stop(max_new_tokens: usize) -> StopRule {
 
 fn prompt(tokens: usize, answer: usize, budget: Option<usize>) -> Request {
     let compress = budget.map(|budget| (method(), Budget::Tokens(budget)));
-    Request { start: Start::Prompt { tokens: vec![1; tokens], tail: 0, compress }, stop: stop(answer) }
+    Request { start: Start::Prompt { tokens: vec![1; tokens], frame: Frame::default(), compress }, stop: stop(answer) }
 }
 
 fn batch(limit: u64) -> Batch {
@@ -250,7 +256,10 @@ fn a_large_one_is_overtaken_but_not_for_ever() {
 #[test]
 fn a_row_that_is_not_finite_concerns_nobody_else() {
     let mut batch = batch(1 << 20);
-    let poisoned = Request { start: Start::Prompt { tokens: vec![1, POISON], tail: 0, compress: None }, stop: stop(5) };
+    let poisoned = Request {
+        start: Start::Prompt { tokens: vec![1, POISON], frame: Frame::default(), compress: None },
+        stop: stop(5),
+    };
     let [sound, poisoned] = [prompt(20, 5, None), poisoned].map(|request| batch.submit(request).unwrap());
     let mut ended = Vec::new();
     while batch
@@ -269,7 +278,10 @@ fn a_row_that_is_not_finite_concerns_nobody_else() {
 #[test]
 fn a_pass_that_fails_frees_its_rows() {
     let mut batch = batch(1 << 20);
-    let broken = Request { start: Start::Prompt { tokens: vec![FAILURE], tail: 0, compress: None }, stop: stop(5) };
+    let broken = Request {
+        start: Start::Prompt { tokens: vec![FAILURE], frame: Frame::default(), compress: None },
+        stop: stop(5),
+    };
     batch.submit(broken).unwrap();
     assert!(batch.step(&mut |_, _| {}).is_err());
     assert!(batch.is_empty());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cokv_core::{Coalition, Format, HeadLayout, HeadSelection, Selection};
+use cokv_core::{Coalition, Format, HeadLayout, HeadSelection, Pairs, Selection};
 
 use super::places::Places;
 use super::segment::{Positions, SLICES, Segment, Slice};
@@ -37,6 +37,18 @@ impl RaggedCache {
     /// # Errors
     /// Where the backend has no memory for the copies.
     pub fn compressed(segment: &Arc<Segment>, selection: &Selection) -> Result<Self, ModelError> {
+        Self::kept_of(segment, selection, None)
+    }
+
+    /// The same where heads that do not keep everything hold other pairs than the segment's, as many as they keep tokens.
+    ///
+    /// # Errors
+    /// Where the backend has no memory for them, or none for biases.
+    pub fn rewritten(segment: &Arc<Segment>, selection: &Selection, pairs: &[Pairs]) -> Result<Self, ModelError> {
+        Self::kept_of(segment, selection, Some(pairs))
+    }
+
+    fn kept_of(segment: &Arc<Segment>, selection: &Selection, pairs: Option<&[Pairs]>) -> Result<Self, ModelError> {
         let rows: Vec<&[u32]> = selection.heads.iter().map(copied).collect();
         let positions_of = |(head, rows): (usize, &&[u32])| -> Vec<u32> {
             rows.iter().map(|&row| segment.position(head, row as usize)).collect()
@@ -48,9 +60,10 @@ impl RaggedCache {
         });
         let slice = Slice { segment: Arc::clone(segment), rows: shared.collect() };
         let shares = slice.rows.iter().any(|rows| !rows.is_empty());
-        let own = match rows.iter().all(|rows| rows.is_empty()) {
-            true => segment.store().empty(),
-            false => segment.store().gather(&rows)?,
+        let own = match pairs {
+            _ if rows.iter().all(|rows| rows.is_empty()) => segment.store().empty(),
+            Some(pairs) => segment.store().of_pairs(pairs)?,
+            None => segment.store().gather(&rows)?,
         };
         let slices = if shares { vec![slice] } else { Vec::new() };
         Ok(Self { slices, own, kept: Arc::new(kept), ..Self::after(segment) })
@@ -277,10 +290,10 @@ mod tests {
 
     fn keys(cache: &RaggedCache, head: usize) -> Vec<f32> {
         let of_slice = |slice: &Slice| {
-            let [keys, _] = slice.segment.read(head).unwrap();
+            let keys = slice.segment.read(head).unwrap().keys;
             keys[slice.rows[head].start * 3..slice.rows[head].end * 3].to_vec()
         };
-        let [own, _] = cache.own.read(head).unwrap();
+        let own = cache.own.read(head).unwrap().keys;
         cache.slices.iter().map(of_slice).chain([own]).collect::<Vec<_>>().concat()
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use cokv_core::{Format, HeadLayout};
+use cokv_core::{Format, HeadLayout, Pairs};
 
 use super::store::Store;
 use crate::error::ModelError;
@@ -83,8 +83,8 @@ impl Segment {
         }
     }
 
-    /// Keys and values of a KV head in f32, `[tokens, head_dim]` each; keys carry RoPE at their positions.
-    pub fn read(&self, head: usize) -> Result<[Vec<f32>; 2], ModelError> {
+    /// What a KV head holds, in f32; keys carry RoPE at their positions.
+    pub fn read(&self, head: usize) -> Result<Pairs, ModelError> {
         self.store.read(head)
     }
 

@@ -4,6 +4,8 @@ use std::any::Any;
 use std::fmt::Debug;
 use std::ops::Range;
 
+use cokv_core::Pairs;
+
 use crate::error::ModelError;
 
 /// Keys and values of every KV head, in the memory of a backend. Heads are counted flat, rows of a head from its first.
@@ -31,6 +33,12 @@ pub trait Store: Any + Debug + Send + Sync {
     /// Bytes that the buffers take, room included.
     fn allocated_bytes(&self) -> usize;
 
-    /// Keys and values of a head, `[rows, head_dim]` each.
-    fn read(&self, head: usize) -> Result<[Vec<f32>; 2], ModelError>;
+    /// A store of the same kind that holds these rows and takes exactly their memory.
+    ///
+    /// # Errors
+    /// Where the backend has no memory for them, or none for biases.
+    fn of_pairs(&self, heads: &[Pairs]) -> Result<Box<dyn Store>, ModelError>;
+
+    /// What a head holds, in f32.
+    fn read(&self, head: usize) -> Result<Pairs, ModelError>;
 }

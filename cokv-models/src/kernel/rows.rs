@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use cokv_core::Format;
+use cokv_core::{Format, Pairs};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
@@ -122,13 +122,24 @@ pub struct HeadRows {
     format: Format,
     keys: Elements,
     values: Elements,
+    /// Of each row, added to its logits; none where no row has one.
+    biases: Option<Vec<f32>>,
 }
 
 impl HeadRows {
     /// No rows, with room for some.
     pub fn with_capacity(head_dim: usize, format: Format, rows: usize) -> Self {
         let elements = || Elements::with_capacity(format, rows * head_dim);
-        Self { head_dim, format, keys: elements(), values: elements() }
+        Self { head_dim, format, keys: elements(), values: elements(), biases: None }
+    }
+
+    /// These rows in exactly their memory.
+    pub fn of_pairs(head_dim: usize, format: Format, pairs: &Pairs) -> Self {
+        let mut rows = Self::with_capacity(head_dim, format, pairs.keys.len() / head_dim);
+        rows.keys.extend(&pairs.keys);
+        rows.values.extend(&pairs.values);
+        rows.biases = (!pairs.biases.is_empty()).then(|| pairs.biases.clone());
+        rows
     }
 
     /// Tokens stored.
@@ -149,6 +160,7 @@ impl HeadRows {
         }
         self.keys.extend(key);
         self.values.extend(value);
+        self.biases.iter_mut().for_each(|biases| biases.push(0.0));
     }
 
     /// Makes room for this many more tokens and no more.
@@ -156,17 +168,28 @@ impl HeadRows {
         let more = rows * self.head_dim;
         each!(&mut self.keys, data => data.reserve_exact(more));
         each!(&mut self.values, data => data.reserve_exact(more));
+        self.biases.iter_mut().for_each(|biases| biases.reserve_exact(rows));
     }
 
     /// Drops all but the first `rows` tokens; the room stays.
     pub fn truncate(&mut self, rows: usize) {
         each!(&mut self.keys, data => data.truncate(rows * self.head_dim));
         each!(&mut self.values, data => data.truncate(rows * self.head_dim));
+        self.biases.iter_mut().for_each(|biases| biases.truncate(rows));
     }
 
     /// Copies rows of another head of the same shape behind one's own, making room for these and no more.
     pub fn append(&mut self, from: &Self, rows: Range<usize>) {
+        if from.biases.is_some() && self.biases.is_none() {
+            self.biases = Some(vec![0.0; self.len()]);
+        }
         self.reserve(rows.len());
+        if let Some(biases) = &mut self.biases {
+            match &from.biases {
+                Some(from) => biases.extend_from_slice(&from[rows.clone()]),
+                None => biases.resize(biases.len() + rows.len(), 0.0),
+            }
+        }
         let elements = rows.start * self.head_dim..rows.end * self.head_dim;
         self.keys.append(&from.keys, elements.clone());
         self.values.append(&from.values, elements);
@@ -179,6 +202,7 @@ impl HeadRows {
             format: self.format,
             keys: self.keys.gather(rows, self.head_dim),
             values: self.values.gather(rows, self.head_dim),
+            biases: self.biases.as_ref().map(|biases| rows.iter().map(|&row| biases[row as usize]).collect()),
         }
     }
 
@@ -192,10 +216,16 @@ impl HeadRows {
         &self.values
     }
 
+    /// What is added to the logits of each row, where anything is.
+    pub fn biases(&self) -> Option<&[f32]> {
+        self.biases.as_deref()
+    }
+
     /// Bytes that the buffers take, room included.
     pub fn allocated_bytes(&self) -> usize {
         // Keys and values grow together: each is half of a token.
-        (self.keys.capacity() + self.values.capacity()) * self.format.token_bytes(1) / 2
+        let biases = self.biases.as_ref().map_or(0, |biases| size_of::<f32>() * biases.capacity());
+        (self.keys.capacity() + self.values.capacity()) * self.format.token_bytes(1) / 2 + biases
     }
 }
 

@@ -4,11 +4,11 @@ mod linear;
 #[cfg(any(feature = "mkl", feature = "accelerate"))]
 mod vendor;
 
-use cokv_core::{Format, HeadLayout, ObservationRequest};
+use cokv_core::{Format, HeadLayout, ObservationRequest, Replayed};
 
 pub use self::linear::Linear;
 use super::host::{self, HostStore, Pass, Recorder};
-use super::{Backend, Layer, LayerSummaries, Projected, Result, Span};
+use super::{Backend, Layer, LayerSummaries, Observed, Projected, Replaying, Result, Span};
 use crate::ask::{Answer, Ask};
 use crate::kernel::elementwise;
 use crate::kernel::simd::Registers;
@@ -109,21 +109,23 @@ impl Backend for Cpu {
         Recorder::new(request, layout, prompt_len)
     }
 
+    fn watch_replay(&self, layout: HeadLayout, replaying: Replaying) -> Recorder {
+        Recorder::of_replay(replaying, layout)
+    }
+
     fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Pass<'a, Self>> {
         Ok(Pass::new(layout, spans))
     }
 
-    fn observe(
-        &self,
-        pass: &mut Pass<'_, Self>,
-        layer: usize,
-        queries: &Matrix,
-        values: &Matrix,
-        output: &Linear,
-    ) -> Result<()> {
-        pass.observe(layer, &queries.numbers, &values.numbers, || {
+    fn observe(&self, pass: &mut Pass<'_, Self>, layer: usize, observed: Observed<'_, Self>) -> Result<()> {
+        let Observed { inputs, queries, values, output } = observed;
+        pass.observe(layer, [inputs, queries, values].map(|x| &x.numbers[..]), || {
             Ok((output.rows(0..output.out_features())?, output.in_features()))
         })
+    }
+
+    fn replayed(&self, watch: &mut Recorder, layer: usize) -> Result<Replayed> {
+        Ok(watch.replayed(layer))
     }
 
     fn attend(

@@ -1,9 +1,11 @@
 //! What backends share whose caches lie in the host's memory.
 
 mod answer;
+mod blocks;
 pub mod distribution;
 mod pass;
 mod recorder;
+mod replay;
 mod store;
 
 pub(crate) use self::answer::answer;

@@ -35,17 +35,23 @@ impl<'a, B: Backend<Store = HostStore, Watch = Recorder>> Pass<'a, B> {
     pub(crate) fn observe(
         &mut self,
         layer: usize,
-        queries: &[f32],
-        values: &[f32],
+        [inputs, queries, values]: [&[f32]; 3],
         output: impl Fn() -> Result<(Vec<f32>, usize)>,
     ) -> Result<()> {
         let HeadLayout { query_heads, kv_heads, head_dim, .. } = self.layout;
+        let hidden_size = inputs.len() * query_heads * head_dim / queries.len();
         let mut start = 0;
         for Span { tokens, watch, .. } in &mut self.spans {
             let end = start + *tokens;
             if let Some(watch) = watch {
                 let width = query_heads * head_dim;
                 watch.queries_before_rope(layer, &queries[start * width..end * width]);
+                if watch.wants_inputs() {
+                    watch.inputs(layer, &inputs[start * hidden_size..end * hidden_size], hidden_size);
+                }
+                if watch.wants_output_grams(layer) {
+                    watch.output_grams(layer, &output()?.0);
+                }
                 if watch.wants_value_output_norms() {
                     let width = kv_heads * head_dim;
                     let norms = value_output_norms(self.layout, &values[start * width..end * width], output()?)?;

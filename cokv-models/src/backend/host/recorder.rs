@@ -1,9 +1,14 @@
 //! What prefill records for the compressors, layer by layer and chunk by chunk.
 
-use cokv_core::{HeadLayout, ObservationRequest, QueryStatistics, WindowSum};
+use std::ops::Range;
 
-use crate::backend::{Layer, LayerSummaries, Watch};
+use cokv_core::{HeadLayout, ObservationRequest, QueryStatistics, Replayed, WindowSum};
+
+use super::blocks::PendingBlocks;
+use super::replay::ReplayRecorder;
+use crate::backend::{Layer, LayerSummaries, Replaying, Watch};
 use crate::kernel::attention::{self, CacheView, column_sums, window_attention};
+use crate::kernel::matmul::multiply_transposed;
 use crate::kernel::pool;
 use crate::kernel::rows::{Elements, HeadRows};
 
@@ -15,6 +20,8 @@ pub struct Recorder {
     /// Prompt tokens prefilled before the current chunk.
     seen: usize,
     layers: Vec<LayerObservations>,
+    /// Where tokens of a prompt are fed again; nothing else is then recorded.
+    replay: Option<ReplayRecorder>,
 }
 
 /// What was recorded of one layer.
@@ -26,6 +33,11 @@ struct LayerObservations {
     column_sums: Vec<f32>,
     /// `[query_heads, prompt_len]`; empty unless asked for.
     value_output_norms: Vec<f32>,
+    /// `[query_heads, head_dim, head_dim]`; empty unless asked for.
+    output_grams: Vec<f32>,
+    /// `[prompt_len, hidden_size]`; empty unless asked for.
+    inputs: Vec<f32>,
+    blocks: PendingBlocks,
     moments: Moments,
 }
 
@@ -44,12 +56,23 @@ struct Moments {
 impl Recorder {
     /// Nothing recorded yet.
     pub fn new(request: ObservationRequest, layout: HeadLayout, prompt_len: usize) -> Self {
-        Self { request, layout, prompt_len, seen: 0, layers: vec![LayerObservations::default(); layout.layers] }
+        let of_layer =
+            || LayerObservations { blocks: PendingBlocks::new(&request.block_sums), ..LayerObservations::default() };
+        let layers = (0..layout.layers).map(|_| of_layer()).collect();
+        Self { request, layout, prompt_len, seen: 0, layers, replay: None }
+    }
+
+    /// Nothing recorded yet of a chunk of a prompt that is fed again.
+    pub fn of_replay(replaying: Replaying, layout: HeadLayout) -> Self {
+        let prompt_len = replaying.prompt_len;
+        let replay = Some(ReplayRecorder::new(replaying, layout));
+        Self { replay, ..Self::new(ObservationRequest::default(), layout, prompt_len) }
     }
 
     /// The next chunk begins after this many tokens.
     pub fn begin_chunk(&mut self, seen: usize) {
         self.seen = seen;
+        self.replay.iter_mut().for_each(|replay| replay.begin_pass(seen));
     }
 
     /// `[tokens, query_heads, head_dim]` of the current chunk.
@@ -62,6 +85,63 @@ impl Recorder {
         if let Some(counted) = queries.get(skipped..).filter(|counted| !counted.is_empty()) {
             self.layers[layer].moments.add(self.layout, counted);
         }
+    }
+
+    /// Hidden states behind a layer's first norm of the current chunk, `[tokens, width]`.
+    pub fn inputs(&mut self, layer: usize, inputs: &[f32], width: usize) {
+        if self.request.inputs {
+            self.layers[layer].inputs.extend_from_slice(inputs);
+        }
+        self.replay.iter_mut().for_each(|replay| replay.inputs(inputs, width));
+    }
+
+    /// Whether [`Recorder::inputs`] should be called.
+    pub fn wants_inputs(&self) -> bool {
+        self.request.inputs || self.replay.is_some()
+    }
+
+    /// Whether [`Recorder::output_grams`] should be called for a layer: once.
+    pub fn wants_output_grams(&self, layer: usize) -> bool {
+        self.request.output_grams && self.layers[layer].output_grams.is_empty()
+    }
+
+    /// `W_oᵀ W_o` of each query head, of the output projection, `[hidden_size, query_heads * head_dim]`.
+    pub fn output_grams(&mut self, layer: usize, output: &[f32]) {
+        let HeadLayout { query_heads, head_dim, .. } = self.layout;
+        let width = query_heads * head_dim;
+        let rows = output.len() / width;
+        let of_heads = pool::map(query_heads, |head| {
+            let column = |channel| (0..rows).map(move |row| output[row * width + head * head_dim + channel]);
+            let columns: Vec<f32> = (0..head_dim).flat_map(column).collect();
+            let mut gram = vec![0.0; head_dim * head_dim];
+            multiply_transposed(&columns, &columns, rows, &mut gram);
+            gram
+        });
+        self.layers[layer].output_grams = of_heads.concat();
+    }
+
+    /// Whether [`Recorder::chunk_queries`] should be called.
+    pub fn wants_chunk_queries(&self) -> bool {
+        self.replay.is_some() || !self.request.block_sums.is_empty()
+    }
+
+    /// The chunk's queries after RoPE, `[tokens, query_heads, head_dim]`; `keys` puts those of a range of a KV head's tokens behind
+    /// others.
+    pub fn chunk_queries(
+        &mut self,
+        layer: usize,
+        queries: &[f32],
+        keys: impl Fn(usize, Range<usize>, &mut Vec<f32>) + Sync,
+    ) {
+        match &mut self.replay {
+            Some(replay) => replay.attention(layer, queries, keys),
+            None => self.layers[layer].blocks.add(self.layout, self.prompt_len, self.seen, queries, keys),
+        }
+    }
+
+    /// What a layer's chunk got of fed tokens; nothing where none were fed.
+    pub fn replayed(&mut self, layer: usize) -> Replayed {
+        self.replay.as_mut().map(|replay| replay.of_layer(layer)).unwrap_or_default()
     }
 
     /// Whether [`Recorder::value_output_norms`] should be called.
@@ -88,8 +168,18 @@ impl Recorder {
         let window_start = self.prompt_len.saturating_sub(self.request.last_queries());
         let from = window_start.saturating_sub(self.seen).min(row.queries.len() / width);
         observed.window_queries.extend_from_slice(&row.queries[from * width..]);
+        if self.wants_chunk_queries() {
+            self.chunk_queries(layer, row.queries, |kv_head, range, behind: &mut Vec<f32>| {
+                if !range.is_empty() {
+                    let mut scratch = Vec::new();
+                    let head = row.cache.head(layer, kv_head);
+                    behind.extend_from_slice(head.load(HeadRows::keys, range, head_dim, &mut scratch));
+                }
+            });
+        }
 
         if self.request.column_sums {
+            let observed = &mut self.layers[layer];
             observed.column_sums.resize(query_heads * self.prompt_len, 0.0);
             let chunk = column_sums(self.layout, layer, row, log_sum_exp);
             let keys = chunk.len() / query_heads;
@@ -134,10 +224,13 @@ impl Recorder {
             window_attention,
             window_sums,
             column_sums: observed.column_sums.clone(),
+            block_sums: observed.blocks.sums(self.layout, self.prompt_len),
             query_statistics: observed.query_statistics(self.layout),
             keys: widened(self.request.keys, HeadRows::keys),
             values: widened(self.request.values, HeadRows::values),
             value_output_norms: observed.value_output_norms.clone(),
+            output_grams: observed.output_grams.clone(),
+            inputs: observed.inputs.clone(),
         }
     }
 

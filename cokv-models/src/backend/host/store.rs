@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::ops::Range;
 
-use cokv_core::{Format, HeadLayout};
+use cokv_core::{Format, HeadLayout, Pairs};
 
 use crate::backend::foreign;
 use crate::cache::{SLICES, Store};
@@ -96,13 +96,20 @@ impl Store for HostStore {
         self.heads.iter().map(HeadRows::allocated_bytes).sum()
     }
 
-    fn read(&self, head: usize) -> Result<[Vec<f32>; 2], ModelError> {
+    fn of_pairs(&self, heads: &[Pairs]) -> Result<Box<dyn Store>, ModelError> {
+        let Self { layout, format, .. } = *self;
+        let heads = heads.iter().map(|pairs| HeadRows::of_pairs(layout.head_dim, format, pairs)).collect();
+        Ok(Box::new(Self { heads, layout, format }))
+    }
+
+    fn read(&self, head: usize) -> Result<Pairs, ModelError> {
         let head = &self.heads[head];
-        Ok([head.keys(), head.values()].map(|elements| {
+        let [keys, values] = [head.keys(), head.values()].map(|elements| {
             let mut numbers = vec![0.0; elements.len()];
             elements.widen(0..elements.len(), &mut numbers);
             numbers
-        }))
+        });
+        Ok(Pairs { keys, values, biases: head.biases().unwrap_or_default().to_vec() })
     }
 }
 

@@ -19,6 +19,7 @@ use cokv_core::HeadLayout;
 
 use self::partial::Partial;
 use self::piece::attend_piece;
+pub(crate) use self::piece::{max_row, stack_scaled};
 pub use self::summaries::{column_sums, window_attention};
 pub use self::view::{CacheView, HeadView, SLICES, SliceView};
 use self::work::Work;

@@ -62,6 +62,7 @@ pub(super) fn attend_piece(
                 let keys = head.load(HeadRows::keys, range.clone(), head_dim, &mut scratch.keys);
                 multiply_transposed(&scratch.queries, keys, head_dim, &mut scratch.scores);
             }
+            head.add_biases(range.clone(), &mut scratch.scores);
             for (index, scores) in scratch.scores.chunks_exact_mut(width).enumerate() {
                 softmax_step(scores, within(&scratch.visible[index], start, width), index, head_dim, &mut partial);
             }
@@ -140,7 +141,18 @@ pub(super) fn stack_queries(
     kv_head: usize,
     out: &mut Vec<f32>,
 ) {
-    let scale = (layout.head_dim as f32).sqrt().recip();
+    stack_scaled(layout, queries, positions, kv_head, (layout.head_dim as f32).sqrt().recip(), out);
+}
+
+/// The same with another scale.
+pub fn stack_scaled(
+    layout: HeadLayout,
+    queries: &[f32],
+    positions: Range<usize>,
+    kv_head: usize,
+    scale: f32,
+    out: &mut Vec<f32>,
+) {
     let width = layout.query_heads * layout.head_dim;
     let group_width = layout.group() * layout.head_dim;
     for position in positions {

@@ -87,6 +87,22 @@ impl<'a> HeadView<'a> {
         })
     }
 
+    /// Adds the biases of a range of the head's tokens to their logits, `[queries, range]`.
+    pub(crate) fn add_biases(&self, range: Range<usize>, logits: &mut [f32]) {
+        let own = HeadSlice { rows: self.own, start: 0, len: self.own.len() };
+        let mut before = 0;
+        for HeadSlice { rows, start, len } in self.slices.into_iter().flatten().chain([own]) {
+            let [first, last] = [range.start, range.end].map(|at| at.clamp(before, before + len) - before);
+            if let Some(biases) = rows.biases().map(|biases| &biases[start + first..start + last]) {
+                let at = before + first - range.start.min(before + first);
+                for row in logits.chunks_exact_mut(range.len()) {
+                    row[at..at + biases.len()].iter_mut().zip(biases).for_each(|(logit, bias)| *logit += bias);
+                }
+            }
+            before += len;
+        }
+    }
+
     /// Keys or values of a range of the head's tokens as f32, in place where they are stored so and in one piece.
     pub(crate) fn load<'s>(
         &self,
