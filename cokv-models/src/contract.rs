@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use cokv_core::random::mix;
 use cokv_core::{
-    BlockSums, Coalition, Format, HeadLayout, HeadSelection, ObservationRequest, Pairs, Replayed, RotaryPairs,
+    BlockSums, Coalition, Format, Frame, HeadLayout, HeadSelection, ObservationRequest, Pairs, Replayed, RotaryPairs,
     Selection, WindowSum,
 };
 
@@ -23,7 +23,7 @@ use crate::cache::{RaggedCache, Segment};
 use crate::config::{Architecture, ModelConfig, RopeScaling};
 use crate::engine::{Engine, Row};
 use crate::error::ModelError;
-use crate::prefill::Prefilling;
+use crate::prefill::{Prefill, Prefilling};
 
 /// One comparison.
 #[derive(Clone, Debug)]
@@ -190,22 +190,27 @@ fn outcome(engine: &Arc<dyn Engine>, case: &Case) -> Result<Outcome, ModelError>
         output_grams: true,
         inputs: true,
     };
-    let mut prefilling = Prefilling::new(engine, tokens(0, case.prompt), case.format, everything)?;
+    let mut prefilling = Prefilling::new(engine, tokens(0, case.prompt), case.format, everything.clone())?;
+    if case.prompt > 2 {
+        prefilling = prefilling.with_document(case.prompt * 2 / 3, everything, Frame::default())?;
+    }
     while prefilling.left() > 0 {
         let answer = engine.step(&mut [prefilling.row(case.chunk)])?.pop().unwrap_or(Answer::Nothing);
         prefilling.take(answer)?;
     }
-    let prefill = prefilling.finish()?;
+    let texts = prefilling.finish_all()?;
+    let of_layers = |text: &Prefill| (0..layout.layers).map(|layer| text.summaries(layer)).collect::<Vec<_>>();
+    let summaries = texts.iter().flat_map(of_layers).collect::<Result<_, _>>()?;
+    let Some(prefill) = texts.last() else { return Err(ModelError::EmptyPrompt) };
     let prompt = prefill.prompt();
-    let summaries = (0..layout.layers).map(|layer| prefill.summaries(layer)).collect::<Result<_, _>>()?;
 
     let chunk = case.prompt / 4..case.prompt;
     let (sinks, kept) = (2.min(chunk.start), vec![1, 2 + case.prompt / 8]);
     let mut watch = engine.watch_replay(Replaying { prompt_len: case.prompt, sinks, keys: chunk.clone(), kept });
     let mut cache = RaggedCache::full(prompt);
     for piece in tokens(1 << 20, case.prompt / 4 + 3).chunks(case.chunk) {
-        let (watch, ask) = (Some(watch.as_mut()), Ask::Nothing);
-        engine.step(&mut [Row { tokens: piece, cache: &mut cache, watch, ask, within: 0 }])?;
+        let (watches, ask) = (vec![watch.as_mut()], Ask::Nothing);
+        engine.step(&mut [Row { tokens: piece, cache: &mut cache, watches, ask, within: 0 }])?;
     }
     let replayed = (0..layout.layers).map(|layer| engine.replayed(watch.as_mut(), layer)).collect::<Result<_, _>>()?;
 

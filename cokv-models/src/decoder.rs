@@ -240,7 +240,7 @@ impl<B: Backend> Engine for Decoder<B> {
         let mut hidden = self.backend.embed(self.embed_tokens.as_ref().unwrap_or(&self.lm_head), &tokens)?;
         let mut spans = Vec::with_capacity(rows.len());
         for row in rows.iter_mut() {
-            spans.push(Span::of(row.tokens.len(), row.cache, row.watch.as_deref_mut())?);
+            spans.push(Span::of(row.tokens.len(), row.cache, &mut row.watches)?);
         }
         let mut pass = self.backend.pass(self.config.layout, spans)?;
         for index in 0..self.layers.len() {

@@ -15,8 +15,9 @@ pub struct Row<'a> {
     pub tokens: &'a [u32],
     /// What came before, as far as it was kept.
     pub cache: &'a mut RaggedCache,
-    /// What records the row, if anything: of this engine, for a prompt that the cache holds from its beginning.
-    pub watch: Option<&'a mut dyn Watch>,
+    /// What records the row, of this engine, for prompts that the cache holds from its beginning: one that ends with the row's text,
+    /// and those that end before.
+    pub watches: Vec<&'a mut dyn Watch>,
     /// What it wants to know.
     pub ask: Ask<'a>,
     /// Tokens of the text that they are read with, from the sequence's beginning to its end: the whole prompt's, whichever
@@ -28,7 +29,7 @@ pub struct Row<'a> {
 impl<'a> Row<'a> {
     /// Tokens of an answer, which nobody watches: the same whether they come one at a time or together.
     pub fn new(tokens: &'a [u32], cache: &'a mut RaggedCache, ask: Ask<'a>) -> Self {
-        Self { tokens, cache, watch: None, ask, within: 0 }
+        Self { tokens, cache, watches: Vec::new(), ask, within: 0 }
     }
 
     /// Tokens of a text that ends after so many tokens of the sequence, whose beginning may have been cached long ago.

@@ -19,9 +19,18 @@ use crate::stop::StopRule;
 pub struct Prefilling {
     engine: Arc<dyn Engine>,
     prompt: Vec<u32>,
-    frame: Frame,
     cache: RaggedCache,
+    /// The prompt, and perhaps before it the document that it begins with.
+    texts: Vec<Text>,
+}
+
+/// Something that is watched from the beginning of the prompt.
+struct Text {
+    /// Its tokens: the prompt's first ones.
+    tokens: usize,
+    frame: Frame,
     watch: Box<dyn Watch>,
+    /// Once it is done.
     logits: Option<Vec<f32>>,
 }
 
@@ -63,13 +72,35 @@ impl Prefilling {
         }
         engine.config().check_length(prompt.len())?;
         let cache = engine.cache(format, prompt.len())?;
-        let watch = engine.watch(request, prompt.len());
-        Ok(Self { engine: Arc::clone(engine), prompt, frame: Frame::default(), cache, watch, logits: None })
+        let text = Text::new(engine, prompt.len(), request, Frame::default());
+        Ok(Self { engine: Arc::clone(engine), prompt, cache, texts: vec![text] })
     }
 
     /// Says where its parts lie, which some methods want to know.
-    pub fn within(self, frame: Frame) -> Self {
-        Self { frame, ..self }
+    pub fn within(mut self, frame: Frame) -> Self {
+        self.texts.iter_mut().last().into_iter().for_each(|text| text.frame = frame);
+        self
+    }
+
+    /// Records of the prompt's first tokens by themselves, too: a document, which can be compressed before the rest is seen.
+    ///
+    /// # Errors
+    /// Where it is no part of the prompt, or queries and keys of its tokens are turned otherwise where more follows.
+    pub fn with_document(
+        mut self,
+        tokens: usize,
+        request: ObservationRequest,
+        frame: Frame,
+    ) -> Result<Self, ModelError> {
+        if !(1..self.prompt.len()).contains(&tokens) {
+            return Err(ModelError::EmptyPrompt);
+        }
+        if !rotates_alike(&self.engine, tokens, self.prompt.len()) {
+            let message = "a document of this model's has other keys where more follows it: prefill it by itself";
+            return Err(ModelError::Backend(message.into()));
+        }
+        self.texts.insert(0, Text::new(&self.engine, tokens, request, frame));
+        Ok(self)
     }
 
     /// Tokens done.
@@ -90,29 +121,63 @@ impl Prefilling {
     /// The next tokens, at most `tokens` of them, as a row of a pass. Its answer goes to [`take`](Self::take).
     pub fn row(&mut self, tokens: usize) -> Row<'_> {
         let done = self.cache.next_position();
-        let tokens = &self.prompt[done..self.prompt.len().min(done + tokens)];
-        let ask = if done + tokens.len() == self.prompt.len() { Ask::Logits } else { Ask::Nothing };
+        let next_end = self.texts.iter().map(|text| text.tokens).find(|&tokens| tokens > done);
+        let end = (done + tokens).min(next_end.unwrap_or(self.prompt.len()));
+        let ask = if Some(end) == next_end { Ask::Logits } else { Ask::Nothing };
+        let mut watches: Vec<&mut dyn Watch> = Vec::with_capacity(self.texts.len());
+        for text in self.texts.iter_mut().filter(|text| text.tokens > done) {
+            watches.push(text.watch.as_mut());
+        }
         let within = self.prompt.len();
-        Row { tokens, cache: &mut self.cache, watch: Some(self.watch.as_mut()), ask, within }
+        Row { tokens: &self.prompt[done..end], cache: &mut self.cache, watches, ask, within }
     }
 
     /// Takes the answer to the row of a pass.
     pub fn take(&mut self, answer: Answer) -> Result<(), ModelError> {
-        if self.left() == 0 {
-            let tokens = self.prompt.len();
-            self.logits = Some(answer.logits(|| format!("after the {tokens} tokens of the prompt"))?);
+        let done = self.done();
+        if let Some(text) = self.texts.iter_mut().find(|text| text.tokens == done) {
+            text.logits = Some(answer.logits(|| format!("after the {done} tokens of the prompt"))?);
         }
         Ok(())
     }
 
     /// The prefilled prompt, once nothing is left.
     pub fn finish(self) -> Result<Prefill, ModelError> {
-        let unfinished = || ModelError::Backend("a prompt was taken for prefilled before its end".into());
-        let logits = self.logits.ok_or_else(unfinished)?;
-        let prompt = self.cache.into_segment()?.ok_or_else(unfinished)?;
-        let Self { engine, prompt: tokens, frame, watch, .. } = self;
-        Ok(Prefill { engine, tokens, frame, prompt, watch, logits, replays: Vec::new() })
+        self.finish_all()?.pop().ok_or(ModelError::EmptyPrompt)
     }
+
+    /// The document, if one is watched by itself, and the prompt; both share the memory of their caches.
+    pub fn finish_all(self) -> Result<Vec<Prefill>, ModelError> {
+        let unfinished = || ModelError::Backend("a prompt was taken for prefilled before its end".into());
+        let whole = self.cache.into_segment()?.ok_or_else(unfinished)?;
+        let of_text = |text: Text| {
+            let prompt = match text.tokens == whole.seen() {
+                true => Arc::clone(&whole),
+                false => Arc::new(whole.prefix(text.tokens).ok_or_else(unfinished)?),
+            };
+            Ok(Prefill {
+                engine: Arc::clone(&self.engine),
+                tokens: self.prompt[..text.tokens].to_vec(),
+                frame: text.frame,
+                prompt,
+                watch: text.watch,
+                logits: text.logits.ok_or_else(unfinished)?,
+                replays: Vec::new(),
+            })
+        };
+        self.texts.into_iter().map(of_text).collect()
+    }
+}
+
+impl Text {
+    fn new(engine: &Arc<dyn Engine>, tokens: usize, request: ObservationRequest, frame: Frame) -> Self {
+        Self { tokens, frame, watch: engine.watch(request, tokens), logits: None }
+    }
+}
+
+/// Whether tokens of a text are turned as those of a longer one that begins with it.
+pub fn rotates_alike(engine: &Arc<dyn Engine>, tokens: usize, longer: usize) -> bool {
+    engine.rotary(tokens) == engine.rotary(longer)
 }
 
 impl Prefill {

@@ -58,9 +58,9 @@ impl LanguageModel {
             let mut cache = RaggedCache::full(prefill.prompt());
             cache.reserve(tokens.len())?;
             for piece in tokens.chunks(engine.chunk()) {
-                let watch = Some(watch.as_mut());
+                let watches = vec![watch.as_mut()];
                 let within = prompt_len + tokens.len();
-                engine.step(&mut [Row { tokens: piece, cache: &mut cache, watch, ask: Ask::Nothing, within }])?;
+                engine.step(&mut [Row { tokens: piece, cache: &mut cache, watches, ask: Ask::Nothing, within }])?;
                 done += piece.len();
                 progress(done, of);
             }

@@ -246,7 +246,7 @@ impl<D: Device> Backend for Cuda<D> {
         let Observed { inputs, queries, values, output } = observed;
         for (first, span) in pass.watched() {
             let of_row = [inputs, queries, values].map(|matrix| matrix.some_rows(first, span.tokens));
-            if let Some(watch) = &mut span.watch {
+            for watch in &mut span.watches {
                 watch.observe(layer, of_row.each_ref(), output)?;
             }
         }

@@ -55,7 +55,7 @@ impl<'a, D: Device> Pass<'a, D> {
             }
             span.own.make_room(span.tokens)?;
             let seen = span.seen;
-            span.watch.iter_mut().for_each(|watch| watch.begin_chunk(seen));
+            span.watches.iter_mut().for_each(|watch| watch.begin_chunk(seen));
         }
         let shape = Shape {
             group: layout.group(),
@@ -119,7 +119,7 @@ impl<'a, D: Device> Pass<'a, D> {
             first += span.tokens;
             (first - span.tokens, span)
         });
-        with_first.filter(|(_, span)| span.watch.is_some())
+        with_first.filter(|(_, span)| !span.watches.is_empty())
     }
 
     /// Turns, appends, attends, and lets watches see. The result is of the kind that the next product takes.
@@ -135,7 +135,7 @@ impl<'a, D: Device> Pass<'a, D> {
         let tables = self.tables(device, layer)?;
         let (rows, width) = (projected.queries.rows, query_heads * self.layout.head_dim);
         let [fast @ .., plain] = self.plan.of_kernels.clone();
-        let watched = self.spans.iter().any(|span| span.watch.is_some());
+        let watched = self.spans.iter().any(|span| !span.watches.is_empty());
         let matrix = |wanted: bool, kind| wanted.then(|| Matrix::new(device, rows, width, kind)).transpose();
         let wide = matrix(watched || !plain.is_empty(), Kind::F32)?;
         let narrow = matrix(fast.iter().any(|items| !items.is_empty()), self.kind)?;
@@ -160,13 +160,16 @@ impl<'a, D: Device> Pass<'a, D> {
                     .map(|kv_head| span.own.addresses(layout.flat(layer.index, kv_head))[0])
                     .collect();
                 let kind = span.own.kind();
-                let Some(watch) = span.watch.take() else { continue };
-                watch.attention(layer, &queries, &own, kind, log_sums)?;
-                if watch.wants_chunk_queries() {
+                let mut watches = std::mem::take(&mut span.watches);
+                for watch in &mut watches {
+                    watch.attention(layer, &queries, &own, kind, log_sums)?;
+                    if !watch.wants_chunk_queries() {
+                        continue;
+                    }
                     let heads = (0..layout.kv_heads).map(|kv_head| keys_of(span, layout.flat(layer.index, kv_head)));
                     watch.chunk_queries(layer.index, &queries, &heads.collect::<Result<Vec<_>>>()?)?;
                 }
-                span.watch = Some(watch);
+                span.watches = watches;
             }
         }
         Ok(output)

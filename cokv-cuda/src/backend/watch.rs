@@ -208,7 +208,7 @@ impl<D: Device> Watch<D> {
         device.launch(Launch { kernel, blocks, threads: 256, shared_bytes }, &arguments)
     }
 
-    /// What compressors see of a layer; `prompt` holds the whole prompt in every head.
+    /// What compressors see of a layer; `prompt` holds the whole prompt in every head, and perhaps what follows it.
     pub fn summaries(&self, layer: Layer, prompt: &DeviceStore<D>) -> backend::Result<LayerSummaries> {
         let HeadLayout { query_heads, kv_heads, .. } = self.layout;
         let observed = &self.layers[layer.index];
@@ -230,7 +230,9 @@ impl<D: Device> Watch<D> {
         }
         if self.request.keys || self.request.values {
             for kv_head in 0..kv_heads {
-                let Pairs { keys, values, .. } = prompt.read(self.layout.flat(layer.index, kv_head))?;
+                let Pairs { mut keys, mut values, .. } = prompt.read(self.layout.flat(layer.index, kv_head))?;
+                keys.truncate(self.prompt_len * self.layout.head_dim);
+                values.truncate(self.prompt_len * self.layout.head_dim);
                 if self.request.keys {
                     summaries.keys.extend(keys);
                 }

@@ -110,7 +110,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
         projected: Projected<Self>,
         angles: &Self::Angles,
     ) -> Result<Self::Matrix>;
-    /// What compressors see of a layer, on the host. `prompt` holds the whole prompt in every head.
+    /// What compressors see of a layer, on the host. `prompt` holds the whole prompt in every head, and perhaps what follows it.
     fn summaries(
         &self,
         layout: HeadLayout,
@@ -215,8 +215,8 @@ pub struct Span<'a, B: Backend> {
     pub slices: [Option<SharedRows<'a, B::Store>>; SLICES],
     /// What its cache holds alone, to which new keys and values are appended.
     pub own: &'a mut B::Store,
-    /// What records the row, if anything.
-    pub watch: Option<&'a mut B::Watch>,
+    /// What records the row.
+    pub watches: Vec<&'a mut B::Watch>,
 }
 
 impl<'a, B: Backend> Span<'a, B> {
@@ -229,7 +229,7 @@ impl<'a, B: Backend> Span<'a, B> {
     }
 
     /// Finds the backend's own types behind a cache and a watch; an error where they are another backend's.
-    pub(crate) fn of(tokens: usize, cache: &'a mut RaggedCache, watch: Option<&'a mut dyn Watch>) -> Result<Self> {
+    pub(crate) fn of(tokens: usize, cache: &'a mut RaggedCache, watches: &'a mut [&mut dyn Watch]) -> Result<Self> {
         let seen = cache.next_position();
         let (shared, places, own) = cache.parts();
         let mut slices = [None; SLICES];
@@ -237,8 +237,11 @@ impl<'a, B: Backend> Span<'a, B> {
             *place = Some((own_store::<B>(slice.segment.store())?, slice.rows.as_slice()));
         }
         let own = (own as &mut dyn Any).downcast_mut().ok_or_else(|| foreign("cache"))?;
-        let watch = watch.map(|watch| (watch as &mut dyn Any).downcast_mut().ok_or_else(|| foreign("watch")));
-        Ok(Self { tokens, seen, places, slices, own, watch: watch.transpose()? })
+        let own_watch = |watch: &'a mut &mut dyn Watch| {
+            (&mut **watch as &mut dyn Any).downcast_mut().ok_or_else(|| foreign("watch"))
+        };
+        let watches = watches.iter_mut().map(own_watch).collect::<Result<_>>()?;
+        Ok(Self { tokens, seen, places, slices, own, watches })
     }
 }
 

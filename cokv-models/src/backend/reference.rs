@@ -230,9 +230,10 @@ impl Backend for Reference {
         let Observed { inputs, queries, values, output } = observed;
         let HeadLayout { query_heads, head_dim, .. } = pass.layout;
         let mut token = 0;
-        for Span { tokens, watch, .. } in &mut pass.spans {
-            for token in token..token + *tokens {
-                let Some(record) = watch.as_mut().map(|watch| &mut watch.layers[layer]) else { break };
+        for Span { tokens, watches, .. } in &mut pass.spans {
+            let of_row = token..token + *tokens;
+            for (watch, token) in (0..watches.len()).flat_map(|watch| of_row.clone().map(move |token| (watch, token))) {
+                let record = &mut watches[watch].layers[layer];
                 record.inputs.extend(&inputs.numbers[token * inputs.width..(token + 1) * inputs.width]);
                 if record.output_grams.is_empty() {
                     let product = |head: usize, a: usize, b: usize| -> f64 {
@@ -269,8 +270,9 @@ impl Backend for Reference {
             let numbers = first * kv_heads * head_dim..(first + span.tokens) * kv_heads * head_dim;
             span.own.push(layer.index, &keys[numbers.clone()], &values[numbers]);
             let turned = &queries.numbers[first * queries.width..(first + span.tokens) * queries.width];
-            span.watch.iter_mut().for_each(|watch| watch.layers[layer.index].turned.extend(turned));
-            if let Some(watch) = span.watch.take() {
+            let mut watches = std::mem::take(&mut span.watches);
+            for watch in &mut watches {
+                watch.layers[layer.index].turned.extend(turned);
                 if let Record { replaying: Some(replaying), layers, .. } = &mut *watch {
                     for (token, queries) in turned.chunks_exact(queries.width).enumerate() {
                         let seen = span.seen + token + 1;
@@ -283,8 +285,8 @@ impl Backend for Reference {
                         layers[layer.index].fed.push((0..query_heads).flat_map(head).collect());
                     }
                 }
-                span.watch = Some(watch);
             }
+            span.watches = watches;
             for kv_head in 0..kv_heads {
                 let [keys, values] = held(span.view(kv_heads), layer.index, kv_head, head_dim);
                 let flat = pass.layout.flat(layer.index, kv_head);
@@ -365,7 +367,9 @@ impl Backend for Reference {
             summaries.query_statistics = Some(record.query_statistics(layout));
         }
         for kv_head in 0..kv_heads {
-            let Pairs { keys, values, .. } = prompt.read(layout.flat(layer.index, kv_head))?;
+            let Pairs { mut keys, mut values, .. } = prompt.read(layout.flat(layer.index, kv_head))?;
+            keys.truncate(tokens * head_dim);
+            values.truncate(tokens * head_dim);
             summaries.keys.extend(keys.iter().filter(|_| request.keys));
             summaries.values.extend(values.iter().filter(|_| request.values));
         }

@@ -92,7 +92,7 @@ impl Engine for Fake {
         }
         let answers = rows.iter_mut().map(|row| {
             let tokens = row.tokens.len();
-            let span: Span<'_, Cpu> = Span::of(tokens, row.cache, None)?;
+            let span: Span<'_, Cpu> = Span::of(tokens, row.cache, &mut [])?;
             for layer in 0..2 {
                 span.own.push(layer, &vec![0.0; tokens * 4], &vec![0.0; tokens * 4]);
             }

@@ -19,7 +19,9 @@ pub struct Segment {
     format: Format,
     seen: usize,
     positions: Positions,
-    store: Box<dyn Store>,
+    store: Arc<dyn Store>,
+    /// Of the store's rows of each head the first ones, where not all are the segment's.
+    rows: Option<usize>,
 }
 
 /// Which tokens the rows are of.
@@ -39,7 +41,7 @@ impl Segment {
         positions: Positions,
         store: Box<dyn Store>,
     ) -> Self {
-        Self { layout, format, seen, positions, store }
+        Self { layout, format, seen, positions, store: store.into(), rows: None }
     }
 
     /// Heads of the model.
@@ -59,7 +61,15 @@ impl Segment {
 
     /// Tokens that one KV head, counted flat, holds.
     pub fn len(&self, head: usize) -> usize {
-        self.store.rows(head)
+        self.rows.unwrap_or(usize::MAX).min(self.store.rows(head))
+    }
+
+    /// Its first tokens alone, in the same memory: none where some of them were dropped.
+    pub fn prefix(&self, tokens: usize) -> Option<Self> {
+        let Positions::From(first) = self.positions else { return None };
+        let rows = Some(tokens.checked_sub(first)?.min(self.len(0)));
+        let positions = self.positions.clone();
+        Some(Self { store: Arc::clone(&self.store), seen: tokens, rows, positions, ..*self })
     }
 
     /// Tokens that all heads hold together.
@@ -85,7 +95,12 @@ impl Segment {
 
     /// What a KV head holds, in f32; keys carry RoPE at their positions.
     pub fn read(&self, head: usize) -> Result<Pairs, ModelError> {
-        self.store.read(head)
+        let mut pairs = self.store.read(head)?;
+        let numbers = self.len(head) * self.layout.head_dim;
+        pairs.keys.truncate(numbers);
+        pairs.values.truncate(numbers);
+        pairs.biases.truncate(self.len(head));
+        Ok(pairs)
     }
 
     /// Bytes of all buffers.

@@ -19,8 +19,8 @@ pub struct Pass<'a, B: Backend> {
 
 impl<'a, B: Backend<Store = HostStore, Watch = Recorder>> Pass<'a, B> {
     pub(crate) fn new(layout: HeadLayout, mut spans: Vec<Span<'a, B>>) -> Self {
-        for Span { seen, watch, .. } in &mut spans {
-            watch.iter_mut().for_each(|watch| watch.begin_chunk(*seen));
+        for Span { seen, watches, .. } in &mut spans {
+            watches.iter_mut().for_each(|watch| watch.begin_chunk(*seen));
         }
         let hidden = vec![Vec::new(); spans.len()];
         Self { layout, spans, attention: Attention::default(), hidden }
@@ -28,7 +28,7 @@ impl<'a, B: Backend<Store = HostStore, Watch = Recorder>> Pass<'a, B> {
 
     /// Whether any row is recorded.
     pub(crate) fn is_watched(&self) -> bool {
-        self.spans.iter().any(|span| span.watch.is_some())
+        self.spans.iter().any(|span| !span.watches.is_empty())
     }
 
     /// `output` is the output projection, `[hidden_size, query_heads * head_dim]`, with its width.
@@ -41,9 +41,9 @@ impl<'a, B: Backend<Store = HostStore, Watch = Recorder>> Pass<'a, B> {
         let HeadLayout { query_heads, kv_heads, head_dim, .. } = self.layout;
         let hidden_size = inputs.len() * query_heads * head_dim / queries.len();
         let mut start = 0;
-        for Span { tokens, watch, .. } in &mut self.spans {
+        for Span { tokens, watches, .. } in &mut self.spans {
             let end = start + *tokens;
-            if let Some(watch) = watch {
+            for watch in watches {
                 let width = query_heads * head_dim;
                 watch.queries_before_rope(layer, &queries[start * width..end * width]);
                 if watch.wants_inputs() {
@@ -98,11 +98,12 @@ impl<'a, B: Backend<Store = HostStore, Watch = Recorder>> Pass<'a, B> {
             let (queries, others) = rest.split_at(span.tokens * query_heads * head_dim);
             rest = others;
             let last = first + span.tokens * query_heads;
-            if let Some(watch) = span.watch.take() {
+            let mut watches = std::mem::take(&mut span.watches);
+            for watch in &mut watches {
                 let row = attention::Row { queries, cache: span.view(kv_heads), hidden };
                 watch.attention(layer, &row, &self.attention.log_sum_exp[first..last]);
-                span.watch = Some(watch);
             }
+            span.watches = watches;
             first = last;
         }
         std::mem::take(&mut self.attention.output)

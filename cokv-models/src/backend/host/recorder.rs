@@ -192,7 +192,7 @@ impl Recorder {
 }
 
 impl Recorder {
-    /// What compressors see of a layer. `prompt` is the cache that holds the whole prompt in every head.
+    /// What compressors see of a layer. `prompt` is a cache that holds the whole prompt in every head, and perhaps what follows it.
     pub fn summaries(&self, layer: Layer, prompt: CacheView<'_>) -> LayerSummaries {
         let Layer { index: layer, window: sliding } = layer;
         let HeadLayout { query_heads, head_dim, .. } = self.layout;
@@ -200,7 +200,7 @@ impl Recorder {
         // Computed when a layer is looked at, so that it never exists for all layers at once.
         let attention = match observed.window_queries.as_slice() {
             [] => Vec::new(),
-            queries => window_attention(self.layout, layer, queries, prompt, sliding),
+            queries => window_attention(self.layout, layer, queries, (prompt, self.prompt_len), sliding),
         };
         let of_a_head = attention.len() / query_heads;
         let head = |query_head: usize| &attention[query_head * of_a_head..][..of_a_head];

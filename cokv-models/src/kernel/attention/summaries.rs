@@ -50,20 +50,19 @@ pub fn column_sums(layout: HeadLayout, layer: usize, row: &Row<'_>, log_sum_exp:
     per_head.concat()
 }
 
-/// Softmax attention of the last tokens of a prompt to all of it, `[query_heads, window, prompt_len]`, causal inside the
+/// Softmax attention of the last tokens of a prompt, the first `prompt_len` of a cache, to all of it, `[query_heads, window, prompt_len]`, causal inside the
 /// window. `queries` are those of the window after RoPE, `[window, query_heads, head_dim]`. Where the layer has a sliding
 /// window, of so many tokens, weights of what lies before it are 0.
 pub fn window_attention(
     layout: HeadLayout,
     layer: usize,
     queries: &[f32],
-    cache: CacheView<'_>,
+    (cache, prompt_len): (CacheView<'_>, usize),
     sliding: Option<usize>,
 ) -> Vec<f32> {
     let HeadLayout { query_heads, kv_heads, head_dim, .. } = layout;
     let group = layout.group();
     let window = queries.len() / (query_heads * head_dim);
-    let prompt_len = cache.head(layer, 0).tokens();
     let per_head = pool::map(kv_heads, |kv_head| {
         let head = cache.head(layer, kv_head);
         let mut stacked = Vec::new();

@@ -32,7 +32,7 @@ fn append(cache: &mut RaggedCache, tokens: usize, seed: u64) {
 }
 
 fn span(cache: &mut RaggedCache) -> Span<'_, Cpu> {
-    Span::of(0, cache, None).unwrap()
+    Span::of(0, cache, &mut []).unwrap()
 }
 
 /// Softmax attention of one query in f64, over the tokens of the head that it may see.
@@ -241,7 +241,7 @@ fn check_summaries(window: Option<usize>) {
     let attention = attend(layout, 0, std::slice::from_ref(&row));
     let sums = column_sums(layout, 0, &row, &attention.log_sum_exp);
     // A window as long as the prompt holds every row.
-    let rows = window_attention(layout, 0, &queries, span.view(2), window);
+    let rows = window_attention(layout, 0, &queries, (span.view(2), tokens), window);
     for head in 0..6 {
         for key in 0..tokens {
             let seen = |query: usize| key <= query && window.is_none_or(|window| query - key < window);
