@@ -11,7 +11,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use self::columns::{Column, Measured, MeasuredScores, MethodError, ScoreSource, Variant, check_unseen};
-use crate::data::DataSettings;
+use crate::data::{DataSettings, Protocols};
 use crate::importance::Importance;
 use crate::model::ModelSettings;
 use crate::names::{file_name, names_file};
@@ -78,6 +78,8 @@ pub struct RunSettings {
     /// Whether all cells of a prompt come from one prefill and are decoded as one batch. Without, every cell prefills and
     /// decodes alone, which is what tools that cannot share do: for comparing times.
     pub share_prefill: bool,
+    /// When prompts are compressed: after the question, before it, or both.
+    pub protocol: Protocols,
     /// What becomes of methods whose head scores are noise.
     pub noisy_scores: NoisyScores,
 }
@@ -95,7 +97,13 @@ pub enum NoisyScores {
 
 impl Default for RunSettings {
     fn default() -> Self {
-        Self { folder: "runs".into(), answer_tokens: 64, share_prefill: true, noisy_scores: NoisyScores::Stop }
+        Self {
+            folder: "runs".into(),
+            answer_tokens: 64,
+            share_prefill: true,
+            protocol: Protocols::default(),
+            noisy_scores: NoisyScores::Stop,
+        }
     }
 }
 

@@ -34,6 +34,13 @@ pub enum Event<'a> {
         /// Of how many.
         of: usize,
     },
+    /// Tokens of a prompt are fed a second time.
+    Replayed {
+        /// So far.
+        tokens: usize,
+        /// Of how many.
+        of: usize,
+    },
     /// All cells of a prompt are on disk.
     Prompt {
         /// Prompts done since the start.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cokv_core::random::mix;
-use cokv_core::{Budget, Coalition, Game, GameError, HeadSelection, Method, PolicyError, Query, Selection};
+use cokv_core::{Budget, Coalition, Frame, Game, GameError, HeadSelection, Method, PolicyError, Query, Selection};
 use cokv_models::ask::Top;
 use cokv_models::cache::{RaggedCache, Segment};
 use cokv_models::game::{GameRecord, GameRules, HeadMaskError, HeadMaskGame};
@@ -135,11 +135,11 @@ pub fn measure(
         said(&format!("prefill of {context} tokens"));
         if model.engine().take_peak_bytes().is_some() {
             // Libraries of accelerators choose their kernels when they first see a shape.
-            drop(model.prefill(&prompt, method.observations(0), |_| ())?);
+            drop(model.prefill(&prompt, method.observations(Frame::default()), |_| ())?);
         }
         forget_peak(model);
         let started = Instant::now();
-        let prefill = model.prefill(&prompt, method.observations(0), |_| ())?;
+        let prefill = model.prefill(&prompt, method.observations(Frame::default()), |_| ())?;
         let seconds = started.elapsed().as_secs_f64();
         report.prefill.push(PrefillSpeed {
             context,

@@ -8,7 +8,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 
 use cokv_core::select::select;
-use cokv_core::{Budget, BudgetPlan, ConfigTable, Format, HeadSelection, Method, ObservationRequest};
+use cokv_core::{Budget, BudgetPlan, ConfigTable, Format, Frame, HeadSelection, Method, ObservationRequest};
 use cokv_models::ask::{Against, Ask};
 use cokv_models::cache::RaggedCache;
 use cokv_models::engine::Row;
@@ -84,8 +84,9 @@ fn policies() -> [(&'static str, Method); 10] {
 fn prefilled(model: &LanguageModel, json: &Json) -> (Vec<u32>, Prefill) {
     let mut prompt = ids(&json["context_ids"]);
     prompt.extend(ids(&json["question_ids"]));
-    let request =
-        policies().iter().fold(ObservationRequest::default(), |all, (_, method)| all.union(method.observations(0)));
+    let request = policies()
+        .iter()
+        .fold(ObservationRequest::default(), |all, (_, method)| all.union(method.observations(Frame::default())));
     let prefill = model.prefill(&prompt, request, |_| {}).unwrap();
     (prompt, prefill)
 }
@@ -122,7 +123,7 @@ fn kept_tokens_and_answers_equal_kvpress() {
     let runs: Vec<Run> = serde_json::from_value(json["runs"].clone()).unwrap();
     let mut heads = include_bytes!("data/kvpress/kept.bin").chunks_exact(prompt.len().div_ceil(8));
     for (name, method) in policies() {
-        let scores = prefill.score(&method).unwrap();
+        let scores = prefill.score(&method, layout.heads() * prompt.len()).unwrap();
         for Run { removed, kept, answer, .. } in runs.iter().filter(|run| run.policy == name) {
             let run = format!("{name}, {removed} removed");
             let is_kept = |bits: &[u8], token: u32| bits[token as usize / 8] >> (token % 8) & 1 == 1;
@@ -133,7 +134,7 @@ fn kept_tokens_and_answers_equal_kvpress() {
             assert_eq!(given.total(), *kept, "{run}");
             let total = Budget::Share(1.0 - removed).total_tokens(layout, prompt.len(), Format::F32);
             let selection = match name {
-                "pyramidkv" => select(&scores, &given, method.protected(0)),
+                "pyramidkv" => select(&scores, &given, method.protected(Frame::default())),
                 _ => method.select(layout, &scores, total).unwrap(),
             };
             let mut different = 0;
@@ -141,7 +142,7 @@ fn kept_tokens_and_answers_equal_kvpress() {
                 let HeadSelection::Tokens(ours) = selected else { panic!("{run}: head {head} keeps everything") };
                 assert_eq!(ours.len(), theirs.len(), "{run}, head {head}");
                 let scores = scores.head(head);
-                let candidates = method.protected(0).candidates(prompt.len());
+                let candidates = method.protected(Frame::default()).candidates(prompt.len());
                 let scored = theirs.iter().map(|&token| token as usize).filter(|token| candidates.contains(token));
                 let worst_kept = scored.map(|token| scores[token]).fold(f32::INFINITY, f32::min);
                 // Another token is right only if it ties with the cut within the rounding of two programs.
@@ -169,10 +170,10 @@ fn scores_equal_kvpress() {
     let (prompt, prefill) = prefilled(&model, &json(&file));
     // Its StreamingLLM has no scores but zero and one.
     for (name, method) in policies().into_iter().filter(|(name, _)| *name != "streaming_llm") {
-        let scores = prefill.score(&method).unwrap();
+        let scores = prefill.score(&method, layout.heads() * prompt.len()).unwrap();
         let published = golden.floats(&format!("A/{}/scores", name.trim_start_matches("adakv_")));
         // The peer gives its window and its sinks a score above all; ours are protected instead.
-        let candidates = method.protected(0).candidates(prompt.len());
+        let candidates = method.protected(Frame::default()).candidates(prompt.len());
         let theirs = |head: usize| &published[head * prompt.len()..][candidates.clone()];
         let scale = (0..layout.heads()).flat_map(theirs).fold(1.0f32, |scale, score| scale.max(score.abs()));
         for head in 0..layout.heads() {
@@ -190,7 +191,7 @@ fn a_full_budget_and_bytes_are_exact_on_the_real_model() {
     let layout = model.config().layout;
     let prompt = model.tokenizer().encode(&"One prefill serves the whole matrix. ".repeat(40), true).unwrap();
     let snapkv = method("'snapkv'");
-    let prefill = model.prefill(&prompt, snapkv.observations(0), |_| {}).unwrap();
+    let prefill = model.prefill(&prompt, snapkv.observations(Frame::default()), |_| {}).unwrap();
     let everything: Vec<u32> = (0..prompt.len() as u32).collect();
     let copied = cokv_core::Selection { heads: vec![HeadSelection::Tokens(everything); layout.heads()] };
     let by_budget = prefill.select(&snapkv, layout.heads() * prompt.len()).unwrap();

@@ -111,6 +111,9 @@ pub enum ModelError {
         /// Bytes that there are.
         limit: u64,
     },
+    /// A record cannot be made a prompt.
+    #[error("{0}")]
+    Prompt(String),
     /// What computes failed.
     #[error("{0}")]
     Backend(String),

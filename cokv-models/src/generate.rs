@@ -120,12 +120,18 @@ impl LanguageModel {
     }
 
     /// Feeds the same tokens to every cache, for good, and answers the same question after the last for each row.
-    pub fn extend(&self, caches: &mut [RaggedCache], tokens: &[u32], stop: &StopRule) -> Result<Vec<Top>, ModelError> {
+    pub fn extend<C: AsMut<RaggedCache>>(
+        &self,
+        caches: &mut [C],
+        tokens: &[u32],
+        stop: &StopRule,
+    ) -> Result<Vec<Top>, ModelError> {
         let mut tops = Vec::with_capacity(caches.len());
         for caches in caches.chunks_mut(rows_per_pass(tokens)) {
-            caches.iter_mut().try_for_each(|cache| cache.reserve(tokens.len()))?;
+            caches.iter_mut().try_for_each(|cache| cache.as_mut().reserve(tokens.len()))?;
             let mut rows = Vec::with_capacity(caches.len());
             for cache in caches.iter_mut() {
+                let cache = cache.as_mut();
                 let end = cache.next_position() + tokens.len();
                 rows.push(Row::new(tokens, cache, stop.ask(0)).within(end));
             }

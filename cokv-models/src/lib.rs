@@ -40,6 +40,6 @@ pub use kernel::pool::{set_threads, threads};
 pub use kernel::simd::instructions;
 pub use model::{Device, LanguageModel, LoadOptions, load_engine, load_on};
 pub use outline::Outline;
-pub use prefill::{Compressed, Prefill, Prefilling};
+pub use prefill::{Compressed, Prefill, Prefilling, rotates_alike};
 pub use stop::StopRule;
 pub use weights::WeightType;

@@ -14,7 +14,7 @@ use super::load::outline;
 use super::output::print;
 use crate::data::longbench::Fetcher;
 use crate::data::prompt::{self, Prompt};
-use crate::data::{DataSettings, Record, Records, Suite, TaskProtocol, TaskRecords};
+use crate::data::{DataSettings, Protocol, Record, Records, Suite, TaskProtocol, TaskRecords};
 use crate::model::ModelSettings;
 
 /// Look at data
@@ -89,7 +89,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         notices.iter().try_for_each(|notice| print(notice))?;
     }
     for TaskRecords { protocol, records } in &tasks {
-        let build = |record| prompt::build(&model, protocol, record, limit(protocol), settings.chat_template);
+        let build = |record| {
+            let seen = Protocol::QuestionSeen;
+            prompt::build(&model, protocol, record, limit(protocol), settings.chat_template, seen)
+        };
         let prompts: Vec<Prompt> = records.iter().map(build).collect::<Result<_, _>>()?;
         let checked = Checked { protocol, records, prompts: &prompts, model: &model };
         match check.json {

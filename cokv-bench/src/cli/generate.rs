@@ -69,13 +69,16 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let Loaded { model, fingerprint } = load(&outlined, &beside)?;
     let stamp = ModelStamp::of(&arguments.model.source, Some(&fingerprint), layout);
     methods.iter_mut().try_for_each(|method| arguments.methods.fit(method, &stamp, layout))?;
-    if let Some(remark) = tail_remark(&methods.iter().collect::<Vec<_>>(), framed.tail) {
+    if let Some(remark) = tail_remark(&methods.iter().collect::<Vec<_>>(), framed.frame) {
         eprintln!("note: {remark}");
     }
     let stop =
         StopRule { tokens: model.stop_tokens().to_vec(), max_new_tokens: arguments.max_new_tokens, min_new_tokens: 0 };
     match (&methods[..], &arguments.methods.budgets[..]) {
-        ([method], &[budget]) if !arguments.json => one(method, budget, framed, stop, &model),
+        // A batch has no text to feed a prompt again.
+        ([method], &[budget]) if !arguments.json && method.replay().is_none() => {
+            one(method, budget, framed, stop, &model)
+        }
         (methods, budgets) => several::answer(methods, budgets, framed, &stop, &model, arguments.json),
     }
 }
@@ -83,13 +86,13 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
 /// One answer, as it comes.
 fn one(method: &Method, budget: Budget, prompt: Framed, stop: StopRule, model: &LanguageModel) -> Result<()> {
     let layout = model.config().layout;
-    let Framed { tokens: prompt, tail, .. } = prompt;
+    let Framed { tokens: prompt, frame, .. } = prompt;
     let full_bytes = layout.heads() * prompt.len() * model.format().token_bytes(layout.head_dim);
     let prompt_len = prompt.len();
     let settings = BatchSettings { format: model.format(), ..BatchSettings::default() };
     let mut batch = Batch::new(Arc::clone(model.engine()), settings, Ledger::of(model.engine().as_ref(), 1.0));
     let compress = Some((method.clone(), budget));
-    let sequence = batch.submit(Request { start: Start::Prompt { tokens: prompt, tail, compress }, stop })?;
+    let sequence = batch.submit(Request { start: Start::Prompt { tokens: prompt, frame, compress }, stop })?;
 
     let bar = bar(false, "prefill {wide_bar} {pos}/{len} tokens, {per_sec}, {eta} left", prompt_len);
     let (mut stream, mut out) = (model.tokenizer().stream(), std::io::stdout().lock());
@@ -129,7 +132,7 @@ fn one(method: &Method, budget: Budget, prompt: Framed, stop: StopRule, model: &
     let decode_seconds = started.elapsed().as_secs_f64();
     let Told { tokens, kept, bytes, allowed, prefill_seconds, compress_seconds } = told;
     let (kept, bytes) = if method.evicts() { (kept, bytes) } else { (layout.heads() * prompt_len, full_bytes) };
-    let (decoded, protected) = (tokens.saturating_sub(1), method.protected(tail));
+    let (decoded, protected) = (tokens.saturating_sub(1), method.protected(frame));
     eprintln!();
     if !method.evicts() && budget != Budget::Share(1.0) {
         eprintln!("note: {} keeps everything, whatever the budget", method.name());

@@ -12,6 +12,7 @@ use super::load::{load, outline};
 use super::method::MethodArguments;
 use super::output::print;
 use super::prompt_source::PromptArguments;
+use super::replayed::replayed;
 use crate::chart;
 use crate::data::prompt::Framed;
 use crate::model::{Beside, Loaded, ModelSettings};
@@ -54,18 +55,19 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let mut method = arguments.method.build(registry)?;
     let text = arguments.prompt.text()?;
     let outlined = outline(&arguments.model, false)?;
-    let Framed { tokens, tail, .. } = arguments.prompt.framed(text, &outlined.outline)?;
+    let Framed { tokens, frame, .. } = arguments.prompt.framed(text, &outlined.outline)?;
     outlined.outline.config().check_length(tokens.len())?;
     let Loaded { model, fingerprint } = load(&outlined, &Beside::default())?;
     let layout = model.config().layout;
     arguments.method.fit(&mut method, &ModelStamp::of(&arguments.model.source, Some(&fingerprint), layout), layout)?;
     let chosen = arguments.head.map(|head| head.flat(layout)).transpose()?;
-    if let Some(remark) = tail_remark(&[&method], tail) {
+    if let Some(remark) = tail_remark(&[&method], frame) {
         eprintln!("note: {remark}");
     }
 
-    let prefill = model.prefill(&tokens, method.observations(tail), |_| ())?.with_tail(tail);
-    let scores = prefill.score(&method)?;
+    let prefill = model.prefill(&tokens, method.observations(frame), |_| ())?;
+    let prefill = replayed(prefill.within(frame), std::slice::from_ref(&method), &model)?;
+    let scores = prefill.score(&method, prefill.allowed(arguments.method.budget))?;
     let Compressed { selection, allowed, .. } = prefill.compress_scored(&method, &scores, arguments.method.budget)?;
     let texts = model.tokenizer().pieces(&tokens)?;
     let inspection = Inspection::new(layout, &method, allowed, texts, &scores, &selection);

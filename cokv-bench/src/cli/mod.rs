@@ -26,6 +26,7 @@ mod plan;
 mod progress;
 mod prompt_source;
 mod ready;
+mod replayed;
 mod report;
 mod score;
 mod scores;

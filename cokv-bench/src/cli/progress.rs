@@ -89,7 +89,11 @@ impl Teller for Json {
     fn tell(&mut self, event: &Event<'_>) {
         match event {
             Event::Note { .. } => Notes.tell(event),
-            Event::Prefilled { .. } | Event::Played { .. } | Event::Looked { .. } | Event::Begun { .. } => {}
+            Event::Prefilled { .. }
+            | Event::Replayed { .. }
+            | Event::Played { .. }
+            | Event::Looked { .. }
+            | Event::Begun { .. } => {}
             other => {
                 if let Ok(line) = serde_json::to_string(other) {
                     // Nobody reads on: nothing is lost by working on.
@@ -148,6 +152,9 @@ impl Teller for Bar {
             Event::Prefilled { tokens, .. } if !self.prompt.is_empty() => {
                 self.bar.set_message(format!("{}, {tokens} prefilled{}", self.prompt, self.speed));
             }
+            Event::Replayed { tokens, of } => {
+                self.bar.set_message(format!("{}, {tokens} of {of} fed again{}", self.prompt, self.speed));
+            }
             Event::Prefilled { tokens, of } => {
                 if !std::mem::replace(&mut self.prefilling, true) {
                     self.begin("prefill {wide_bar} {pos}/{len} tokens, {eta} left", *of);
@@ -203,7 +210,9 @@ impl Teller for Lines {
             Event::Resumed { .. } | Event::Playing { .. } => true,
             Event::Prompt { prompts_done, prompts, .. } => prompts_done == prompts || self.said.elapsed() > Self::PAUSE,
             Event::Looked { records, of } => records == of || self.said.elapsed() > Self::PAUSE,
-            Event::Prefilled { .. } | Event::Played { .. } => self.said.elapsed() > Self::PAUSE,
+            Event::Prefilled { .. } | Event::Replayed { .. } | Event::Played { .. } => {
+                self.said.elapsed() > Self::PAUSE
+            }
         };
         if due {
             self.said = Instant::now();
@@ -222,6 +231,7 @@ fn sentence(event: &Event<'_>) -> String {
         Event::Skipped { prompts } => format!("{prompts} prompts were done before"),
         Event::Begun { task, record, prompt_tokens } => format!("{task} {record}, {prompt_tokens} tokens"),
         Event::Prefilled { tokens, of } => format!("{tokens}/{of} tokens prefilled"),
+        Event::Replayed { tokens, of } => format!("{tokens}/{of} tokens fed again"),
         Event::Prompt { prompts_done, prompts, seconds_left, .. } => {
             format!("{prompts_done}/{prompts} prompts, {}, about {} left", speed(event), duration(*seconds_left))
         }

@@ -6,6 +6,7 @@ pub mod json_lines;
 pub mod longbench;
 mod own;
 pub mod prompt;
+mod protocol;
 mod questions;
 mod record;
 mod records;
@@ -18,6 +19,7 @@ pub mod values;
 
 pub use self::description::{Description, Fields};
 pub use self::error::{CONFIGURATION_VARIABLE, DataError, SyntheticError};
+pub use self::protocol::{Protocol, Protocols};
 pub use self::questions::{Question, Questions};
 pub use self::record::{Place, Record, TaskProtocol, TaskRecords};
 pub use self::records::Records;

@@ -1,22 +1,51 @@
 //! From a record to the token ids that the model sees.
 
+use cokv_core::Frame;
 use cokv_models::chat::ChatTemplate;
 use cokv_models::tokenizer::Tokenizer;
 use cokv_models::{ModelError, Outline, StopRule};
 
-use super::{ChatUse, Record, TaskProtocol};
+use super::{ChatUse, Protocol, Record, TaskProtocol};
 
 /// A record as the model is asked it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompt {
-    /// What is prefilled.
+    /// Context, question, and what a chat template adds.
     pub tokens: Vec<u32>,
-    /// How many of the last ones the chat template put behind the user's text.
-    pub tail: usize,
+    /// Where these lie.
+    pub frame: Frame,
     /// The reference answer as it would follow the prompt; empty where the record has none.
     pub answer: Vec<u32>,
     /// Tokens before the middle was cut out, where it was.
     pub shortened_from: Option<usize>,
+}
+
+impl Prompt {
+    /// Tokens before the question: what is compressed before anybody asks.
+    pub fn context_tokens(&self) -> usize {
+        self.tokens.len() - self.frame.question - self.frame.tail
+    }
+
+    /// Tokens that are prefilled and compressed.
+    pub fn compressed_tokens(&self, protocol: Protocol) -> usize {
+        match protocol {
+            Protocol::QuestionSeen => self.tokens.len(),
+            Protocol::ContextOnly => self.context_tokens(),
+        }
+    }
+
+    /// What a compressor may know of it.
+    pub fn frame(&self, protocol: Protocol) -> Frame {
+        match protocol {
+            Protocol::QuestionSeen => self.frame,
+            Protocol::ContextOnly => Frame { question: 0, tail: 0, ..self.frame },
+        }
+    }
+
+    /// What a chat template puts behind the user's text.
+    pub fn close(&self) -> &[u32] {
+        &self.tokens[self.tokens.len() - self.frame.tail..]
+    }
 }
 
 /// Fills the template, truncates in the middle, applies the chat template and tokenises, in the order of LongBench's
@@ -27,27 +56,63 @@ pub struct Prompt {
 /// shortened prompt (code included) and in predictions.
 pub fn build(
     model: &Outline,
-    protocol: &TaskProtocol,
+    task: &TaskProtocol,
     record: &Record,
     max_prompt_tokens: usize,
     chat_use: ChatUse,
+    protocol: Protocol,
 ) -> Result<Prompt, ModelError> {
     if max_prompt_tokens < 2 {
         return Err(ModelError::TooLong {
-            tokens: protocol.max_new_tokens + CHAT_MARGIN + 2,
+            tokens: task.max_new_tokens + CHAT_MARGIN + 2,
             limit: model.config().max_tokens(),
             reason: ", and the answer alone takes that many",
         });
     }
     let tokenizer = model.tokenizer();
-    let (text, shortened_from) = truncate_middle(tokenizer, protocol.prompt(record), max_prompt_tokens)?;
-    let template = chat_template(model, protocol, chat_use);
-    let Framed { text, tokens, tail } = framed(tokenizer, template, text)?;
+    let (text, shortened_from) = truncate_middle(tokenizer, task.prompt(record), max_prompt_tokens)?;
+    let template = chat_template(model, task, chat_use);
+    let question = task.question(record);
+    // Where the middle was cut out, the question may be a part of it.
+    let question = question.trim_end();
+    let asks = !question.is_empty() && text.trim_end().ends_with(question);
+    let Framed { text, mut tokens, mut frame } = framed(tokenizer, template, text)?;
+    // Behind the question stands nothing but what a template adds.
+    let before = text.rfind(question).filter(|_| asks).map(|at| text.split_at(at));
+    match (protocol, before) {
+        (Protocol::ContextOnly, None) => return Err(no_question(task, shortened_from)),
+        (Protocol::ContextOnly, Some((context, asked))) => {
+            // A context's tokens never depend on what is asked about it.
+            tokens = encode(tokenizer, template, context)?;
+            let asked = tokenizer.encode(asked, false)?;
+            frame.question = asked.len().saturating_sub(frame.tail);
+            tokens.extend(asked);
+        }
+        (Protocol::QuestionSeen, Some((context, _))) => {
+            let context = encode(tokenizer, template, context)?;
+            let shared = context.iter().zip(&tokens).take_while(|(context, whole)| context == whole).count();
+            frame.question = tokens.len().saturating_sub(shared + frame.tail);
+        }
+        (Protocol::QuestionSeen, None) => {}
+    }
     let answer = match record.answers.first() {
         Some(answer) => tokenizer.encode(&as_continuation(&text, answer, template.is_some()), false)?,
         None => Vec::new(),
     };
-    Ok(Prompt { tokens, tail, answer, shortened_from })
+    Ok(Prompt { tokens, frame, answer, shortened_from })
+}
+
+fn no_question(task: &TaskProtocol, shortened_from: Option<usize>) -> ModelError {
+    let name = &task.name;
+    ModelError::Prompt(match shortened_from {
+        Some(_) => format!(
+            "protocol = \"context-only\": of this prompt of `{name}` the question was cut out with the middle: raise max_prompt_tokens"
+        ),
+        None => format!(
+            "protocol = \"context-only\" compresses what stands before the question, and the template of `{name}` has nothing behind \
+             {{context}}: write it as `{{context}} … {{input}}`, or leave the task to protocol = \"question-seen\""
+        ),
+    })
 }
 
 /// A user's text as a model reads it.
@@ -56,25 +121,36 @@ pub struct Framed {
     pub text: String,
     /// All of it.
     pub tokens: Vec<u32>,
-    /// How many of the last tokens the template put behind the user's text.
-    pub tail: usize,
+    /// What of them the template added; a question is not known.
+    pub frame: Frame,
 }
 
 /// Puts a text into a chat template, if there is one, and tokenises it.
 ///
-/// The tail is what ends alike where the user's text ends otherwise. A token that the end of the text and the template share
-/// is the text's.
+/// Head and tail are what begins and ends alike where the user's text does not. A token that the text and the template share is
+/// the text's.
 pub fn framed(tokenizer: &Tokenizer, template: Option<&ChatTemplate>, text: String) -> Result<Framed, ModelError> {
     let Some(template) = template else {
-        return Ok(Framed { tokens: tokenizer.encode(&text, true)?, text, tail: 0 });
+        return Ok(Framed { tokens: tokenizer.encode(&text, true)?, text, frame: Frame::default() });
     };
     let rendered = template.render(&text)?;
     let tokens = tokenizer.encode_conversation(&rendered)?;
+    let of_other = |other: &str| tokenizer.encode_conversation(&template.render(other)?);
     // Templates may trim what they are given.
-    let other = if text.trim_end().ends_with('a') { "b" } else { "a" };
-    let other = tokenizer.encode_conversation(&template.render(other)?)?;
+    let other = of_other(if text.trim_end().ends_with('a') { "b" } else { "a" })?;
     let tail = tokens.iter().rev().zip(other.iter().rev()).take_while(|(ours, others)| ours == others).count();
-    Ok(Framed { text: rendered, tokens, tail })
+    let other = of_other(if text.trim_start().starts_with('a') { "b" } else { "a" })?;
+    let head = tokens.iter().zip(&other).take_while(|(ours, others)| ours == others).count();
+    let head = head.min(tokens.len() - tail);
+    Ok(Framed { text: rendered, tokens, frame: Frame { head, question: 0, tail } })
+}
+
+/// A text that a template may have been put around, or its beginning.
+fn encode(tokenizer: &Tokenizer, template: Option<&ChatTemplate>, text: &str) -> Result<Vec<u32>, ModelError> {
+    match template {
+        Some(_) => tokenizer.encode_conversation(text),
+        None => tokenizer.encode(text, true),
+    }
 }
 
 /// Tokens left free for what a chat template adds around a prompt.
@@ -110,10 +186,9 @@ pub fn capped<'a>(
 pub fn token_counter(model: &Outline, chat_use: ChatUse) -> impl Fn(&TaskProtocol, &str) -> usize {
     move |protocol, text| {
         let tokenizer = model.tokenizer();
-        let ids = match chat_template(model, protocol, chat_use) {
-            Some(template) => template.render(text).and_then(|text| tokenizer.encode_conversation(&text)),
-            None => tokenizer.encode(text, true),
-        };
+        let template = chat_template(model, protocol, chat_use);
+        let rendered = template.map_or(Ok(text.to_owned()), |template| template.render(text));
+        let ids = rendered.and_then(|text| encode(tokenizer, template, &text));
         ids.map_or(usize::MAX, |ids| ids.len())
     }
 }
@@ -206,8 +281,8 @@ mod tests {
         std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
         let tokenizer = Tokenizer::from_file(&folder.path().join("tokenizer.json")).unwrap();
         let template = ChatTemplate::from_folder(folder.path()).unwrap();
-        assert_eq!(framed(&tokenizer, None, text.into()).unwrap().tail, 0);
-        framed(&tokenizer, template.as_ref(), text.into()).unwrap().tail
+        assert_eq!(framed(&tokenizer, None, text.into()).unwrap().frame.tail, 0);
+        framed(&tokenizer, template.as_ref(), text.into()).unwrap().frame.tail
     }
 
     #[test]

@@ -68,9 +68,23 @@ pub struct TaskProtocol {
 impl TaskProtocol {
     /// The prompt of a record.
     pub fn prompt(&self, record: &Record) -> String {
-        fill(&self.template, |name| {
+        self.filled(&self.template, record)
+    }
+
+    fn filled(&self, template: &str, record: &Record) -> String {
+        fill(template, |name| {
             asked(name, &record.context, &record.input).or_else(|| record.fields.get(name).map(String::as_str))
         })
+    }
+
+    /// What of a record's prompt asks about its context: all behind that; empty where the template does not say.
+    pub fn question(&self, record: &Record) -> String {
+        let behind = pieces(&self.template).scan(0, |at, piece| {
+            *at += piece.1;
+            Some((*at, piece.0))
+        });
+        let last = behind.filter(|(_, piece)| *piece == Piece::Name("context")).last();
+        last.map_or(String::new(), |(at, _)| self.filled(&self.template[at..], record))
     }
 
     /// The score of a prediction, in `[0, 1]`.
@@ -98,7 +112,7 @@ pub(super) fn asked<'a>(name: &str, context: &'a str, input: &'a str) -> Option<
 /// without a value stays as it is written; two braces are one, as in Python's `str.format`.
 pub(super) fn fill<'a>(template: &str, value: impl Fn(&str) -> Option<&'a str>) -> String {
     let mut prompt = String::with_capacity(template.len());
-    for piece in pieces(template) {
+    for (piece, _) in pieces(template) {
         match piece {
             Piece::Text(text) => prompt.push_str(text),
             Piece::Name(name) => match value(name) {
@@ -112,7 +126,7 @@ pub(super) fn fill<'a>(template: &str, value: impl Fn(&str) -> Option<&'a str>) 
 
 /// The names that a template puts something in for, in order.
 pub(super) fn names(template: &str) -> impl Iterator<Item = &str> {
-    pieces(template).filter_map(|piece| match piece {
+    pieces(template).filter_map(|(piece, _)| match piece {
         Piece::Name(name) => Some(name),
         Piece::Text(_) => None,
     })
@@ -125,8 +139,8 @@ enum Piece<'a> {
     Name(&'a str),
 }
 
-/// The pieces of a template, from left to right.
-fn pieces(template: &str) -> impl Iterator<Item = Piece<'_>> {
+/// The pieces of a template, from left to right, with the bytes that each takes of it.
+fn pieces(template: &str) -> impl Iterator<Item = (Piece<'_>, usize)> {
     let mut rest = template;
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -142,7 +156,7 @@ fn pieces(template: &str) -> impl Iterator<Item = Piece<'_>> {
             Some(at) => (Piece::Text(&rest[..at]), at),
         };
         rest = &rest[length..];
-        Some(piece)
+        Some((piece, length))
     })
 }
 
@@ -201,6 +215,15 @@ mod tests {
         assert_eq!(prompt("{context} {x} {{ {input}{"), "a {input} b {x} { why {context}?{");
         assert_eq!(prompt("{question} on {domain}"), "why {context}? on law {{");
         assert_eq!(names("{a} {{b}} { c } {d-1} {1} {}").collect::<Vec<_>>(), ["a", "d-1"]);
+    }
+
+    #[test]
+    fn a_question_is_what_stands_behind_the_context() {
+        let question = |template: &str| protocol(template).question(&record());
+        assert_eq!(question("Read {context} of {domain}.\n{input}\n{{A}}:"), " of law {{.\nwhy {context}?\n{A}:");
+        assert_eq!(question("{context} and {context}!"), "!");
+        assert_eq!(question("{context}"), "");
+        assert_eq!(question("{input}"), "", "nobody knows");
     }
 
     /// Regression: of doubled braces, `{{` became one and `}}` stayed two.

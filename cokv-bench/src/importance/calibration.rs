@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::data::longbench::Fetcher;
 use crate::data::prompt;
-use crate::data::{DataError, DataSettings, Record, Suite, TaskProtocol, TaskRecords};
+use crate::data::{DataError, DataSettings, Protocol, Record, Suite, TaskProtocol, TaskRecords};
 use crate::fingerprint::{build, fingerprint};
 use crate::model::ModelSettings;
 
@@ -56,7 +56,14 @@ impl Calibration {
             let task = [(protocol.name.as_str(), answer(&protocol))];
             calibration.notices.extend(prompt::capped(holds, data.max_prompt_tokens, task));
             for record in records {
-                let mut built = prompt::build(model, &protocol, &record, limit(&protocol), data.chat_template)?;
+                let mut built = prompt::build(
+                    model,
+                    &protocol,
+                    &record,
+                    limit(&protocol),
+                    data.chat_template,
+                    Protocol::QuestionSeen,
+                )?;
                 built.answer.truncate(answer_tokens);
                 let stop = prompt::stop_rule(model, &protocol)?;
                 let name = format!("{} {}", protocol.name, record.id);

@@ -3,12 +3,13 @@
 mod asked;
 mod one_prompt;
 mod plan;
+mod texts;
 
 use std::collections::HashSet;
 use std::time::Instant;
 
 use cokv_core::Shard;
-use cokv_core::{Budget, Format, Method, Protected};
+use cokv_core::{Budget, Format, Frame, Method, Protected};
 use cokv_models::{LanguageModel, ModelError, Outline};
 use thiserror::Error;
 
@@ -19,8 +20,8 @@ use super::chosen::Selected;
 use super::folder::StoreError;
 use super::store::{Results, Row, RunStore};
 use crate::config::{Column, Config, RunConfig, Variant};
+use crate::data::Protocol;
 use crate::data::prompt::Prompt;
-use crate::data::{Record, TaskProtocol};
 use crate::event::{Event, Listener};
 use crate::fingerprint::{build, fingerprint};
 use crate::machine::memory::peak_resident_bytes;
@@ -51,6 +52,15 @@ pub enum RunError {
         /// The budget.
         budget: CellBudget,
     },
+    /// A method cannot score a context by itself.
+    #[error(
+        "`{method}` scores a prompt by its question, which protocol = \"context-only\" does not show it: leave it out, or run it with \
+         protocol = \"question-seen\""
+    )]
+    NeedsQuestion {
+        /// Name of the method.
+        method: String,
+    },
     /// The results cannot be kept.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -58,6 +68,7 @@ pub enum RunError {
 
 /// A column at a budget.
 struct Cell<'a> {
+    protocol: Protocol,
     column: &'a Column,
     /// None for a method that evicts nothing.
     budget: Option<Budget>,
@@ -68,15 +79,15 @@ impl<'a> Cell<'a> {
     fn check(&self, model: &Outline, format: Format, prompt: &Prompt) -> Result<(), ModelError> {
         let layout = model.config().layout;
         let Some(budget) = self.budget else { return Ok(()) };
-        let prompt_len = prompt.tokens.len();
+        let prompt_len = prompt.compressed_tokens(self.protocol);
         let total = budget.total_tokens(layout, prompt_len, format);
-        self.protected(prompt.tail).within(total, layout, prompt_len)?;
+        self.protected(prompt.frame(self.protocol)).within(total, layout, prompt_len)?;
         Ok(())
     }
 
     /// The same for all variants.
-    fn protected(&self, tail: usize) -> Protected {
-        self.column.variants[0].method.protected(tail)
+    fn protected(&self, frame: Frame) -> Protected {
+        self.column.variants[0].method.protected(frame)
     }
 
     /// The variant of a task: the only one, or the one that was chosen.
@@ -89,6 +100,11 @@ impl<'a> Cell<'a> {
             return variant.ok_or_else(not_selected);
         };
         Ok(only)
+    }
+
+    /// The method's name in tables.
+    fn name(&self) -> String {
+        self.protocol.label(&self.column.name)
     }
 
     fn budget_name(&self) -> CellBudget {
@@ -141,23 +157,33 @@ impl<'a> Matrix<'a> {
     ) -> Result<Self, RunError> {
         let run = &config.run;
         let mut cells = Vec::new();
-        for column in &config.columns {
-            match column.evicts() {
-                true => cells.extend(run.budgets.iter().map(|&budget| Cell { column, budget: Some(budget) })),
-                false => cells.push(Cell { column, budget: None }),
+        for &protocol in run.run.protocol.all() {
+            for column in &config.columns {
+                let cell = |budget| Cell { protocol, column, budget };
+                match column.evicts() {
+                    true => cells.extend(run.budgets.iter().map(|&budget| cell(Some(budget)))),
+                    false => cells.push(cell(None)),
+                }
             }
+        }
+        let blind = |cell: &&Cell<'_>| {
+            cell.protocol == Protocol::ContextOnly && cell.column.variants.iter().any(|it| it.method.needs_question())
+        };
+        if let Some(cell) = cells.iter().find(blind) {
+            return Err(RunError::NeedsQuestion { method: cell.column.name.clone() });
         }
         let mut jobs: Vec<Job<'a>> = Vec::with_capacity(prompts.len());
         for asked in prompts {
-            let Asked { protocol, record, prompt, .. } = asked;
+            let Asked { task, record, .. } = asked;
             for cell in &cells {
-                cell.check(model, run.model.cache, prompt).map_err(failed(&protocol.name, &record.id))?;
+                let prompt = asked.prompt(cell.protocol);
+                cell.check(model, run.model.cache, prompt).map_err(failed(&task.name, &record.id))?;
             }
             let fingerprinted = |cell: &Cell<'a>| -> Result<JobCell<'a>, RunError> {
-                let variant = cell.variant(&protocol.name, selected)?;
-                let method = variant.method(&protocol.name);
-                let fingerprint = row_fingerprint(run, model_fingerprint, protocol, record, prompt, method, cell);
-                let head_scores = variant.worth(&protocol.name);
+                let variant = cell.variant(&task.name, selected)?;
+                let method = variant.method(&task.name);
+                let fingerprint = row_fingerprint(run, model_fingerprint, asked, method, cell);
+                let head_scores = variant.worth(&task.name);
                 Ok(JobCell { settings: &variant.settings, head_scores, method, fingerprint })
             };
             let cells = cells.iter().map(fingerprinted).collect::<Result<_, _>>()?;
@@ -183,22 +209,24 @@ impl<'a> Matrix<'a> {
         let open = self.jobs_of(shard).filter(|job| !is_done(job, store.results())).count();
         let _ = listener.hear(&Event::Skipped { prompts: self.jobs_of(shard).count() - open });
         let (started, mut said) = (Instant::now(), HashSet::new());
-        let (mut prompts_done, mut count) = (0, 0);
+        let (mut prompts_done, mut count, mut context) = (0, 0, None);
         for job in self.jobs_of(shard) {
             if is_done(job, store.results()) {
                 continue;
             }
-            let Asked { protocol, record, prompt, first } = job.asked;
-            let (task, prompt_tokens) = (protocol.name.as_str(), prompt.tokens.len());
+            let Asked { task, record, first, .. } = job.asked;
+            let (task, prompt_tokens) = (task.name.as_str(), job.asked.prompt_tokens());
             let _ = listener.hear(&Event::Begun { task, record: &record.id, prompt_tokens });
-            let methods: Vec<&Method> = job.cells.iter().map(|cell| cell.method).collect();
-            if let Some(text) = tail_remark(&methods, prompt.tail).filter(|_| said.insert("tail")) {
+            let blind = self.cells.iter().zip(&job.cells).filter(|(cell, _)| cell.protocol == Protocol::QuestionSeen);
+            let methods: Vec<&Method> = blind.map(|(_, cell)| cell.method).collect();
+            let frame = job.asked.prompt(Protocol::QuestionSeen).frame;
+            if let Some(text) = tail_remark(&methods, frame).filter(|_| said.insert("tail")) {
                 let _ = listener.hear(&Event::Note { text: &format!("{text} (first seen in {task} {})", record.id) });
             }
-            let (rows, kept) = self.run_prompt(model, job, listener).map_err(failed(task, &record.id))?;
+            let (rows, kept) = self.run_prompt(model, job, &mut context, listener).map_err(failed(task, &record.id))?;
             for (cell, row) in self.cells.iter().zip(&rows) {
-                if let Some((kind, text)) = self.remark(cell, row, prompt.tail).filter(|(kind, _)| !said.contains(kind))
-                {
+                let prompt = job.asked.prompt(cell.protocol);
+                if let Some((kind, text)) = self.remark(cell, row, prompt).filter(|(kind, _)| !said.contains(kind)) {
                     said.insert(kind);
                     let _ = listener.hear(&Event::Note { text: &text });
                 }
@@ -225,12 +253,13 @@ impl<'a> Matrix<'a> {
     }
 
     /// What a user should know about a budget that does not do what it seems to, with a name for that kind of remark.
-    fn remark(&self, cell: &Cell<'_>, row: &Row, tail: usize) -> Option<(&'static str, String)> {
+    fn remark(&self, cell: &Cell<'_>, row: &Row, prompt: &Prompt) -> Option<(&'static str, String)> {
         cell.budget?;
-        let (method, budget, prompt) = (&row.method, row.budget, row.prompt_tokens);
+        let protected = cell.protected(prompt.frame(cell.protocol));
+        let (method, budget, prompt) = (&row.method, row.budget, prompt.compressed_tokens(cell.protocol));
         let place = format!("first seen in {} {}", row.task, row.record);
         let each = row.kept_tokens / self.model.config().layout.heads();
-        let protected = cell.protected(tail).window + cell.protected(tail).sinks;
+        let protected = protected.window + protected.sinks;
         if each >= prompt {
             let text =
                 format!("a budget of {budget} is at least a whole prompt of {prompt} tokens: nothing is evicted there");
@@ -258,9 +287,10 @@ impl<'a> Matrix<'a> {
 }
 
 /// What a user should know where the chat template's tail fills the windows of methods: nothing that they see is the user's.
-pub fn tail_remark(methods: &[&Method], tail: usize) -> Option<String> {
+pub fn tail_remark(methods: &[&Method], frame: Frame) -> Option<String> {
+    let tail = frame.tail;
     let mut blind: Vec<&str> = Vec::new();
-    for method in methods.iter().filter(|method| method.window_within(tail).is_some()) {
+    for method in methods.iter().filter(|method| method.window_within(frame).is_some()) {
         if !blind.contains(&method.name()) {
             blind.push(method.name());
         }
@@ -296,12 +326,12 @@ fn stops(stop: &[String]) -> String {
 fn row_fingerprint(
     run: &RunConfig,
     model_fingerprint: &str,
-    protocol: &TaskProtocol,
-    record: &Record,
-    prompt: &Prompt,
+    asked: &Asked,
     method: &Method,
     cell: &Cell<'_>,
 ) -> String {
+    let Asked { task: protocol, record, .. } = asked;
+    let prompt = asked.prompt(cell.protocol);
     let [version, features] = build(run.model.device.backend());
     let parts = [
         version,
@@ -314,7 +344,13 @@ fn row_fingerprint(
         format!("{} {}", cell.column.name, method.definition()),
         cell.budget_name().to_string(),
     ];
-    // Where the user's text ends is nothing to those who count from the prompt's end.
-    let tail = (method.protected(prompt.tail) != method.protected(0)).then(|| format!("tail {}", prompt.tail));
-    fingerprint(parts.into_iter().chain(tail))
+    // Where the user's text ends is nothing to those who count from the prompt's end, and where its question begins to most.
+    let frame = prompt.frame(cell.protocol);
+    let [of_frame, of_tail, of_none] =
+        [frame, Frame::with_tail(frame.tail), Frame::default()].map(|frame| method.protected(frame));
+    let tail = (of_tail != of_none).then(|| format!("tail {}", frame.tail));
+    let question = (of_frame != of_tail).then(|| format!("question {}", frame.question));
+    let context = prompt.compressed_tokens(cell.protocol);
+    let protocol = (!cell.protocol.is_question_seen()).then(|| format!("{} {context}", cell.protocol));
+    fingerprint(parts.into_iter().chain(tail).chain(question).chain(protocol))
 }

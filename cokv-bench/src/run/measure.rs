@@ -15,14 +15,17 @@ pub struct Damage {
 
 /// Damage of every cache, given that the first is the full one. The caches are as before afterwards.
 ///
-/// The first token of an answer comes from the prefill and is the same for all: what is compared are the distributions
-/// behind each answer token.
+/// `last` is the prompt's last token where the caches have not seen it: what is compared are the distributions behind it and behind
+/// each answer token. Where it was read with the prompt, the first token of an answer is the same for all.
 pub fn damage<C: AsMut<RaggedCache>>(
     model: &LanguageModel,
     caches: &mut [C],
+    last: Option<u32>,
     answer: &[u32],
 ) -> Result<Vec<Damage>, ModelError> {
-    let forced = Forced { tokens: answer, skip: 0, targets: answer.get(1..).unwrap_or_default() };
+    let fed: Vec<u32> = last.into_iter().chain(answer.iter().copied()).collect();
+    let targets = fed.get(1..).unwrap_or_default();
+    let forced = Forced { tokens: if answer.is_empty() { &[] } else { &fed }, skip: 0, targets };
     let rows = model.along(caches, forced, ComparedWith::First, false)?;
     let of_row = |(row, along): (usize, &Along)| Damage {
         log_likelihood: mean(along.log_likelihoods.iter().copied()),
@@ -35,11 +38,11 @@ pub fn damage<C: AsMut<RaggedCache>>(
     Ok(rows.iter().enumerate().map(of_row).collect())
 }
 
-/// Share of places after the first at which a cell's greedy answer equals the full cache's. The end of an answer counts
-/// as a token: a cell that rambles on, or stops early, differs there. None where nothing follows the first token.
-pub fn agreement(full: &[u32], cell: &[u32], max_new_tokens: usize) -> Option<f64> {
+/// Share of places from `first` on at which a cell's greedy answer equals the full cache's. The end of an answer counts
+/// as a token: a cell that rambles on, or stops early, differs there. None where there is no such place.
+pub fn agreement(full: &[u32], cell: &[u32], max_new_tokens: usize, first: usize) -> Option<f64> {
     let longest = full.len().max(cell.len());
-    let places = 1..(longest + 1).min(max_new_tokens);
+    let places = first..(longest + 1).min(max_new_tokens);
     let same = |at: usize| match (full.get(at), cell.get(at)) {
         (Some(full), Some(cell)) => full == cell,
         // Both end here.
@@ -61,11 +64,12 @@ mod tests {
 
     #[test]
     fn agreement_counts_tokens_after_the_first_and_the_end() {
-        assert_eq!(agreement(&[1, 2, 3], &[1, 2, 4], 3), Some(0.5));
-        assert_eq!(agreement(&[1, 2], &[1, 2, 7, 8], 9), Some(0.25));
-        assert_eq!(agreement(&[1, 2, 3], &[1], 9), Some(0.0));
-        assert_eq!(agreement(&[1], &[1], 9), Some(1.0));
-        assert_eq!(agreement(&[1], &[1], 1), None);
-        assert_eq!(agreement(&[], &[], 9), None);
+        assert_eq!(agreement(&[1, 2, 3], &[1, 2, 4], 3, 1), Some(0.5));
+        assert_eq!(agreement(&[1, 2], &[1, 2, 7, 8], 9, 1), Some(0.25));
+        assert_eq!(agreement(&[1, 2, 3], &[1], 9, 1), Some(0.0));
+        assert_eq!(agreement(&[1], &[1], 9, 1), Some(1.0));
+        assert_eq!(agreement(&[1], &[1], 1, 1), None);
+        assert_eq!(agreement(&[], &[], 9, 1), None);
+        assert_eq!(agreement(&[1, 2], &[7, 2], 2, 0), Some(0.5));
     }
 }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::budget::CellBudget;
 use super::folder::{StoreError, files, io};
 use super::kept::{KEPT, Kept};
-use crate::data::Place;
 use crate::data::longbench::task_of_e;
+use crate::data::{Place, Protocol};
 use crate::names::file_name;
 use crate::scores::HeadScoresWorth;
 
@@ -30,8 +30,11 @@ pub struct Row {
     pub task: String,
     /// Id of the record.
     pub record: String,
-    /// Name of the method.
+    /// Name of the method, and of the protocol where that is not the usual one.
     pub method: String,
+    /// When the prompt was compressed.
+    #[serde(default, skip_serializing_if = "Protocol::is_question_seen")]
+    pub protocol: Protocol,
     /// What was chosen for the task and budget, of settings that were listed to choose from.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub settings: String,
@@ -40,8 +43,11 @@ pub struct Row {
     pub head_scores: Option<HeadScoresWorth>,
     /// Its budget as configured; `full` for a method that evicts nothing.
     pub budget: CellBudget,
-    /// Length of the prompt.
+    /// Length of the prompt, its question included.
     pub prompt_tokens: usize,
+    /// Of these, tokens that were there to be compressed, where the question was not; none where all were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_tokens: Option<usize>,
     /// Prompt tokens kept, all KV heads together.
     pub kept_tokens: usize,
     /// `kept_tokens` as a share of what the full cache holds.
@@ -266,10 +272,12 @@ pub(crate) mod tests {
             task: "t".into(),
             record: "1".into(),
             method: "snapkv".into(),
+            protocol: Protocol::default(),
             settings: String::new(),
             head_scores: None,
             budget: "64".parse().unwrap(),
             prompt_tokens: 100,
+            context_tokens: None,
             kept_tokens: 640,
             kept_share: 0.64,
             cache_bytes: 1000,

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::cli::bar::bar;
 use crate::cli::output::print;
+use crate::cli::replayed::replayed;
 use crate::data::prompt::Framed;
 use crate::machine::memory::mebibytes;
 use crate::run::CellBudget;
@@ -33,27 +34,33 @@ pub fn answer(
     model: &LanguageModel,
     as_json: bool,
 ) -> Result<()> {
-    let Framed { tokens, tail, .. } = prompt;
+    let Framed { tokens, frame, .. } = prompt;
     let request =
-        methods.iter().fold(ObservationRequest::default(), |all, method| all.union(method.observations(tail)));
+        methods.iter().fold(ObservationRequest::default(), |all, method| all.union(method.observations(frame)));
     let started = Instant::now();
     let bar = bar(false, "prefill {wide_bar} {pos}/{len} tokens, {per_sec}, {eta} left", tokens.len());
-    let prefill = model.prefill(&tokens, request, |done| bar.set_position(done as u64))?.with_tail(tail);
+    let prefill = model.prefill(&tokens, request, |done| bar.set_position(done as u64))?;
+    let prefill = replayed(prefill.within(frame), methods, model)?;
     bar.finish_and_clear();
     let prefill_seconds = started.elapsed().as_secs_f64();
 
     let (mut caches, mut answers) = (Vec::new(), Vec::new());
-    let scored = prefill.score_all(&methods.iter().collect::<Vec<_>>())?;
-    for (method, scores) in methods.iter().zip(&scored) {
-        for &budget in budgets.iter().take(if method.evicts() { budgets.len() } else { 1 }) {
-            let (cache, budget) = match method.evicts() {
-                true => (prefill.compress_scored(method, scores, budget)?.cache, CellBudget(Some(budget))),
-                false => (RaggedCache::full(prefill.prompt()), CellBudget(None)),
-            };
-            let (kept_tokens, cache_bytes) = (cache.total_tokens(), cache.allocated_bytes());
-            answers.push(Answer { method, budget, kept_tokens, cache_bytes });
-            caches.push(cache);
-        }
+    let mut asked: Vec<(&Method, Budget)> = Vec::new();
+    for method in methods {
+        // What evicts nothing is the same at every budget.
+        let budgets = &budgets[..if method.evicts() { budgets.len() } else { 1 }];
+        asked.extend(budgets.iter().map(|&budget| (method, budget)));
+    }
+    let totals: Vec<(&Method, usize)> =
+        asked.iter().map(|&(method, budget)| (method, prefill.allowed(budget))).collect();
+    for ((method, budget), scores) in asked.into_iter().zip(prefill.score_all(&totals)?) {
+        let (cache, budget) = match method.evicts() {
+            true => (prefill.compress_scored(method, &scores, budget)?.cache, CellBudget(Some(budget))),
+            false => (RaggedCache::full(prefill.prompt()), CellBudget(None)),
+        };
+        let (kept_tokens, cache_bytes) = (cache.total_tokens(), cache.allocated_bytes());
+        answers.push(Answer { method, budget, kept_tokens, cache_bytes });
+        caches.push(cache);
     }
     let started = Instant::now();
     let said = model.greedy(&mut caches, &[prefill.first(stop)], stop, |_, _| ControlFlow::Continue(()))?;

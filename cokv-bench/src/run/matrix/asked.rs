@@ -5,15 +5,29 @@ use cokv_models::Outline;
 use super::{RunError, failed};
 use crate::config::RunConfig;
 use crate::data::prompt::{self, Prompt};
-use crate::data::{DataError, Record, Suite, TaskProtocol, TaskRecords};
+use crate::data::{DataError, Protocol, Record, Suite, TaskProtocol, TaskRecords};
 
 /// A record as a model is asked it.
 pub struct Asked {
-    pub(super) protocol: TaskProtocol,
+    pub(super) task: TaskProtocol,
     pub(super) record: Record,
-    pub(super) prompt: Prompt,
+    /// For each protocol of the run.
+    pub(super) prompts: Vec<(Protocol, Prompt)>,
     /// Whether it is the first of its task, of which is told what was kept.
     pub(super) first: bool,
+}
+
+impl Asked {
+    /// The prompt of a protocol, which is one of the run's.
+    pub(super) fn prompt(&self, protocol: Protocol) -> &Prompt {
+        let of_protocol = self.prompts.iter().find(|(of, _)| *of == protocol);
+        of_protocol.or(self.prompts.first()).map(|(_, prompt)| prompt).expect("a prompt for every protocol")
+    }
+
+    /// Of the longest prompt.
+    pub(super) fn prompt_tokens(&self) -> usize {
+        self.prompts.iter().map(|(_, prompt)| prompt.tokens.len()).max().unwrap_or(0)
+    }
 }
 
 /// The records of a run, generated where they do not come from files.
@@ -48,16 +62,20 @@ pub fn asked(
 ) -> Result<Vec<Asked>, RunError> {
     let records = tasks.iter().map(|task| task.records.len()).sum();
     let mut all = Vec::with_capacity(records);
-    for TaskRecords { protocol, records: task_records } in tasks {
-        let limit = prompt_limit(run, model, &protocol);
+    for TaskRecords { protocol: task, records: task_records } in tasks {
+        let limit = prompt_limit(run, model, &task);
         for (place, record) in task_records.into_iter().enumerate() {
-            let failed = failed(&protocol.name, &record.id);
-            let mut prompt =
-                prompt::build(model, &protocol, &record, limit, run.data.chat_template).map_err(&failed)?;
-            prompt.answer.truncate(run.run.answer_tokens);
-            let longest = prompt.tokens.len() + protocol.max_new_tokens.max(prompt.answer.len());
-            model.config().check_length(longest).map_err(&failed)?;
-            all.push(Asked { protocol: protocol.clone(), record, prompt, first: place == 0 });
+            let failed = failed(&task.name, &record.id);
+            let mut prompts = Vec::with_capacity(run.run.protocol.all().len());
+            for &protocol in run.run.protocol.all() {
+                let chat_use = run.data.chat_template;
+                let mut prompt = prompt::build(model, &task, &record, limit, chat_use, protocol).map_err(&failed)?;
+                prompt.answer.truncate(run.run.answer_tokens);
+                let longest = prompt.tokens.len() + task.max_new_tokens.max(prompt.answer.len());
+                model.config().check_length(longest).map_err(&failed)?;
+                prompts.push((protocol, prompt));
+            }
+            all.push(Asked { task: task.clone(), record, prompts, first: place == 0 });
             prepared(all.len(), records);
         }
     }

@@ -1,6 +1,6 @@
 //! What a run will do, how long it will take and how much memory.
 
-use cokv_core::Shard;
+use cokv_core::{Replay, Shard};
 
 use super::{Asked, Cell, Job, Matrix, is_done};
 use crate::machine::Pace;
@@ -36,26 +36,25 @@ impl Matrix<'_> {
         let open = || ours().filter(|job| !is_done(job, results));
         let times = self.passes();
         Plan {
-            shortened: ours().filter(|job| job.asked.prompt.shortened_from.is_some()).count(),
-            longest_shortened: ours().filter_map(|job| job.asked.prompt.shortened_from).max().unwrap_or(0),
+            shortened: ours().filter(|job| shortened_from(job).is_some()).count(),
+            longest_shortened: ours().filter_map(shortened_from).max().unwrap_or(0),
             cells: self.cells.len(),
             prompts: ours().count(),
             done: ours().count() - open().count(),
-            tokens_to_prefill: times * open().map(|job| job.asked.prompt.tokens.len()).sum::<usize>(),
+            tokens_to_prefill: times * open().map(|job| job.asked.prompt_tokens()).sum::<usize>(),
             bytes: open().map(|job| self.bytes(job)).max().unwrap_or(0),
             seconds: pace.map(|pace| open().map(|job| self.seconds(job, pace)).sum()),
-            steps: times * open().map(|job| job.asked.protocol.max_new_tokens).sum::<usize>(),
+            steps: times * open().map(|job| job.asked.task.max_new_tokens).sum::<usize>(),
         }
     }
 
     /// Memory of a prompt: its cache, every cell's own and its answer's, and the logits of all rows.
     fn bytes(&self, job: &Job<'_>) -> usize {
-        let Asked { protocol, prompt, .. } = job.asked;
         let layout = self.model.config().layout;
-        let answer = protocol.max_new_tokens.max(prompt.answer.len());
-        let (rows, cached) = self.batch(prompt.tokens.len());
+        let (answer, forced) = answers(job);
+        let (rows, cached) = self.batch(job.asked.prompt_tokens());
         let tokens = cached + rows * answer * layout.heads();
-        let logits = (rows + prompt.answer.len()) * self.model.config().vocabulary * size_of::<f32>();
+        let logits = (rows + forced) * self.model.config().vocabulary * size_of::<f32>();
         tokens * self.config.model.cache.token_bytes(layout.head_dim) + logits
     }
 
@@ -79,10 +78,24 @@ impl Matrix<'_> {
 
     /// Seconds of a prompt: one prefill for all cells, their answers forced and decoded; or as much for every cell.
     fn seconds(&self, job: &Job<'_>, pace: &Pace) -> f64 {
-        let Asked { protocol, prompt, .. } = job.asked;
-        let (rows, cached) = self.batch(prompt.tokens.len());
-        let forced = if prompt.answer.is_empty() { 0.0 } else { pace.apart(rows, prompt.answer.len(), cached) };
-        let decoded = pace.apart(rows, 1, cached) * protocol.max_new_tokens.saturating_sub(1) as f64;
-        self.passes() as f64 * (pace.prefill(prompt.tokens.len()) + forced + decoded)
+        let Asked { task, .. } = job.asked;
+        let prompt_len = job.asked.prompt_tokens();
+        let (rows, cached) = self.batch(prompt_len);
+        let (_, answer) = answers(job);
+        let forced = if answer == 0 { 0.0 } else { pace.apart(rows, answer, cached) };
+        let decoded = pace.apart(rows, 1, cached) * task.max_new_tokens.saturating_sub(1) as f64;
+        // Every fed token attends to the whole prompt: more than a prefill, whose tokens see half of it on average.
+        let replays = Replay::covering(job.cells.iter().filter_map(|cell| cell.method.replay()).collect()).len();
+        self.passes() as f64 * ((1 + replays) as f64 * pace.prefill(prompt_len) + forced + decoded)
     }
+}
+
+/// Tokens of an answer at most, and of the reference answer.
+fn answers(job: &Job<'_>) -> (usize, usize) {
+    let forced = job.asked.prompts.iter().map(|(_, prompt)| prompt.answer.len()).max().unwrap_or(0);
+    (job.asked.task.max_new_tokens.max(forced), forced)
+}
+
+fn shortened_from(job: &Job<'_>) -> Option<usize> {
+    job.asked.prompts.iter().filter_map(|(_, prompt)| prompt.shortened_from).max()
 }
