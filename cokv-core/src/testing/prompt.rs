@@ -223,7 +223,8 @@ impl MadeUpPrompt {
         let replays = rotated
             .replays
             .iter_mut()
-            .flat_map(|(_, seen)| [&mut seen.weights, &mut seen.weights_by_input, &mut seen.queries]);
+            .flat_map(|(_, layers)| layers)
+            .flat_map(|seen| [&mut seen.weights, &mut seen.weights_by_input, &mut seen.queries]);
         for heads in observations.into_iter().chain(statistics).chain(sums).chain(of_blocks).chain(replays) {
             let of_a_head = heads.len() / self.layout.kv_heads;
             heads.rotate_right(of_a_head);
