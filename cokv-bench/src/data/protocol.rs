@@ -30,6 +30,11 @@ impl Protocol {
             Self::ContextOnly => format!("{method} ({self})"),
         }
     }
+
+    /// The method's own name of one in tables.
+    pub fn method_of(label: &str) -> &str {
+        label.strip_suffix(" (context-only)").unwrap_or(label)
+    }
 }
 
 impl fmt::Display for Protocol {
@@ -104,6 +109,13 @@ impl<'de> Deserialize<'de> for Protocols {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_in_tables_are_read_back() {
+        for protocol in [Protocol::QuestionSeen, Protocol::ContextOnly] {
+            assert_eq!(Protocol::method_of(&protocol.label("snapkv")), "snapkv");
+        }
+    }
 
     #[test]
     fn one_or_several_are_read_and_written() {

@@ -27,7 +27,7 @@ pub fn of_model(model: &ModelRun, record: Option<&str>) -> Result<Vec<Figure>, R
 
 /// Score and log-likelihood against tokens, and score against bytes.
 fn curves(cells: &[Cell<'_>]) -> Result<Vec<Figure>, ReportError> {
-    let tokens = |cell: &Cell<'_>| cell.mean(|row| row.kept_share * row.prompt_tokens as f64);
+    let tokens = |cell: &Cell<'_>| cell.mean(|row| row.kept_share * row.compressed_tokens() as f64);
     let mebibytes = |cell: &Cell<'_>| cell.mean(|row| row.cache_bytes as f64) / f64::from(1 << 20);
     let nominal = nominal_tokens(cells);
     let mut figures = Vec::new();

@@ -6,10 +6,12 @@ use std::fmt;
 use super::columns::{Column, difference_column, key, key_of};
 use super::compare::{Compared, of_pairs};
 use super::{Heading, Table, TableCell};
+use crate::data::Protocol;
 use crate::run::{Cell, CellBudget, ManifestMethod, Measure, name};
 use crate::statistics::{Comparisons, Difference};
 
-/// Every pair of methods that evict, of one model: budget by budget, then over all budgets.
+/// Every pair of methods that evict, of one model: budget by budget, then over all budgets. Of two protocols, each method with itself
+/// alone.
 fn pairs(cells: &[Cell<'_>]) -> Vec<Compared> {
     let mut methods: Vec<&str> = Vec::new();
     let mut budgets: Vec<CellBudget> = Vec::new();
@@ -25,10 +27,15 @@ fn pairs(cells: &[Cell<'_>]) -> Vec<Compared> {
         |method: &str, budget: CellBudget| cells.iter().find(|cell| cell.method == method && cell.budget == budget);
     let both = |first: &str, second: &str, budget: CellBudget| Some((at(first, budget)?, at(second, budget)?));
     // A method of one's own comes last in a configuration, and is to be what others are taken from.
+    let protocol = |method: &str| cells.iter().find(|cell| cell.method == method).map(|cell| cell.protocol);
+    let comparable = |&(first, second): &(&str, &str)| {
+        protocol(first) == protocol(second) || Protocol::method_of(first) == Protocol::method_of(second)
+    };
     let of_two: Vec<(&str, &str)> = (0..methods.len())
         .rev()
         .flat_map(|second| (0..second).map(move |first| (first, second)))
         .map(|(first, second)| (methods[first], methods[second]))
+        .filter(comparable)
         .collect();
     let mut compared = Vec::new();
     for &budget in &budgets {
@@ -170,7 +177,7 @@ pub fn verdicts(cells: &[Cell<'_>], methods: &[ManifestMethod]) -> (Vec<Verdict>
     let any_scores = cells.iter().any(|cell| has_scores(cell.method));
     let is_asked_for = |method: &str| !any_scores || has_scores(method);
     let mut verdicts: Vec<Verdict> = Vec::new();
-    for of_model in cells.chunk_by(|a, b| a.model == b.model) {
+    for of_model in cells.chunk_by(|a, b| (a.model, a.protocol) == (b.model, b.protocol)) {
         let compared = pairs(of_model);
         for of_budget in compared.chunk_by(|a, b| a.budget == b.budget) {
             let Some(best) = best_baseline(of_model, &of_budget[0].budget, &has_scores) else { continue };

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::budget::CellBudget;
 use super::measure::mean;
 use super::store::Row;
-use crate::data::Place;
+use crate::data::{Place, Protocol};
 use crate::statistics::{Cluster, Difference, Estimate, Mark, mean_of_groups};
 
 /// What is measured of an answer.
@@ -120,8 +120,10 @@ impl Measure {
 pub struct Cell<'a> {
     /// The model's source.
     pub model: &'a str,
-    /// Name of the method.
+    /// Name of the method, and of the protocol where that is not the usual one.
     pub method: &'a str,
+    /// When prompts were compressed.
+    pub protocol: Protocol,
     /// The budget as configured; `full` for a method that evicts nothing.
     pub budget: CellBudget,
     /// Task by task, in the order of the tasks' first rows in any cell; empty where the cell has none of a task.
@@ -143,7 +145,8 @@ pub fn cells(rows: &[Row]) -> Vec<Cell<'_>> {
     for row in rows {
         let place = *place_of_cell.entry((&row.model, &row.method, row.budget)).or_insert_with(|| {
             let tasks = tasks.iter().map(|&task| (task, Vec::new())).collect();
-            cells.push(Cell { model: &row.model, method: &row.method, budget: row.budget, tasks });
+            let Row { model, method, protocol, budget, .. } = row;
+            cells.push(Cell { model, method, protocol: *protocol, budget: *budget, tasks });
             cells.len() - 1
         });
         cells[place].tasks[place_of_task[row.task.as_str()]].1.push(row);

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::folder::{StoreError, io};
+use crate::data::Protocol;
 use crate::names::file_name;
 use crate::scores::HeadScoresWorth;
 
@@ -49,7 +50,7 @@ impl ManifestMethod {
     /// Whether rows of this name are its: a column has a method for every task that has head scores of its own
     /// (`cokv on qasper`), and for every variant to choose from (`cokv(floor=0.5)`).
     pub fn is_of(&self, column: &str) -> bool {
-        let rest = self.name.strip_prefix(column);
+        let rest = self.name.strip_prefix(Protocol::method_of(column));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(" on ") || rest.starts_with('('))
     }
 
@@ -114,6 +115,7 @@ mod tests {
         let method = |name: &str| ManifestMethod { name: name.into(), ..ManifestMethod::default() };
         for (name, is_of) in [("ada", true), ("ada on qasper", true), ("ada(floor=0.5)", true), ("ada-2", false)] {
             assert_eq!(method(name).is_of("ada"), is_of, "{name}");
+            assert_eq!(method(name).is_of("ada (context-only)"), is_of, "{name}");
         }
     }
 

@@ -69,7 +69,7 @@ pub fn name(methods: &[ManifestMethod], column: &str) -> String {
 /// Why a cell keeps another share than its budget, by more than a hundredth of it; none where it does not.
 fn off_budget(cell: &Cell<'_>, methods: &[ManifestMethod]) -> Option<String> {
     let budget = cell.budget.0?;
-    let asked = cell.mean(|row| budget.share_of(row.prompt_tokens, row.cache_bytes as f64 / row.kept_share));
+    let asked = cell.mean(|row| budget.share_of(row.compressed_tokens(), row.cache_bytes as f64 / row.kept_share));
     let kept = cell.mean(|row| row.kept_share);
     if (kept / asked - 1.0).abs() <= 0.01 {
         return None;

@@ -95,6 +95,13 @@ pub struct Row {
     pub batch_rows: usize,
 }
 
+impl Row {
+    /// Tokens that were there to be compressed.
+    pub fn compressed_tokens(&self) -> usize {
+        self.context_tokens.unwrap_or(self.prompt_tokens)
+    }
+}
+
 /// The rows of a run by their fingerprints.
 #[derive(Debug, Default)]
 pub struct Results {
