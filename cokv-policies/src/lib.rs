@@ -15,20 +15,28 @@ use allocators::{
 };
 use cokv_core::Registry;
 use compressors::{
-    CriticalKv, ExpectedAttention, Full, H2o, KeyDiff, Knorm, LagKv, Random, SnapKv, StreamingLlm, Tova,
+    CapKv, Compactor, CriticalKv, Cur, DropKv, ExpectedAttention, Full, H2o, KeyDiff, Knorm, LagKv, Leverage,
+    NonCausalAttention, OnBase, Random, RestKv, SnapKv, StreamingLlm, Tova,
 };
 
 /// All policies of this crate under the names that a TOML file gives them, and published settings as presets.
 pub fn registry() -> Registry {
     let mut registry = Registry::default();
-    registry.add_compressor("critical-kv", CriticalKv::read);
+    registry.add_compressor("capkv", |settings| settings.read::<CapKv>());
+    registry.add_compressor("compactor", |settings| settings.read::<Compactor>());
+    registry.add_compressor("critical-kv", |settings| OnBase::<CriticalKv>::read(settings, "snapkv"));
+    registry.add_compressor("cur", |settings| settings.read::<Cur>());
+    registry.add_compressor("dropkv", |settings| settings.read::<DropKv>()?.checked(settings));
     registry.add_compressor("expected-attention", |settings| settings.read::<ExpectedAttention>());
     registry.add_compressor("full", |settings| settings.read::<Full>());
     registry.add_compressor("h2o", |settings| settings.read::<H2o>());
     registry.add_compressor("keydiff", |settings| settings.read::<KeyDiff>());
     registry.add_compressor("knorm", |settings| settings.read::<Knorm>());
     registry.add_compressor("lagkv", |settings| settings.read::<LagKv>()?.checked(settings));
+    registry.add_compressor("leverage", |settings| settings.read::<Leverage>());
+    registry.add_compressor("non-causal-attention", |settings| settings.read::<NonCausalAttention>());
     registry.add_compressor("random", |settings| settings.read::<Random>());
+    registry.add_compressor("rest-kv", |settings| settings.read::<RestKv>()?.checked(settings));
     registry.add_compressor("snapkv", |settings| settings.read::<SnapKv>()?.checked(settings));
     registry.add_compressor("streaming-llm", |settings| settings.read::<StreamingLlm>());
     registry.add_compressor("tova", |settings| settings.read::<Tova>());
