@@ -11,27 +11,41 @@ mod presets;
 pub mod settings;
 
 use allocators::{
-    AdaKv, AdaPyramidKv, CoKv, DuoAttention, HeadKv, Proportional, PyramidKv, ShapleyAda, Uniform, WaterFilling,
+    AdaKv, AdaPyramidKv, CoKv, CompositeRanks, DuoAttention, HeadKv, Proportional, PyramidKv, ShapleyAda, Uniform,
+    WaterFilling,
 };
 use cokv_core::Registry;
 use compressors::{
-    CapKv, Compactor, CriticalKv, Cur, DropKv, ExpectedAttention, Full, H2o, KeyDiff, Knorm, LagKv, Leverage,
-    NonCausalAttention, OnBase, Random, RestKv, SnapKv, StreamingLlm, Tova,
+    CapKv, ChunkKv, Compactor, CriticalKv, Cur, DropKv, EntropyGatedChunkKv, ExpectedAttention, Finch, Full, H2o,
+    KeyDiff, KeyRerotation, Knorm, KvCompose, KvZip, KvZipPlus, LagKv, Leverage, NonCausalAttention, OnBase, Random,
+    RestKv, SnapKv, StreamingLlm, Tova,
 };
 
 /// All policies of this crate under the names that a TOML file gives them, and published settings as presets.
 pub fn registry() -> Registry {
     let mut registry = Registry::default();
+    registry.add_compressor("block", OnBase::of_blocks);
     registry.add_compressor("capkv", |settings| settings.read::<CapKv>());
+    registry.add_compressor("chunk", OnBase::of_chunks);
+    registry.add_compressor("chunkkv", |settings| OnBase::<ChunkKv>::read(settings, "snapkv"));
     registry.add_compressor("compactor", |settings| settings.read::<Compactor>());
     registry.add_compressor("critical-kv", |settings| OnBase::<CriticalKv>::read(settings, "snapkv"));
     registry.add_compressor("cur", |settings| settings.read::<Cur>());
     registry.add_compressor("dropkv", |settings| settings.read::<DropKv>()?.checked(settings));
+    registry
+        .add_compressor("entropy-gated-chunkkv", |settings| OnBase::<EntropyGatedChunkKv>::read(settings, "snapkv"));
     registry.add_compressor("expected-attention", |settings| settings.read::<ExpectedAttention>());
+    registry.add_compressor("finch", |settings| settings.read::<Finch>());
     registry.add_compressor("full", |settings| settings.read::<Full>());
     registry.add_compressor("h2o", |settings| settings.read::<H2o>());
+    registry.add_compressor("key-rerotation", |settings| {
+        OnBase::<KeyRerotation>::read(settings, "snapkv")?.checked(settings)
+    });
     registry.add_compressor("keydiff", |settings| settings.read::<KeyDiff>());
     registry.add_compressor("knorm", |settings| settings.read::<Knorm>());
+    registry.add_compressor("kvcompose", |settings| settings.read::<KvCompose>());
+    registry.add_compressor("kvzip", |settings| settings.read::<KvZip>());
+    registry.add_compressor("kvzip-plus", |settings| settings.read::<KvZipPlus>());
     registry.add_compressor("lagkv", |settings| settings.read::<LagKv>()?.checked(settings));
     registry.add_compressor("leverage", |settings| settings.read::<Leverage>());
     registry.add_compressor("non-causal-attention", |settings| settings.read::<NonCausalAttention>());
@@ -43,6 +57,7 @@ pub fn registry() -> Registry {
     registry.add_allocator("ada-kv", |settings| settings.read::<AdaKv>());
     registry.add_allocator("ada-pyramidkv", |settings| settings.read::<AdaPyramidKv>());
     registry.add_allocator("cokv", |settings| settings.read::<CoKv>());
+    registry.add_allocator("composite-ranks", |settings| settings.read::<CompositeRanks>());
     registry.add_allocator("duo-attention", |settings| settings.read::<DuoAttention>());
     registry.add_allocator("headkv", |settings| settings.read::<HeadKv>()?.checked(settings));
     registry.add_allocator("proportional", |settings| settings.read::<Proportional>());

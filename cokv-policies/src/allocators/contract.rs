@@ -67,6 +67,7 @@ fn every_allocator_keeps_the_contract() {
         ("'water-filling', tau = 5", "exactly"),
         ("'water-filling', floor = 0.3", "exactly"),
         ("'water-filling', curve = 'per-head'", "exactly"),
+        ("'composite-ranks'", "exactly"),
         ("'shapley-ada'", "exactly"),
         ("'shapley-ada', drop_lowest = 1, floor = 0.2, normalise = 'none'", "exactly"),
     ];

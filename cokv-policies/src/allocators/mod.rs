@@ -9,6 +9,7 @@
 mod ada_kv;
 mod ada_pyramidkv;
 mod cokv;
+mod composite_ranks;
 mod duo_attention;
 mod headkv;
 mod pool;
@@ -23,6 +24,7 @@ mod weights;
 pub use ada_kv::{AdaKv, Scope};
 pub use ada_pyramidkv::AdaPyramidKv;
 pub use cokv::CoKv;
+pub use composite_ranks::CompositeRanks;
 pub use duo_attention::DuoAttention;
 pub use headkv::HeadKv;
 pub use proportional::{Apportionment, Proportional};

@@ -93,6 +93,11 @@ impl Candidates {
         self
     }
 
+    /// Each head's scores, best first.
+    pub fn scores(&self) -> &[Vec<f64>] {
+        &self.scores
+    }
+
     /// How many of the best `total` tokens belong to each head, when each has at least its floor.
     pub fn best(&self, total: usize, floors: &[usize]) -> Vec<usize> {
         let caps: Vec<usize> = self.scores.iter().map(Vec::len).collect();

@@ -2,8 +2,8 @@
 
 use cokv_core::config::Choice;
 use cokv_core::{CacheCompressor, ConfigError, ConfigTable, HeadLayout, LayerView, Named, PolicyError};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 /// A compressor and what is made of it. Whoever implements [`CacheCompressor`] for it says what `base` it has and what it does
 /// differently; all else is the base's word.
@@ -32,11 +32,6 @@ impl<S: DeserializeOwned> OnBase<S> {
         }
     }
 }
-
-/// The settings of a wrapper that has none but its base.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Nothing {}
 
 /// What to say of a compressor that looks at more than keys and values.
 pub fn refusal(name: &str, more: &str, why: &str) -> String {

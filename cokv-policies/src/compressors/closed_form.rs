@@ -166,3 +166,14 @@ pub fn select(layers: &[&Prompt], compressor: &str, total: usize) -> Selection {
 pub fn positions(selection: &Selection, head: usize, prompt_len: usize) -> Vec<u32> {
     selection.heads[head].positions(prompt_len).into_iter().map(|position| position as u32).collect()
 }
+
+/// The best tokens of a layer, whichever head they are of, `[tokens]` of each in ascending order.
+pub fn best_of_layer(scores: &[f32], count: usize) -> [Vec<usize>; 2] {
+    let tokens = scores.len() / 2;
+    let best = &super::ranking::best_first(scores)[..count];
+    [0, 1].map(|head| {
+        let mut of_head: Vec<usize> = best.iter().filter(|&at| at / tokens == head).map(|at| at % tokens).collect();
+        of_head.sort_unstable();
+        of_head
+    })
+}
