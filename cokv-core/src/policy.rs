@@ -118,6 +118,24 @@ pub trait CacheCompressor: Debug + Send + Sync {
         }
     }
 
+    /// Whether [`layer_preference`](Self::layer_preference) says how much each layer needs.
+    fn prefers_layers(&self) -> bool {
+        self.base().is_some_and(|base| base.prefers_layers())
+    }
+
+    /// How much of the budget a layer should get beside the others: finite, at least 0, in a unit that all layers share. Allocators
+    /// that [ask for it](BudgetAllocator::needs_layer_preferences) see it next to the scores, which say nothing about a layer where
+    /// they are comparable inside of it alone.
+    ///
+    /// # Errors
+    /// As of [`score`](Self::score).
+    fn layer_preference(&self, layer: &LayerView<'_>) -> Result<f64, PolicyError> {
+        match self.base() {
+            Some(base) => base.layer_preference(layer),
+            None => Err(PolicyError::MissingObservation { what: "how much a layer needs", layer: layer.layer }),
+        }
+    }
+
     /// Whether anything is evicted at all; `false` keeps the whole prompt at every budget.
     fn evicts(&self) -> bool {
         self.base().is_none_or(|base| base.evicts())
@@ -198,6 +216,12 @@ pub trait BudgetAllocator: Debug + Send + Sync {
         Ok(())
     }
 
+    /// Whether it works on what the compressor says of layers ([`TokenScores::layer_preferences`]), so that it goes with those alone
+    /// that say it.
+    fn needs_layer_preferences(&self) -> bool {
+        false
+    }
+
     /// How the plans relate to the total.
     fn spending(&self) -> Spending {
         Spending::Exact
@@ -251,6 +275,14 @@ mod tests {
             Ok(vec![Pairs::default(); kept.len()])
         }
 
+        fn prefers_layers(&self) -> bool {
+            true
+        }
+
+        fn layer_preference(&self, _: &LayerView<'_>) -> Result<f64, PolicyError> {
+            Ok(3.0)
+        }
+
         fn evicts(&self) -> bool {
             false
         }
@@ -279,13 +311,15 @@ mod tests {
         let said = |by: &dyn CacheCompressor| {
             let view = LayerView::new(0, HeadLayout { layers: 1, query_heads: 1, kv_heads: 1, head_dim: 1 }, &[]);
             let frame = Frame::with_tail(3);
-            let flags = [by.follows_budget(), by.needs_question(), by.rewrites(), by.adds_biases(), !by.evicts()];
+            let when = [by.follows_budget(), by.needs_question(), !by.evicts()];
+            let also = [by.rewrites(), by.adds_biases(), by.prefers_layers()];
             let rewritten = by.rewrite(&view, &[HeadSelection::Everything]).ok();
-            (by.observations(frame), by.protected(frame), by.replay(), flags, rewritten)
+            let said = (rewritten, by.layer_preference(&view).ok());
+            (by.observations(frame), by.protected(frame), by.replay(), [when, also], said)
         };
         assert_eq!(said(&Silent(Some(Talkative))), said(&Talkative));
         let alone = said(&Silent(None));
         assert_eq!((alone.0, alone.1), (ObservationRequest::default(), Protected::default()));
-        assert_eq!((alone.2, alone.3, alone.4), (None, [false; 5], None));
+        assert_eq!((alone.2, alone.3, alone.4), (None, [[false; 3]; 2], (None, None)));
     }
 }

@@ -12,7 +12,8 @@ use crate::{
 /// Always checked: a finite score for every token of every head, also of prompts that are shorter than a window or
 /// empty; the same scores twice; no look at what was not asked for, and an error that names what was asked for and is
 /// missing; and that heads which change places take their scores along, up to rounding. Of compressors that rewrite what is kept:
-/// a finite pair for every kept token, the same twice, of whatever number of tokens a head keeps.
+/// a finite pair for every kept token, the same twice, of whatever number of tokens a head keeps. Of those that say how much a layer
+/// needs: a finite number that is not below 0, the same twice and wherever a head stands.
 #[derive(Debug)]
 pub struct CompressorContract<'a> {
     compressor: &'a dyn CacheCompressor,
@@ -78,6 +79,7 @@ impl<'a> CompressorContract<'a> {
             self.equivariant(whole, &scores)?;
         }
         self.rewritten(&asked)?;
+        self.preferred(&asked, whole)?;
         // A short prompt may need no look.
         if whole.view().prompt_len >= LENGTHS[LENGTHS.len() - 1] {
             self.names_what_is_missing(whole, request)?;
@@ -101,6 +103,26 @@ impl<'a> CompressorContract<'a> {
                 Err((promise, format!("token {token} of head {head} has {}", scores[at])))
             }
         }
+    }
+
+    fn preferred(&self, asked: &MadeUpPrompt, whole: &MadeUpPrompt) -> Result<(), (&'static str, String)> {
+        if !self.compressor.prefers_layers() {
+            return Ok(());
+        }
+        let promise = "a layer needs a finite number that is not below 0";
+        let preference = |prompt: &MadeUpPrompt| match self.compressor.layer_preference(&prompt.view()) {
+            Ok(preference) if preference.is_finite() && preference >= 0.0 => Ok(preference),
+            Ok(preference) => Err((promise, format!("it is {preference}"))),
+            Err(error) => Err((promise, error.to_string())),
+        };
+        let first = preference(asked)?;
+        for again in [preference(asked)?, preference(whole)?, preference(&whole.rotated())?] {
+            // A sum over all heads may add up in another order.
+            if (again - first).abs() > 1e-5 * first.abs() {
+                return Err(("a layer always needs the same", format!("it is {first}, and then {again}")));
+            }
+        }
+        Ok(())
     }
 
     /// What becomes of tokens that heads keep, each another number of them.
@@ -336,5 +358,34 @@ mod tests {
         assert_eq!(broken(|layer, kept| Ok(filled(layer, kept, f32::NAN))), whole);
         let careless = Some("an observation that is missing is named");
         assert_eq!(broken(|layer, kept| Ok(filled(layer, kept, 1.0))), careless);
+    }
+
+    /// A compressor that says this of every layer.
+    #[derive(Debug)]
+    struct Preferring(fn(&LayerView<'_>) -> f64);
+
+    impl CacheCompressor for Preferring {
+        fn prefers_layers(&self) -> bool {
+            true
+        }
+
+        fn layer_preference(&self, layer: &LayerView<'_>) -> Result<f64, PolicyError> {
+            Ok((self.0)(layer))
+        }
+
+        fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+            Ok(flat(layer))
+        }
+    }
+
+    #[test]
+    fn what_a_layer_needs_must_be_a_number_that_lasts() {
+        let broken = |of: fn(&LayerView<'_>) -> f64| CompressorContract::new(&Preferring(of)).check().err();
+        assert!(broken(|layer| layer.prompt_len as f64).is_none());
+        let promise = "a layer needs a finite number that is not below 0";
+        assert_eq!(broken(|_| f64::NAN).unwrap().promise, promise);
+        assert_eq!(broken(|layer| -(layer.prompt_len as f64)).unwrap().promise, promise);
+        let curious = |layer: &LayerView<'_>| layer.keys.map_or(0.0, |keys| keys.len() as f64);
+        assert_eq!(broken(curious).unwrap().promise, "a layer always needs the same");
     }
 }
