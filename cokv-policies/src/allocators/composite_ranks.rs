@@ -42,7 +42,37 @@ impl BudgetAllocator for CompositeRanks {
 
 #[cfg(test)]
 mod tests {
+    use cokv_core::Protected;
+
     use super::*;
+    use crate::compressors::closed_form::{Prompt, score_layers};
+
+    #[test]
+    fn composite_tokens_of_the_closed_form() {
+        let layers = [Prompt::new(16), Prompt::second_layer(16)];
+        let (layout, token_scores) = score_layers(&layers.each_ref(), "'kvcompose'", 0);
+        let protected = Protected::default();
+        let request = AllocationRequest {
+            layout,
+            prompt_len: 16,
+            total: 32,
+            protected,
+            token_scores: &token_scores,
+            head_scores: None,
+        };
+        let worth = composites(Candidates::of(&request, 0..4).unwrap().scores(), 2);
+        for (layer, expected) in
+            [[0.5216912, 0.4565018, 0.4378121, 0.4088739], [0.257338, 0.2382698, 0.2322959, 0.2250902]]
+                .iter()
+                .enumerate()
+        {
+            for (ours, expected) in worth[layer].iter().zip(expected) {
+                assert!((ours - expected).abs() < 1e-6, "layer {layer}: {ours} and not {expected}");
+            }
+        }
+        let counts = CompositeRanks {}.allocate(&request).unwrap();
+        assert_eq!(counts.kept(), [14, 14, 2, 2]);
+    }
 
     #[test]
     fn the_first_layer_is_worth_as_much_as_any() {

@@ -153,13 +153,21 @@ pub fn method(compressor: &str) -> Method {
 
 /// What a method keeps of a prompt of these layers, `total` tokens in all.
 pub fn select(layers: &[&Prompt], compressor: &str, total: usize) -> Selection {
+    let (layout, scores) = score_layers(layers, compressor, total);
+    method(compressor).select(layout, &scores, total).unwrap()
+}
+
+/// What a method says of a prompt of these layers, of which it may keep `total` tokens in all.
+pub fn score_layers(layers: &[&Prompt], compressor: &str, total: usize) -> (HeadLayout, TokenScores) {
     let (method, view) = (method(compressor), layers[0].view());
     let layout = HeadLayout { layers: layers.len(), ..LAYOUT };
     let mut all = TokenScores::with_capacity(layout, view.prompt_len).within(view.frame);
     for &layer in layers {
-        all.push_layer(&layer.clone().with_budget(total / layout.heads()).score(&method));
+        let shown = layer.clone().with_budget(total / layout.heads()).shown_to(&method);
+        all.push_layer(&method.score(&shown.view()).unwrap());
+        method.layer_preference(&shown.view()).unwrap().into_iter().for_each(|needed| all.push_preference(needed));
     }
-    method.select(layout, &all, total).unwrap()
+    (layout, all)
 }
 
 /// What a head keeps.

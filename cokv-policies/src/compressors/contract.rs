@@ -45,6 +45,12 @@ fn every_compressor_keeps_the_contract() {
         "{ name = 'kvzip', chunk = 5, sinks = 0, protect_head = false }",
         "{ name = 'kvzip-plus', chunk = 5, sinks = 2 }",
         "{ name = 'chunkkv', base = 'kvzip' }",
+        "{ name = 'cake', window = 6, kernel = 1, spread_temperature = 2, window_from = 'user-text' }",
+        "{ name = 'lava', window = 6, kernel = 1, window_from = 'user-text' }",
+        "{ name = 'simlayerkv', sinks = 1, recent = 3 }",
+        "{ name = 'merging', threshold = 0.5, share = 0.5, base = { name = 'key-rerotation', base = 'knorm' } }",
+        "{ name = 'merging', base = 'finch' }",
+        "{ name = 'composed', compressors = ['expected-attention', { name = 'lagkv', lag = 3 }, 'knorm'] }",
     ];
     let names = registry.compressors().map(str::to_owned).chain(presets).map(|name| format!("'{name}'"));
     for written in names.chain(own.map(str::to_owned)) {
@@ -128,9 +134,31 @@ fn contradictory_settings_are_refused_with_their_line() {
         ("name = 'block', base = 'kvzip'", "and `kvzip` also looks at a replay of the prompt"),
         ("name = 'block', base = { name = 'block', base = 'knorm' }", "and `block` also looks at the budget"),
         ("name = 'key-rerotation', base = 'finch'", "`finch` makes pairs of its own: leave key-rerotation out"),
+        ("name = 'cake', shift_temperature = 0", "a.toml:1: shift_temperature must be above 0"),
+        ("name = 'lava', kernel = 4", "lava needs an odd kernel"),
+        ("name = 'merging', threshold = 2", "threshold is a cosine"),
+        ("name = 'composed', compressors = []", "composed needs at least one compressor"),
+        ("name = 'composed', compressors = 'snapkv'", "must be a list of names or of tables with a name, not string"),
+        ("name = 'composed', compressors = ['knorm', 'tova']", "and `tova` also looks at window attention"),
+        ("name = 'composed', compressors = ['finch']", "`finch` changes what is kept"),
+        ("name = 'composed', compressors = ['knrm']", "did you mean `knorm`?"),
+        ("name = 'composed', compresors = ['knorm']", "did you mean `compressors`?"),
         ("name = 'kvzip-plus', sink = 3", "did you mean `sinks`?"),
     ] {
         let message = error(&format!("compressor = {{ {settings} }}"));
         assert!(message.contains(expected), "{settings}: {message}");
     }
+}
+
+#[test]
+fn whole_methods_whose_parts_do_not_fit_are_refused_before_there_is_a_prompt() {
+    for allocator in ["layer-preferences", "lazy-layers"] {
+        let check = |compressor: &str| method(&format!("{compressor}\nallocator = '{allocator}'")).check(LAYOUT);
+        let error = check("'snapkv'").unwrap_err().to_string();
+        assert!(error.contains(&format!("the allocator `{allocator}`")) && error.contains("`snapkv` says nothing"));
+        assert!(check("'cake'").is_ok() && check("{ name = 'chunkkv', base = 'simlayerkv' }").is_ok());
+    }
+    let per_layer = method("'snapkv'\nallocator = { name = 'per-layer', shares = [1, 2] }");
+    let error = per_layer.check(LAYOUT).unwrap_err().to_string();
+    assert_eq!(error, "`shares` lists 2 layers, and the model has 1: list at most as many");
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::base::OnBase;
 use super::chunks::{best_chunks_first, summed};
 use super::ranking::{best_first, rearrange};
+use crate::evenness::evenness;
 
 /// Takes chunks by their mean score as [`ChunkKv`](super::ChunkKv) does. Of a chunk that is at least as good as the median and whose
 /// scores are less even than the median's (by their entropy), only the best tokens are taken; what is left of such chunks comes after
@@ -33,7 +34,7 @@ impl EntropyGatedChunkKv {
     /// Tokens in the order in which they are kept.
     fn ranking(&self, scores: &[f32]) -> Vec<usize> {
         let chunks = best_chunks_first(scores, self.chunk.get());
-        let entropies: Vec<f64> = chunks.iter().map(|chunk| evenness(&scores[chunk.tokens.clone()])).collect();
+        let entropies: Vec<f64> = chunks.iter().map(|chunk| evenness_of(&scores[chunk.tokens.clone()])).collect();
         let mean = lower_median(chunks.iter().map(|chunk| chunk.mean));
         let entropy = lower_median(entropies.iter().copied());
         let mut ranking = Vec::with_capacity(scores.len());
@@ -49,17 +50,10 @@ impl EntropyGatedChunkKv {
     }
 }
 
-/// Entropy of scores as shares of their sum, from 0 where one has all to 1 where all are equal; 0 of a single one.
-fn evenness(scores: &[f32]) -> f64 {
-    const TINY: f64 = 1e-8;
-    if scores.len() < 2 {
-        return 0.0;
-    }
+/// How evenly scores lie on the tokens of a chunk; 0 of a single one.
+fn evenness_of(scores: &[f32]) -> f64 {
     let lowest = scores.iter().copied().fold(0.0, f32::min);
-    let lifted: Vec<f64> = scores.iter().map(|score| f64::from(score - lowest)).collect();
-    let sum: f64 = lifted.iter().sum::<f64>() + TINY;
-    let entropy: f64 = lifted.iter().map(|score| score / sum).map(|share| -share * (share + TINY).ln()).sum();
-    (entropy / (scores.len() as f64).ln()).clamp(0.0, 1.0)
+    evenness(scores.iter().map(|score| f64::from(score - lowest))).unwrap_or(0.0)
 }
 
 /// The middle one, or the lower of the two; 0 of none.
@@ -92,7 +86,7 @@ mod tests {
     fn entropies_of_the_closed_form() {
         let snapkv = "{ name = 'snapkv', window = 4, pooling = 'none' }";
         let scores = summed(&Prompt::new(16).score(&method(snapkv)), 16, &(0..12));
-        let entropies: Vec<f64> = scores.chunks(4).map(evenness).collect();
+        let entropies: Vec<f64> = scores.chunks(4).map(evenness_of).collect();
         for (ours, expected) in entropies.iter().zip([0.9855249, 0.9458607, 0.8918364, 1.0]) {
             assert!((ours - expected).abs() < 1e-6, "{ours} and not {expected}");
         }
@@ -106,12 +100,8 @@ mod tests {
     }
 
     #[test]
-    fn evenness_lies_between_0_and_1() {
-        assert_eq!(evenness(&[3.0]), 0.0);
-        assert_eq!(evenness(&[]), 0.0);
-        assert!(evenness(&[1.0, 0.0, 0.0]) < 1e-6);
-        assert!(evenness(&[-1.0; 3]) < 1e-6, "nothing above the lowest");
-        assert!((evenness(&[0.5; 7]) - 1.0).abs() < 1e-6);
+    fn chunks_of_one_token_and_medians_of_two() {
+        assert_eq!((evenness_of(&[3.0]), evenness_of(&[-1.0; 3])), (0.0, 0.0), "nothing above the lowest");
         assert_eq!(lower_median([4.0, 1.0, 3.0, 2.0].into_iter()), 2.0);
         assert_eq!(lower_median(std::iter::empty()), 0.0);
     }

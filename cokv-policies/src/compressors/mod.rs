@@ -2,11 +2,13 @@
 
 mod base;
 mod block;
+mod cake;
 mod capkv;
 mod chunk;
 mod chunkkv;
 mod chunks;
 mod compactor;
+mod composed;
 mod critical_kv;
 mod cur;
 mod dropkv;
@@ -23,9 +25,11 @@ mod kvcompose;
 mod kvzip;
 mod kvzip_plus;
 mod lagkv;
+mod lava;
 mod leverage;
 mod linear_algebra;
 mod mean_rotation;
+mod merging;
 mod non_causal_attention;
 mod part;
 mod pooling;
@@ -34,6 +38,7 @@ mod random_matrix;
 mod ranking;
 mod rest_kv;
 mod rewriting;
+mod simlayerkv;
 mod snapkv;
 mod softmax;
 mod streaming_llm;
@@ -43,10 +48,12 @@ mod z_score;
 
 pub use base::OnBase;
 pub use block::Block;
+pub use cake::Cake;
 pub use capkv::CapKv;
 pub use chunk::Chunk;
 pub use chunkkv::ChunkKv;
 pub use compactor::Compactor;
+pub use composed::Composed;
 pub use critical_kv::CriticalKv;
 pub use cur::{Cur, Kind};
 pub use dropkv::DropKv;
@@ -62,18 +69,21 @@ pub use kvcompose::KvCompose;
 pub use kvzip::KvZip;
 pub use kvzip_plus::KvZipPlus;
 pub use lagkv::LagKv;
+pub use lava::Lava;
 pub use leverage::Leverage;
+pub use merging::Merging;
 pub use non_causal_attention::{NonCausalAttention, Padding};
 pub use pooling::Pooling;
 pub use random::Random;
 pub use rest_kv::RestKv;
+pub use simlayerkv::SimLayerKv;
 pub use snapkv::{GroupReduction, Order, SnapKv};
 pub use streaming_llm::StreamingLlm;
 pub use tova::Tova;
 pub use window::WindowFrom;
 
 #[cfg(test)]
-mod closed_form;
+pub(crate) mod closed_form;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]

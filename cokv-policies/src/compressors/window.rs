@@ -40,6 +40,16 @@ impl WindowFrom {
         let queries = self.sum(window, layer.frame.tail);
         Ok(queries.among(layer.last_rows(query_head, queries.reach())?, layer.prompt_len))
     }
+
+    /// Attention of the last query, mean over all query heads: `[prompt_len]`.
+    pub fn mean_last_row(self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+        let mut mean = vec![0.0; layer.prompt_len];
+        for query_head in 0..layer.layout.query_heads {
+            let row = self.rows(layer, query_head, 1)?;
+            mean.iter_mut().zip(row).for_each(|(sum, weight)| *sum += weight / layer.layout.query_heads as f32);
+        }
+        Ok(mean)
+    }
 }
 
 /// Refuses a window of which nothing can be learnt.
