@@ -163,18 +163,36 @@ impl<'i> ConfigTable<'i> {
 
     /// Removes the choice under `key`, written as a name or as a table with a `name`.
     pub fn take_choice(&mut self, key: &str) -> Result<Option<Choice<'i>>, ConfigError> {
+        self.table.get_mut().remove(key).map(|value| self.expect_choice(key, value)).transpose()
+    }
+
+    /// Removes the choices that are listed under `key`, each written as a name or as a table with a `name`.
+    pub fn take_choices(&mut self, key: &str) -> Result<Option<Vec<Choice<'i>>>, ConfigError> {
         let Some(value) = self.table.get_mut().remove(key) else {
             return Ok(None);
         };
         let span = value.span();
         match value.into_inner() {
-            DeValue::String(name) => {
-                Ok(Some(Choice { name: name.into_owned(), settings: self.like(span, DeTable::new()) }))
+            DeValue::Array(entries) => {
+                entries.into_iter().map(|entry| self.expect_choice(key, entry)).collect::<Result<_, _>>().map(Some)
             }
+            other => {
+                let kind = other.type_str();
+                Err(self
+                    .origin
+                    .at(span, format!("`{key}` must be a list of names or of tables with a name, not {kind}")))
+            }
+        }
+    }
+
+    fn expect_choice(&self, key: &str, value: Spanned<DeValue<'i>>) -> Result<Choice<'i>, ConfigError> {
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::String(name) => Ok(Choice { name: name.into_owned(), settings: self.like(span, DeTable::new()) }),
             DeValue::Table(table) => {
                 let mut settings = self.like(span.clone(), table);
                 match settings.table.get_mut().remove("name").map(Spanned::into_inner) {
-                    Some(DeValue::String(name)) => Ok(Some(Choice { name: name.into_owned(), settings })),
+                    Some(DeValue::String(name)) => Ok(Choice { name: name.into_owned(), settings }),
                     _ => Err(self.origin.at(span, format!("`{key}` needs a name: {key} = {{ name = \"…\" }}"))),
                 }
             }

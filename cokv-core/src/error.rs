@@ -52,6 +52,29 @@ pub enum PolicyError {
     /// The allocator works on scores that the run did not give it.
     #[error("{0}")]
     MissingScores(String),
+    /// The allocator works on what compressors say of layers, and this one says nothing.
+    #[error("{0}")]
+    MissingPreferences(String),
+    /// What a compressor says of a layer is no number that a budget could follow.
+    #[error("method `{method}`: layer {layer} needs {value} of the budget: it must be finite and at least 0")]
+    UnfitPreference {
+        /// Name of the method.
+        method: String,
+        /// The layer.
+        layer: usize,
+        /// How much it needs.
+        value: f64,
+    },
+    /// The allocator's settings list more layers than the model has.
+    #[error("`{setting}` lists {listed} layers, and the model has {layers}: list at most as many")]
+    TooManyLayers {
+        /// The setting.
+        setting: &'static str,
+        /// Layers that it lists.
+        listed: usize,
+        /// Layers of the model.
+        layers: usize,
+    },
     /// The head scores were found on a model of another shape.
     #[error(
         "the head scores are for {} layers of {} KV heads, the model has {} layers of {}: score this model's own heads",

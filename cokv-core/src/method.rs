@@ -81,6 +81,16 @@ impl Method {
 
     /// Finds what is wrong with the method on this model before a prompt is read.
     pub fn check(&self, layout: HeadLayout) -> Result<(), PolicyError> {
+        if self.allocator.needs_layer_preferences() && !self.compressor.prefers_layers() {
+            let message = format!(
+                "method `{}`: the allocator `{}` shares the budget out by what the compressor says of layers, and `{}` says \
+                 nothing: take a compressor that does, or another allocator",
+                self.name,
+                self.allocator.settings().name(),
+                self.compressor.settings().name(),
+            );
+            return Err(PolicyError::MissingPreferences(message));
+        }
         self.allocator.check(layout, self.head_scores.as_ref())
     }
 
@@ -180,6 +190,19 @@ impl Method {
                 value: scores[at],
             }),
             None => Ok(scores),
+        }
+    }
+
+    /// How much a layer needs, for [`TokenScores::push_preference`]; none where the compressor does not say. Checked to be a number
+    /// that a budget can follow.
+    pub fn layer_preference(&self, view: &LayerView<'_>) -> Result<Option<f64>, PolicyError> {
+        if !self.compressor.prefers_layers() {
+            return Ok(None);
+        }
+        let value = self.compressor.layer_preference(view)?;
+        match value.is_finite() && value >= 0.0 {
+            true => Ok(Some(value)),
+            false => Err(PolicyError::UnfitPreference { method: self.name.clone(), layer: view.layer, value }),
         }
     }
 
@@ -287,5 +310,56 @@ mod tests {
             head_scores: None,
         };
         assert_eq!(request.check(&plan, Spending::Exact), Err(PlanError::WrongNumber { found: 3, expected: 4 }));
+    }
+
+    /// Says of its layers what it was told, and shares out by it if it was.
+    #[derive(Debug)]
+    struct OfLayers(Option<f64>);
+
+    impl CacheCompressor for OfLayers {
+        fn prefers_layers(&self) -> bool {
+            self.0.is_some()
+        }
+
+        fn layer_preference(&self, layer: &LayerView<'_>) -> Result<f64, PolicyError> {
+            layer.recorded("what it was told", self.0)
+        }
+
+        fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+            Ok(vec![0.0; layer.layout.kv_heads * layer.prompt_len])
+        }
+    }
+
+    impl BudgetAllocator for OfLayers {
+        fn allocate(&self, request: &AllocationRequest<'_>) -> Result<BudgetPlan, PolicyError> {
+            Ok(BudgetPlan::new(vec![0; request.layout.heads()]))
+        }
+
+        fn needs_layer_preferences(&self) -> bool {
+            self.0.is_some()
+        }
+    }
+
+    #[test]
+    fn who_shares_out_by_layers_goes_with_who_speaks_of_them() {
+        let named = |said| Settings::of(said, &Table::new()).unwrap();
+        let method = |said, asks: bool| {
+            let allocator: Arc<dyn BudgetAllocator> = Arc::new(OfLayers(asks.then_some(1.0)));
+            let compressor: Arc<dyn CacheCompressor> = Arc::new(OfLayers(said));
+            Method::new("mine", Named::new(compressor, named("scorer")), Named::new(allocator, named("sharer")))
+        };
+        let layout = HeadLayout::new(1, 1, 1, 1).unwrap();
+        let error = method(None, true).check(layout).unwrap_err().to_string();
+        assert!(error.contains("the allocator `sharer` shares") && error.contains("`scorer` says nothing"), "{error}");
+        for (said, asks) in [(None, false), (Some(1.0), false), (Some(1.0), true)] {
+            assert!(method(said, asks).check(layout).is_ok());
+        }
+        let view = LayerView::new(3, layout, &[]);
+        assert_eq!(method(Some(0.5), false).layer_preference(&view), Ok(Some(0.5)));
+        assert_eq!(method(None, false).layer_preference(&view), Ok(None));
+        for unfit in [-1.0, f64::NAN, f64::INFINITY] {
+            let error = method(Some(unfit), true).layer_preference(&view).unwrap_err().to_string();
+            assert!(error.starts_with("method `mine`: layer 3 needs"), "{error}");
+        }
     }
 }

@@ -64,40 +64,46 @@ impl Protected {
 /// A new policy is one file: a struct with its settings (read and written by `serde`, unknown keys denied), this trait, and
 /// one line in a registry.
 pub trait CacheCompressor: Debug + Send + Sync {
-    /// What prefill must record for [`score`](Self::score) of such a prompt.
-    fn observations(&self, _frame: Frame) -> ObservationRequest {
-        ObservationRequest::default()
+    /// The compressor that this one builds on, if it changes what another says. All that it does not say itself is then what
+    /// its base says, so that a wrapper is written without what it leaves alone.
+    fn base(&self) -> Option<&dyn CacheCompressor> {
+        None
+    }
+
+    /// What prefill must record for [`score`](Self::score) and [`rewrite`](Self::rewrite) of such a prompt.
+    fn observations(&self, frame: Frame) -> ObservationRequest {
+        self.base().map_or_else(ObservationRequest::default, |base| base.observations(frame))
     }
 
     /// Tokens of such a prompt that are kept before any other. Where a head's budget is smaller than both, the window's
     /// youngest tokens go first, then the sinks.
-    fn protected(&self, _frame: Frame) -> Protected {
-        Protected::default()
+    fn protected(&self, frame: Frame) -> Protected {
+        self.base().map_or_else(Protected::default, |base| base.protected(frame))
     }
 
     /// A second pass over the prompt that [`score`](Self::score) looks at.
     fn replay(&self) -> Option<Replay> {
-        None
+        self.base().and_then(|base| base.replay())
     }
 
     /// Whether scores depend on the budget ([`LayerView::kept`]), so that every budget is scored for itself.
     fn follows_budget(&self) -> bool {
-        false
+        self.base().is_some_and(|base| base.follows_budget())
     }
 
     /// Whether nothing can be scored before the question is known, so that a document cannot be compressed before anybody asks.
     fn needs_question(&self) -> bool {
-        false
+        self.base().is_some_and(|base| base.needs_question())
     }
 
     /// Whether [`rewrite`](Self::rewrite) changes what is kept.
     fn rewrites(&self) -> bool {
-        false
+        self.base().is_some_and(|base| base.rewrites())
     }
 
     /// Whether what it makes of kept pairs has a bias for each, which takes memory too.
     fn adds_biases(&self) -> bool {
-        false
+        self.base().is_some_and(|base| base.adds_biases())
     }
 
     /// What becomes of the tokens that the heads of a layer keep, `[kv_heads]`, once that is known: their keys turned, values merged,
@@ -105,13 +111,34 @@ pub trait CacheCompressor: Debug + Send + Sync {
     ///
     /// # Errors
     /// As of [`score`](Self::score).
-    fn rewrite(&self, layer: &LayerView<'_>, _kept: &[HeadSelection]) -> Result<Vec<Pairs>, PolicyError> {
-        Err(PolicyError::MissingObservation { what: "what becomes of kept pairs", layer: layer.layer })
+    fn rewrite(&self, layer: &LayerView<'_>, kept: &[HeadSelection]) -> Result<Vec<Pairs>, PolicyError> {
+        match self.base() {
+            Some(base) => base.rewrite(layer, kept),
+            None => Err(PolicyError::MissingObservation { what: "what becomes of kept pairs", layer: layer.layer }),
+        }
+    }
+
+    /// Whether [`layer_preference`](Self::layer_preference) says how much each layer needs.
+    fn prefers_layers(&self) -> bool {
+        self.base().is_some_and(|base| base.prefers_layers())
+    }
+
+    /// How much of the budget a layer should get beside the others: finite, at least 0, in a unit that all layers share. Allocators
+    /// that [ask for it](BudgetAllocator::needs_layer_preferences) see it next to the scores, which say nothing about a layer where
+    /// they are comparable inside of it alone.
+    ///
+    /// # Errors
+    /// As of [`score`](Self::score).
+    fn layer_preference(&self, layer: &LayerView<'_>) -> Result<f64, PolicyError> {
+        match self.base() {
+            Some(base) => base.layer_preference(layer),
+            None => Err(PolicyError::MissingObservation { what: "how much a layer needs", layer: layer.layer }),
+        }
     }
 
     /// Whether anything is evicted at all; `false` keeps the whole prompt at every budget.
     fn evicts(&self) -> bool {
-        true
+        self.base().is_none_or(|base| base.evicts())
     }
 
     /// Scores of one layer: `[kv_heads, prompt_len]`, row-major, higher is kept first, finite. Scores of protected
@@ -189,6 +216,12 @@ pub trait BudgetAllocator: Debug + Send + Sync {
         Ok(())
     }
 
+    /// Whether it works on what the compressor says of layers ([`TokenScores::layer_preferences`]), so that it goes with those alone
+    /// that say it.
+    fn needs_layer_preferences(&self) -> bool {
+        false
+    }
+
     /// How the plans relate to the total.
     fn spending(&self) -> Spending {
         Spending::Exact
@@ -197,5 +230,96 @@ pub trait BudgetAllocator: Debug + Send + Sync {
     /// What the budget counts.
     fn gqa(&self) -> Gqa {
         Gqa::PerKvHead
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says all that can be said.
+    #[derive(Debug)]
+    struct Talkative;
+
+    impl CacheCompressor for Talkative {
+        fn observations(&self, frame: Frame) -> ObservationRequest {
+            ObservationRequest { window: frame.tail, ..Default::default() }
+        }
+
+        fn protected(&self, frame: Frame) -> Protected {
+            Protected { sinks: 1, window: frame.tail }
+        }
+
+        fn replay(&self) -> Option<Replay> {
+            let text = String::new();
+            Some(Replay { chunk: 1, first: text.clone(), further: text, overlap: 0, sinks: 0, queries: 0 })
+        }
+
+        fn follows_budget(&self) -> bool {
+            true
+        }
+
+        fn needs_question(&self) -> bool {
+            true
+        }
+
+        fn rewrites(&self) -> bool {
+            true
+        }
+
+        fn adds_biases(&self) -> bool {
+            true
+        }
+
+        fn rewrite(&self, _: &LayerView<'_>, kept: &[HeadSelection]) -> Result<Vec<Pairs>, PolicyError> {
+            Ok(vec![Pairs::default(); kept.len()])
+        }
+
+        fn prefers_layers(&self) -> bool {
+            true
+        }
+
+        fn layer_preference(&self, _: &LayerView<'_>) -> Result<f64, PolicyError> {
+            Ok(3.0)
+        }
+
+        fn evicts(&self) -> bool {
+            false
+        }
+
+        fn score(&self, _: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+            Ok(vec![1.0])
+        }
+    }
+
+    /// Says nothing but scores.
+    #[derive(Debug)]
+    struct Silent(Option<Talkative>);
+
+    impl CacheCompressor for Silent {
+        fn base(&self) -> Option<&dyn CacheCompressor> {
+            self.0.as_ref().map(|base| base as _)
+        }
+
+        fn score(&self, _: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+            Ok(vec![2.0])
+        }
+    }
+
+    #[test]
+    fn what_a_wrapper_does_not_say_its_base_says() {
+        let said = |by: &dyn CacheCompressor| {
+            let view = LayerView::new(0, HeadLayout { layers: 1, query_heads: 1, kv_heads: 1, head_dim: 1 }, &[]);
+            let frame = Frame::with_tail(3);
+            let when = [by.follows_budget(), by.needs_question(), !by.evicts()];
+            let also = [by.rewrites(), by.adds_biases(), by.prefers_layers()];
+            let rewritten = by.rewrite(&view, &[HeadSelection::Everything]).ok();
+            let said = (rewritten, by.layer_preference(&view).ok());
+            (by.observations(frame), by.protected(frame), by.replay(), [when, also], said)
+        };
+        assert_eq!(said(&Silent(Some(Talkative))), said(&Talkative));
+        let alone = said(&Silent(None));
+        assert_eq!((alone.0, alone.1), (ObservationRequest::default(), Protected::default()));
+        assert_eq!((alone.2, alone.3, alone.4), (None, [[false; 3]; 2], (None, None)));
     }
 }

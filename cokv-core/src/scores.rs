@@ -87,12 +87,15 @@ pub struct TokenScores {
     prompt_len: usize,
     frame: Frame,
     values: Vec<f32>,
+    /// `[layers]`, or none.
+    preferences: Vec<f64>,
 }
 
 impl TokenScores {
     /// No layer scored yet; room for all of them.
     pub fn with_capacity(layout: HeadLayout, prompt_len: usize) -> Self {
-        Self { prompt_len, frame: Frame::default(), values: Vec::with_capacity(layout.heads() * prompt_len) }
+        let values = Vec::with_capacity(layout.heads() * prompt_len);
+        Self { prompt_len, frame: Frame::default(), values, preferences: Vec::new() }
     }
 
     /// Of a prompt of these parts.
@@ -103,6 +106,16 @@ impl TokenScores {
     /// Appends the next layer's scores, `[kv_heads, prompt_len]`.
     pub fn push_layer(&mut self, scores: &[f32]) {
         self.values.extend_from_slice(scores);
+    }
+
+    /// Appends how much the next layer needs, where the compressor [says so](crate::CacheCompressor::prefers_layers).
+    pub fn push_preference(&mut self, preference: f64) {
+        self.preferences.push(preference);
+    }
+
+    /// How much each layer needs, `[layers]`; empty where the compressor does not say.
+    pub fn layer_preferences(&self) -> &[f64] {
+        &self.preferences
     }
 
     /// Prompt tokens.
@@ -165,5 +178,8 @@ mod tests {
         scores.push_layer(&[4.0, 5.0, 6.0]);
         assert_eq!(scores.heads(), 2);
         assert_eq!(scores.head(1), [4.0, 5.0, 6.0]);
+        assert_eq!(scores.layer_preferences(), [0.0; 0], "nobody said anything");
+        scores.push_preference(0.5);
+        assert_eq!(scores.layer_preferences(), [0.5]);
     }
 }

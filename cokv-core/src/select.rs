@@ -19,6 +19,14 @@ impl HeadSelection {
             HeadSelection::Tokens(tokens) => tokens.len(),
         }
     }
+
+    /// Positions kept of a prompt of this length, ascending.
+    pub fn positions(&self, prompt_len: usize) -> Vec<usize> {
+        match self {
+            HeadSelection::Everything => (0..prompt_len).collect(),
+            HeadSelection::Tokens(tokens) => tokens.iter().map(|&token| token as usize).collect(),
+        }
+    }
 }
 
 /// What every KV head keeps: `[layers, kv_heads]`, row-major.
@@ -80,10 +88,8 @@ mod tests {
     use super::*;
 
     fn tokens(scores: &[f32], kept: usize, sinks: usize, window: usize) -> Vec<u32> {
-        match best_tokens(scores, kept, Protected { sinks, window }) {
-            HeadSelection::Everything => (0..scores.len() as u32).collect(),
-            HeadSelection::Tokens(tokens) => tokens,
-        }
+        let kept = best_tokens(scores, kept, Protected { sinks, window }).positions(scores.len());
+        kept.into_iter().map(|token| token as u32).collect()
     }
 
     #[test]

@@ -7,36 +7,70 @@
 pub mod allocators;
 pub mod apportion;
 pub mod compressors;
+mod evenness;
 mod presets;
 pub mod settings;
 
 use allocators::{
-    AdaKv, AdaPyramidKv, CoKv, DuoAttention, HeadKv, Proportional, PyramidKv, ShapleyAda, Uniform, WaterFilling,
+    AdaKv, AdaPyramidKv, CoKv, CompositeRanks, DuoAttention, DynamicKv, HeadKv, LayerEntropy, LayerPreferences,
+    LazyLayers, PerLayer, Proportional, PyramidKv, ShapleyAda, Uniform, WaterFilling,
 };
 use cokv_core::Registry;
 use compressors::{
-    CriticalKv, ExpectedAttention, Full, H2o, KeyDiff, Knorm, LagKv, Random, SnapKv, StreamingLlm, Tova,
+    Cake, CapKv, ChunkKv, Compactor, Composed, CriticalKv, Cur, DropKv, EntropyGatedChunkKv, ExpectedAttention, Finch,
+    Full, H2o, KeyDiff, KeyRerotation, Knorm, KvCompose, KvZip, KvZipPlus, LagKv, Lava, Leverage, Merging,
+    NonCausalAttention, OnBase, Random, RestKv, SimLayerKv, SnapKv, StreamingLlm, Tova,
 };
 
 /// All policies of this crate under the names that a TOML file gives them, and published settings as presets.
 pub fn registry() -> Registry {
     let mut registry = Registry::default();
-    registry.add_compressor("critical-kv", CriticalKv::read);
+    registry.add_compressor("block", OnBase::of_blocks);
+    registry.add_compressor("cake", |settings| settings.read::<Cake>()?.checked(settings));
+    registry.add_compressor("capkv", |settings| settings.read::<CapKv>());
+    registry.add_compressor("chunk", OnBase::of_chunks);
+    registry.add_compressor("chunkkv", |settings| OnBase::<ChunkKv>::read(settings, "snapkv"));
+    registry.add_compressor("compactor", |settings| settings.read::<Compactor>());
+    registry.add_compressor("composed", Composed::read);
+    registry.add_compressor("critical-kv", |settings| OnBase::<CriticalKv>::read(settings, "snapkv"));
+    registry.add_compressor("cur", |settings| settings.read::<Cur>());
+    registry.add_compressor("dropkv", |settings| settings.read::<DropKv>()?.checked(settings));
+    registry
+        .add_compressor("entropy-gated-chunkkv", |settings| OnBase::<EntropyGatedChunkKv>::read(settings, "snapkv"));
     registry.add_compressor("expected-attention", |settings| settings.read::<ExpectedAttention>());
+    registry.add_compressor("finch", |settings| settings.read::<Finch>());
     registry.add_compressor("full", |settings| settings.read::<Full>());
     registry.add_compressor("h2o", |settings| settings.read::<H2o>());
+    registry.add_compressor("key-rerotation", |settings| {
+        OnBase::<KeyRerotation>::read(settings, "snapkv")?.checked(settings)
+    });
     registry.add_compressor("keydiff", |settings| settings.read::<KeyDiff>());
     registry.add_compressor("knorm", |settings| settings.read::<Knorm>());
+    registry.add_compressor("kvcompose", |settings| settings.read::<KvCompose>());
+    registry.add_compressor("kvzip", |settings| settings.read::<KvZip>());
+    registry.add_compressor("kvzip-plus", |settings| settings.read::<KvZipPlus>());
     registry.add_compressor("lagkv", |settings| settings.read::<LagKv>()?.checked(settings));
+    registry.add_compressor("lava", |settings| settings.read::<Lava>()?.checked(settings));
+    registry.add_compressor("leverage", |settings| settings.read::<Leverage>());
+    registry.add_compressor("merging", |settings| OnBase::<Merging>::read(settings, "snapkv")?.checked(settings));
+    registry.add_compressor("non-causal-attention", |settings| settings.read::<NonCausalAttention>());
     registry.add_compressor("random", |settings| settings.read::<Random>());
+    registry.add_compressor("rest-kv", |settings| settings.read::<RestKv>()?.checked(settings));
+    registry.add_compressor("simlayerkv", |settings| settings.read::<SimLayerKv>());
     registry.add_compressor("snapkv", |settings| settings.read::<SnapKv>()?.checked(settings));
     registry.add_compressor("streaming-llm", |settings| settings.read::<StreamingLlm>());
     registry.add_compressor("tova", |settings| settings.read::<Tova>());
     registry.add_allocator("ada-kv", |settings| settings.read::<AdaKv>());
     registry.add_allocator("ada-pyramidkv", |settings| settings.read::<AdaPyramidKv>());
     registry.add_allocator("cokv", |settings| settings.read::<CoKv>());
+    registry.add_allocator("composite-ranks", |settings| settings.read::<CompositeRanks>());
     registry.add_allocator("duo-attention", |settings| settings.read::<DuoAttention>());
+    registry.add_allocator("dynamic-kv", |settings| settings.read::<DynamicKv>());
     registry.add_allocator("headkv", |settings| settings.read::<HeadKv>()?.checked(settings));
+    registry.add_allocator("layer-entropy", |settings| settings.read::<LayerEntropy>());
+    registry.add_allocator("layer-preferences", |settings| settings.read::<LayerPreferences>());
+    registry.add_allocator("lazy-layers", |settings| settings.read::<LazyLayers>());
+    registry.add_allocator("per-layer", |settings| settings.read::<PerLayer>()?.checked(settings));
     registry.add_allocator("proportional", |settings| settings.read::<Proportional>());
     registry.add_allocator("pyramidkv", |settings| settings.read::<PyramidKv>());
     registry.add_allocator("shapley-ada", |settings| settings.read::<ShapleyAda>());
@@ -85,6 +119,12 @@ mod tests {
             "compressor = { name = 'snapkv', pooling = 'avg', order = 'pool-first', group = 'max', kernel = 3 }",
             "compressor = { name = 'critical-kv', base = { name = 'h2o', recent_share = 0.25 }, epsilon = 0.001 }",
             "compressor = { name = 'critical-kv', base = { name = 'critical-kv', base = 'knorm' } }",
+            "compressor = { name = 'composed', compressors = ['knorm', { name = 'cur', sinks = 2 }] }",
+            "compressor = { name = 'compactor', blend = 0.25, padding = 'kvpress' }",
+            "compressor = { name = 'leverage', sketch = 48, seed = 3 }",
+            "compressor = { name = 'kvzip-plus', sinks = 8 }",
+            "compressor = { name = 'merging', base = { name = 'chunkkv', chunk = 7 }, share = 0.5 }",
+            "compressor = 'full'\nallocator = { name = 'per-layer', shares = [3, 1.5] }",
             "compressor = 'full'\nallocator = { name = 'headkv', gqa = 'per-query-head', rounding = 'paper' }",
             "compressor = 'full'\nallocator = { name = 'ada-kv', scope = 'model', normalise = 'top-mass' }",
             "compressor = 'full'\nallocator = { name = 'water-filling', curve = 'per-head', floor = 1 }",

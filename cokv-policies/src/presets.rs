@@ -6,7 +6,7 @@
 use cokv_core::Registry;
 
 /// Name, `[[method]]` table, and who published it.
-const PRESETS: [(&str, &str, &str); 12] = [
+const PRESETS: [(&str, &str, &str); 18] = [
     (
         "snapkv-paper",
         "compressor = { name = 'snapkv', window = 64, window_from = 'prompt-end', kernel = 5, pooling = 'avg' }",
@@ -73,6 +73,43 @@ const PRESETS: [(&str, &str, &str); 12] = [
         "compressor = { name = 'streaming-llm', sinks = 64 }
          allocator = { name = 'duo-attention', retrieval_share = 0.5, sinks = 64, recent = 256 }",
         "DuoAttention (arXiv 2410.10819) as deployed; its gates: cokv scores import --from duo-attention",
+    ),
+    (
+        "critical-ada-kv",
+        "compressor = { name = 'critical-kv', base = { name = 'snapkv', window = 32, window_from = 'prompt-end', kernel = 7, \
+         pooling = 'max' } }
+         allocator = { name = 'ada-kv', floor = 0.2 }",
+        "CriticalKV (arXiv 2502.03805) on Ada-KV; kvpress's CriticalAdaKVPress on the settings of Ada-KV's code",
+    ),
+    (
+        "kvzip-global",
+        "compressor = { name = 'kvzip', chunk = 2048, sinks = 4 }
+         allocator = { name = 'ada-kv', scope = 'model', floor = 0 }",
+        "KVzip (arXiv 2505.23416), its non-uniform form: all heads of the model compete, without a floor",
+    ),
+    (
+        "kvcompose-paper",
+        "compressor = 'kvcompose'
+         allocator = 'composite-ranks'",
+        "KVCompose (arXiv 2509.05165), its structured form: as many tokens in all heads of a layer",
+    ),
+    (
+        "cake-paper",
+        "compressor = { name = 'cake', window = 32, window_from = 'prompt-end', variance_weight = 200, kernel = 5 }
+         allocator = 'layer-preferences'",
+        "CAKE (arXiv 2503.12491); its temperatures are listed there by model and budget",
+    ),
+    (
+        "lava-paper",
+        "compressor = { name = 'lava', window = 32, window_from = 'prompt-end', kernel = 7 }
+         allocator = 'layer-entropy'",
+        "LAVa (arXiv 2509.09754)",
+    ),
+    (
+        "simlayerkv-paper",
+        "compressor = { name = 'simlayerkv', sinks = 4, recent = 1024 }
+         allocator = { name = 'lazy-layers', threshold = 0.9 }",
+        "SimLayerKV (arXiv 2410.13846), its threshold of Llama-3; keeps what the prompt says, whatever the budget",
     ),
 ];
 

@@ -237,6 +237,9 @@ impl<'a> AllocatorContract<'a> {
                         token_scores: (0..heads * prompt_len)
                             .map(|at| tokens[(first + at % 2) % tokens.len()])
                             .collect(),
+                        preferences: (0..layers)
+                            .map(|layer| scores[(first + layer % 2) % scores.len()].abs())
+                            .collect(),
                     };
                     self.plan(&case).map_err(|error| ContractViolation {
                         promise: "extreme input is survived",

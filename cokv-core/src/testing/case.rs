@@ -18,6 +18,8 @@ pub struct Case {
     pub head_scores: Vec<f64>,
     /// `[layers, kv_heads, prompt_len]`
     pub token_scores: Vec<f32>,
+    /// `[layers]`, at least 0.
+    pub preferences: Vec<f64>,
 }
 
 /// What scores look like. All are multiples of 2⁻²⁴, so that small shifts and means over a group are exact.
@@ -88,6 +90,7 @@ pub fn contrasting_case() -> impl Strategy<Value = Case> {
                     .map(|at| fraction(seed, at) * scale(at / group))
                     .collect(),
                 token_scores: (0..layout.heads() * prompt_len).map(token).collect(),
+                preferences: (0..layers).map(|layer| fraction(mix(seed ^ 1), layer)).collect(),
             }
         },
     )
@@ -109,7 +112,8 @@ fn case_of(kinds: &[Kind]) -> impl Strategy<Value = Case> + use<> {
             let head_scores = (0..layers * layout.query_heads).map(value(heads, seed)).collect();
             let token_values = (0..layout.heads() * prompt_len).map(value(tokens, !seed));
             let token_scores = token_values.map(|value| value as f32).collect();
-            Case { layout, prompt_len, total, protected, head_scores, token_scores }
+            let preferences = (0..layers).map(|layer| Kind::Distinct.value(mix(seed ^ 1), layer)).collect();
+            Case { layout, prompt_len, total, protected, head_scores, token_scores, preferences }
         },
     )
 }
@@ -138,6 +142,7 @@ impl Case {
     ) -> T {
         let mut token_scores = TokenScores::with_capacity(self.layout, self.prompt_len);
         token_scores.push_layer(&self.token_scores);
+        self.preferences.iter().for_each(|&preference| token_scores.push_preference(preference));
         work(&AllocationRequest {
             layout: self.layout,
             prompt_len: self.prompt_len,

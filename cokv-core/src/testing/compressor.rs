@@ -2,14 +2,18 @@
 
 use super::{ContractViolation, MadeUpPrompt};
 use crate::random::mix;
-use crate::{CacheCompressor, Frame, HeadLayout, ObservationRequest, PolicyError, Replay, Replayed};
+use crate::{
+    CacheCompressor, Frame, HeadLayout, HeadSelection, ObservationRequest, Pairs, PolicyError, Replay, Replayed,
+};
 
 /// Tests of one compressor with its settings, on made-up prompts of 0 to 300 tokens, with and without a chat template's
 /// tail.
 ///
 /// Always checked: a finite score for every token of every head, also of prompts that are shorter than a window or
 /// empty; the same scores twice; no look at what was not asked for, and an error that names what was asked for and is
-/// missing; and that heads which change places take their scores along, up to rounding.
+/// missing; and that heads which change places take their scores along, up to rounding. Of compressors that rewrite what is kept:
+/// a finite pair for every kept token, the same twice, of whatever number of tokens a head keeps. Of those that say how much a layer
+/// needs: a finite number that is not below 0, the same twice and wherever a head stands.
 #[derive(Debug)]
 pub struct CompressorContract<'a> {
     compressor: &'a dyn CacheCompressor,
@@ -74,6 +78,8 @@ impl<'a> CompressorContract<'a> {
         if self.equivariant {
             self.equivariant(whole, &scores)?;
         }
+        self.rewritten(&asked)?;
+        self.preferred(&asked, whole)?;
         // A short prompt may need no look.
         if whole.view().prompt_len >= LENGTHS[LENGTHS.len() - 1] {
             self.names_what_is_missing(whole, request)?;
@@ -96,6 +102,66 @@ impl<'a> CompressorContract<'a> {
                 let (head, token) = (at / view.prompt_len, at % view.prompt_len);
                 Err((promise, format!("token {token} of head {head} has {}", scores[at])))
             }
+        }
+    }
+
+    fn preferred(&self, asked: &MadeUpPrompt, whole: &MadeUpPrompt) -> Result<(), (&'static str, String)> {
+        if !self.compressor.prefers_layers() {
+            return Ok(());
+        }
+        let promise = "a layer needs a finite number that is not below 0";
+        let preference = |prompt: &MadeUpPrompt| match self.compressor.layer_preference(&prompt.view()) {
+            Ok(preference) if preference.is_finite() && preference >= 0.0 => Ok(preference),
+            Ok(preference) => Err((promise, format!("it is {preference}"))),
+            Err(error) => Err((promise, error.to_string())),
+        };
+        let first = preference(asked)?;
+        for again in [preference(asked)?, preference(whole)?, preference(&whole.rotated())?] {
+            // A sum over all heads may add up in another order.
+            if (again - first).abs() > 1e-5 * first.abs() {
+                return Err(("a layer always needs the same", format!("it is {first}, and then {again}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What becomes of tokens that heads keep, each another number of them.
+    fn rewrite(&self, prompt: &MadeUpPrompt) -> Result<(Vec<HeadSelection>, Vec<Pairs>), PolicyError> {
+        let view = prompt.view();
+        let of_head = |head: usize| match head {
+            0 => HeadSelection::Everything,
+            _ => HeadSelection::Tokens((0..view.prompt_len as u32).filter(|at| at % 4 == head as u32).collect()),
+        };
+        let kept: Vec<HeadSelection> = (0..view.layout.kv_heads).map(of_head).collect();
+        let pairs = self.compressor.rewrite(&view, &kept)?;
+        Ok((kept, pairs))
+    }
+
+    fn rewritten(&self, prompt: &MadeUpPrompt) -> Result<(), (&'static str, String)> {
+        if !self.compressor.rewrites() {
+            return Ok(());
+        }
+        let promise = "every kept token becomes a finite pair";
+        let broken = |failure: String| Err((promise, failure));
+        let rewritten = self.rewrite(prompt).map_err(|error| (promise, error.to_string()))?;
+        let (view, (kept, pairs)) = (prompt.view(), &rewritten);
+        if pairs.len() != kept.len() {
+            return broken(format!("there are pairs for {} heads of {}", pairs.len(), kept.len()));
+        }
+        for (head, (kept, pairs)) in kept.iter().zip(pairs).enumerate() {
+            let rows = kept.len(view.prompt_len);
+            let biases = if self.compressor.adds_biases() { rows } else { 0 };
+            let (found, numbers) = ([&pairs.keys, &pairs.values, &pairs.biases], rows * view.layout.head_dim);
+            if found.map(|part| part.len()) != [numbers, numbers, biases] {
+                return broken(format!("head {head} keeps {rows} tokens and has {:?} numbers", found.map(|p| p.len())));
+            }
+            if found.into_iter().flatten().any(|number| !number.is_finite()) {
+                return broken(format!("head {head} has a number that is not finite"));
+            }
+        }
+        match self.rewrite(prompt) {
+            Ok(again) if again == rewritten => Ok(()),
+            _ => Err(("the same kept tokens become the same pairs", "they differ".into())),
         }
     }
 
@@ -131,9 +197,12 @@ impl<'a> CompressorContract<'a> {
             ("inputs", ObservationRequest { inputs: false, ..request.clone() }),
         ];
         for (what, less) in without.into_iter().filter(|(_, less)| *less != request) {
-            let failure = match self.compressor.score(&prompt.clone().showing(less).view()) {
+            let shown = prompt.clone().showing(less);
+            let looked = self.compressor.score(&shown.view()).map(|_| ());
+            let rewritten = || self.rewrite(&shown).map(|_| ());
+            let failure = match if self.compressor.rewrites() { looked.and_then(|()| rewritten()) } else { looked } {
                 Err(PolicyError::MissingObservation { .. }) => continue,
-                Ok(_) => format!("it asks for {what} and does without"),
+                Ok(()) => format!("it asks for {what} and does without"),
                 Err(error) => format!("without {what}: {error}"),
             };
             return Err(("an observation that is missing is named", failure));
@@ -247,5 +316,76 @@ mod tests {
             Ok(scores)
         };
         assert_eq!(broken(&request, mean), None);
+    }
+
+    type Rewriting = fn(&LayerView<'_>, &[HeadSelection]) -> Result<Vec<Pairs>, PolicyError>;
+
+    /// A compressor that asks for keys when it rewrites.
+    #[derive(Debug)]
+    struct Rewriter(Rewriting);
+
+    impl CacheCompressor for Rewriter {
+        fn observations(&self, _frame: Frame) -> ObservationRequest {
+            ObservationRequest { keys: true, ..Default::default() }
+        }
+
+        fn rewrites(&self) -> bool {
+            true
+        }
+
+        fn rewrite(&self, layer: &LayerView<'_>, kept: &[HeadSelection]) -> Result<Vec<Pairs>, PolicyError> {
+            (self.0)(layer, kept)
+        }
+
+        fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+            Ok(flat(layer))
+        }
+    }
+
+    /// As many pairs as tokens are kept, of these numbers.
+    fn filled(layer: &LayerView<'_>, kept: &[HeadSelection], with: f32) -> Vec<Pairs> {
+        let numbers = |kept: &HeadSelection| vec![with; kept.len(layer.prompt_len) * layer.layout.head_dim];
+        kept.iter().map(|kept| Pairs { keys: numbers(kept), values: numbers(kept), biases: Vec::new() }).collect()
+    }
+
+    #[test]
+    fn what_is_rewritten_must_be_whole_finite_and_looked_at() {
+        let broken = |rewrite: Rewriting| CompressorContract::new(&Rewriter(rewrite)).check().err().map(|v| v.promise);
+        let whole = Some("every kept token becomes a finite pair");
+        assert_eq!(broken(|layer, kept| layer.recorded("keys", layer.keys).map(|_| filled(layer, kept, 1.0))), None);
+        assert_eq!(broken(|layer, kept| Ok(filled(layer, &kept[1..], 1.0))), whole);
+        assert_eq!(broken(|_, kept| Ok(vec![Pairs::default(); kept.len()])), whole);
+        assert_eq!(broken(|layer, kept| Ok(filled(layer, kept, f32::NAN))), whole);
+        let careless = Some("an observation that is missing is named");
+        assert_eq!(broken(|layer, kept| Ok(filled(layer, kept, 1.0))), careless);
+    }
+
+    /// A compressor that says this of every layer.
+    #[derive(Debug)]
+    struct Preferring(fn(&LayerView<'_>) -> f64);
+
+    impl CacheCompressor for Preferring {
+        fn prefers_layers(&self) -> bool {
+            true
+        }
+
+        fn layer_preference(&self, layer: &LayerView<'_>) -> Result<f64, PolicyError> {
+            Ok((self.0)(layer))
+        }
+
+        fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+            Ok(flat(layer))
+        }
+    }
+
+    #[test]
+    fn what_a_layer_needs_must_be_a_number_that_lasts() {
+        let broken = |of: fn(&LayerView<'_>) -> f64| CompressorContract::new(&Preferring(of)).check().err();
+        assert!(broken(|layer| layer.prompt_len as f64).is_none());
+        let promise = "a layer needs a finite number that is not below 0";
+        assert_eq!(broken(|_| f64::NAN).unwrap().promise, promise);
+        assert_eq!(broken(|layer| -(layer.prompt_len as f64)).unwrap().promise, promise);
+        let curious = |layer: &LayerView<'_>| layer.keys.map_or(0.0, |keys| keys.len() as f64);
+        assert_eq!(broken(curious).unwrap().promise, "a layer always needs the same");
     }
 }

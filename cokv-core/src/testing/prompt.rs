@@ -135,6 +135,11 @@ impl MadeUpPrompt {
         Self { output_grams, ..self }
     }
 
+    /// The same under another rotation. Keys and queries stay as they are: they are what was turned.
+    pub fn with_rotary(self, rotary: RotaryEmbedding) -> Self {
+        Self { rotary, ..self }
+    }
+
     /// The same after a second pass.
     pub fn replayed(mut self, replay: Replay, seen: Replayed) -> Self {
         self.replays.push((replay, vec![seen]));

@@ -145,6 +145,36 @@ fn ada_kv_rounds_half_to_even() {
     }
 }
 
+/// Tokens of a head of each layer of a long prompt, where the compressor said this of them.
+fn of_layers(settings: &str, preferences: &[f64], base: usize) -> Vec<usize> {
+    let layout = HeadLayout::new(preferences.len(), 2, 2, 4).unwrap();
+    let mut token_scores = TokenScores::with_capacity(layout, 0);
+    preferences.iter().for_each(|&preference| token_scores.push_preference(preference));
+    let request = AllocationRequest {
+        layout,
+        prompt_len: 1_000_000,
+        total: base * layout.heads(),
+        protected: Protected { sinks: 0, window: 4 },
+        token_scores: &token_scores,
+        head_scores: None,
+    };
+    let plan = allocator(settings).allocate(&request).unwrap();
+    plan.kept().chunks(2).map(|heads| heads[0]).collect()
+}
+
+#[test]
+fn layers_get_what_they_need_of_others() {
+    // CAKE's, of the closed form: 6.406055909655929 and 1.5939440903440707 of 8.
+    let cake = [9.194347442432507, 2.28772211437389];
+    assert_eq!(of_layers("name = 'layer-preferences'", &cake, 40_004), [64_065, 15_943]);
+    assert_eq!(of_layers("name = 'layer-preferences'", &[0.0, 0.0], 40_004), [40_004; 2]);
+    assert_eq!(of_layers("name = 'layer-preferences'", &[1.0, 0.0], 40_004), [80_004, 4]);
+    assert_eq!(of_layers("name = 'layer-preferences'", &[1.0, 0.0], 600_004), [1_000_000, 200_008], "no room for more");
+    assert_eq!(of_layers("name = 'per-layer', shares = [2, 1]", &[0.0; 4], 50_004), [80_004, 40_004, 40_004, 40_004]);
+    assert_eq!(of_layers("name = 'per-layer', shares = [0, 3, 1]", &[0.0; 3], 40_004), [4, 90_004, 30_004]);
+    assert_eq!(of_layers("name = 'lazy-layers', threshold = 0.8", &[0.1, 0.3, 0.19], 10), [4, 1_000_000, 4]);
+}
+
 #[test]
 fn the_exact_pyramid_spends_what_it_has() {
     for (layers, base, prompt_len) in [(32, 128, 4000), (32, 64, 4000), (4, 64, 90), (1, 64, 90)] {

@@ -6,6 +6,7 @@ use cokv_core::{AllocationRequest, PolicyError};
 use serde::{Deserialize, Serialize};
 
 use crate::apportion::greedy;
+use crate::evenness::evenness;
 
 /// Who complains: an allocator does not know the name of the method that it is part of.
 const ALLOCATOR: &str = "(its allocator)";
@@ -86,11 +87,37 @@ impl Candidates {
     /// Multiplies each head's scores by its weight, at least 0. Where some are below zero, all are lifted alike first: a
     /// larger weight must not make a token worse.
     pub fn weighted(mut self, weights: &[f64]) -> Self {
-        let lowest = self.scores.iter().filter_map(|scores| scores.last()).copied().fold(0.0, f64::min);
+        let lowest = self.lowest();
         for (scores, weight) in self.scores.iter_mut().zip(weights) {
             scores.iter_mut().for_each(|score| *score = (*score - lowest) * weight);
         }
         self
+    }
+
+    /// The best of each head, so many at most.
+    pub fn at_most(mut self, most: usize) -> Self {
+        self.scores.iter_mut().for_each(|scores| scores.truncate(most));
+        self
+    }
+
+    /// How evenly worth lies on all these tokens: 0 where one has all, 1 where all are worth the same. Where some are below zero, all
+    /// are lifted alike first.
+    pub fn evenness(&self) -> f64 {
+        let lowest = self.lowest();
+        // In the order of their worth, so that it does not matter which head comes first.
+        let mut all: Vec<f64> = self.scores.iter().flatten().map(|score| score - lowest).collect();
+        all.sort_unstable_by(f64::total_cmp);
+        evenness(all.into_iter()).unwrap_or(1.0)
+    }
+
+    /// The lowest of all scores, at most 0.
+    fn lowest(&self) -> f64 {
+        self.scores.iter().filter_map(|scores| scores.last()).copied().fold(0.0, f64::min)
+    }
+
+    /// Each head's scores, best first.
+    pub fn scores(&self) -> &[Vec<f64>] {
+        &self.scores
     }
 
     /// How many of the best `total` tokens belong to each head, when each has at least its floor.

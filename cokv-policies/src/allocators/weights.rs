@@ -1,6 +1,6 @@
 //! Head scores as weights: none below 0, the largest 1.
 
-use cokv_core::{HeadLayout, HeadScores, PolicyError};
+use cokv_core::{AllocationRequest, HeadLayout, HeadScores, PolicyError};
 
 /// The head scores of a method that needs them, checked against the model. `allocator` is its name, for the error.
 pub fn head_scores<'a>(
@@ -15,6 +15,20 @@ pub fn head_scores<'a>(
     let scores = scores.ok_or_else(missing)?;
     scores.check_model(layout)?;
     Ok(scores)
+}
+
+/// What the compressor says that each layer needs, `[layers]`. `allocator` is the name of who wants to know, for the error.
+pub fn layer_preferences<'a>(allocator: &str, request: &AllocationRequest<'a>) -> Result<&'a [f64], PolicyError> {
+    let preferences = request.token_scores.layer_preferences();
+    if preferences.len() != request.layout.layers {
+        return Err(PolicyError::MissingPreferences(format!(
+            "the allocator `{allocator}` needs a compressor that says how much each layer needs, such as `cake`: {} of {} \
+             layers have such a number",
+            preferences.len(),
+            request.layout.layers
+        )));
+    }
+    Ok(preferences)
 }
 
 /// What each score has above zero.

@@ -23,6 +23,34 @@ fn every_compressor_keeps_the_contract() {
         "{ name = 'critical-kv', base = { name = 'h2o', recent_share = 0.25 } }",
         "{ name = 'lagkv', sinks = 2, lag = 4 }",
         "{ name = 'expected-attention', future = 3, epsilon = 0.01 }",
+        "{ name = 'leverage', sketch = 3, seed = 2 }",
+        "{ name = 'non-causal-attention', block = 7, padding = 'kvpress' }",
+        "{ name = 'compactor', sinks = 2, recent = 1, blend = 0.35 }",
+        "{ name = 'compactor', block = 9, padding = 'kvpress' }",
+        "{ name = 'cur', kind = 'kv-avg', projection = 5 }",
+        "{ name = 'cur', kind = 'key', block = 3, sinks = 0 }",
+        "{ name = 'cur', kind = 'value' }",
+        "{ name = 'capkv', sinks = 0, future = 3, sharpness = 1.5 }",
+        "{ name = 'dropkv', window = 4, window_from = 'user-text' }",
+        "{ name = 'rest-kv', window = 12, kernel = 1, power = 2, smoothing = 1, window_from = 'user-text' }",
+        "{ name = 'chunkkv', chunk = 7, base = { name = 'lagkv', sinks = 2, lag = 4 } }",
+        "{ name = 'chunkkv', base = 'compactor' }",
+        "{ name = 'entropy-gated-chunkkv', chunk = 3, spiky = 1, base = 'knorm' }",
+        "{ name = 'chunk', chunk = 7, base = { name = 'lagkv', sinks = 2, lag = 4 } }",
+        "{ name = 'chunk', chunk = 9, base = { name = 'key-rerotation', base = 'cur' } }",
+        "{ name = 'block', block = 7, base = { name = 'lagkv', sinks = 2, lag = 4 } }",
+        "{ name = 'finch', rerotate = false }",
+        "{ name = 'key-rerotation', base = { name = 'block', block = 50 } }",
+        "{ name = 'critical-kv', base = 'finch' }",
+        "{ name = 'kvzip', chunk = 5, sinks = 0, protect_head = false }",
+        "{ name = 'kvzip-plus', chunk = 5, sinks = 2 }",
+        "{ name = 'chunkkv', base = 'kvzip' }",
+        "{ name = 'cake', window = 6, kernel = 1, spread_temperature = 2, window_from = 'user-text' }",
+        "{ name = 'lava', window = 6, kernel = 1, window_from = 'user-text' }",
+        "{ name = 'simlayerkv', sinks = 1, recent = 3 }",
+        "{ name = 'merging', threshold = 0.5, share = 0.5, base = { name = 'key-rerotation', base = 'knorm' } }",
+        "{ name = 'merging', base = 'finch' }",
+        "{ name = 'composed', compressors = ['expected-attention', { name = 'lagkv', lag = 3 }, 'knorm'] }",
     ];
     let names = registry.compressors().map(str::to_owned).chain(presets).map(|name| format!("'{name}'"));
     for written in names.chain(own.map(str::to_owned)) {
@@ -94,8 +122,43 @@ fn contradictory_settings_are_refused_with_their_line() {
         ("name = 'critical-kv', base = 'snapvk'", "unknown compressor `snapvk`; did you mean `snapkv`?"),
         ("name = 'critical-kv', base = { name = 'snapkv', windw = 3 }", "unknown key `windw`"),
         ("name = 'critical-kv', first_stag = 1", "did you mean `first_stage`?"),
+        ("name = 'critical-kv', bse = 'snapkv'", "did you mean `base`?"),
+        ("name = 'leverage', sketch = 0", "a.toml:1: invalid value: integer `0`, expected a nonzero"),
+        ("name = 'compactor', blend = 1.5", "1.5 is no share"),
+        ("name = 'cur', kind = 'kv-averag'", "did you mean `kv-avg`?"),
+        ("name = 'dropkv', window = 0", "dropkv needs a window of at least 1"),
+        ("name = 'rest-kv', kernel = 2", "rest-kv needs an odd kernel"),
+        ("name = 'chunkkv', chunk = 0", "expected a nonzero"),
+        ("name = 'chunk', base = 'snapkv'", "and `snapkv` also looks at window sums: use knorm"),
+        ("name = 'chunk', base = 'leverage'", "and `leverage` also looks at the model's rotation"),
+        ("name = 'block', base = 'kvzip'", "and `kvzip` also looks at a replay of the prompt"),
+        ("name = 'block', base = { name = 'block', base = 'knorm' }", "and `block` also looks at the budget"),
+        ("name = 'key-rerotation', base = 'finch'", "`finch` makes pairs of its own: leave key-rerotation out"),
+        ("name = 'cake', shift_temperature = 0", "a.toml:1: shift_temperature must be above 0"),
+        ("name = 'lava', kernel = 4", "lava needs an odd kernel"),
+        ("name = 'merging', threshold = 2", "threshold is a cosine"),
+        ("name = 'composed', compressors = []", "composed needs at least one compressor"),
+        ("name = 'composed', compressors = 'snapkv'", "must be a list of names or of tables with a name, not string"),
+        ("name = 'composed', compressors = ['knorm', 'tova']", "and `tova` also looks at window attention"),
+        ("name = 'composed', compressors = ['finch']", "`finch` changes what is kept"),
+        ("name = 'composed', compressors = ['knrm']", "did you mean `knorm`?"),
+        ("name = 'composed', compresors = ['knorm']", "did you mean `compressors`?"),
+        ("name = 'kvzip-plus', sink = 3", "did you mean `sinks`?"),
     ] {
         let message = error(&format!("compressor = {{ {settings} }}"));
         assert!(message.contains(expected), "{settings}: {message}");
     }
+}
+
+#[test]
+fn whole_methods_whose_parts_do_not_fit_are_refused_before_there_is_a_prompt() {
+    for allocator in ["layer-preferences", "lazy-layers"] {
+        let check = |compressor: &str| method(&format!("{compressor}\nallocator = '{allocator}'")).check(LAYOUT);
+        let error = check("'snapkv'").unwrap_err().to_string();
+        assert!(error.contains(&format!("the allocator `{allocator}`")) && error.contains("`snapkv` says nothing"));
+        assert!(check("'cake'").is_ok() && check("{ name = 'chunkkv', base = 'simlayerkv' }").is_ok());
+    }
+    let per_layer = method("'snapkv'\nallocator = { name = 'per-layer', shares = [1, 2] }");
+    let error = per_layer.check(LAYOUT).unwrap_err().to_string();
+    assert_eq!(error, "`shares` lists 2 layers, and the model has 1: list at most as many");
 }

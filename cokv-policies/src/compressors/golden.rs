@@ -3,7 +3,9 @@
 use cokv_core::select::best_tokens;
 use cokv_core::{HeadLayout, HeadSelection, LayerView};
 
-use super::closed_form::{LAYOUT, Prompt, method};
+use super::closed_form::{LAYOUT, Prompt, best_of_layer, method, select};
+use super::group::group_mean;
+use super::ranking::best_first;
 
 fn kept(compressor: &str) -> [Vec<u32>; 2] {
     Prompt::new(16).kept(compressor, 8)
@@ -117,6 +119,75 @@ fn critical_kv_has_two_stages() {
     let [first, _] = critical("first_stage = 0.5");
     assert!([7, 8, 1].iter().all(|token| first.contains(token)) && !first.contains(&0), "{first:?}");
     assert_ne!(critical("first_stage = 0"), kept(base));
+}
+
+/// kvpress's CriticalAdaKV: heads get as many as they have of the layer's best tokens, a fifth of the budget sure; then each has two
+/// stages of its own.
+#[test]
+fn critical_kv_under_ada_kv_is_critical_ada_kv() {
+    let (prompt, base) = (Prompt::new(16), "{ name = 'kvzip', chunk = 8, sinks = 0 }");
+    let (scores, view) = (prompt.score(&method(base)), prompt.view());
+    let norms = group_mean(LAYOUT, view.value_output_norms.unwrap(), 16);
+    let ours = format!("{{ name = 'critical-kv', base = {base} }}\nallocator = {{ name = 'ada-kv', floor = 0.2 }}");
+    let mut uneven = 0;
+    // Below 5 tokens a fifth of them is less than one, which kvpress rounds up.
+    for budget in 5..=16 {
+        let mut safe = scores.clone();
+        for head in safe.chunks_exact_mut(16) {
+            for token in best_first(head).into_iter().take(budget / 5) {
+                head[token] = f32::INFINITY;
+            }
+        }
+        let counts = best_of_layer(&safe, 2 * budget).map(|of_head| of_head.len());
+        uneven += usize::from(counts[0] != counts[1]);
+        let kept = [0, 1].map(|head| {
+            let (scores, norms) = (&scores[head * 16..][..16], &norms[head * 16..][..16]);
+            let mut kept = best_first(scores)[..counts[head] / 2].to_vec();
+            let written: Vec<f32> = scores.iter().zip(norms).map(|(score, norm)| (score + 1e-4) * norm).collect();
+            let others = best_first(&written).into_iter().filter(|token| !kept.contains(token));
+            let others: Vec<usize> = others.take(counts[head] - kept.len()).collect();
+            kept.extend(others);
+            kept.sort_unstable();
+            kept.into_iter().map(|token| token as u32).collect::<Vec<u32>>()
+        });
+        assert_eq!(prompt.kept(&ours, budget), kept, "{budget} tokens");
+    }
+    assert!(uneven > 3, "heads must differ for this to say something");
+}
+
+/// Tokens of the whole model compete, and a head may be left without any.
+#[test]
+fn a_head_may_keep_nothing() {
+    let layers = [Prompt::new(16), Prompt::second_layer(16)];
+    let counts = |total| {
+        let kvzip = "{ name = 'kvzip', sinks = 0 }\nallocator = { name = 'ada-kv', scope = 'model', floor = 0 }";
+        let selection = select(&layers.each_ref(), kvzip, total);
+        selection.heads.iter().map(|head| head.len(16)).collect::<Vec<_>>()
+    };
+    for (total, expected) in
+        [(0, [0; 4]), (8, [4, 4, 0, 0]), (16, [9, 7, 0, 0]), (24, [12, 9, 2, 1]), (40, [14, 12, 8, 6]), (64, [16; 4])]
+    {
+        assert_eq!(counts(total), expected, "{total} tokens");
+    }
+}
+
+/// Sums over the queries that see a token, divided by their number: the spec's 2.9.
+#[test]
+fn observed_attention_is_the_mean_over_those_who_see() {
+    Prompt::new(16).assert_scores(
+        "'observed-attention'",
+        0,
+        [
+            [
+                0.1920491, 0.1663739, 0.1362435, 0.1115189, 0.1320398, 0.1044184, 0.1005345, 0.1151674, 0.1087105,
+                0.0825462, 0.0479623, 0.030658, 0.0323858, 0.0504987, 0.0382824, 0.0533447,
+            ],
+            [
+                0.1261747, 0.1572766, 0.1391691, 0.1260318, 0.0987328, 0.1792378, 0.1539261, 0.1620729, 0.0841242,
+                0.0518955, 0.0413711, 0.0351221, 0.0242827, 0.046131, 0.0763108, 0.0327043,
+            ],
+        ],
+    );
 }
 
 /// Head budgets under Ada-KV are those of the base scores.

@@ -1,5 +1,9 @@
 //! Two rankings of the same tokens in one: part of the budget for the best of the one, the rest for the other.
 
+use std::ops::Range;
+
+use cokv_core::Protected;
+
 use crate::settings::Share;
 
 /// Positions by score, highest first, the lower position among equals.
@@ -7,6 +11,15 @@ pub fn best_first(scores: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
     order
+}
+
+/// Positions by score as [`best_tokens`](cokv_core::select::best_tokens) takes them: a window from its youngest token on, sinks from
+/// the first on, then the others.
+pub fn protected_first(scores: &[f32], protected: Protected) -> Vec<usize> {
+    let candidates = protected.candidates(scores.len());
+    let (window, sinks) = ((candidates.end..scores.len()).rev(), 0..candidates.start);
+    let others = best_first(&scores[candidates.clone()]).into_iter().map(|at| candidates.start + at);
+    window.chain(sinks).chain(others).collect()
 }
 
 /// A ranking whose best `b`, for every `b`, are the best `share.of(b)` of `first` and as many of `second`'s best others.
@@ -40,8 +53,16 @@ pub fn reorder(scores: &[f32], ranking: &[usize]) -> Vec<f32> {
     reordered
 }
 
+/// [`reorder`] among the candidates of a head, whatever the ranking says of the others, whose scores stay.
+pub fn rearrange(scores: &mut [f32], candidates: Range<usize>, ranking: &[usize]) {
+    let among = ranking.iter().filter(|&token| candidates.contains(token)).map(|token| token - candidates.start);
+    let reordered = reorder(&scores[candidates.clone()], &among.collect::<Vec<_>>());
+    scores[candidates].copy_from_slice(&reordered);
+}
+
 #[cfg(test)]
 mod tests {
+    use cokv_core::select::best_tokens;
     use proptest::prelude::*;
 
     use super::*;
@@ -66,6 +87,29 @@ mod tests {
             }
             prop_assert_eq!(best_first(&reorder(&first, &ranking)), ranking);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn the_first_of_a_ranking_are_those_that_are_selected(
+            scores in proptest::collection::vec(-3i8..4, 1..30), sinks in 0usize..5, window in 0usize..9,
+        ) {
+            let scores: Vec<f32> = scores.into_iter().map(f32::from).collect();
+            let protected = Protected { sinks, window };
+            let ranking = protected_first(&scores, protected);
+            for budget in 0..=scores.len() {
+                let mut kept = ranking[..budget].to_vec();
+                kept.sort_unstable();
+                prop_assert_eq!(kept, best_tokens(&scores, budget, protected).positions(scores.len()), "{}", budget);
+            }
+        }
+    }
+
+    #[test]
+    fn candidates_change_places_among_themselves() {
+        let mut scores = [9.0, 0.5, 3.0, 1.0, 7.0];
+        rearrange(&mut scores, 1..4, &[3, 0, 4, 1, 2]);
+        assert_eq!(scores, [9.0, 1.0, 0.5, 3.0, 7.0]);
     }
 
     #[test]

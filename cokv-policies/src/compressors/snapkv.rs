@@ -5,7 +5,8 @@ use cokv_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::window::WindowFrom;
+use super::pooling::{Pooling, check_kernel};
+use super::window::{WindowFrom, check_window};
 
 /// Scores a token by the attention that the observation window pays to it: mean over the window's queries, pooled along
 /// the prompt, reduced over the query heads that share a KV head.
@@ -29,18 +30,6 @@ pub struct SnapKv {
     pub group: GroupReduction,
     /// Which of the two comes first. Average pooling and the mean commute; maximum pooling does not.
     pub order: Order,
-}
-
-/// Pooling along the prompt, stride 1, the ends padded by half a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Pooling {
-    /// Mean; the padding counts as zeros, so that the ends are divided by the whole kernel too.
-    Avg,
-    /// Maximum; the padding never wins.
-    Max,
-    /// None.
-    None,
 }
 
 /// How scores of query heads become one score of their KV head.
@@ -79,30 +68,9 @@ impl Default for SnapKv {
 impl SnapKv {
     /// Refuses settings that contradict themselves.
     pub fn checked(self, settings: &ConfigTable<'_>) -> Result<Self, ConfigError> {
-        if self.window == 0 {
-            return Err(
-                settings.error("snapkv needs a window of at least 1: its last queries are what scores the prompt")
-            );
-        }
-        if self.kernel.is_multiple_of(2) {
-            return Err(settings
-                .error(format!("snapkv needs an odd kernel, so that pooling keeps positions; got {}", self.kernel)));
-        }
+        check_window(settings, "snapkv", self.window)?;
+        check_kernel(settings, "snapkv", self.kernel)?;
         Ok(self)
-    }
-
-    fn pool(&self, scores: &[f32]) -> Vec<f32> {
-        let half = self.kernel / 2;
-        let neighbourhood = |at: usize| &scores[at.saturating_sub(half)..scores.len().min(at + half + 1)];
-        match self.pooling {
-            Pooling::None => scores.to_vec(),
-            Pooling::Avg => {
-                (0..scores.len()).map(|at| neighbourhood(at).iter().sum::<f32>() / self.kernel as f32).collect()
-            }
-            Pooling::Max => (0..scores.len())
-                .map(|at| neighbourhood(at).iter().copied().fold(f32::NEG_INFINITY, f32::max))
-                .collect(),
-        }
     }
 
     fn reduce(&self, heads: &[Vec<f32>]) -> Vec<f32> {
@@ -138,8 +106,11 @@ impl CacheCompressor for SnapKv {
                 heads.push(sum.iter().map(|sum| sum / queries).collect::<Vec<f32>>());
             }
             let pooled = match self.order {
-                Order::ReduceFirst => self.pool(&self.reduce(&heads)),
-                Order::PoolFirst => self.reduce(&heads.iter().map(|head| self.pool(head)).collect::<Vec<_>>()),
+                Order::ReduceFirst => self.pooling.pool(&self.reduce(&heads), self.kernel),
+                Order::PoolFirst => {
+                    let pool = |head: &Vec<f32>| self.pooling.pool(head, self.kernel);
+                    self.reduce(&heads.iter().map(pool).collect::<Vec<_>>())
+                }
             };
             scores.extend(pooled);
             scores.resize((kv_head + 1) * prompt_len, 0.0);

@@ -27,11 +27,6 @@ impl CacheCompressor for Tova {
     }
 
     fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
-        let mut mean = vec![0.0; layer.prompt_len];
-        for query_head in 0..layer.layout.query_heads {
-            let row = self.window_from.rows(layer, query_head, 1)?;
-            mean.iter_mut().zip(row).for_each(|(sum, weight)| *sum += weight / layer.layout.query_heads as f32);
-        }
-        Ok(mean.repeat(layer.layout.kv_heads))
+        Ok(self.window_from.mean_last_row(layer)?.repeat(layer.layout.kv_heads))
     }
 }

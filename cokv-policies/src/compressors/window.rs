@@ -1,6 +1,6 @@
 //! Where a window at the end of the prompt is counted from.
 
-use cokv_core::{LayerView, PolicyError, WindowSum};
+use cokv_core::{ConfigError, ConfigTable, LayerView, PolicyError, WindowSum};
 use serde::{Deserialize, Serialize};
 
 /// What stands last in a prompt is not always what was asked: a chat template closes the user's text with tokens of its
@@ -39,6 +39,25 @@ impl WindowFrom {
     pub fn rows<'a>(self, layer: &LayerView<'a>, query_head: usize, window: usize) -> Result<&'a [f32], PolicyError> {
         let queries = self.sum(window, layer.frame.tail);
         Ok(queries.among(layer.last_rows(query_head, queries.reach())?, layer.prompt_len))
+    }
+
+    /// Attention of the last query, mean over all query heads: `[prompt_len]`.
+    pub fn mean_last_row(self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+        let mut mean = vec![0.0; layer.prompt_len];
+        for query_head in 0..layer.layout.query_heads {
+            let row = self.rows(layer, query_head, 1)?;
+            mean.iter_mut().zip(row).for_each(|(sum, weight)| *sum += weight / layer.layout.query_heads as f32);
+        }
+        Ok(mean)
+    }
+}
+
+/// Refuses a window of which nothing can be learnt.
+pub fn check_window(settings: &ConfigTable<'_>, method: &str, window: usize) -> Result<(), ConfigError> {
+    match window {
+        0 => Err(settings
+            .error(format!("{method} needs a window of at least 1: its last queries are what scores the prompt"))),
+        _ => Ok(()),
     }
 }
 

@@ -1,0 +1,38 @@
+//! Some tokens of a prompt as if they were all of it.
+
+use cokv_core::LayerView;
+
+/// Keys and values of some tokens, as many of each KV head.
+pub struct Part {
+    tokens: Vec<u32>,
+    keys: Option<Vec<f32>>,
+    values: Option<Vec<f32>>,
+}
+
+impl Part {
+    /// Of these positions of each KV head, ascending. Where heads have different ones, the ids are those of the first head's: who
+    /// looks at keys and values alone has no use for them.
+    pub fn of(layer: &LayerView<'_>, positions: &[Vec<usize>]) -> Self {
+        let dim = layer.layout.head_dim;
+        let gather = |vectors: &[f32]| {
+            let places = positions.iter().enumerate().flat_map(|(head, of_head)| {
+                of_head.iter().map(move |position| (head * layer.prompt_len + position) * dim)
+            });
+            places.flat_map(|place| &vectors[place..place + dim]).copied().collect()
+        };
+        Self {
+            tokens: positions.first().into_iter().flatten().map(|&position| layer.tokens[position]).collect(),
+            keys: layer.keys.map(gather),
+            values: layer.values.map(gather),
+        }
+    }
+
+    /// What a compressor sees of it: nothing but keys and values.
+    pub fn view(&self, layer: &LayerView<'_>) -> LayerView<'_> {
+        LayerView {
+            keys: self.keys.as_deref(),
+            values: self.values.as_deref(),
+            ..LayerView::new(layer.layer, layer.layout, &self.tokens)
+        }
+    }
+}
