@@ -1,5 +1,6 @@
 //! What each prompt token is worth to each KV head.
 
+mod attention_matching;
 mod base;
 mod block;
 mod cake;
@@ -27,6 +28,7 @@ mod kvzip_plus;
 mod lagkv;
 mod lava;
 mod leverage;
+mod least_squares;
 mod linear_algebra;
 mod mean_rotation;
 mod merging;
@@ -47,6 +49,7 @@ mod window;
 mod z_score;
 
 pub use base::OnBase;
+pub use attention_matching::AttentionMatching;
 pub use block::Block;
 pub use cake::Cake;
 pub use capkv::CapKv;
