@@ -53,7 +53,7 @@ impl BudgetAllocator for PerLayer {
     fn allocate(&self, request: &AllocationRequest<'_>) -> Result<BudgetPlan, PolicyError> {
         self.check(request.layout, request.head_scores)?;
         let listed = positive_part(&self.shares.iter().map(|share| share.get()).collect::<Vec<_>>());
-        let weights = by_layer(request.layout, |layer| listed[layer.min(listed.len() - 1)]);
+        let weights = by_layer(request.layout, |layer| listed.get(layer).or(listed.last()).copied().unwrap_or(0.0));
         share_out(request, |pool| Ok(sainte_lague(pool.total, &weights, &pool.caps())))
     }
 }
