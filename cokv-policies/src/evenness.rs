@@ -1,7 +1,7 @@
 //! How evenly something is spread.
 
-/// Entropy of numbers, at least 0, as shares of their sum: from 0 where one has all to 1 where all are equal. None of fewer than two,
-/// or where there is nothing to share.
+/// Entropy of numbers, at least 0, as shares of their sum: from 0 where one has all to 1 where all are equal. None of
+/// fewer than two, or where there is nothing to share.
 pub fn evenness(numbers: impl Iterator<Item = f64> + Clone) -> Option<f64> {
     let (count, sum) = numbers.clone().fold((0usize, 0.0), |(count, sum), number| (count + 1, sum + number));
     if count < 2 || sum <= 0.0 {

@@ -11,6 +11,9 @@ pub enum SettingError {
     /// Not a share of a whole.
     #[error("{0} is no share: it must lie between 0 and 1")]
     NotAShare(f64),
+    /// Below 0, or not finite.
+    #[error("{0} is out of range: it must be at least 0 and finite")]
+    BelowZero(f64),
     /// Below 1, or not finite.
     #[error("{0} is out of range: it must be at least 1 and finite")]
     BelowOne(f64),
@@ -43,6 +46,31 @@ impl TryFrom<f64> for Share {
 
     fn try_from(share: f64) -> Result<Self, SettingError> {
         Self::new(share).ok_or(SettingError::NotAShare(share))
+    }
+}
+
+/// A finite number that is at least 0.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "f64")]
+pub struct AtLeastZero(f64);
+
+impl AtLeastZero {
+    /// `None` below 0 and where it is not finite.
+    pub const fn new(number: f64) -> Option<Self> {
+        if number >= 0.0 && number.is_finite() { Some(Self(number)) } else { None }
+    }
+
+    /// The number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl TryFrom<f64> for AtLeastZero {
+    type Error = SettingError;
+
+    fn try_from(number: f64) -> Result<Self, SettingError> {
+        Self::new(number).ok_or(SettingError::BelowZero(number))
     }
 }
 
@@ -100,6 +128,8 @@ mod tests {
     fn ranges_are_checked() {
         assert_eq!(Share::try_from(1.2), Err(SettingError::NotAShare(1.2)));
         assert!(Share::try_from(f64::NAN).is_err() && Share::try_from(-0.1).is_err());
+        assert_eq!(AtLeastZero::try_from(-0.1), Err(SettingError::BelowZero(-0.1)));
+        assert!(AtLeastZero::try_from(f64::INFINITY).is_err() && AtLeastZero::try_from(0.0).is_ok());
         assert_eq!(AtLeastOne::try_from(0.9), Err(SettingError::BelowOne(0.9)));
         assert!(AtLeastOne::try_from(f64::INFINITY).is_err() && AtLeastOne::try_from(f64::NAN).is_err());
     }

@@ -7,9 +7,10 @@ use super::pool::share_out;
 use super::tokens::Candidates;
 use crate::apportion::greedy;
 
-/// The k-th best tokens of all heads of a layer are one composite token, worth their mean score. The best composite tokens of all
-/// layers are kept, so that the heads of a layer keep as many, each its own. The first layer's count for as much as any other's of
-/// their rank, as published. Every head keeps at least one token, where the total pays for it.
+/// The k-th best tokens of all heads of a layer are one composite token, worth their mean score. The best composite
+/// tokens of all layers are kept, so that the heads of a layer keep as many, each its own. The first layer's count for
+/// as much as any other's of their rank, as published. Every head keeps at least one token, where the total pays for
+/// it.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CompositeRanks {}

@@ -172,7 +172,7 @@ fn settings_out_of_range_are_refused_with_their_line() {
         ("name = 'cokv', rounding = 'exactly'", "unknown value `exactly`; did you mean `exact`?"),
         ("name = 'coakv'", "test:1: unknown allocator `coakv`; did you mean `cokv`?"),
         ("name = 'per-layer', shares = []", "test:1: per-layer needs a share for the first layer"),
-        ("name = 'per-layer', shares = [1, -2]", "test:1: -2 is no share"),
+        ("name = 'per-layer', shares = [1, -2]", "test:1: -2 is out of range: it must be at least 0"),
         ("name = 'lazy-layers', threshold = 2", "2 is no share"),
         ("name = 'headkv', gqa = 'per-query-head'", "write rounding = \"paper\" beside it"),
     ] {

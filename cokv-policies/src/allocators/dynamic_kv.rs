@@ -10,11 +10,11 @@ use crate::settings::AtLeastOne;
 
 const MOST: AtLeastOne = AtLeastOne::new(10.0).unwrap();
 
-/// The best tokens of all layers together decide how many each layer keeps, which its heads share evenly. Decides once, when all
-/// scores are known; the paper does so again and again as layers are read, and gives what is left to the last.
+/// The best tokens of all layers together decide how many each layer keeps, which its heads share evenly. Decides once,
+/// when all scores are known; the paper does so again and again as layers are read, and gives what is left to the last.
 ///
-/// Scores of different layers must be comparable, as the paper's are: SnapKV's. A larger total may take a token from a head where
-/// `most` holds its layer back.
+/// Scores of different layers must be comparable, as the paper's are: SnapKV's. A larger total may take a token from a
+/// head where `most` holds its layer back.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DynamicKv {

@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 use super::AdaKv;
 use super::pool::share_out;
 use super::tokens::Candidates;
+use super::weights::by_layer;
 use crate::apportion::sainte_lague;
 use crate::settings::Share;
 
 const NO_FLOOR: Share = Share::new(0.0).unwrap();
 
-/// Shares out between layers in proportion to the entropy of all their tokens' scores, as a share of the largest that it could be;
-/// inside a layer its heads compete as in [`AdaKv`], without a floor.
+/// Shares out between layers in proportion to the entropy of all their tokens' scores, as a share of the largest that
+/// it could be; inside a layer its heads compete as in [`AdaKv`], without a floor.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerEntropy {}
@@ -24,8 +25,7 @@ impl BudgetAllocator for LayerEntropy {
         share_out(request, |pool| {
             let evenness = |layer: usize| Ok(Candidates::of(request, heads_of(layer))?.evenness());
             let layers = (0..request.layout.layers).map(evenness).collect::<Result<Vec<f64>, PolicyError>>()?;
-            let weights: Vec<f64> = (0..pool.heads).map(|head| layers[head / kv_heads]).collect();
-            let shares = sainte_lague(pool.total, &weights, &pool.caps());
+            let shares = sainte_lague(pool.total, &by_layer(request.layout, |layer| layers[layer]), &pool.caps());
             AdaKv { floor: NO_FLOOR, ..AdaKv::default() }.compete_by_layer(request, |head| shares[head])
         })
     }

@@ -9,14 +9,14 @@ use crate::settings::Share;
 
 const THRESHOLD: Share = Share::new(0.9).unwrap();
 
-/// A layer is lazy where what it [needs](cokv_core::CacheCompressor::layer_preference) is below 1 minus the threshold: it keeps what
-/// the compressor protects. Any other keeps the whole prompt. The prompt decides what that comes to, not the budget, which need only
-/// pay for what is protected: compare what was kept.
+/// A layer is lazy where what it [needs](cokv_core::CacheCompressor::layer_preference) is below 1 minus the threshold:
+/// it keeps what the compressor protects. Any other keeps the whole prompt. The prompt decides what that comes to, not
+/// the budget, which need only pay for what is protected: compare what was kept.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LazyLayers {
-    /// Share of the attention above which a layer that pays it to the prompt's ends is lazy. Published: Llama-3 0.9, Qwen 0.85,
-    /// Mistral 0.8, Llama-2 0.65; at 1 no layer is.
+    /// Share of the attention above which a layer that pays it to the prompt's ends is lazy. Published: Llama-3 0.9,
+    /// Qwen 0.85, Mistral 0.8, Llama-2 0.65; at 1 no layer is.
     pub threshold: Share,
 }
 

@@ -6,31 +6,31 @@ use cokv_core::{
 use serde::{Deserialize, Serialize};
 
 use super::pool::share_out;
-use super::weights::positive_part;
+use super::weights::{by_layer, positive_part};
 use crate::apportion::sainte_lague;
+use crate::settings::AtLeastZero;
 
-/// Shares out what is left beside the protected tokens in proportion to numbers that are listed layer by layer, the same for all heads
-/// of a layer. They are relative to each other, so that a list serves every budget: `[2, 1]` gives the first layer twice as much as
-/// each of the others.
+const EVEN: AtLeastZero = AtLeastZero::new(1.0).unwrap();
+
+/// Shares out what is left beside the protected tokens in proportion to numbers that are listed layer by layer, the
+/// same for all heads of a layer. They are relative to each other, so that a list serves every budget: `[2, 1]` gives
+/// the first layer twice as much as each of the others.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PerLayer {
     /// One for each layer, at least 0; the last holds for all layers behind it too.
-    pub shares: Vec<f64>,
+    pub shares: Vec<AtLeastZero>,
 }
 
 impl Default for PerLayer {
     fn default() -> Self {
-        Self { shares: vec![1.0] }
+        Self { shares: vec![EVEN] }
     }
 }
 
 impl PerLayer {
-    /// Refuses shares that nothing can be shared out by.
+    /// Refuses a list of nothing.
     pub fn checked(self, settings: &ConfigTable<'_>) -> Result<Self, ConfigError> {
-        if let Some(unfit) = self.shares.iter().find(|share| !(**share >= 0.0 && share.is_finite())) {
-            return Err(settings.error_at("shares", format!("{unfit} is no share: it must be at least 0 and finite")));
-        }
         match self.shares.is_empty() {
             true => {
                 Err(settings
@@ -52,9 +52,8 @@ impl BudgetAllocator for PerLayer {
 
     fn allocate(&self, request: &AllocationRequest<'_>) -> Result<BudgetPlan, PolicyError> {
         self.check(request.layout, request.head_scores)?;
-        let listed = positive_part(&self.shares);
-        let weight = |head: usize| listed[request.layout.place(head).0.min(listed.len() - 1)];
-        let weights: Vec<f64> = (0..request.layout.heads()).map(weight).collect();
+        let listed = positive_part(&self.shares.iter().map(|share| share.get()).collect::<Vec<_>>());
+        let weights = by_layer(request.layout, |layer| listed.get(layer).or(listed.last()).copied().unwrap_or(0.0));
         share_out(request, |pool| Ok(sainte_lague(pool.total, &weights, &pool.caps())))
     }
 }

@@ -100,8 +100,8 @@ impl Candidates {
         self
     }
 
-    /// How evenly worth lies on all these tokens: 0 where one has all, 1 where all are worth the same. Where some are below zero, all
-    /// are lifted alike first.
+    /// How evenly worth lies on all these tokens: 0 where one has all, 1 where all are worth the same. Where some are
+    /// below zero, all are lifted alike first.
     pub fn evenness(&self) -> f64 {
         let lowest = self.lowest();
         // In the order of their worth, so that it does not matter which head comes first.

@@ -31,6 +31,11 @@ pub fn layer_preferences<'a>(allocator: &str, request: &AllocationRequest<'a>) -
     Ok(preferences)
 }
 
+/// The weight of its layer for every head.
+pub fn by_layer(layout: HeadLayout, of_layer: impl Fn(usize) -> f64) -> Vec<f64> {
+    (0..layout.heads()).map(|head| of_layer(layout.place(head).0)).collect()
+}
+
 /// What each score has above zero.
 pub fn positive_part(scores: &[f64]) -> Vec<f64> {
     above(scores, 0.0)

@@ -5,8 +5,8 @@ use cokv_core::{CacheCompressor, ConfigError, ConfigTable, HeadLayout, LayerView
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A compressor and what is made of it. Whoever implements [`CacheCompressor`] for it says what `base` it has and what it does
-/// differently; all else is the base's word.
+/// A compressor and what is made of it. Whoever implements [`CacheCompressor`] for it says what `base` it has and what
+/// it does differently; all else is the base's word.
 #[derive(Debug, Serialize)]
 pub struct OnBase<S> {
     /// What it builds on.
@@ -40,8 +40,8 @@ pub fn refusal(name: &str, more: &str, why: &str) -> String {
     )
 }
 
-/// Whether a compressor scores a prompt of which it sees keys and values alone, or what else it looks at. It is tried: what
-/// observations it asks for does not say whether it also looks at positions or the budget.
+/// Whether a compressor scores a prompt of which it sees keys and values alone, or what else it looks at. It is tried:
+/// what observations it asks for does not say whether it also looks at positions or the budget.
 pub fn keys_and_values_suffice(compressor: &dyn CacheCompressor) -> Result<(), String> {
     // Long enough for every window and chunk that is a default; keys that are neither equal nor 0.
     const TOKENS: usize = 300;

@@ -9,12 +9,12 @@ use super::base::OnBase;
 use super::part::Part;
 use super::ranking::{protected_first, rearrange};
 
-/// Starts with as many of the first tokens as the budget has; then lets another compressor score what is kept together with each
-/// next block, and keeps the best. Only for compressors that look at keys and values alone: all else that a prefill records is of the
-/// whole prompt.
+/// Starts with as many of the first tokens as the budget has; then lets another compressor score what is kept together
+/// with each next block, and keeps the best. Only for compressors that look at keys and values alone: all else that a
+/// prefill records is of the whole prompt.
 ///
-/// A head's scores keep their values and only change places, so that allocators see the other compressor's; who gets more than an
-/// even share keeps the more of those that were evicted last.
+/// A head's scores keep their values and only change places, so that allocators see the other compressor's; who gets
+/// more than an even share keeps the more of those that were evicted last.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Block {

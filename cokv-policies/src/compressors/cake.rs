@@ -8,14 +8,17 @@ use serde::{Deserialize, Serialize};
 use super::group::group_mean;
 use super::pooling::{Pooling, check_kernel};
 use super::window::{WindowFrom, check_window};
+use crate::settings::AtLeastZero;
 
-/// Scores a token by the mean of the attention that the observation window's queries pay it and, many times over, by its variance;
-/// averaged over neighbours, mean over the group.
+const VARIANCE_WEIGHT: AtLeastZero = AtLeastZero::new(200.0).unwrap();
+
+/// Scores a token by the mean of the attention that the observation window's queries pay it and, many times over, by
+/// its variance; averaged over neighbours, mean over the group.
 ///
-/// A layer needs the more, the wider its attention spreads over the prefix (the entropy of each row) and the more it shifts between
-/// rows (the variance of each token): `spread ^ (1 / spread_temperature) · shift ^ (1 / shift_temperature)`. The allocator
-/// `layer-preferences` shares budgets out by that; the preset `cake-paper` is the two together. The paper shrinks layers as they are
-/// read, to the same end.
+/// A layer needs the more, the wider its attention spreads over the prefix (the entropy of each row) and the more it
+/// shifts between rows (the variance of each token): `spread ^ (1 / τ₁) · shift ^ (1 / τ₂)`. The allocator
+/// `layer-preferences` shares budgets out by that; the preset `cake-paper` is the two together. The paper shrinks layers
+/// as they are read, to the same end.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cake {
@@ -24,7 +27,7 @@ pub struct Cake {
     /// Where the window ends.
     pub window_from: WindowFrom,
     /// Weight of the variance; the paper's γ.
-    pub variance_weight: f64,
+    pub variance_weight: AtLeastZero,
     /// Width of the average pooling, odd.
     pub kernel: usize,
     /// The paper's τ₁, which it lists by model and budget.
@@ -38,7 +41,7 @@ impl Default for Cake {
         Self {
             window: 32,
             window_from: WindowFrom::default(),
-            variance_weight: 200.0,
+            variance_weight: VARIANCE_WEIGHT,
             kernel: 5,
             spread_temperature: 1.0,
             shift_temperature: 1.0,
@@ -112,7 +115,7 @@ impl CacheCompressor for Cake {
         let mut scores = Vec::with_capacity(layer.layout.query_heads * tokens);
         for query_head in 0..layer.layout.query_heads {
             let moments = self.moments(layer, query_head)?;
-            let weighted = moments.iter().map(|(mean, variance)| (mean + self.variance_weight * variance) as f32);
+            let weighted = moments.iter().map(|(mean, variance)| (mean + self.variance_weight.get() * variance) as f32);
             scores.extend(Pooling::Avg.pool(&weighted.collect::<Vec<_>>(), self.kernel));
             scores.resize((query_head + 1) * tokens, 0.0);
         }

@@ -6,13 +6,16 @@ use serde::{Deserialize, Serialize};
 use super::group::{group_mean, norm};
 use super::linear_algebra::{Symmetric, dot};
 use super::mean_rotation::MeanRotation;
+use crate::settings::AtLeastZero;
+
+const SHARPNESS: AtLeastZero = AtLeastZero::new(5.0).unwrap();
 
 /// Weight of a value that no query looks at.
 const LEAST_WEIGHT: f64 = 1e-6;
 
-/// Expects future queries in the direction of the prompt's mean query before RoPE, turned by the mean rotation of the positions to
-/// come. A key weighs `w = exp(sharpness · cos)` of its angle to that direction, up to a factor; a token's score is the leverage of
-/// its value among all of such weights, `w vᵀ (1 + Σ w v vᵀ)⁻¹ v`, mean over the group.
+/// Expects future queries in the direction of the prompt's mean query before RoPE, turned by the mean rotation of the
+/// positions to come. A key weighs `w = exp(sharpness · cos)` of its angle to that direction, up to a factor; a token's
+/// score is the leverage of its value among all of such weights, `w vᵀ (1 + Σ w v vᵀ)⁻¹ v`, mean over the group.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CapKv {
@@ -21,20 +24,21 @@ pub struct CapKv {
     /// Positions after the prompt that are expected to ask.
     pub future: usize,
     /// How much more a key in the expected direction weighs; the paper's τ.
-    pub sharpness: f64,
+    pub sharpness: AtLeastZero,
 }
 
 impl Default for CapKv {
     fn default() -> Self {
-        Self { sinks: 4, future: 512, sharpness: 5.0 }
+        Self { sinks: 4, future: 512, sharpness: SHARPNESS }
     }
 }
 
 impl CapKv {
-    /// Scores of one query head, from its expected query and the keys and values behind the sinks, `[tokens, head_dim]`.
+    /// Scores of one query head, from its expected query and keys and values behind the sinks, `[tokens, head_dim]`.
     fn head(&self, query: &[f32], keys: &[f32], values: &[f32], dim: usize) -> Vec<f32> {
         let cosine = |key: &[f32]| dot(query, key) / (norm(query) * norm(key)).max(f32::MIN_POSITIVE);
-        let logits: Vec<f64> = keys.chunks_exact(dim).map(|key| self.sharpness * f64::from(cosine(key))).collect();
+        let logits: Vec<f64> =
+            keys.chunks_exact(dim).map(|key| self.sharpness.get() * f64::from(cosine(key))).collect();
         let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = logits.iter().map(|logit| (logit - highest).exp()).collect();
         let mut squares = Symmetric::diagonal(dim, 1.0);
@@ -124,7 +128,8 @@ mod tests {
         let (keys, values) = (both(view.keys.unwrap()), both(view.values.unwrap()));
         for sharpness in [0.0, 1.0, 5.0, 100.0] {
             let view = LayerView { layout, keys: Some(&keys), values: Some(&values), ..view };
-            let scores = CapKv { sharpness, ..CapKv::default() }.score(&view).unwrap();
+            let scores =
+                CapKv { sharpness: AtLeastZero::new(sharpness).unwrap(), ..CapKv::default() }.score(&view).unwrap();
             for head in scores.chunks_exact(40) {
                 let sum: f32 = head.iter().sum();
                 assert!(head.iter().all(|&score| score >= 0.0) && sum < 4.0, "{sharpness}: {sum}");

@@ -9,8 +9,9 @@ use super::base::OnBase;
 use super::part::Part;
 use super::ranking::{protected_first, rearrange};
 
-/// Lets another compressor score each chunk as if it were the prompt, and keeps the same share of each, whatever the budget is. Only
-/// for compressors that look at keys and values alone: all else that a prefill records is of the whole prompt.
+/// Lets another compressor score each chunk as if it were the prompt, and keeps the same share of each, whatever the
+/// budget is. Only for compressors that look at keys and values alone: all else that a prefill records is of the whole
+/// prompt.
 ///
 /// A head's scores keep their values and only change places, so that allocators see the other compressor's.
 #[derive(Debug, Serialize, Deserialize)]

@@ -9,9 +9,9 @@ use super::base::OnBase;
 use super::chunks::{best_chunks_first, summed};
 use super::ranking::rearrange;
 
-/// Adds another compressor's scores up over the KV heads of a layer and keeps the chunks whose mean is highest, so that phrases stay
-/// together. Budgets are spent to the token: whole chunks as long as they fit, then the best tokens of the next one. (As published the
-/// number of chunks is rounded, and what is kept is a multiple of a chunk.)
+/// Adds another compressor's scores up over the KV heads of a layer and keeps the chunks whose mean is highest, so that
+/// phrases stay together. Budgets are spent to the token: whole chunks as long as they fit, then the best tokens of the
+/// next one. (As published the number of chunks is rounded, and what is kept is a multiple of a chunk.)
 ///
 /// A prompt of less than a chunk is the other compressor's alone.
 #[derive(Debug, Serialize, Deserialize)]

@@ -33,8 +33,8 @@ pub fn best_chunks_first(scores: &[f32], chunk: usize) -> Vec<ScoredChunk> {
     chunks
 }
 
-/// Scores of a layer, `[kv_heads, tokens]`, added up over its heads. Tokens that are no candidates first get 1 more than the highest
-/// candidate of all heads, so that chunks that hold some of them come first.
+/// Scores of a layer, `[kv_heads, tokens]`, added up over its heads. Tokens that are no candidates first get 1 more
+/// than the highest candidate of all heads, so that chunks that hold some of them come first.
 pub fn summed(scores: &[f32], tokens: usize, candidates: &Range<usize>) -> Vec<f32> {
     let heads = || scores.chunks_exact(tokens.max(1));
     let of_candidates = heads().flat_map(|head| &head[candidates.clone()]).copied();

@@ -11,8 +11,8 @@ use crate::registry;
 /// Two KV heads of two query heads each, head_dim 4.
 pub const LAYOUT: HeadLayout = HeadLayout { layers: 1, query_heads: 4, kv_heads: 2, head_dim: 4 };
 
-/// One layer of a prompt: k = sin(1.7(t+1)(c+1)/(h+2) + 0.3h), q = 2 cos(0.9(t+1)(c+1)/(hq+1)),
-/// v = sin(0.5(t+1) + c + h) · (1 + ((7t + 3h) mod 5) / 4), causal attention over it, and W_o = cos(0.5(hq+1)(c+1)(o+1)) behind it.
+/// One layer of a prompt: k = sin(1.7(t+1)(c+1)/(h+2) + 0.3h), q = 2 cos(0.9(t+1)(c+1)/(hq+1)), v = sin(0.5(t+1) + c +
+/// h) · (1 + ((7t + 3h) mod 5) / 4), causal attention over it, and W_o = cos(0.5(hq+1)(c+1)(o+1)) behind it.
 #[derive(Clone)]
 pub struct Prompt {
     made_up: MadeUpPrompt,
@@ -89,8 +89,8 @@ impl Prompt {
         method.score(&self.shown_to(method).view()).unwrap()
     }
 
-    /// Holds what a compressor says of the tokens from `first` on, one row for each KV head, to what another program does, to a
-    /// part in 100,000.
+    /// Holds what a compressor says of the tokens from `first` on, one row for each KV head, to what another program
+    /// does, to a part in 100,000.
     pub fn assert_scores<const N: usize>(&self, compressor: &str, first: usize, expected: [[f64; N]; 2]) {
         let (tokens, scores) = (self.view().prompt_len, self.score(&method(compressor)));
         for (head, expected) in expected.iter().enumerate() {
@@ -108,8 +108,8 @@ impl Prompt {
         [0, 1].map(|head| positions(&selection, head, self.view().prompt_len))
     }
 
-    /// What a second pass sees that feeds nothing but the prompt's own tokens, with other queries and keys: 0.4 more inside of the
-    /// cosine, 0.2 more inside of the sine, the norm of a fed token's input 1 + 0.25 sin(t+1).
+    /// What a second pass sees that feeds nothing but the prompt's own tokens, with other queries and keys: 0.4 more
+    /// inside of the cosine, 0.2 more inside of the sine, the norm of a fed token's input 1 + 0.25 sin(t+1).
     fn replayed(&self, replay: &Replay) -> Replayed {
         let (tokens, dim) = (self.view().prompt_len, LAYOUT.head_dim);
         let mut seen = Replayed { weights: vec![0.0; LAYOUT.query_heads * tokens], ..Replayed::default() };

@@ -11,8 +11,8 @@ use super::z_score::z_score;
 use crate::settings::Share;
 
 /// Scores a token by its leverage ([`Leverage`](super::Leverage)), blended into the attention that it gets in its block
-/// ([`NonCausalAttention`]), both z-scores of the layer. Sinks and the latest tokens are kept; both measures see what lies between
-/// as if it were the prompt.
+/// ([`NonCausalAttention`]), both z-scores of the layer. Sinks and the latest tokens are kept; both measures see what
+/// lies between as if it were the prompt.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Compactor {
@@ -20,8 +20,8 @@ pub struct Compactor {
     pub sinks: usize,
     /// Tokens kept at the end.
     pub recent: usize,
-    /// Weight of the leverage; 0.35 in the paper. None makes it the share of the prompt that is evicted, as kvpress does: the less is
-    /// kept, the more it matters that what is kept does not repeat itself.
+    /// Weight of the leverage; 0.35 in the paper. None makes it the share of the prompt that is evicted, as kvpress
+    /// does: the less is kept, the more it matters that what is kept does not repeat itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blend: Option<Share>,
     /// As in [`NonCausalAttention`].

@@ -11,9 +11,9 @@ use super::base::{keys_and_values_suffice, refusal};
 use super::part::Part;
 use super::ranking::{protected_first, rearrange};
 
-/// Lets each compressor choose among what the one before it left. All keep the same share of what they get, so that the last leaves
-/// the budget. Those behind the first must look at keys and values alone: all else that a prefill records is of the whole prompt.
-/// What any of them protects is kept.
+/// Lets each compressor choose among what the one before it left. All keep the same share of what they get, so that the
+/// last leaves the budget. Those behind the first must look at keys and values alone: all else that a prefill records
+/// is of the whole prompt. What any of them protects is kept.
 ///
 /// A head's scores are the first compressor's, which only change places.
 #[derive(Debug, Serialize)]
@@ -43,8 +43,8 @@ impl Composed {
         let changes = |compressor: &&Named<dyn CacheCompressor>| compressor.rewrites() || !compressor.evicts();
         if let Some(unfit) = std::iter::once(first).chain(others).find(changes) {
             let message = format!(
-                "composed compressors only choose, and `{}` changes what is kept or keeps everything: leave it out, or write \
-                 composed as its base",
+                "composed compressors only choose, and `{}` changes what is kept or keeps everything: leave it out, or \
+                 write composed as its base",
                 unfit.settings().name()
             );
             return Err(settings.error_at("compressors", message));

@@ -134,6 +134,8 @@ fn contradictory_settings_are_refused_with_their_line() {
         ("name = 'block', base = 'kvzip'", "and `kvzip` also looks at a replay of the prompt"),
         ("name = 'block', base = { name = 'block', base = 'knorm' }", "and `block` also looks at the budget"),
         ("name = 'key-rerotation', base = 'finch'", "`finch` makes pairs of its own: leave key-rerotation out"),
+        ("name = 'cake', variance_weight = -1", "a.toml:1: -1 is out of range: it must be at least 0"),
+        ("name = 'capkv', sharpness = inf", "a.toml:1: inf is out of range"),
         ("name = 'cake', shift_temperature = 0", "a.toml:1: shift_temperature must be above 0"),
         ("name = 'lava', kernel = 4", "lava needs an odd kernel"),
         ("name = 'merging', threshold = 2", "threshold is a cosine"),

@@ -1,4 +1,5 @@
-//! CUR (CurDKV, Sengupta et al., arXiv 2509.15038): tokens whose keys and values are long beside those of their neighbours.
+//! CUR (CurDKV, Sengupta et al., arXiv 2509.15038): tokens whose keys and values are long beside those of their
+//! neighbours.
 
 use std::num::NonZeroUsize;
 
@@ -10,8 +11,8 @@ use super::random_matrix::RandomMatrix;
 
 const BLOCK: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
-/// Scores a token by the squared lengths of its key and value, each as a share of what its block of neighbours has together:
-/// approximate leverages of a CUR decomposition. A head's scores add up to 1.
+/// Scores a token by the squared lengths of its key and value, each as a share of what its block of neighbours has
+/// together: approximate leverages of a CUR decomposition. A head's scores add up to 1.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cur {

@@ -6,11 +6,12 @@ use cokv_core::{
 use serde::{Deserialize, Serialize};
 
 use super::group::group_mean;
+use super::linear_algebra::weighted_sum;
 use super::window::{WindowFrom, check_window};
 
-/// Scores a token by the exact error that its absence leaves in the outputs of the observation window's queries, once their
-/// attention to the rest is normalised again: `Σ (p / (1 − p))² ‖v − o‖²`, mean over the group. Errors are comparable between
-/// heads, as Ada-KV's pools want them.
+/// Scores a token by the exact error that its absence leaves in the outputs of the observation window's queries, once
+/// their attention to the rest is normalised again: `Σ (p / (1 − p))² ‖v − o‖²`, mean over the group. Errors are
+/// comparable between heads, as Ada-KV's pools want them.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DropKv {
@@ -68,15 +69,6 @@ impl CacheCompressor for DropKv {
 /// `p / (1 − p)` of a weight: how much the others grow when it is gone.
 pub fn odds(weight: f32) -> f32 {
     weight / (1.0 - weight).max(1e-6)
-}
-
-/// `Σ w v` of vectors, `[tokens, dim]`.
-pub fn weighted_sum(weights: &[f32], vectors: &[f32], dim: usize) -> Vec<f32> {
-    let mut sum = vec![0.0; dim];
-    for (weight, vector) in weights.iter().zip(vectors.chunks_exact(dim)) {
-        sum.iter_mut().zip(vector).for_each(|(sum, x)| *sum += weight * x);
-    }
-    sum
 }
 
 #[cfg(test)]

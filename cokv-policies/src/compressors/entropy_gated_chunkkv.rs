@@ -10,9 +10,9 @@ use super::chunks::{best_chunks_first, summed};
 use super::ranking::{best_first, rearrange};
 use crate::evenness::evenness;
 
-/// Takes chunks by their mean score as [`ChunkKv`](super::ChunkKv) does. Of a chunk that is at least as good as the median and whose
-/// scores are less even than the median's (by their entropy), only the best tokens are taken; what is left of such chunks comes after
-/// all others.
+/// Takes chunks by their mean score as [`ChunkKv`](super::ChunkKv) does. Of a chunk that is at least as good as the
+/// median and whose scores are less even than the median's (by their entropy), only the best tokens are taken; what is
+/// left of such chunks comes after all others.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EntropyGatedChunkKv {
@@ -93,7 +93,7 @@ mod tests {
         let gated = format!("{{ name = 'entropy-gated-chunkkv', chunk = 4, spiky = 2, base = {snapkv} }}");
         let kept = |budget| Prompt::new(16).kept(&gated, budget);
         assert_eq!(kept(8), [[4, 5, 6, 7, 12, 13, 14, 15]; 2], "an entropy that is the median is not below it");
-        // Chunk 2 is as good as the median and less even: it gives 8 and 9, then chunk 0 comes, then the rest of chunk 2.
+        // Chunk 2 is as good as the median and less even: it gives 8 and 9; then comes chunk 0, and last its rest.
         assert_eq!(kept(10), [[4, 5, 6, 7, 8, 9, 12, 13, 14, 15]; 2]);
         assert_eq!(kept(14), [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15]; 2]);
         assert_eq!(kept(15), [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15]; 2], "10 (0.0808), not 11 (0.0643)");

@@ -4,12 +4,13 @@ use cokv_core::{CacheCompressor, Frame, HeadSelection, LayerView, ObservationReq
 use serde::{Deserialize, Serialize};
 
 use super::group::group_mean;
-use super::rewriting::{close_gaps, kept_pairs};
+use super::rewriting::moved_together;
 
-/// Scores a token of the context by the attention of the question's queries, each times the number of tokens before it that it sees,
-/// mean over the queries and the group. The question, and what a chat template has behind it, is kept.
+/// Scores a token of the context by the attention of the question's queries, each times the number of tokens before it
+/// that it sees, mean over the queries and the group. The question, and what a chat template has behind it, is kept.
 ///
-/// A prompt of which nobody knows where its question begins has its chat template's tail to ask with, or its last token.
+/// A prompt of which nobody knows where its question begins has its chat template's tail to ask with, or its last
+/// token.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Finch {
@@ -47,9 +48,7 @@ impl CacheCompressor for Finch {
     }
 
     fn rewrite(&self, layer: &LayerView<'_>, kept: &[HeadSelection]) -> Result<Vec<Pairs>, PolicyError> {
-        let mut pairs = kept_pairs(layer, kept)?;
-        close_gaps(layer, kept, &mut pairs)?;
-        Ok(pairs)
+        moved_together(layer, kept)
     }
 
     fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {

@@ -121,8 +121,8 @@ fn critical_kv_has_two_stages() {
     assert_ne!(critical("first_stage = 0"), kept(base));
 }
 
-/// kvpress's CriticalAdaKV: heads get as many as they have of the layer's best tokens, a fifth of the budget sure; then each has two
-/// stages of its own.
+/// kvpress's CriticalAdaKV: heads get as many as they have of the layer's best tokens, a fifth of the budget sure; then
+/// each has two stages of its own.
 #[test]
 fn critical_kv_under_ada_kv_is_critical_ada_kv() {
     let (prompt, base) = (Prompt::new(16), "{ name = 'kvzip', chunk = 8, sinks = 0 }");

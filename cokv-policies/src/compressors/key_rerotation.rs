@@ -6,11 +6,11 @@ use cokv_core::{
 use serde::{Deserialize, Serialize};
 
 use super::base::OnBase;
-use super::rewriting::{close_gaps, kept_pairs};
+use super::rewriting::moved_together;
 
-/// Keeps what another compressor keeps, and turns keys as if nothing had been between them. The tokens of a head that keeps n of T
-/// move to positions T − n … T − 1, right before what follows: products of queries and keys are those of published code, which moves
-/// them to 0 … n − 1 and counts on from n, whatever the numbers of heads are.
+/// Keeps what another compressor keeps, and turns keys as if nothing had been between them. The tokens of a head that
+/// keeps n of T move to positions T − n … T − 1, right before what follows: products of queries and keys are those of
+/// published code, which moves them to 0 … n − 1 and counts on from n, whatever the numbers of heads are.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRerotation {}
@@ -46,9 +46,7 @@ impl CacheCompressor for OnBase<KeyRerotation> {
     }
 
     fn rewrite(&self, layer: &LayerView<'_>, kept: &[HeadSelection]) -> Result<Vec<Pairs>, PolicyError> {
-        let mut pairs = kept_pairs(layer, kept)?;
-        close_gaps(layer, kept, &mut pairs)?;
-        Ok(pairs)
+        moved_together(layer, kept)
     }
 
     fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {

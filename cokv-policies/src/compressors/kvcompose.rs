@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::group::group_mean;
 
-/// Feeds the prompt again in one piece. A token's score is the largest weight that any fed token gives it, mean over the group, to
-/// which the mean of all heads of the layer is added.
+/// Feeds the prompt again in one piece. A token's score is the largest weight that any fed token gives it, mean over
+/// the group, to which the mean of all heads of the layer is added.
 ///
-/// The published form keeps as many tokens in all heads of a layer, and lets layers compete with their k-th best: the preset
-/// `kvcompose-paper`, with the allocator `composite-ranks`.
+/// The published form keeps as many tokens in all heads of a layer, and lets layers compete with their k-th best: the
+/// preset `kvcompose-paper`, with the allocator `composite-ranks`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KvCompose {}

@@ -16,8 +16,9 @@ const REPEAT_PART: &str = "\n\nRepeat the part of the previous context exactly, 
 /// Tokens of the chunk before that show where a chunk starts.
 const OVERLAP: usize = 8;
 
-/// Feeds the prompt again, chunk by chunk, behind a request to repeat it. A token's score is the largest weight that any fed token
-/// gives it, over the group too. It serves every question, since none is seen, and one second pass serves all budgets.
+/// Feeds the prompt again, chunk by chunk, behind a request to repeat it. A token's score is the largest weight that
+/// any fed token gives it, over the group too. It serves every question, since none is seen, and one second pass serves
+/// all budgets.
 ///
 /// The published form lets all heads of the model compete without a floor: the preset `kvzip-global`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,8 +28,8 @@ pub struct KvZip {
     pub chunk: NonZeroUsize,
     /// Tokens at the start that are kept, and that fed tokens see beside their chunk.
     pub sinks: usize,
-    /// Whether what a chat template puts before the user's text is worth more than all else, as in the authors' code. It is not
-    /// repeated, so that it is worth nothing otherwise, as in kvpress.
+    /// Whether what a chat template puts before the user's text is worth more than all else, as in the authors' code.
+    /// It is not repeated, so that it is worth nothing otherwise, as in kvpress.
     pub protect_head: bool,
 }
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::KvZip;
 use super::linear_algebra::lengths_behind;
 
-/// As [`KvZip`], where a weight counts times the length of the value behind the output projection, over the norm of the fed token's
-/// normalised layer input: `A · ‖W_o v‖₂ / ‖h‖₂`.
+/// As [`KvZip`], where a weight counts times the length of the value behind the output projection, over the norm of the
+/// fed token's normalised layer input: `A · ‖W_o v‖₂ / ‖h‖₂`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct KvZipPlus {

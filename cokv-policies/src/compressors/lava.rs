@@ -9,11 +9,12 @@ use super::group::group_max;
 use super::pooling::{Pooling, check_kernel};
 use super::window::{WindowFrom, check_window};
 
-/// Scores a token by the mean attention of the observation window, maximum-pooled, times the largest `‖v‖₁` that its KV head has before
-/// the window, maximum over the group: a bound on what its absence does to the layer's output, comparable between heads.
+/// Scores a token by the mean attention of the observation window, maximum-pooled, times the largest `‖v‖₁` that its KV
+/// head has before the window, maximum over the group: a bound on what its absence does to the layer's output,
+/// comparable between heads.
 ///
-/// The published form lets the heads of a layer compete, and shares out between layers by how evenly their scores lie: the preset
-/// `lava-paper`, with the allocator `layer-entropy`.
+/// The published form lets the heads of a layer compete, and shares out between layers by how evenly their scores lie:
+/// the preset `lava-paper`, with the allocator `layer-entropy`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lava {

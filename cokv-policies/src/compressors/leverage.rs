@@ -9,8 +9,9 @@ use super::linear_algebra::Symmetric;
 use super::random_matrix::RandomMatrix;
 use super::z_score::z_score;
 
-/// Scores a token by the statistical leverage of its key before RoPE, `xᵀ (XᵀX + 0.01)⁻¹ x` of centred keys, as a z-score of the layer.
-/// Says nothing of a prompt of hardly more tokens than a key has numbers: leverages are then all alike.
+/// Scores a token by the statistical leverage of its key before RoPE, `xᵀ (XᵀX + 0.01)⁻¹ x` of centred keys, as a
+/// z-score of the layer. Says nothing of a prompt of hardly more tokens than a key has numbers: leverages are then all
+/// alike.
 ///
 /// Exact by default: that costs `head_dim²` products for each token, less than a layer's prefill, and needs no chance.
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -10,6 +10,15 @@ pub fn quadratic(matrix: &[f32], vector: &[f32]) -> f32 {
     matrix.chunks_exact(vector.len()).zip(vector).map(|(row, x)| x * dot(row, vector)).sum()
 }
 
+/// `Σ w v` of vectors, `[tokens, dim]`.
+pub fn weighted_sum(weights: &[f32], vectors: &[f32], dim: usize) -> Vec<f32> {
+    let mut sum = vec![0.0; dim];
+    for (weight, vector) in weights.iter().zip(vectors.chunks_exact(dim)) {
+        sum.iter_mut().zip(vector).for_each(|(sum, x)| *sum += weight * x);
+    }
+    sum
+}
+
 /// `‖W x‖₂` of every vector, where `gram` is `Wᵀ W`, `[dim, dim]`.
 pub fn lengths_behind<'a>(gram: &[f32], vectors: impl Iterator<Item = &'a [f32]>, dim: usize) -> Vec<f32> {
     let mut product = vec![0.0; dim];

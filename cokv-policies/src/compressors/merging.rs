@@ -1,4 +1,5 @@
-//! Merging on eviction (kvpress's MergingPress, after D2O, Wan et al., arXiv 2406.13035): what is evicted lives on in what is like it.
+//! Merging on eviction (kvpress's MergingPress, after D2O, Wan et al., arXiv 2406.13035): what is evicted lives on in
+//! what is like it.
 
 use cokv_core::{
     CacheCompressor, ConfigError, ConfigTable, Frame, HeadSelection, LayerView, ObservationRequest, Pairs, PolicyError,
@@ -14,9 +15,9 @@ use crate::settings::Share;
 
 const ALL: Share = Share::new(1.0).unwrap();
 
-/// Keeps what another compressor keeps, and folds the value of every evicted token into that of the kept token whose key is most like
-/// its own: `v ← (v + Σ ω v_e) / (1 + Σ ω)` with `ω = similarity · ‖v_e‖ / (‖v_e‖ + ‖v‖)`, where the similarity is the cosine of the
-/// prompt's keys. Keys stay.
+/// Keeps what another compressor keeps, and folds the value of every evicted token into that of the kept token whose
+/// key is most like its own: `v ← (v + Σ ω v_e) / (1 + Σ ω)` with `ω = similarity · ‖v_e‖ / (‖v_e‖ + ‖v‖)`, where the
+/// similarity is the cosine of the prompt's keys. Keys stay.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Merging {

@@ -13,8 +13,9 @@ use super::z_score::z_score;
 /// Kernel of the average over neighbours.
 const KERNEL: usize = 3;
 
-/// Cuts the prompt into blocks in which every token sees every other. A token's score is the attention that its block pays it, mean
-/// over the group, times the length of its value, averaged with its neighbours, as a z-score of the layer.
+/// Cuts the prompt into blocks in which every token sees every other. A token's score is the attention that its block
+/// pays it, mean over the group, times the length of its value, averaged with its neighbours, as a z-score of the
+/// layer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NonCausalAttention {
@@ -62,8 +63,8 @@ impl CacheCompressor for NonCausalAttention {
     }
 }
 
-/// Attention that tokens of a range get in their blocks times the lengths of their values, averaged over neighbours in the range:
-/// `[kv_heads, range]`.
+/// Attention that tokens of a range get in their blocks times the lengths of their values, averaged over neighbours in
+/// the range: `[kv_heads, range]`.
 pub fn attention_in_blocks(
     layer: &LayerView<'_>,
     sums: BlockSums,

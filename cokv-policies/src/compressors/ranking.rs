@@ -13,8 +13,8 @@ pub fn best_first(scores: &[f32]) -> Vec<usize> {
     order
 }
 
-/// Positions by score as [`best_tokens`](cokv_core::select::best_tokens) takes them: a window from its youngest token on, sinks from
-/// the first on, then the others.
+/// Positions by score as [`best_tokens`](cokv_core::select::best_tokens) takes them: a window from its youngest token
+/// on, sinks from the first on, then the others.
 pub fn protected_first(scores: &[f32], protected: Protected) -> Vec<usize> {
     let candidates = protected.candidates(scores.len());
     let (window, sinks) = ((candidates.end..scores.len()).rev(), 0..candidates.start);
@@ -22,7 +22,8 @@ pub fn protected_first(scores: &[f32], protected: Protected) -> Vec<usize> {
     window.chain(sinks).chain(others).collect()
 }
 
-/// A ranking whose best `b`, for every `b`, are the best `share.of(b)` of `first` and as many of `second`'s best others.
+/// A ranking whose best `b`, for every `b`, are the best `share.of(b)` of `first` and as many of `second`'s best
+/// others.
 ///
 /// It exists because one token more in the budget adds one token and takes none away.
 pub fn merge(first: &[usize], second: &[usize], share: Share) -> Vec<usize> {
@@ -41,8 +42,8 @@ pub fn merge(first: &[usize], second: &[usize], share: Share) -> Vec<usize> {
     ranking
 }
 
-/// Gives the highest of `scores` to the first of the ranking and so on, so that a head's scores keep their values (which
-/// is what allocators compare between heads) in another order. Equal ones are told apart by the smallest step.
+/// Gives the highest of `scores` to the first of the ranking and so on, so that a head's scores keep their values
+/// (which is what allocators compare between heads) in another order. Equal ones are told apart by the smallest step.
 pub fn reorder(scores: &[f32], ranking: &[usize]) -> Vec<f32> {
     let mut reordered = vec![0.0; scores.len()];
     let mut last = f32::INFINITY;

@@ -1,19 +1,21 @@
-//! ReST-KV (arXiv 2605.08840): what a token's absence does to the layer's output, by attention that is smoothed over time.
+//! ReST-KV (arXiv 2605.08840): what a token's absence does to the layer's output, by attention that is smoothed over
+//! time.
 
 use cokv_core::{
     CacheCompressor, ConfigError, ConfigTable, Frame, LayerView, ObservationRequest, PolicyError, Protected,
 };
 use serde::{Deserialize, Serialize};
 
-use super::dropkv::{odds, weighted_sum};
+use super::dropkv::odds;
 use super::group::group_mean;
-use super::linear_algebra::lengths_behind;
+use super::linear_algebra::{lengths_behind, weighted_sum};
 use super::pooling::{Pooling, check_kernel};
 use super::ranking::best_first;
 use super::window::{WindowFrom, check_window};
-use crate::settings::Share;
+use crate::settings::{AtLeastZero, Share};
 
 const SMOOTHING: Share = Share::new(0.3).unwrap();
+const POWER: AtLeastZero = AtLeastZero::new(1.0).unwrap();
 
 /// Tokens that say where half of a window looks: ours, since the paper says no more than that the best ones do.
 const BEST: usize = 64;
@@ -21,9 +23,9 @@ const BEST: usize = 64;
 /// How far these must move to make the kernel wider by two.
 const STEP: usize = 2000;
 
-/// Smooths the window's attention over time, `m ← smoothing · row + (1 − smoothing) · m`, and scores a token by how far the layer's
-/// output moves without it: `m / (1 − m) · ‖W_o (o − v)‖₂ ^ power`. Pooled the more widely, the further the best tokens moved between
-/// the window's halves; mean over the group.
+/// Smooths the window's attention over time, `m ← smoothing · row + (1 − smoothing) · m`, and scores a token by how far
+/// the layer's output moves without it: `m / (1 − m) · ‖W_o (o − v)‖₂ ^ power`. Pooled the more widely, the further the
+/// best tokens moved between the window's halves; mean over the group.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RestKv {
@@ -34,14 +36,14 @@ pub struct RestKv {
     /// What the youngest row counts; the paper's α.
     pub smoothing: Share,
     /// Of the distance; the paper's τ.
-    pub power: f64,
+    pub power: AtLeastZero,
     /// Least width of the average pooling, odd; 1 is none in prompts whose best tokens stay where they are.
     pub kernel: usize,
 }
 
 impl Default for RestKv {
     fn default() -> Self {
-        Self { window: 32, window_from: WindowFrom::default(), smoothing: SMOOTHING, power: 1.0, kernel: 5 }
+        Self { window: 32, window_from: WindowFrom::default(), smoothing: SMOOTHING, power: POWER, kernel: 5 }
     }
 }
 
@@ -89,7 +91,7 @@ impl CacheCompressor for RestKv {
             let output = weighted_sum(&smoothed, values, dim);
             let away: Vec<f32> = values.iter().zip(output.iter().cycle()).map(|(v, o)| o - v).collect();
             let moved = lengths_behind(gram, away.chunks_exact(dim), dim);
-            let power = self.power as f32;
+            let power = self.power.get() as f32;
             let of_head: Vec<f32> = smoothed.iter().zip(moved).map(|(&m, far)| odds(m) * far.powf(power)).collect();
             let kernel = self.kernel.max(2 * (shift(&rows) / STEP) + 1);
             scores[query_head * tokens..][..prefix].copy_from_slice(&Pooling::Avg.pool(&of_head, kernel));

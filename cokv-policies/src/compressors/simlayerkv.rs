@@ -9,12 +9,13 @@ use super::window::WindowFrom;
 
 const RECENT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
-/// Scores a token by the attention of the prompt's last query, mean over all heads of the layer, and keeps what a lazy layer does:
-/// sinks, and the recent tokens but one, the last included. What share of that attention lies on sinks and recent tokens before the
-/// last says how lazy a layer is: the less it needs, [`layer_preference`](CacheCompressor::layer_preference) is 1 minus it.
+/// Scores a token by the attention of the prompt's last query, mean over all heads of the layer, and keeps what a lazy
+/// layer does: sinks, and the recent tokens but one, the last included. What share of that attention lies on sinks and
+/// recent tokens before the last says how lazy a layer is: the less it needs,
+/// [`layer_preference`](CacheCompressor::layer_preference) is 1 minus it.
 ///
-/// The published form gives lazy layers that and all others the whole prompt, which is no budget: the preset `simlayerkv-paper`, with
-/// the allocator `lazy-layers`.
+/// The published form gives lazy layers that and all others the whole prompt, which is no budget: the preset
+/// `simlayerkv-paper`, with the allocator `lazy-layers`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SimLayerKv {

@@ -1,7 +1,7 @@
 //! Scores of different measures made comparable.
 
-/// Subtracts the mean of all scores of a layer and divides by their standard deviation (of a sample, at least 1e-6), over heads and
-/// tokens together, so that heads stay comparable with each other.
+/// Subtracts the mean of all scores of a layer and divides by their standard deviation (of a sample, at least 1e-6),
+/// over heads and tokens together, so that heads stay comparable with each other.
 pub fn z_score(scores: &mut [f32]) {
     let count = scores.len() as f64;
     let mean = scores.iter().map(|&score| f64::from(score)).sum::<f64>() / count.max(1.0);
