@@ -1,13 +1,12 @@
 //! The two seams that a compression method is made of.
 
 use std::fmt::{self, Debug};
-use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     BudgetPlan, Frame, HeadLayout, HeadScores, HeadSelection, LayerView, ObservationRequest, Pairs, PlanError,
-    PolicyError, Replay, Spending, TokenScores,
+    PolicyError, Protected, Replay, Spending, TokenScores,
 };
 
 /// What a budget counts in a model whose query heads share KV heads. Tables must print it: the two are not comparable.
@@ -28,34 +27,6 @@ impl fmt::Display for Gqa {
             Gqa::PerKvHead => "per-kv-head",
             Gqa::PerQueryHead => "per-query-head",
         })
-    }
-}
-
-/// Prompt tokens that a compressor keeps whatever their scores are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Protected {
-    /// Tokens at the start.
-    pub sinks: usize,
-    /// Tokens at the end.
-    pub window: usize,
-}
-
-impl Protected {
-    /// Positions that scores decide about: behind the sinks and before the window.
-    pub fn candidates(&self, prompt_len: usize) -> Range<usize> {
-        let end = prompt_len.saturating_sub(self.window);
-        self.sinks.min(end)..end
-    }
-
-    /// Protected tokens of one head, or [`PolicyError::BudgetBelowProtected`] where a total for all heads does not pay for
-    /// them.
-    pub fn within(&self, total: usize, layout: HeadLayout, prompt_len: usize) -> Result<usize, PolicyError> {
-        let protected = prompt_len - self.candidates(prompt_len).len();
-        let heads = layout.heads();
-        match heads.saturating_mul(protected) <= total {
-            true => Ok(protected),
-            false => Err(PolicyError::BudgetBelowProtected { total, protected, heads }),
-        }
     }
 }
 

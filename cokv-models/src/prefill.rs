@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cokv_core::{
-    Budget, Format, Frame, HeadLayout, HeadSelection, LayerView, Method, ObservationRequest, Replay, Replayed,
+    Budget, Format, Frame, HeadLayout, HeadSelection, LayerView, Method, ObservationRequest, Pairs, Replay, Replayed,
     Selection, TokenScores,
 };
 
@@ -277,7 +277,11 @@ impl Prefill {
                 for &place in &scorers {
                     let (method, total) = asked[place];
                     let kept = method.follows_budget().then(|| total / layout.heads());
-                    scored[place].push_layer(&method.score(&LayerView { kept, ..*view })?);
+                    let view = &LayerView { kept, ..*view };
+                    scored[place].push_layer(&method.score(view)?);
+                    if let Some(needed) = method.layer_preference(view)? {
+                        scored[place].push_preference(needed);
+                    }
                 }
                 Ok(())
             })??;
@@ -337,6 +341,9 @@ impl Prefill {
         for of_layer in of_layers {
             pairs.extend(of_layer??);
         }
+        // These heads share the prompt's memory.
+        let shares = selection.heads.iter().map(|kept| *kept == HeadSelection::Everything);
+        pairs.iter_mut().zip(shares).filter(|(_, shares)| *shares).for_each(|(pairs, _)| *pairs = Pairs::default());
         RaggedCache::rewritten(&self.prompt, selection, &pairs)
     }
 

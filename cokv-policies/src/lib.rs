@@ -17,14 +17,15 @@ use allocators::{
 };
 use cokv_core::Registry;
 use compressors::{
-    Cake, CapKv, ChunkKv, Compactor, Composed, CriticalKv, Cur, DropKv, EntropyGatedChunkKv, ExpectedAttention, Finch,
-    Full, H2o, KeyDiff, KeyRerotation, Knorm, KvCompose, KvZip, KvZipPlus, LagKv, Lava, Leverage, Merging,
-    NonCausalAttention, OnBase, Random, RestKv, SimLayerKv, SnapKv, StreamingLlm, Tova,
+    AttentionMatching, Cake, CapKv, ChunkKv, Compactor, Composed, CriticalKv, Cur, DropKv, EntropyGatedChunkKv,
+    ExpectedAttention, Finch, Full, H2o, KeyDiff, KeyRerotation, Knorm, KvCompose, KvZip, KvZipPlus, LagKv, Lava,
+    Leverage, Merging, NonCausalAttention, OnBase, Random, RestKv, SimLayerKv, SnapKv, StreamingLlm, Tova,
 };
 
 /// All policies of this crate under the names that a TOML file gives them, and published settings as presets.
 pub fn registry() -> Registry {
     let mut registry = Registry::default();
+    registry.add_compressor("attention-matching", |settings| settings.read::<AttentionMatching>()?.checked(settings));
     registry.add_compressor("block", OnBase::of_blocks);
     registry.add_compressor("cake", |settings| settings.read::<Cake>()?.checked(settings));
     registry.add_compressor("capkv", |settings| settings.read::<CapKv>());

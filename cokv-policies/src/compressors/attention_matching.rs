@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 
 use cokv_core::{
-    CacheCompressor, ConfigError, ConfigTable, Frame, HeadSelection, LayerView, ObservationRequest, Pairs, PolicyError, Protected,
-    Replay,
+    CacheCompressor, ConfigError, ConfigTable, Frame, HeadSelection, LayerView, ObservationRequest, Pairs, PolicyError,
+    Protected, Replay,
 };
 use ndarray::{Array2, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
@@ -56,7 +56,8 @@ impl AttentionMatching {
     pub fn checked(self, settings: &ConfigTable<'_>) -> Result<Self, ConfigError> {
         match self.ridge.is_finite() && self.ridge >= 0.0 {
             true => Ok(self),
-            false => Err(settings.error_at("ridge", format!("ridge is a number of 0 or more, such as 0.001; got {}", self.ridge))),
+            false => Err(settings
+                .error_at("ridge", format!("ridge is a number of 0 or more, such as 0.001; got {}", self.ridge))),
         }
     }
 
@@ -101,7 +102,8 @@ impl AttentionMatching {
             outputs -= &of_kept.dot(&were);
             let change = ridge(&of_kept.t().dot(&of_kept), of_kept.t().dot(&outputs), self.ridge as f32);
             if let Some(change) = change.filter(|change| change.iter().all(|x| x.is_finite())) {
-                pairs.values = (were + change).into_shape_with_order(kept.len() * dim).map(|all| all.to_vec()).unwrap_or_default();
+                pairs.values =
+                    (were + change).into_shape_with_order(kept.len() * dim).map(|all| all.to_vec()).unwrap_or_default();
             }
         }
     }
@@ -130,7 +132,8 @@ impl<'a> Head<'a> {
         let scale = (dim as f32).sqrt().recip();
         let numbers: Vec<f32> = all[head * of_group..(head + 1) * of_group].iter().map(|x| x * scale).collect();
         debug_assert!(numbers.len().is_multiple_of(group * dim));
-        let queries = layer.recorded("reference queries", Array2::from_shape_vec((numbers.len() / dim, dim), numbers).ok())?;
+        let queries =
+            layer.recorded("reference queries", Array2::from_shape_vec((numbers.len() / dim, dim), numbers).ok())?;
         Ok(Self { queries, keys: view("keys", layer.keys)?, values: view("values", layer.values)? })
     }
 
@@ -242,14 +245,20 @@ mod tests {
     #[test]
     fn the_ladder_of_the_closed_form() {
         for (step, expected) in [
-            ("biases = false, values = false", [[5.6471, 2.4111], [3.6498, 2.7172], [1.8869, 1.0715], [0.8502, 0.3156]]),
+            (
+                "biases = false, values = false",
+                [[5.6471, 2.4111], [3.6498, 2.7172], [1.8869, 1.0715], [0.8502, 0.3156]],
+            ),
             ("values = false", [[5.5907, 2.1498], [3.5673, 2.8647], [2.4022, 0.8671], [1.1432, 0.6988]]),
             ("biases = true", [[0.8134, 0.9479], [0.5158, 0.7619], [0.1976, 0.1573], [0.0504, 0.0718]]),
         ] {
             for (kept, expected) in [2, 4, 8, 12].into_iter().zip(expected) {
                 let found = errors(step, kept);
                 for (found, expected) in found.into_iter().zip(expected) {
-                    assert!((found - expected).abs() < 2e-3 * expected.max(1.0), "{step}, {kept} keys: {found} and not {expected}");
+                    assert!(
+                        (found - expected).abs() < 2e-3 * expected.max(1.0),
+                        "{step}, {kept} keys: {found} and not {expected}"
+                    );
                 }
             }
         }
@@ -263,7 +272,8 @@ mod tests {
         assert_eq!(kept, [[5, 7, 8, 11], [5, 6, 7, 8]].map(Vec::from));
         let shown = prompt.shown_to(&method);
         let pairs = method.rewrite(&shown.view(), &kept.map(HeadSelection::Tokens)).unwrap();
-        for (pairs, expected) in pairs.iter().zip([[1.4090, 0.7535, 1.4962, 0.9413], [-0.1516, 0.8649, 0.8781, 1.4102]]) {
+        for (pairs, expected) in pairs.iter().zip([[1.4090, 0.7535, 1.4962, 0.9413], [-0.1516, 0.8649, 0.8781, 1.4102]])
+        {
             let close = |(ours, expected): (&f32, f64)| (f64::from(*ours) - expected).abs() < 5e-3;
             assert!(pairs.biases.iter().zip(expected).all(close), "{:?} and not {expected:?}", pairs.biases);
         }

@@ -115,7 +115,8 @@ impl Prompt {
         let mut seen = Replayed { weights: vec![0.0; LAYOUT.query_heads * tokens], ..Replayed::default() };
         seen.weights_by_input = seen.weights.clone();
         let kept = replay.queries.min(tokens);
-        let numbers = (0..LAYOUT.query_heads).flat_map(|head| (0..kept * dim).map(move |at| (head, at / dim, at % dim)));
+        let numbers =
+            (0..LAYOUT.query_heads).flat_map(|head| (0..kept * dim).map(move |at| (head, at / dim, at % dim)));
         seen.queries = numbers.map(|(head, row, c)| query(self.loudness, 0.4, head, row, c) as f32).collect();
         let logit = |head: usize, row: usize, key: &dyn Fn(usize) -> f64| {
             (0..dim).map(|c| query(self.loudness, 0.4, head, row, c) * key(c)).sum::<f64>() / (dim as f64).sqrt()
