@@ -67,7 +67,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
 
     let prefill = model.prefill(&tokens, method.observations(frame), |_| ())?;
     let prefill = replayed(prefill.within(frame), std::slice::from_ref(&method), &model)?;
-    let scores = prefill.score(&method, prefill.allowed(arguments.method.budget))?;
+    let scores = prefill.score(&method, prefill.allowed(&method, arguments.method.budget))?;
     let Compressed { selection, allowed, .. } = prefill.compress_scored(&method, &scores, arguments.method.budget)?;
     let texts = model.tokenizer().pieces(&tokens)?;
     let inspection = Inspection::new(layout, &method, allowed, texts, &scores, &selection);
