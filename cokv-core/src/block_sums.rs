@@ -33,7 +33,9 @@ impl BlockSums {
         for row in logits.chunks_exact_mut(keys.max(1)) {
             let max = row.iter().copied().fold(floor, f32::max);
             row.iter_mut().for_each(|logit| *logit = (*logit - max).exp());
-            let normaliser = row.iter().sum::<f32>() + padding as f32 * (-max).exp();
+            // Without padding the largest logit may be so far below 0 that its inverse is infinite.
+            let padded = if padding > 0 { padding as f32 * (-max).exp() } else { 0.0 };
+            let normaliser = row.iter().sum::<f32>() + padded;
             sums.iter_mut().zip(&*row).for_each(|(sum, weight)| *sum += weight / normaliser);
         }
         sums
@@ -53,6 +55,13 @@ mod tests {
         assert_eq!(blocks(0, 0, 8), [0..4, 4..8]);
         assert_eq!(blocks(8, 4, 12), []);
         assert_eq!(blocks(8, 4, 3), []);
+    }
+
+    /// Regression: where all logits of a query are below -88, its sums were NaN.
+    #[test]
+    fn logits_may_lie_far_below_0() {
+        let sums = BlockSums { block: 2, ..BlockSums::default() }.of(&mut [-200.0, -200.0, -90.0, -90.0], 2);
+        assert_eq!(sums, [1.0, 1.0]);
     }
 
     #[test]
