@@ -15,7 +15,8 @@ pub(super) fn decode(header: Header, data: &[u8]) -> Result<SavedCache, CacheFil
     header.check_seal(data)?;
     let Identity { layout, format, .. } = header.description.identity;
     let tensor = |name, dtype| -> Result<&[u8], CacheFileError> {
-        Ok(header.tensor(name, dtype)?.and_then(|(range, _)| data.get(range)).unwrap_or_default())
+        let range = header.tensor(name, dtype)?.map(|info| info.data_offsets.0..info.data_offsets.1);
+        Ok(range.and_then(|range| data.get(range)).unwrap_or_default())
     };
     let words = |name| Ok::<_, CacheFileError>(from_words(tensor(name, Dtype::U32)?));
 

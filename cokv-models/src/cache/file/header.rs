@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{ErrorKind, Read};
-use std::ops::Range;
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -87,14 +86,14 @@ impl Header {
         self.tensors.info(name).is_some()
     }
 
-    /// Where a tensor lies among the others' bytes, which are as many as kind and shape say, and its shape; none where there is no
-    /// such tensor.
-    pub fn tensor(&self, name: &str, dtype: Dtype) -> Result<Option<(Range<usize>, &[usize])>, CacheFileError> {
-        let Some(info) = self.tensors.info(name) else { return Ok(None) };
-        if info.dtype != dtype {
-            return Err(CacheFileError::Damaged(format!("`{name}` is {} instead of {dtype}", info.dtype)));
+    /// A tensor, which has as many bytes as kind and shape say; none where there is none of this name.
+    pub fn tensor(&self, name: &str, dtype: Dtype) -> Result<Option<&TensorInfo>, CacheFileError> {
+        match self.tensors.info(name) {
+            Some(info) if info.dtype != dtype => {
+                Err(CacheFileError::Damaged(format!("`{name}` is {} instead of {dtype}", info.dtype)))
+            }
+            found => Ok(found),
         }
-        Ok(Some((info.data_offsets.0..info.data_offsets.1, &info.shape)))
     }
 
     /// Holds the shapes of all tensors to one another, and says how many tokens were seen, and how many all heads keep together.
@@ -116,9 +115,9 @@ impl Header {
             match self.tensor(name, dtype)? {
                 None if OPTIONAL.contains(&name) => {}
                 None => return Err(CacheFileError::Damaged(format!("it has no `{name}`"))),
-                Some((_, found)) if found == shape => {}
-                Some((_, found)) => {
-                    let message = format!("`{name}` has the shape {found:?} instead of {shape:?}");
+                Some(found) if found.shape == shape => {}
+                Some(found) => {
+                    let message = format!("`{name}` has the shape {:?} instead of {shape:?}", found.shape);
                     return Err(CacheFileError::Damaged(message));
                 }
             }
