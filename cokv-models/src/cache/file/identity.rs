@@ -69,5 +69,7 @@ pub(super) fn format_name(format: Format) -> &'static str {
         Format::F32 => "f32",
         Format::F16 => "f16",
         Format::Bf16 => "bf16",
+        Format::Q8 => "q8",
+        Format::Q4 => "q4",
     }
 }

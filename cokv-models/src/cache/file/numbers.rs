@@ -1,4 +1,4 @@
-//! Numbers as bytes, the least significant first.
+//! Numbers as bytes, the least significant first. What is stored in 8 or 4 bits is written in f32: rounded again, it is what it was.
 
 use cokv_core::Format;
 use half::slice::HalfFloatSliceExt;
@@ -8,7 +8,7 @@ use safetensors::Dtype;
 /// What a file calls the numbers of a format.
 pub(super) fn dtype(format: Format) -> Dtype {
     match format {
-        Format::F32 => Dtype::F32,
+        Format::F32 | Format::Q8 | Format::Q4 => Dtype::F32,
         Format::F16 => Dtype::F16,
         Format::Bf16 => Dtype::BF16,
     }
@@ -16,14 +16,16 @@ pub(super) fn dtype(format: Format) -> Dtype {
 
 /// Bytes of a number.
 pub(super) fn bytes_of(format: Format) -> usize {
-    // A token of one number is a key and a value.
-    format.token_bytes(1) / 2
+    match format {
+        Format::F32 | Format::Q8 | Format::Q4 => size_of::<f32>(),
+        Format::F16 | Format::Bf16 => size_of::<f16>(),
+    }
 }
 
 /// Numbers that were stored in a format before, so that nothing is rounded.
 pub(super) fn narrowed(numbers: &[f32], format: Format) -> Vec<u8> {
     match format {
-        Format::F32 => words(numbers.iter().map(|number| number.to_bits())),
+        Format::F32 | Format::Q8 | Format::Q4 => words(numbers.iter().map(|number| number.to_bits())),
         Format::F16 => {
             let mut halves = vec![f16::ZERO; numbers.len()];
             halves.convert_from_f32_slice(numbers);
@@ -41,7 +43,7 @@ pub(super) fn narrowed(numbers: &[f32], format: Format) -> Vec<u8> {
 pub(super) fn widened(bytes: &[u8], format: Format) -> Vec<f32> {
     let halves = || bytes.as_chunks().0.iter().copied();
     match format {
-        Format::F32 => from_words(bytes).into_iter().map(f32::from_bits).collect(),
+        Format::F32 | Format::Q8 | Format::Q4 => from_words(bytes).into_iter().map(f32::from_bits).collect(),
         Format::F16 => halves().map(f16::from_le_bytes).collect::<Vec<_>>().to_f32_vec(),
         Format::Bf16 => halves().map(bf16::from_le_bytes).collect::<Vec<_>>().to_f32_vec(),
     }
