@@ -91,3 +91,27 @@ pub fn answer(
     }
     failed.map_or(Ok(answers), Err)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::tests::config;
+
+    #[test]
+    fn questions_that_do_not_fit_say_how_many_tokens_are_left() {
+        let model = ModelConfig { context_length: 100, ..config([2, 4, 2, 8], 32, 32, 50) };
+        let check = |question: &str, tokens: usize, seen: usize, answer: usize| {
+            let checked = check_question(question, &vec![0; tokens], seen, answer, &model);
+            checked.map_err(|error| error.to_string())
+        };
+        assert_eq!(check("Who?", 10, 60, 30), Ok(()));
+        assert_eq!(
+            check("Who?", 10, 60, 31).unwrap_err(),
+            "`Who?` has 10 tokens, its answer may have 31, and the document leaves 40 of the 100 that this model can attend to: give \
+             --max-new-tokens 30, or compress a shorter document"
+        );
+        let long = check(&"ä".repeat(41), 41, 60, 1).unwrap_err();
+        assert!(long.starts_with(&format!("`{}…` has 41 tokens", "ä".repeat(40))), "{long}");
+        assert!(long.ends_with("shorten the question, or compress a shorter document"), "{long}");
+    }
+}

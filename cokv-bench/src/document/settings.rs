@@ -89,3 +89,62 @@ fn name(value: &impl serde::Serialize) -> String {
 fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use cokv_core::{ConfigTable, Format, Frame, HeadLayout, HeadScores};
+    use cokv_models::WeightType;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_model_is_held_as_the_file_says_wherever_it_is_now() {
+        let layout = HeadLayout::new(2, 4, 2, 8).unwrap();
+        let identity = Identity {
+            model: "m".into(),
+            tokenizer: "t".into(),
+            numerics: "5".into(),
+            layout,
+            format: Format::Bf16,
+            rope: "{}".into(),
+        };
+        let by = ModelSettings {
+            source: "path:tiny.gguf".into(),
+            weights: WeightType::F32,
+            cache: Format::Bf16,
+            chat_template_kwargs: json!({ "date_string": "26 Jul 2024" }).as_object().unwrap().clone(),
+            ..ModelSettings::default()
+        };
+        let document = OpenTurn { text: "abc".into(), tokens: vec![1], frame: Frame::default() };
+        let method =
+            cokv_policies::registry().method(ConfigTable::parse("test", "compressor = 'knorm'").unwrap()).unwrap();
+        let made = |method: &Method| {
+            let (identity, budget) = (identity.clone(), Budget::Share(0.05));
+            describe(Made { by: &by, identity, backend: "cpu", document: &document, method, budget })
+        };
+        let description = made(&method);
+        assert_eq!(description.prefix, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!((description.budget.as_str(), description.head_scores.clone()), ("5%", None));
+        assert_eq!(description.method, r#"{ compressor = "knorm", allocator = "uniform" }"#);
+        let here = std::env::current_dir().unwrap().join("tiny.gguf");
+        assert_eq!(description.model, format!("path:{}", here.display()));
+        let again = model_settings(&description, None, DeviceSetting::Cpu).unwrap();
+        assert_eq!((again.source, again.weights, again.cache), (description.model.clone(), by.weights, by.cache));
+        assert_eq!(again.chat_template_kwargs, by.chat_template_kwargs);
+        let moved = model_settings(&description, Some("hub:a/b"), DeviceSetting::Cpu).unwrap();
+        assert_eq!(moved.source, "hub:a/b");
+        for wrong in [
+            Description { weights: "f8".into(), ..description.clone() },
+            Description { chat_template_kwargs: "[]".into(), ..description.clone() },
+        ] {
+            assert!(matches!(model_settings(&wrong, None, DeviceSetting::Cpu), Err(CacheFileError::Damaged(_))));
+        }
+        let hash = |last: f64| {
+            let mut scored = method.clone();
+            scored.set_head_scores(HeadScores::new(layout, vec![1.0, 2.0, 3.0, last]).unwrap());
+            made(&scored).head_scores.unwrap()
+        };
+        assert!(hash(4.0) == hash(4.0) && hash(4.0) != hash(5.0));
+    }
+}
