@@ -112,6 +112,17 @@ impl<'i> ConfigTable<'i> {
         }
     }
 
+    /// Removes the table under `key`, which may be written as a mere name: that of the choice under `named` in it.
+    pub fn take_table_or_name(&mut self, key: &str, named: &'static str) -> Result<Option<Self>, ConfigError> {
+        let Some(value) = self.table.get_mut().remove(key) else { return Ok(None) };
+        if !value.get_ref().is_str() {
+            return self.expect_table(key, value).map(Some);
+        }
+        let mut table = self.like(value.span(), DeTable::new());
+        table.put(named, value);
+        Ok(Some(table))
+    }
+
     /// Removes the tables under `key`, each with a name of its own (`[key.name]`); an absent one has none.
     pub fn take_named_tables(&mut self, key: &str) -> Result<Vec<(String, Self)>, ConfigError> {
         let parent = self.take_table(key)?;

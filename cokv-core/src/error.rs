@@ -55,6 +55,19 @@ pub enum PolicyError {
     /// The allocator works on what compressors say of layers, and this one says nothing.
     #[error("{0}")]
     MissingPreferences(String),
+    /// A compressor cannot evict while a model answers.
+    #[error(
+        "method `{method}`: `{compressor}` looks at {lacks}, which is not there while a model answers: give `while_decoding` a \
+         compressor that needs keys, values or attention alone, such as while_decoding = {{ compressor = \"snapkv\" }}"
+    )]
+    NotWhileDecoding {
+        /// Name of the method.
+        method: String,
+        /// The compressor.
+        compressor: String,
+        /// What it looks at.
+        lacks: &'static str,
+    },
     /// What a compressor says of a layer is no number that a budget could follow.
     #[error("method `{method}`: layer {layer} needs {value} of the budget: it must be finite and at least 0")]
     UnfitPreference {

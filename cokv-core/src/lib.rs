@@ -38,6 +38,7 @@ mod spending;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod view;
+mod while_decoding;
 mod window_sum;
 
 pub use block_sums::BlockSums;
@@ -66,4 +67,5 @@ pub use settings::{MethodSettings, Named, Settings};
 pub use shard::Shard;
 pub use spending::{PlanError, Spending};
 pub use view::{LayerView, ObservationRequest, QueryStatistics, RotaryEmbedding, RotaryPairs};
+pub use while_decoding::{WhileDecoding, WhileDecodingSettings};
 pub use window_sum::WindowSum;

@@ -1,9 +1,9 @@
 //! A compressor and an allocator under one name: a column of the matrix.
 
 use crate::{
-    AllocationRequest, Budget, BudgetAllocator, CacheCompressor, Format, Frame, Gqa, HeadLayout, HeadScores,
-    HeadSelection, LayerView, MethodSettings, Named, ObservationRequest, Pairs, PolicyError, Protected, Replay,
-    Selection, Spending, TokenScores, select,
+    AllocationRequest, Budget, BudgetAllocator, BudgetPlan, CacheCompressor, Format, Frame, Gqa, HeadLayout,
+    HeadScores, HeadSelection, LayerView, MethodSettings, Named, ObservationRequest, Pairs, PolicyError, Protected,
+    Replay, Selection, Spending, TokenScores, WhileDecoding, select,
 };
 
 /// A whole compression method: score, allocate, select. Copies share compressor and allocator.
@@ -13,6 +13,7 @@ pub struct Method {
     compressor: Named<dyn CacheCompressor>,
     allocator: Named<dyn BudgetAllocator>,
     head_scores: Option<HeadScores>,
+    while_decoding: Option<WhileDecoding>,
 }
 
 impl Method {
@@ -22,7 +23,23 @@ impl Method {
         compressor: Named<dyn CacheCompressor>,
         allocator: Named<dyn BudgetAllocator>,
     ) -> Self {
-        Self { name: name.into(), compressor, allocator, head_scores: None }
+        Self { name: name.into(), compressor, allocator, head_scores: None, while_decoding: None }
+    }
+
+    /// Lets it evict while the model answers, too.
+    pub fn set_while_decoding(&mut self, while_decoding: WhileDecoding) {
+        self.while_decoding = Some(while_decoding);
+    }
+
+    /// What evicts while the model answers, if anything does.
+    pub fn while_decoding(&self) -> Option<&WhileDecoding> {
+        self.while_decoding.as_ref()
+    }
+
+    /// The method that looks again at what a cache holds while the model answers.
+    pub fn again(&self) -> Option<Self> {
+        let compressor = self.while_decoding.as_ref()?.compressor.clone();
+        Some(Self { compressor, while_decoding: None, ..self.clone() })
     }
 
     /// Gives the allocator what the heads were found to be worth.
@@ -47,7 +64,11 @@ impl Method {
 
     /// Compressor and allocator with all settings, defaults written out.
     pub fn settings(&self) -> MethodSettings {
-        MethodSettings { compressor: self.compressor.settings().clone(), allocator: self.allocator.settings().clone() }
+        MethodSettings {
+            compressor: self.compressor.settings().clone(),
+            allocator: self.allocator.settings().clone(),
+            while_decoding: self.while_decoding.as_ref().map(WhileDecoding::settings),
+        }
     }
 
     /// Everything that could change what the method keeps, for fingerprints: its settings and its head scores.
@@ -61,7 +82,7 @@ impl Method {
 
     /// Whether the budget matters at all.
     pub fn evicts(&self) -> bool {
-        self.compressor.evicts()
+        self.compressor.evicts() || self.while_decoding.is_some()
     }
 
     /// What every head keeps, as far as its budget goes, of such a prompt.
@@ -91,12 +112,20 @@ impl Method {
             );
             return Err(PolicyError::MissingPreferences(message));
         }
+        if let Some(lacks) = self.while_decoding.as_ref().and_then(WhileDecoding::lacks) {
+            let compressor = self.while_decoding.iter().map(|again| again.compressor.settings().name()).collect();
+            return Err(PolicyError::NotWhileDecoding { method: self.name.clone(), compressor, lacks });
+        }
         self.allocator.check(layout, self.head_scores.as_ref())
     }
 
     /// What prefill must record of such a prompt.
     pub fn observations(&self, frame: Frame) -> ObservationRequest {
-        self.compressor.observations(frame)
+        let observed = self.compressor.observations(frame);
+        // Attention that is summed up goes on from what the prompt gave.
+        let goes_on =
+            self.while_decoding.as_ref().is_some_and(|again| again.compressor.observations(frame).column_sums);
+        ObservationRequest { column_sums: observed.column_sums || goes_on, ..observed }
     }
 
     /// The second pass that its scores look at, if any.
@@ -221,22 +250,47 @@ impl Method {
     /// # Errors
     /// Where the allocator refuses, and [`PolicyError::BrokenPlan`] where it breaks its own promises.
     pub fn select(&self, layout: HeadLayout, scores: &TokenScores, total: usize) -> Result<Selection, PolicyError> {
-        if !self.evicts() {
+        if !self.compressor.evicts() {
             return Ok(Selection::everything(layout.heads()));
         }
+        let plan = self.plan(layout, scores, total)?;
+        Ok(select::select(scores, &plan, self.protected(scores.frame())))
+    }
+
+    /// How many of the tokens that it holds each head keeps while the model answers, of `total` for all, and which. `held` are scores
+    /// of each head's own, in the order of its tokens. A head that holds fewer than its share keeps all of them.
+    ///
+    /// # Errors
+    /// As of [`select`](Self::select).
+    pub fn select_held(&self, layout: HeadLayout, held: &[Vec<f32>], total: usize) -> Result<Selection, PolicyError> {
+        let longest = held.iter().map(Vec::len).max().unwrap_or(0);
+        let mut scores = TokenScores::with_capacity(layout, longest);
+        // Allocators look at as many tokens of every head. Those that a head lacks are worth no more than its least, and stand in
+        // front, far from the window.
+        for head in held {
+            let least = head.iter().copied().reduce(f32::min).unwrap_or(0.0);
+            scores.push_layer(&vec![least; longest - head.len()]);
+            scores.push_layer(head);
+        }
+        let plan = self.plan(layout, &scores, total)?;
         let protected = self.protected(scores.frame());
+        let heads = held.iter().zip(plan.kept()).map(|(held, &kept)| select::best_tokens(held, kept, protected));
+        Ok(Selection { heads: heads.collect() })
+    }
+
+    fn plan(&self, layout: HeadLayout, scores: &TokenScores, total: usize) -> Result<BudgetPlan, PolicyError> {
         let request = AllocationRequest {
             layout,
             prompt_len: scores.prompt_len(),
             total,
-            protected,
+            protected: self.protected(scores.frame()),
             token_scores: scores,
             head_scores: self.head_scores.as_ref(),
         };
         let plan = self.allocator.allocate(&request)?;
         let broken = |broken| PolicyError::BrokenPlan { method: self.name.clone(), broken };
         request.check(&plan, self.allocator.spending()).map_err(broken)?;
-        Ok(select::select(scores, &plan, protected))
+        Ok(plan)
     }
 }
 
@@ -247,7 +301,7 @@ mod tests {
     use toml::Table;
 
     use super::*;
-    use crate::{BudgetPlan, PlanError, Settings};
+    use crate::{PlanError, Settings};
 
     /// Scores nothing, protects two tokens, and allocates what it was told.
     #[derive(Debug)]

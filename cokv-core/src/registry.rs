@@ -8,7 +8,10 @@ use serde::de::IgnoredAny;
 
 use crate::config::{Choice, unknown_name};
 use crate::preset::Choices;
-use crate::{BudgetAllocator, CacheCompressor, ConfigError, ConfigTable, ImportanceEstimator, Method, Named, Preset};
+use crate::{
+    BudgetAllocator, CacheCompressor, ConfigError, ConfigTable, ImportanceEstimator, Method, Named, Preset,
+    WhileDecoding,
+};
 
 type Builder<T> = Box<dyn Fn(&Choice<'_>) -> Result<Named<T>, ConfigError> + Send + Sync>;
 
@@ -192,6 +195,7 @@ impl Registry {
         let whole = table.clone();
         let compressor = table.take_choice("compressor")?;
         let allocator = table.take_choice("allocator")?.unwrap_or_else(|| Choice::named(UNIFORM, &whole));
+        let decoding = table.take_table_or_name(WHILE_DECODING, "compressor")?;
         let MethodName { name, .. } = table.read()?;
         let compressor = compressor
             .ok_or_else(|| whole.error("a method needs a compressor, for example: compressor = \"snapkv\""))?;
@@ -201,9 +205,35 @@ impl Registry {
             let message = format!("`{name}` cannot name a method: use letters, digits, blanks, `-`, `_`, `.` and `+`");
             return Err(whole.error_at("name", message));
         }
-        Ok(Method::new(name, self.compressor(&compressor)?, self.allocator(&allocator)?))
+        let mut method = Method::new(name, self.compressor(&compressor)?, self.allocator(&allocator)?);
+        if let Some(decoding) = decoding {
+            method.set_while_decoding(self.while_decoding(decoding, &compressor)?);
+        }
+        Ok(method)
+    }
+
+    /// What evicts while the model answers: the method's own compressor, where no other is named.
+    fn while_decoding(&self, mut table: ConfigTable<'_>, of_prompt: &Choice<'_>) -> Result<WhileDecoding, ConfigError> {
+        let whole = table.clone();
+        let compressor = table.take_choice("compressor")?;
+        let Again { every, .. } = table.read()?;
+        if every == 0 {
+            return Err(whole.error_at("every", "`every` is the answer tokens from one look to the next: at least 1"));
+        }
+        let compressor = self.compressor(compressor.as_ref().unwrap_or(of_prompt))?;
+        if !compressor.evicts() {
+            let message = format!(
+                "`{}` keeps everything: `while_decoding` needs a compressor that says what to keep, such as \"snapkv\"",
+                compressor.settings().name()
+            );
+            return Err(whole.error_at("compressor", message));
+        }
+        Ok(WhileDecoding { every, compressor })
     }
 }
+
+/// The key of what evicts while the model answers.
+const WHILE_DECODING: &str = "while_decoding";
 
 /// The allocator of a method that names none.
 const UNIFORM: &str = "uniform";
@@ -221,6 +251,23 @@ struct MethodName {
     _compressor: IgnoredAny,
     #[serde(default, rename = "allocator")]
     _allocator: IgnoredAny,
+    #[serde(default, rename = "while_decoding")]
+    _while_decoding: IgnoredAny,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Again {
+    #[serde(default = "Again::every")]
+    every: usize,
+    #[serde(default, rename = "compressor")]
+    _compressor: IgnoredAny,
+}
+
+impl Again {
+    fn every() -> usize {
+        WhileDecoding::EVERY
+    }
 }
 
 /// Reads the settings of a `T`, and keeps what serde writes of them beside it.

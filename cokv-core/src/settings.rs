@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::WhileDecodingSettings;
+
 /// A table of settings with a `name`, as a configuration would write it. Shown as one line of TOML:
 /// `{ name = "snapkv", window = 32 }`, or `"full"` where there is nothing to set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,10 +102,17 @@ pub struct MethodSettings {
     pub compressor: Settings,
     /// What shares the budget out.
     pub allocator: Settings,
+    /// What evicts while the model answers, if anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub while_decoding: Option<WhileDecodingSettings>,
 }
 
 impl fmt::Display for MethodSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{{ compressor = {}, allocator = {} }}", self.compressor, self.allocator)
+        write!(f, "{{ compressor = {}, allocator = {}", self.compressor, self.allocator)?;
+        if let Some(while_decoding) = &self.while_decoding {
+            write!(f, ", while_decoding = {while_decoding}")?;
+        }
+        f.write_str(" }")
     }
 }

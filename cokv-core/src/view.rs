@@ -28,6 +28,8 @@ pub struct ObservationRequest {
     pub output_grams: bool,
     /// What the layer's projections read: the tokens' hidden states behind the first norm.
     pub inputs: bool,
+    /// This many last queries after RoPE.
+    pub queries: usize,
 }
 
 impl ObservationRequest {
@@ -44,12 +46,13 @@ impl ObservationRequest {
             value_output_norms: self.value_output_norms || other.value_output_norms,
             output_grams: self.output_grams || other.output_grams,
             inputs: self.inputs || other.inputs,
+            queries: self.queries.max(other.queries),
         }
     }
 
-    /// How many of a prompt's last queries are needed for its window and all sums.
+    /// How many of a prompt's last queries are needed, by themselves, for its window and for all sums.
     pub fn last_queries(&self) -> usize {
-        self.window_sums.iter().map(|sum| sum.reach()).fold(self.window, usize::max)
+        self.window_sums.iter().map(|sum| sum.reach()).fold(self.window.max(self.queries), usize::max)
     }
 }
 
@@ -116,17 +119,20 @@ pub enum RotaryPairs {
     Neighbours,
 }
 
-/// One layer of a prefilled prompt as a compressor sees it.
+/// One layer of a prefilled prompt as a compressor sees it; or one KV head of it with its group, as that compressor sees it
+/// [while the model answers](crate::WhileDecoding).
 #[derive(Clone, Copy, Debug)]
 pub struct LayerView<'a> {
     /// Which layer.
     pub layer: usize,
-    /// Heads of the model.
+    /// Heads of the model, or the head that is looked at.
     pub layout: HeadLayout,
-    /// Prompt tokens.
+    /// Prompt tokens, or those that the head holds.
     pub prompt_len: usize,
-    /// Their ids: `[prompt_len]`.
+    /// Ids of the prompt's tokens, `[prompt_len]`; none of an answer's.
     pub tokens: &'a [u32],
+    /// Where the tokens stand, ascending, `[prompt_len]`; none where it is one after the other from 0 on.
+    pub positions: Option<&'a [u32]>,
     /// Where document, question and what a chat template added lie.
     pub frame: Frame,
     /// Tokens that a head may keep on average, for compressors that [ask for it](crate::CacheCompressor::follows_budget).
@@ -155,6 +161,8 @@ pub struct LayerView<'a> {
     pub output_grams: Option<&'a [f32]>,
     /// Hidden states of the tokens behind the layer's first norm, `[prompt_len, hidden_size]`, if asked for.
     pub inputs: Option<&'a [f32]>,
+    /// The last queries that were asked for, after RoPE, oldest first: `[queries, query_heads, head_dim]`.
+    pub queries: &'a [f32],
     /// What second passes saw of every layer, for each that the methods of a run asked for.
     pub replays: &'a [(Replay, Vec<Replayed>)],
     /// The model's rotation, where the model side provides it.
@@ -169,6 +177,7 @@ impl<'a> LayerView<'a> {
             layout,
             prompt_len: tokens.len(),
             tokens,
+            positions: None,
             frame: Frame::default(),
             kept: None,
             window: 0,
@@ -182,9 +191,30 @@ impl<'a> LayerView<'a> {
             value_output_norms: None,
             output_grams: None,
             inputs: None,
+            queries: &[],
             replays: &[],
             rotary: None,
         }
+    }
+
+    /// Where a token stands.
+    pub fn position(&self, token: usize) -> usize {
+        self.positions.map_or(token, |positions| positions[token] as usize)
+    }
+
+    /// Where the token behind the last one will stand.
+    pub fn next_position(&self) -> usize {
+        self.prompt_len.checked_sub(1).map_or(0, |last| self.position(last) + 1)
+    }
+
+    /// The last `count` queries after RoPE, `[count, query_heads, head_dim]`: fewer where the prompt has fewer.
+    ///
+    /// # Errors
+    /// [`PolicyError::MissingObservation`] where fewer were asked for.
+    pub fn last_queries(&self, count: usize) -> Result<&'a [f32], PolicyError> {
+        let numbers = count.min(self.prompt_len) * self.layout.query_heads * self.layout.head_dim;
+        let from = self.recorded("the last queries", self.queries.len().checked_sub(numbers))?;
+        Ok(&self.queries[from..])
     }
 
     /// Attention of the last `rows` queries of one query head: `[rows, prompt_len]`. A prompt shorter than `rows` gives
@@ -235,8 +265,8 @@ impl<'a> LayerView<'a> {
         let mut keys = self.recorded("keys", self.keys)?.to_vec();
         let rotary = self.recorded("the model's rotation", self.rotary)?;
         for head in keys.chunks_exact_mut((self.prompt_len * self.layout.head_dim).max(1)) {
-            for (position, key) in head.chunks_exact_mut(self.layout.head_dim).enumerate() {
-                rotary.turn(key, -(position as f64));
+            for (token, key) in head.chunks_exact_mut(self.layout.head_dim).enumerate() {
+                rotary.turn(key, -(self.position(token) as f64));
                 // The attention factor is in the keys' length.
                 key.iter_mut().for_each(|x| *x /= rotary.scale);
             }

@@ -77,8 +77,10 @@ struct Outcome {
     frozen: [Vec<f32>; 2],
     /// Logits after caches whose pairs are not the prompt's, alone and frozen.
     rewritten: [Vec<f32>; 2],
-    /// Likeliest tokens after some steps of one token each.
+    /// Logits after some steps of one token each.
     stepped: Vec<f32>,
+    /// The last queries of a watched answer, all layers.
+    answered: Vec<f32>,
 }
 
 /// Runs a case on both engines, which hold the same model, and says where they differ first.
@@ -112,6 +114,7 @@ pub fn check(ours: &Arc<dyn Engine>, theirs: &Arc<dyn Engine>, case: &Case) -> R
         }
         near(&what("output grams"), &a.output_grams, &b.output_grams)?;
         near(&what("inputs"), &a.inputs, &b.inputs)?;
+        near(&what("last queries"), &a.queries, &b.queries)?;
         match (&a.query_statistics, &b.query_statistics) {
             (Some(a), Some(b)) => {
                 near(&what("means of queries"), &a.mean, &b.mean)?;
@@ -142,7 +145,8 @@ pub fn check(ours: &Arc<dyn Engine>, theirs: &Arc<dyn Engine>, case: &Case) -> R
     near("logits after a frozen cache and a copy", &ours.frozen[0], &ours.frozen[1])?;
     near("logits after rewritten pairs", &ours.rewritten[0], &theirs.rewritten[0])?;
     near("logits after rewritten pairs and after frozen ones", &ours.rewritten[0], &ours.rewritten[1])?;
-    near("logits of single steps", &ours.stepped, &theirs.stepped)
+    near("logits of single steps", &ours.stepped, &theirs.stepped)?;
+    near("last queries of an answer", &ours.answered, &theirs.answered)
 }
 
 fn near(what: &str, a: &[f32], b: &[f32], tolerance: f32) -> Result<(), String> {
@@ -189,6 +193,7 @@ fn outcome(engine: &Arc<dyn Engine>, case: &Case) -> Result<Outcome, ModelError>
         value_output_norms: true,
         output_grams: true,
         inputs: true,
+        queries: 6,
     };
     let mut prefilling = Prefilling::new(engine, tokens(0, case.prompt), case.format, everything.clone())?;
     if case.prompt > 2 {
@@ -281,6 +286,13 @@ fn outcome(engine: &Arc<dyn Engine>, case: &Case) -> Result<Outcome, ModelError>
     for token in &answer {
         stepped.extend(logits(std::slice::from_mut(&mut copy), std::slice::from_ref(token))?);
     }
+    let mut watch = engine.watch_queries(3);
+    for tokens in answer.chunks(2) {
+        let (cache, watches) = (&mut copy, vec![watch.as_mut()]);
+        engine.step(&mut [Row { tokens, cache, watches, ask: Ask::Nothing, within: 0 }])?;
+    }
+    let of_layers = (0..layout.layers).map(|layer| engine.last_queries(watch.as_ref(), layer));
+    let answered = of_layers.collect::<Result<Vec<_>, _>>()?.concat();
     Ok(Outcome {
         logits: prefill.logits().to_vec(),
         summaries,
@@ -289,6 +301,7 @@ fn outcome(engine: &Arc<dyn Engine>, case: &Case) -> Result<Outcome, ModelError>
         frozen,
         rewritten,
         stepped,
+        answered,
     })
 }
 

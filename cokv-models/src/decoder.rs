@@ -234,6 +234,15 @@ impl<B: Backend> Engine for Decoder<B> {
         self.backend.replayed(watch, layer)
     }
 
+    fn watch_queries(&self, count: usize) -> Box<dyn Watch> {
+        Box::new(self.backend.watch_queries(self.config.layout, count))
+    }
+
+    fn last_queries(&self, watch: &dyn Watch, layer: usize) -> Result<Vec<f32>, ModelError> {
+        let watch = (watch as &dyn std::any::Any).downcast_ref().ok_or_else(|| backend::foreign("watch"))?;
+        Ok(self.backend.last_queries(watch, layer))
+    }
+
     fn step(&self, rows: &mut [Row<'_>]) -> Result<Vec<Answer>, ModelError> {
         let angles = self.backend.angles(self.rope.angles(&self.positions(rows)?))?;
         let tokens: Vec<u32> = rows.iter().flat_map(|row| row.tokens.iter().copied()).collect();

@@ -87,6 +87,16 @@ pub trait Engine: Send + Sync {
     /// Where the watch is another engine's.
     fn replayed(&self, watch: &mut dyn Watch, layer: usize) -> Result<Replayed, ModelError>;
 
+    /// Nothing recorded yet of an answer, whose last `count` queries will be.
+    fn watch_queries(&self, count: usize) -> Box<dyn Watch>;
+
+    /// The last queries of an answer after RoPE, oldest first, `[tokens, query_heads, head_dim]`: as many as are watched, or as
+    /// there are.
+    ///
+    /// # Errors
+    /// Where the watch is another engine's.
+    fn last_queries(&self, watch: &dyn Watch, layer: usize) -> Result<Vec<f32>, ModelError>;
+
     /// One pass over all rows, each with its own question: chunks of prompts, answers and coalitions may share it. Appends the
     /// keys and values of all tokens to the rows' caches, and returns an answer for each row.
     ///

@@ -8,6 +8,7 @@ use crate::batch::{Batch, BatchSettings, Event, Ledger, Request, SequenceId, Sta
 use crate::cache::RaggedCache;
 use crate::engine::Row;
 use crate::error::ModelError;
+use crate::eviction::Eviction;
 use crate::model::LanguageModel;
 use crate::stop::StopRule;
 
@@ -25,6 +26,15 @@ pub struct Forced<'a> {
     pub targets: &'a [u32],
 }
 
+/// What a row says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// Tokens of prompt and answer that all heads together held at most.
+    pub most_held: usize,
+}
+
 /// Whose distributions those of the rows are compared with.
 #[derive(Clone, Copy)]
 pub enum ComparedWith<'a> {
@@ -37,26 +47,41 @@ pub enum ComparedWith<'a> {
 }
 
 impl LanguageModel {
-    /// Greedy answers of all rows, decoded as one batch that finished rows leave. `first` says what comes first: one answer
-    /// for all rows, which share a prefill, or one for each. `heard` is told every token, with its row, as it comes, and may
-    /// end it all.
-    ///
-    /// The caches have then seen all tokens of their answers but the last; those of answers that did not come to their end hold
-    /// nothing.
+    /// Greedy answers of all rows, none of which is evicted from meanwhile. See [`answer`](Self::answer).
     pub fn greedy<C: AsMut<RaggedCache>>(
         &self,
         caches: &mut [C],
         first: &[Top],
         stop: &StopRule,
-        mut heard: impl FnMut(usize, u32) -> ControlFlow<()>,
+        heard: impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
+        let answered = self.answer(caches, std::iter::empty(), first, stop, heard)?;
+        Ok(answered.into_iter().map(|answered| answered.tokens).collect())
+    }
+
+    /// Greedy answers of all rows, decoded as one batch that finished rows leave. `first` says what comes first: one answer
+    /// for all rows, which share a prefill, or one for each. `heard` is told every token, with its row, as it comes, and may
+    /// end it all. `evictions` keep the caches of the first rows small meanwhile.
+    ///
+    /// The caches have then seen all tokens of their answers but the last; those of answers that did not come to their end hold
+    /// nothing.
+    pub fn answer<C: AsMut<RaggedCache>>(
+        &self,
+        caches: &mut [C],
+        evictions: impl IntoIterator<Item = Option<Eviction>>,
+        first: &[Top],
+        stop: &StopRule,
+        mut heard: impl FnMut(usize, u32) -> ControlFlow<()>,
+    ) -> Result<Vec<Answered>, ModelError> {
         let chunk = self.engine().chunk();
         let settings = BatchSettings { format: self.format(), chunk, ..BatchSettings::default() };
         // Whoever calls has counted the caches already.
         let mut batch = Batch::new(Arc::clone(self.engine()), settings, Ledger::new(None));
-        let mut answers: Vec<Vec<u32>> = vec![Vec::new(); caches.len()];
+        let mut answers = vec![Answered::default(); caches.len()];
+        let mut evictions = evictions.into_iter();
         for (cache, first) in caches.iter_mut().zip(first.iter().cycle()) {
-            let start = Start::Cache { cache: cache.as_mut().take(), first: first.clone() };
+            let eviction = evictions.next().flatten().map(Box::new);
+            let start = Start::Cache { cache: cache.as_mut().take(), first: first.clone(), eviction };
             batch.submit(Request { start, stop: stop.clone() })?;
         }
         let (mut given_up, mut failed) = (false, None);
@@ -65,12 +90,15 @@ impl LanguageModel {
                 let row = row as usize;
                 match event {
                     Event::Token(token) => {
-                        answers[row].push(token);
+                        answers[row].tokens.push(token);
                         given_up |= heard(row, token).is_break();
                     }
-                    Event::Ended { cache, .. } => *caches[row].as_mut() = cache,
+                    Event::Ended { cache, most_held, .. } => {
+                        *caches[row].as_mut() = cache;
+                        answers[row].most_held = most_held;
+                    }
                     Event::Failed(error) => failed = Some(error),
-                    Event::Prefilled { .. } | Event::Compressed { .. } => {}
+                    Event::Prefilled { .. } | Event::Compressed { .. } | Event::Evicted { .. } => {}
                 }
             })?;
             if !goes_on {
@@ -116,6 +144,56 @@ impl LanguageModel {
                 all.push(answer.along(|| "along the reference answer".into())?);
             }
         }
+        Ok(all)
+    }
+
+    /// The same for caches that are evicted from meanwhile, compared with a full one's, which is as before afterwards. Tokens are fed
+    /// from one look at what is held to the next.
+    pub fn along_evicting(
+        &self,
+        full: &mut RaggedCache,
+        rows: &mut [(RaggedCache, Eviction)],
+        forced: Forced<'_>,
+    ) -> Result<Vec<Along>, ModelError> {
+        let Forced { tokens, skip, targets } = forced;
+        let mut all: Vec<Along> = rows.iter().map(|_| Along::default()).collect();
+        full.reserve(tokens.len())?;
+        let mut fed = 0;
+        while fed < tokens.len() {
+            let next = rows.iter().map(|(_, eviction)| eviction.until_next()).min().unwrap_or(usize::MAX);
+            let end = tokens.len().min(fed.saturating_add(next));
+            let looked_at = fed.max(skip)..end.max(skip);
+            let of_targets = |token: usize| (token - skip).min(targets.len());
+            let ask = |row: usize| match looked_at.is_empty() {
+                true => Ask::Nothing,
+                false => Ask::Along {
+                    skip: looked_at.start - fed,
+                    targets: &targets[of_targets(looked_at.start)..of_targets(looked_at.end)],
+                    against: if row == 0 { Against::Nobody } else { Against::Row(0) },
+                    keep: row == 0,
+                },
+            };
+            let piece = &tokens[fed..end];
+            let mut passed = vec![Row::new(piece, full, ask(0))];
+            for (row, (cache, eviction)) in rows.iter_mut().enumerate() {
+                cache.reserve(piece.len())?;
+                let watches = vec![eviction.watch()];
+                passed.push(Row { watches, ..Row::new(piece, cache, ask(row + 1)) });
+            }
+            let answers = self.engine().step(&mut passed)?;
+            for ((along, (cache, eviction)), answer) in
+                all.iter_mut().zip(rows.iter_mut()).zip(answers.into_iter().skip(1))
+            {
+                eviction.after(cache, piece.len())?;
+                if !looked_at.is_empty() {
+                    let of_piece = answer.along(|| "along the reference answer".into())?;
+                    along.log_likelihoods.extend(of_piece.log_likelihoods);
+                    along.divergences.extend(of_piece.divergences);
+                }
+            }
+            fed = end;
+        }
+        full.rewind(tokens.len());
         Ok(all)
     }
 

@@ -13,6 +13,7 @@ pub mod decoder;
 mod digest;
 pub mod engine;
 mod error;
+mod eviction;
 mod files;
 pub mod game;
 mod generate;
@@ -35,7 +36,8 @@ pub const NUMERICS: u32 = 5;
 
 pub use digest::{fingerprint, known_fingerprint};
 pub use error::ModelError;
-pub use generate::{ComparedWith, Forced};
+pub use eviction::Eviction;
+pub use generate::{Answered, ComparedWith, Forced};
 pub use kernel::matmul::linear as product;
 pub use kernel::pool::{set_threads, threads};
 pub use kernel::simd::instructions;

@@ -12,6 +12,7 @@ use crate::backend::{LayerSummaries, Watch};
 use crate::cache::{RaggedCache, Segment};
 use crate::engine::{Engine, Row};
 use crate::error::ModelError;
+use crate::eviction::Eviction;
 use crate::kernel::pool;
 use crate::stop::StopRule;
 
@@ -54,6 +55,8 @@ pub struct Compressed {
     pub selection: Selection,
     /// Tokens that all heads together were allowed to keep.
     pub allowed: usize,
+    /// What evicts while the model answers, if anything does.
+    pub eviction: Option<Eviction>,
 }
 
 impl Prefilling {
@@ -311,7 +314,8 @@ impl Prefill {
     ) -> Result<Compressed, ModelError> {
         let allowed = self.allowed(method, budget);
         let selection = method.select(self.prompt.layout(), scores, allowed)?;
-        Ok(Compressed { cache: self.cut(method, &selection)?, selection, allowed })
+        let eviction = Eviction::new(self, method, budget, &selection)?;
+        Ok(Compressed { cache: self.cut(method, &selection)?, selection, allowed, eviction })
     }
 
     /// The same where no head shares the prompt's memory, not even one that keeps everything.
@@ -324,7 +328,8 @@ impl Prefill {
                 *kept = HeadSelection::Tokens((0..self.prompt.len(head) as u32).collect());
             }
         }
-        Ok(Compressed { cache: self.cut(method, &apart)?, selection, allowed })
+        let eviction = Eviction::new(self, method, budget, &selection)?;
+        Ok(Compressed { cache: self.cut(method, &apart)?, selection, allowed, eviction })
     }
 
     /// What is kept, as it is or rewritten.
@@ -372,6 +377,7 @@ impl Prefill {
             value_output_norms: recorded(&summaries.value_output_norms),
             output_grams: recorded(&summaries.output_grams),
             inputs: recorded(&summaries.inputs),
+            queries: &summaries.queries,
             replays: &self.replays,
             rotary: Some(&rotary),
             ..LayerView::new(layer, self.prompt.layout(), &self.tokens)

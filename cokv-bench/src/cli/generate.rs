@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use cokv_core::{Budget, Method, Registry};
+use cokv_core::{Budget, Method, Registry, WhileDecoding};
 use cokv_models::batch::{Batch, BatchSettings, Event, Ledger, Request, Start};
 use cokv_models::{LanguageModel, StopRule};
 
@@ -34,6 +34,7 @@ Examples:
   cokv generate --prompt-file report.txt --method full --method snapkv --method tova --budget 64,128
   cokv generate --prompt-file report.txt --method '{ name = \"snapkv\", window = 32 }' --budget 10%
   cokv generate --prompt-file report.txt --method snapkv --allocator cokv --scores passkey.scores.json --budget 64
+  cokv generate --prompt 'Count to a thousand.' --method knorm --while-decoding knorm --budget 64 --max-new-tokens 2000
   cat report.txt | cokv generate --prompt-file - --method streaming-llm --budget '4 MiB'")]
 pub struct Arguments {
     #[command(flatten)]
@@ -119,7 +120,8 @@ fn one(method: &Method, budget: Budget, prompt: Framed, stop: StopRule, model: &
                 Ok(out.flush()?)
             });
         }
-        Event::Ended { .. } => {}
+        Event::Evicted { .. } => told.evictions += 1,
+        Event::Ended { most_held, .. } => told.most_held = most_held,
         Event::Failed(error) => written = Err(error.into()),
     })? {
         if written.is_err() {
@@ -130,7 +132,7 @@ fn one(method: &Method, budget: Budget, prompt: Framed, stop: StopRule, model: &
     written.context("the answer could not be written")?;
     writeln!(out, "{}", stream.finish()?)?;
     let decode_seconds = started.elapsed().as_secs_f64();
-    let Told { tokens, kept, bytes, allowed, prefill_seconds, compress_seconds } = told;
+    let Told { tokens, kept, bytes, allowed, evictions, most_held, prefill_seconds, compress_seconds } = told;
     let (kept, bytes) = if method.evicts() { (kept, bytes) } else { (layout.heads() * prompt_len, full_bytes) };
     let decoded = tokens.saturating_sub(1);
     eprintln!();
@@ -150,6 +152,12 @@ fn one(method: &Method, budget: Budget, prompt: Framed, stop: StopRule, model: &
         mebibytes(bytes as u64),
         mebibytes(full_bytes as u64)
     );
+    if let Some(WhileDecoding { every, .. }) = method.while_decoding() {
+        eprintln!(
+            "evicted   {evictions} times while answering, every {every} tokens; at most {} were held",
+            mebibytes((most_held * model.format().token_bytes(layout.head_dim)) as u64)
+        );
+    }
     if let Some(peak) = peak_resident_bytes() {
         eprintln!("memory    {} at its peak", mebibytes(peak));
     }
@@ -164,6 +172,9 @@ struct Told {
     kept: usize,
     bytes: usize,
     allowed: usize,
+    evictions: usize,
+    /// Tokens that all heads together held at most.
+    most_held: usize,
     prefill_seconds: f64,
     compress_seconds: f64,
 }

@@ -70,6 +70,10 @@ struct SharingArguments {
     /// Allocator: a name, or an inline TOML table with its settings [default: the preset's, or uniform]
     #[arg(long)]
     allocator: Option<String>,
+    /// Evict while the model answers, too, so that the cache never outgrows the budget by more than a block: a compressor, or an
+    /// inline TOML table such as '{ every = 64, compressor = "snapkv" }'
+    #[arg(long, value_name = "COMPRESSOR")]
+    while_decoding: Option<String>,
     /// Head scores for the allocator, from cokv estimate or cokv scores import
     #[arg(long)]
     scores: Option<PathBuf>,
@@ -77,7 +81,7 @@ struct SharingArguments {
 
 impl SharingArguments {
     fn build(&self, registry: &Registry, compressor: &str) -> Result<Method> {
-        method(registry, compressor, self.allocator.as_deref())
+        method(registry, compressor, self.allocator.as_deref(), self.while_decoding.as_deref())
     }
 
     fn fit(&self, method: &mut Method, model: &ModelStamp, layout: HeadLayout) -> Result<()> {
@@ -120,15 +124,24 @@ pub fn budget_remark(
     }
 }
 
-/// What `--method` and `--allocator` stand for; each is a name or an inline table.
-pub fn method(registry: &Registry, compressor: &str, allocator: Option<&str>) -> Result<Method> {
+/// What `--method`, `--allocator` and `--while-decoding` stand for; each is a name or an inline table.
+pub fn method(
+    registry: &Registry,
+    compressor: &str,
+    allocator: Option<&str>,
+    while_decoding: Option<&str>,
+) -> Result<Method> {
     let scores_tokens =
         registry.compressors().chain(registry.presets().map(|(name, _)| name)).any(|name| name == compressor);
     if !scores_tokens && registry.allocators().any(|name| name == compressor) {
         bail!("--method: `{compressor}` is an allocator: --method snapkv --allocator {compressor}");
     }
-    let options = [("--method", "compressor", Some(compressor)), ("--allocator", "allocator", allocator)];
-    let mut toml = String::new();
+    let options = [
+        ("--method", "compressor", Some(compressor)),
+        ("--allocator", "allocator", allocator),
+        ("--while-decoding", "while_decoding", while_decoding),
+    ];
+    let (mut toml, mut written) = (String::new(), Vec::new());
     for (option, key, value) in options {
         let Some(value) = value else { continue };
         let line = match value.trim_start().starts_with('{') {
@@ -137,10 +150,11 @@ pub fn method(registry: &Registry, compressor: &str, allocator: Option<&str>) ->
         };
         ConfigTable::parse(option, &line).map_err(without_line)?;
         toml += &line;
+        written.push(option);
     }
     let of_option = |error: ConfigError| {
-        let (option, ..) = options[usize::from(error.line == Some(2))];
-        without_line(ConfigError { file: option.into(), ..error })
+        let option = error.line.and_then(|line| written.get(line - 1)).unwrap_or(&"--method");
+        without_line(ConfigError { file: (*option).into(), ..error })
     };
     ConfigTable::parse("--method", &toml)
         .and_then(|table| registry.method(table))
@@ -157,13 +171,13 @@ mod tests {
     use super::*;
 
     fn error(compressor: &str, allocator: Option<&str>) -> String {
-        method(&cokv_policies::registry(), compressor, allocator).err().unwrap().to_string()
+        method(&cokv_policies::registry(), compressor, allocator, None).err().unwrap().to_string()
     }
 
     #[test]
     fn a_preset_brings_its_allocator_and_others_are_uniform() {
         let settings = |compressor: &str, allocator| {
-            let method = method(&cokv_policies::registry(), compressor, allocator).unwrap();
+            let method = method(&cokv_policies::registry(), compressor, allocator, None).unwrap();
             (method.name().to_owned(), method.settings().allocator.name().to_owned())
         };
         assert_eq!(settings("snapkv", None), ("snapkv".into(), "uniform".into()));
@@ -182,6 +196,10 @@ mod tests {
         assert!(error("{ name = 'snapkv'", None).starts_with("--method: "));
         assert!(error("snapkv", Some("{ name")).starts_with("--allocator: "));
         assert!(error("ada-snapkv", Some("ada-kv")).starts_with("--allocator: `ada-snapkv` is a whole method"));
+        let again = |value| method(&cokv_policies::registry(), "snapkv", None, Some(value)).err().unwrap().to_string();
+        assert!(again("{ evry = 3 }").starts_with("--while-decoding: unknown key `evry`"), "{}", again("{ evry = 3 }"));
+        assert!(again("{ every = 0 }").starts_with("--while-decoding: `every` is"), "{}", again("{ every = 0 }"));
+        assert!(again("full").starts_with("--while-decoding: `full` keeps everything"), "{}", again("full"));
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl Arguments {
 }
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
-    let method = method(registry, &arguments.method, None)?;
+    let method = method(registry, &arguments.method, None, None)?;
     let settings = settings(arguments)?;
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(200));

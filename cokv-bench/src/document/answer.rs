@@ -79,7 +79,7 @@ pub fn answer(
                     failed = Some(error);
                     return;
                 }
-                Event::Compressed { .. } | Event::Ended { .. } => return,
+                Event::Compressed { .. } | Event::Evicted { .. } | Event::Ended { .. } => return,
             };
             if hear(row, heard).is_break() {
                 goes_on = ControlFlow::Break(());

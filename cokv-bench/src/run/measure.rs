@@ -2,7 +2,7 @@
 
 use cokv_models::ask::Along;
 use cokv_models::cache::RaggedCache;
-use cokv_models::{ComparedWith, Forced, LanguageModel, ModelError};
+use cokv_models::{ComparedWith, Eviction, Forced, LanguageModel, ModelError};
 
 /// Damage of one cell along the reference answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -13,11 +13,19 @@ pub struct Damage {
     pub divergence: Option<f64>,
 }
 
+/// A cache that is measured.
+pub trait Measured: AsMut<RaggedCache> {
+    /// What evicts from it while it is answered from.
+    fn eviction(&self) -> Option<&Eviction> {
+        None
+    }
+}
+
 /// Damage of every cache, given that the first is the full one. The caches are as before afterwards.
 ///
 /// `last` is the prompt's last token where the caches have not seen it: what is compared are the distributions behind it and behind
 /// each answer token. Where it was read with the prompt, the first token of an answer is the same for all.
-pub fn damage<C: AsMut<RaggedCache>>(
+pub fn damage<C: Measured>(
     model: &LanguageModel,
     caches: &mut [C],
     last: Option<u32>,
@@ -26,7 +34,15 @@ pub fn damage<C: AsMut<RaggedCache>>(
     let fed: Vec<u32> = last.into_iter().chain(answer.iter().copied()).collect();
     let targets = fed.get(1..).unwrap_or_default();
     let forced = Forced { tokens: if answer.is_empty() { &[] } else { &fed }, skip: 0, targets };
-    let rows = model.along(caches, forced, ComparedWith::First, false)?;
+    let mut rows = model.along(caches, forced, ComparedWith::First, false)?;
+    let forks = evicted_from(caches, fed.len())?;
+    if let [full, ..] = caches
+        && !forks.is_empty()
+    {
+        let (places, mut forks): (Vec<usize>, Vec<_>) = forks.into_iter().unzip();
+        let along = model.along_evicting(full.as_mut(), &mut forks, forced)?;
+        places.into_iter().zip(along).for_each(|(place, along)| rows[place] = along);
+    }
     let of_row = |(row, along): (usize, &Along)| Damage {
         log_likelihood: mean(along.log_likelihoods.iter().copied()),
         divergence: match row {
@@ -36,6 +52,20 @@ pub fn damage<C: AsMut<RaggedCache>>(
         },
     };
     Ok(rows.iter().enumerate().map(of_row).collect())
+}
+
+/// Copies of the caches that are evicted from along so many tokens, with their places.
+fn evicted_from<C: Measured>(
+    caches: &mut [C],
+    tokens: usize,
+) -> Result<Vec<(usize, (RaggedCache, Eviction))>, ModelError> {
+    let mut forks = Vec::new();
+    for (place, cache) in caches.iter_mut().enumerate() {
+        let Some(eviction) = cache.eviction().filter(|eviction| eviction.until_next() <= tokens) else { continue };
+        let eviction = eviction.anew();
+        forks.push((place, (cache.as_mut().fork()?, eviction)));
+    }
+    Ok(forks)
 }
 
 /// Share of places from `first` on at which a cell's greedy answer equals the full cache's. The end of an answer counts

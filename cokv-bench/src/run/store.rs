@@ -54,6 +54,9 @@ pub struct Row {
     pub kept_share: f64,
     /// Bytes of the compressed prompt's buffers.
     pub cache_bytes: usize,
+    /// Tokens of prompt and answer that all KV heads together held at most while the model answered, where the method evicts then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most_held: Option<usize>,
     /// The model's answer.
     pub prediction: String,
     /// What was asked of the text, the beginning of it; empty in rows of builds that did not write it.
@@ -288,6 +291,7 @@ pub(crate) mod tests {
             kept_tokens: 640,
             kept_share: 0.64,
             cache_bytes: 1000,
+            most_held: None,
             prediction: "p\n".into(),
             question: String::new(),
             answers: vec!["a".into()],

@@ -30,6 +30,8 @@ pub struct MadeUpPrompt {
     value_output_norms: Vec<f32>,
     output_grams: Vec<f32>,
     inputs: Vec<f32>,
+    /// `[shown, query_heads, head_dim]`
+    last_queries: Vec<f32>,
     replays: Vec<(Replay, Vec<Replayed>)>,
     statistics: Option<QueryStatistics>,
     rotary: RotaryEmbedding,
@@ -98,6 +100,7 @@ impl MadeUpPrompt {
                 value_output_norms: true,
                 output_grams: true,
                 inputs: true,
+                queries: tokens,
             },
             column_sums,
             keys: single(&keys),
@@ -105,6 +108,7 @@ impl MadeUpPrompt {
             value_output_norms: (0..query_heads * tokens).map(|at| 1.0 + (at * 7 % 11) as f32).collect(),
             output_grams: grams(layout),
             inputs: (0..tokens * INPUTS).map(|at| (at as f32 * 0.7).sin()).collect(),
+            last_queries: last_queries(layout, &single(&queries), tokens),
             replays: Vec::new(),
             statistics: statistics(layout, tokens, &queries),
             rotary: RotaryEmbedding {
@@ -154,6 +158,7 @@ impl MadeUpPrompt {
         let of_heads = |sum: WindowSum| heads.clone().flat_map(|rows| sum.of(rows, tokens)).collect();
         self.window_sums = request.window_sums.iter().map(|&sum| (sum, of_heads(sum))).collect();
         self.block_sums = request.block_sums.iter().map(|&sums| (sums, self.sums_of_blocks(sums))).collect();
+        self.last_queries = last_queries(self.layout, &self.queries, request.queries.min(tokens));
         self.shown = ObservationRequest { window, ..request };
         self
     }
@@ -191,6 +196,7 @@ impl MadeUpPrompt {
             layout: self.layout,
             prompt_len: self.tokens.len(),
             tokens: &self.tokens,
+            positions: None,
             frame: self.frame,
             kept: self.kept,
             window: shown.window,
@@ -204,6 +210,7 @@ impl MadeUpPrompt {
             value_output_norms: shown.value_output_norms.then_some(&self.value_output_norms),
             output_grams: shown.output_grams.then_some(&self.output_grams),
             inputs: shown.inputs.then_some(&self.inputs),
+            queries: &self.last_queries,
             replays: &self.replays,
             rotary: Some(&self.rotary),
         }
@@ -234,8 +241,18 @@ impl MadeUpPrompt {
             let of_a_head = heads.len() / self.layout.kv_heads;
             heads.rotate_right(of_a_head);
         }
+        rotated.last_queries = last_queries(self.layout, &rotated.queries, rotated.shown.queries);
         rotated
     }
+}
+
+/// `[count, query_heads, head_dim]` of queries `[query_heads, tokens, head_dim]`.
+fn last_queries(layout: HeadLayout, queries: &[f32], count: usize) -> Vec<f32> {
+    let HeadLayout { query_heads, head_dim, .. } = layout;
+    let tokens = queries.len() / (query_heads * head_dim).max(1);
+    let place = |token: usize, head: usize| (head * tokens + token) * head_dim;
+    let places = (tokens - count..tokens).flat_map(|token| (0..query_heads).map(move |head| (token, head)));
+    places.flat_map(|(token, head)| &queries[place(token, head)..][..head_dim]).copied().collect()
 }
 
 /// Width of made-up hidden states.

@@ -238,6 +238,14 @@ impl<D: Device> Backend for Cuda<D> {
         Ok(watch.replayed(layer))
     }
 
+    fn watch_queries(&self, layout: HeadLayout, count: usize) -> Self::Watch {
+        Watch::of_answer(&self.device, layout, count)
+    }
+
+    fn last_queries(&self, watch: &Self::Watch, layer: usize) -> Vec<f32> {
+        watch.last_queries(layer)
+    }
+
     fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Self::Pass<'a>> {
         Ok(Pass::new(self.device(), layout, spans)?)
     }

@@ -66,6 +66,17 @@ impl<D: Device> Watch<D> {
         Self { recorder: Recorder::of_replay(replaying, layout), ..nothing }
     }
 
+    /// Nothing recorded yet of an answer, whose last `count` queries will be.
+    pub fn of_answer(device: &Arc<D>, layout: HeadLayout, count: usize) -> Self {
+        let nothing = Self::new(device, layout, ObservationRequest::default(), 0);
+        Self { recorder: Recorder::of_answer(count, layout), ..nothing }
+    }
+
+    /// The last queries of an answer.
+    pub fn last_queries(&self, layer: usize) -> Vec<f32> {
+        self.recorder.last_queries(layer)
+    }
+
     /// What a layer's chunk got of fed tokens.
     pub fn replayed(&mut self, layer: usize) -> Replayed {
         self.recorder.replayed(layer)
@@ -163,6 +174,10 @@ impl<D: Device> Watch<D> {
         log_sums: u64,
     ) -> Result<()> {
         let device = self.device.as_ref();
+        if self.recorder.wants_answer_queries() {
+            self.recorder.answer_queries(layer.index, &queries.download(device)?);
+            return Ok(());
+        }
         let HeadLayout { query_heads, head_dim, .. } = self.layout;
         let observed = &mut self.layers[layer.index];
         let window = self.request.last_queries().min(self.prompt_len);
@@ -221,6 +236,10 @@ impl<D: Device> Watch<D> {
                 summaries.window_sums.push((sum, self.window_sum(sum, &attention)?));
             }
             summaries.window = self.request.window.min(*recorded);
+            let (wanted, device) = (self.request.queries.min(*recorded), self.device.as_ref());
+            if wanted > 0 {
+                summaries.queries = queries.some_rows(recorded - wanted, wanted).download(device)?;
+            }
             if summaries.window > 0 {
                 summaries.window_attention = self.last_rows(attention, summaries.window)?;
             }

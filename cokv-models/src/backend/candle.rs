@@ -159,6 +159,14 @@ impl Backend for Candle {
         Recorder::of_replay(replaying, layout)
     }
 
+    fn watch_queries(&self, layout: HeadLayout, count: usize) -> Recorder {
+        Recorder::of_answer(count, layout)
+    }
+
+    fn last_queries(&self, watch: &Recorder, layer: usize) -> Vec<f32> {
+        watch.last_queries(layer)
+    }
+
     fn replayed(&self, watch: &mut Recorder, layer: usize) -> Result<Replayed> {
         Ok(watch.replayed(layer))
     }

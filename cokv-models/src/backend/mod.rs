@@ -97,6 +97,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn watch(&self, layout: HeadLayout, request: ObservationRequest, prompt_len: usize) -> Self::Watch;
     /// Nothing recorded yet of a chunk of a prompt that is fed again.
     fn watch_replay(&self, layout: HeadLayout, replaying: Replaying) -> Self::Watch;
+    /// Nothing recorded yet of an answer, whose last `count` queries will be.
+    fn watch_queries(&self, layout: HeadLayout, count: usize) -> Self::Watch;
+    /// The last queries of an answer after RoPE, oldest first, `[tokens, query_heads, head_dim]`: as many as are watched, or as
+    /// there are.
+    fn last_queries(&self, watch: &Self::Watch, layer: usize) -> Vec<f32>;
     /// Prepares what all layers share.
     fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Self::Pass<'a>>;
     /// Before queries are turned: watches record query statistics, and values behind the output projection.
@@ -283,4 +288,6 @@ pub struct LayerSummaries {
     pub output_grams: Vec<f32>,
     /// `[prompt_len, hidden_size]`
     pub inputs: Vec<f32>,
+    /// `[queries, query_heads, head_dim]`
+    pub queries: Vec<f32>,
 }

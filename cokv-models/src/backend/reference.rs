@@ -33,6 +33,7 @@ pub struct Linear {
 
 /// All queries of a prompt, from which everything can be computed when it is asked for.
 pub struct Record {
+    layout: HeadLayout,
     request: ObservationRequest,
     /// Where tokens of a prompt are fed again.
     replaying: Option<Replaying>,
@@ -56,6 +57,15 @@ struct LayerRecord {
 }
 
 impl Watch for Record {}
+
+impl Record {
+    /// `[queries, query_heads, head_dim]` after RoPE.
+    fn last_queries(&self, layer: usize) -> Vec<f32> {
+        let turned = &self.layers[layer].turned;
+        let numbers = self.request.queries * self.layout.query_heads * self.layout.head_dim;
+        narrow(&turned[turned.len().saturating_sub(numbers)..])
+    }
+}
 
 /// The rows of a pass.
 pub struct Pass<'a> {
@@ -215,11 +225,19 @@ impl Backend for Reference {
     }
 
     fn watch(&self, layout: HeadLayout, request: ObservationRequest, _prompt_len: usize) -> Record {
-        Record { request, replaying: None, layers: vec![LayerRecord::default(); layout.layers] }
+        Record { layout, request, replaying: None, layers: vec![LayerRecord::default(); layout.layers] }
     }
 
     fn watch_replay(&self, layout: HeadLayout, replaying: Replaying) -> Record {
         Record { replaying: Some(replaying), ..self.watch(layout, ObservationRequest::default(), 0) }
+    }
+
+    fn watch_queries(&self, layout: HeadLayout, count: usize) -> Record {
+        self.watch(layout, ObservationRequest { queries: count, ..Default::default() }, 0)
+    }
+
+    fn last_queries(&self, watch: &Record, layer: usize) -> Vec<f32> {
+        watch.last_queries(layer)
     }
 
     fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Pass<'a>> {
@@ -331,6 +349,7 @@ impl Backend for Reference {
         if request.output_grams {
             summaries.output_grams = narrow(&record.output_grams);
         }
+        summaries.queries = watch.last_queries(layer.index);
         if request.inputs {
             summaries.inputs = narrow(&record.inputs);
         }

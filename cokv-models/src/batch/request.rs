@@ -6,6 +6,7 @@ use crate::ask::Top;
 use crate::cache::RaggedCache;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
+use crate::eviction::Eviction;
 use crate::stop::StopRule;
 
 /// Names a sequence of a batch.
@@ -37,6 +38,8 @@ pub enum Start {
         cache: RaggedCache,
         /// The answer to [`StopRule`]'s question about what comes next.
         first: Top,
+        /// What keeps it small while it is answered from.
+        eviction: Option<Box<Eviction>>,
     },
     /// A cache, such as that of a compressed document, and what is said after it.
     Then {
@@ -68,14 +71,21 @@ pub enum Event {
     },
     /// The next token of the answer.
     Token(u32),
+    /// What the cache holds was looked at again.
+    Evicted {
+        /// Tokens that all heads together kept.
+        tokens: usize,
+    },
     /// The answer is complete. Its last event.
     Ended {
         /// Why.
         why: Why,
         /// All its tokens.
         answer: Vec<u32>,
-        /// What the sequence holds; all tokens of the answer but the last are in it.
+        /// What the sequence holds; of all tokens of the answer but the last, what was kept.
         cache: RaggedCache,
+        /// Tokens that all heads together held at most while it was answered from.
+        most_held: usize,
     },
     /// There will be no answer; other sequences are not concerned. Its last event.
     Failed(ModelError),
@@ -115,7 +125,13 @@ impl Request {
     pub(super) fn bytes(&self, layout: HeadLayout, format: Format) -> u64 {
         let per_head = format.token_bytes(layout.head_dim);
         let per_token = layout.heads() * per_head;
-        let answer = self.stop.max_new_tokens * per_token;
+        let most = self.stop.max_new_tokens;
+        let answer = most * per_token;
+        // Of what is evicted again and again: what is kept is copied before the rest goes.
+        let evicted = |first: usize, allowed: usize, every: usize| match most < every {
+            true => answer,
+            false => first.max(allowed * per_head) - first + allowed * per_head + every * per_token,
+        };
         let bytes = match &self.start {
             Start::Prompt { tokens, compress: None, .. } => tokens.len() * per_token + answer,
             Start::Prompt { tokens, compress: Some((method, budget)), .. } => {
@@ -124,10 +140,20 @@ impl Request {
                     Spending::MayExceed(_) => whole,
                     _ => budget.total_tokens(layout, tokens.len(), format).min(whole),
                 };
+                let answer = method.while_decoding().map_or(answer, |again| {
+                    let seen = tokens.len() + most;
+                    let allowed = method.allowed(*budget, layout, seen, format).min(layout.heads() * seen);
+                    evicted(kept * per_head, allowed, again.most_growth())
+                });
                 // The prompt goes once what is kept of it is copied.
                 kept * per_head + answer.max(whole * per_head)
             }
-            Start::Cache { cache, .. } => cache.own_bytes() + answer,
+            Start::Cache { cache, eviction: Some(eviction), .. } => {
+                let seen = cache.next_position() + most;
+                let allowed = eviction.allowed(cache, seen).min(layout.heads() * seen);
+                cache.own_bytes() + evicted(cache.own_bytes(), allowed, eviction.most_growth())
+            }
+            Start::Cache { cache, eviction: None, .. } => cache.own_bytes() + answer,
             Start::Then { cache, tokens } => cache.own_bytes() + tokens.len() * per_token + answer,
         };
         bytes as u64

@@ -11,6 +11,7 @@ use crate::ask::{Answer, Ask, Top};
 use crate::cache::{RaggedCache, Segment};
 use crate::engine::{Engine, Row};
 use crate::error::ModelError;
+use crate::eviction::Eviction;
 use crate::prefill::{Compressed, Prefill, Prefilling};
 use crate::stop::StopRule;
 
@@ -35,10 +36,11 @@ enum State {
         before: usize,
         tokens: Vec<u32>,
     },
-    /// A cache, and the prompt that is this sequence's alone, if it is held beside it.
+    /// A cache, the prompt that is this sequence's alone, if it is held beside it, and what keeps the cache small.
     Decoding {
         cache: RaggedCache,
         prompt: Option<Arc<Segment>>,
+        eviction: Option<Box<Eviction>>,
     },
     Over,
 }
@@ -78,11 +80,12 @@ impl Sequence {
         self.state.bytes()
     }
 
-    /// Writes down what it holds. While it decodes that is all it needs: room for the whole answer was made before.
+    /// Writes down what it holds. While it decodes that is all it needs: room for the whole answer was made before, unless its cache
+    /// is copied again and again.
     pub fn account(&mut self, ledger: &mut Ledger) {
         let bytes = self.bytes() as u64;
         ledger.hold(&mut self.promise, bytes);
-        if self.is_decoding() {
+        if matches!(self.state, State::Decoding { eviction: None, .. }) {
             ledger.lower(&mut self.promise, bytes);
         }
     }
@@ -97,9 +100,11 @@ impl Sequence {
                 let ask = if end == tokens.len() { self.stop.ask(0) } else { Ask::Nothing };
                 Some(Row::new(&tokens[fed..end], cache, ask).within(*before + tokens.len()))
             }
-            State::Decoding { cache, .. } => {
+            State::Decoding { cache, eviction, .. } => {
                 let last = std::slice::from_ref(self.answer.last()?);
-                Some(Row::new(last, cache, self.stop.ask(self.answer.len())))
+                let row = Row::new(last, cache, self.stop.ask(self.answer.len()));
+                let watches = eviction.iter_mut().map(|eviction| eviction.watch());
+                Some(Row { watches: watches.collect(), ..row })
             }
             State::Over => None,
         }
@@ -134,7 +139,10 @@ impl Sequence {
     /// Its last event, and what was promised to it.
     pub fn end(self, why: Result<Why, ModelError>) -> (SequenceId, Event, Promise) {
         let event = match (why, self.state) {
-            (Ok(why), State::Decoding { cache, .. }) => Event::Ended { why, answer: self.answer, cache },
+            (Ok(why), State::Decoding { cache, eviction, .. }) => {
+                let held = eviction.map_or(0, |eviction| eviction.most_held());
+                Event::Ended { why, answer: self.answer, most_held: held.max(cache.total_tokens()), cache }
+            }
             (Ok(_), state) => Event::Failed(state.out_of_turn()),
             (Err(error), _) => Event::Failed(error),
         };
@@ -162,9 +170,9 @@ impl State {
                 let prompt = Box::new(Prefilling::new(engine, tokens, format, observed)?.within(frame));
                 Ok(State::Prefilling { prompt, of, compress })
             }
-            Start::Cache { mut cache, .. } => {
-                cache.reserve(room)?;
-                Ok(State::Decoding { cache, prompt: None })
+            Start::Cache { mut cache, eviction, .. } => {
+                cache.reserve(until_evicted(room, eviction.as_deref()))?;
+                Ok(State::Decoding { cache, prompt: None, eviction })
             }
             Start::Then { mut cache, tokens } => {
                 cache.reserve(tokens.len() + room)?;
@@ -178,7 +186,9 @@ impl State {
         match self {
             State::Prefilling { prompt, .. } => prompt.bytes(),
             State::Feeding { cache, .. } => cache.own_bytes(),
-            State::Decoding { cache, prompt } => cache.own_bytes() + prompt.as_ref().map_or(0, |prompt| prompt.bytes()),
+            State::Decoding { cache, prompt, .. } => {
+                cache.own_bytes() + prompt.as_ref().map_or(0, |prompt| prompt.bytes())
+            }
             State::Over => 0,
         }
     }
@@ -191,7 +201,15 @@ impl State {
         heard: &mut dyn FnMut(Event),
     ) -> Result<(Self, Option<Top>), ModelError> {
         match self {
-            State::Decoding { .. } => answer.top(|| "while decoding".into()).map(|top| (self, Some(top))),
+            State::Decoding { mut cache, prompt, mut eviction } => {
+                let top = answer.top(|| "while decoding".into())?;
+                if let Some(eviction) = &mut eviction
+                    && eviction.after(&mut cache, 1)?
+                {
+                    heard(Event::Evicted { tokens: cache.total_tokens() });
+                }
+                Ok((State::Decoding { cache, prompt, eviction }, Some(top)))
+            }
             State::Feeding { cache, before, tokens } => {
                 let (done, of) = (cache.next_position() - before, tokens.len());
                 heard(Event::Prefilled { tokens: done, of });
@@ -199,7 +217,7 @@ impl State {
                     return Ok((State::Feeding { cache, before, tokens }, None));
                 }
                 let top = answer.top(|| "after the end of the prompt".into())?;
-                Ok((State::Decoding { cache, prompt: None }, Some(top)))
+                Ok((State::Decoding { cache, prompt: None, eviction: None }, Some(top)))
             }
             State::Prefilling { mut prompt, of, compress } => {
                 prompt.take(answer)?;
@@ -222,19 +240,19 @@ impl State {
         room: usize,
         heard: &mut dyn FnMut(Event),
     ) -> Result<Self, ModelError> {
-        let (mut cache, prompt) = match compress.filter(|(method, _)| method.evicts()) {
-            None => (RaggedCache::full(prefill.prompt()), Some(Arc::clone(prefill.prompt()))),
+        let (mut cache, prompt, eviction) = match compress.filter(|(method, _)| method.evicts()) {
+            None => (RaggedCache::full(prefill.prompt()), Some(Arc::clone(prefill.prompt())), None),
             Some((method, budget)) => {
                 // One head that shared the prompt would hold all of it.
-                let Compressed { cache, allowed, .. } = prefill.compress_apart(&method, budget)?;
+                let Compressed { cache, allowed, eviction, .. } = prefill.compress_apart(&method, budget)?;
                 let (tokens, bytes) = (cache.total_tokens(), cache.own_bytes());
                 heard(Event::Compressed { tokens, bytes, allowed });
-                (cache, None)
+                (cache, None, eviction.map(Box::new))
             }
         };
         drop(prefill);
-        cache.reserve(room)?;
-        Ok(State::Decoding { cache, prompt })
+        cache.reserve(until_evicted(room, eviction.as_deref()))?;
+        Ok(State::Decoding { cache, prompt, eviction })
     }
 
     fn out_of_turn(&self) -> ModelError {
@@ -244,4 +262,9 @@ impl State {
         };
         ModelError::Backend(what.into())
     }
+}
+
+/// Of an answer's tokens those that come before anything is evicted.
+fn until_evicted(tokens: usize, eviction: Option<&Eviction>) -> usize {
+    eviction.map_or(tokens, |eviction| tokens.min(eviction.most_growth()))
 }

@@ -107,6 +107,13 @@ impl Engine for Fake {
         });
         answers.collect()
     }
+    fn watch_queries(&self, count: usize) -> Box<dyn Watch> {
+        Box::new(Recorder::of_answer(count, layout()))
+    }
+    fn last_queries(&self, watch: &dyn Watch, layer: usize) -> Result<Vec<f32>, ModelError> {
+        let recorder: Option<&Recorder> = (watch as &dyn std::any::Any).downcast_ref();
+        Ok(recorder.map_or(Vec::new(), |recorder| recorder.last_queries(layer)))
+    }
     fn watch_replay(&self, replaying: Replaying) -> Box<dyn Watch> {
         Box::new(Recorder::of_replay(replaying, layout()))
     }

@@ -1,5 +1,6 @@
 //! Caches in which every KV head has its own length.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use cokv_core::{Coalition, Format, HeadLayout, HeadSelection, Pairs, Selection};
@@ -97,6 +98,93 @@ impl RaggedCache {
     fn after(segment: &Segment) -> Self {
         let own = segment.store().empty();
         Self { next_position: segment.seen(), ..Self::new(segment.layout(), segment.format(), own) }
+    }
+
+    /// What a KV head holds, counted flat, in f32: pairs without a bias have one of 0 where others have one.
+    ///
+    /// # Errors
+    /// Of the backend.
+    pub fn read(&self, head: usize) -> Result<Pairs, ModelError> {
+        let mut all = Pairs::default();
+        let dim = self.layout.head_dim;
+        let own = 0..self.own.rows(head);
+        let slices = self.slices.iter().map(|slice| (slice.segment.store(), slice.rows[head].clone()));
+        for (store, rows) in slices.chain([(self.own.as_ref(), own)]).filter(|(_, rows)| !rows.is_empty()) {
+            let Pairs { keys, values, biases } = store.read(head)?;
+            let before = all.keys.len() / dim;
+            all.keys.extend_from_slice(&keys[rows.start * dim..rows.end * dim]);
+            all.values.extend_from_slice(&values[rows.start * dim..rows.end * dim]);
+            if !biases.is_empty() || !all.biases.is_empty() {
+                all.biases.resize(before, 0.0);
+                all.biases.extend(biases.get(rows.clone()).unwrap_or_default());
+                all.biases.resize(before + rows.len(), 0.0);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Drops all but some of the tokens that each head holds, which are counted in the order of its rows. What is kept is copied into
+    /// buffers of exactly its size, apart from all segments.
+    ///
+    /// # Errors
+    /// Where the backend has no memory for the copies; the cache is then as before.
+    pub fn keep(&mut self, selection: &Selection) -> Result<(), ModelError> {
+        let kept = self.chosen(selection);
+        let heads = 0..self.layout.heads();
+        let mut before = vec![0; heads.len()];
+        let mut store: Option<Box<dyn Store>> = None;
+        let whole: Vec<_> = heads.clone().map(|head| 0..self.own.rows(head)).collect();
+        let slices = self.slices.iter().map(|slice| (slice.segment.store(), &slice.rows));
+        for (from, rows) in slices.chain([(self.own.as_ref(), &whole)]) {
+            let of_head = |head: usize| -> Vec<u32> {
+                let Range { start, end } = rows[head].clone();
+                let ours = before[head]..before[head] + (end - start);
+                let ours = kept[head].iter().filter(|&&row| ours.contains(&(row as usize)));
+                ours.map(|&row| (row as usize - before[head] + start) as u32).collect()
+            };
+            let of_heads: Vec<Vec<u32>> = heads.clone().map(of_head).collect();
+            before.iter_mut().zip(rows).for_each(|(before, rows)| *before += rows.len());
+            let of_heads: Vec<&[u32]> = of_heads.iter().map(Vec::as_slice).collect();
+            let gathered = from.gather(&of_heads)?;
+            match &mut store {
+                None => store = Some(gathered),
+                Some(store) => {
+                    let all: Vec<_> = heads.clone().map(|head| 0..gathered.rows(head)).collect();
+                    store.append(gathered.as_ref(), &all)?;
+                }
+            }
+        }
+        self.hold(&kept, store.unwrap_or_else(|| self.own.empty()));
+        Ok(())
+    }
+
+    /// The same where each head holds other pairs than it did, as many as it keeps tokens.
+    ///
+    /// # Errors
+    /// Where the backend has no memory for them, or none for biases; the cache is then as before.
+    pub fn keep_rewritten(&mut self, selection: &Selection, pairs: &[Pairs]) -> Result<(), ModelError> {
+        let store = self.own.of_pairs(pairs)?;
+        self.hold(&self.chosen(selection), store);
+        Ok(())
+    }
+
+    /// Rows of each head that a selection keeps.
+    fn chosen(&self, selection: &Selection) -> Vec<Vec<u32>> {
+        let of_head = |(head, kept): (usize, &HeadSelection)| match kept {
+            HeadSelection::Everything => (0..self.tokens(head) as u32).collect(),
+            HeadSelection::Tokens(rows) => rows.clone(),
+        };
+        selection.heads.iter().enumerate().map(of_head).collect()
+    }
+
+    /// Holds nothing but a store, whose rows are of tokens that were held before.
+    fn hold(&mut self, rows: &[Vec<u32>], store: Box<dyn Store>) {
+        let positions_of = |(head, rows): (usize, &Vec<u32>)| -> Vec<u32> {
+            let held: Vec<u32> = self.places().positions(head).take(self.tokens(head)).collect();
+            rows.iter().map(|&row| held[row as usize]).collect()
+        };
+        let positions = rows.iter().enumerate().map(positions_of).collect();
+        (self.kept, self.own, self.slices) = (Arc::new(positions), store, Vec::new());
     }
 
     /// Freezes the rows of its own, so that copies of this cache share them. Where it shares two segments already, the second

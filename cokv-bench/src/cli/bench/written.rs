@@ -1,7 +1,7 @@
 //! What a run writes down beside its rows.
 
 use anyhow::Result;
-use cokv_core::{HeadLayout, Method, MethodSettings};
+use cokv_core::{HeadLayout, Method, MethodSettings, WhileDecodingSettings};
 use serde_json::{Value as Json, json};
 use toml::Value;
 
@@ -55,11 +55,16 @@ pub fn resolved(config: &Config, text: &str) -> Result<String> {
 
 /// A `[[method]]` table: what it lists to choose from and where its head scores come from as it was written.
 fn method(column: &Column, written: &Value) -> Value {
-    let MethodSettings { compressor, allocator } = column.variants[0].method.settings();
+    let MethodSettings { compressor, allocator, while_decoding } = column.variants[0].method.settings();
     let mut table = written.as_table().cloned().unwrap_or_default();
     table.insert("name".into(), column.name.clone().into());
     table.insert("compressor".into(), compressor.table().clone().into());
     table.insert("allocator".into(), allocator.table().clone().into());
+    if let Some(WhileDecodingSettings { every, compressor }) = while_decoding {
+        let again = [("every", (every as i64).into()), ("compressor", compressor.table().clone().into())];
+        let again: toml::Table = again.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        table.insert("while_decoding".into(), again.into());
+    }
     table.into()
 }
 

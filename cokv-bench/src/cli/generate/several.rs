@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use cokv_core::{Budget, Method, ObservationRequest};
 use cokv_models::cache::RaggedCache;
-use cokv_models::{LanguageModel, StopRule};
+use cokv_models::{Answered, Compressed, LanguageModel, StopRule};
 use serde_json::json;
 
 use crate::cli::bar::bar;
@@ -44,7 +44,7 @@ pub fn answer(
     bar.finish_and_clear();
     let prefill_seconds = started.elapsed().as_secs_f64();
 
-    let (mut caches, mut answers) = (Vec::new(), Vec::new());
+    let (mut caches, mut evictions, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     let mut asked: Vec<(&Method, Budget)> = Vec::new();
     for method in methods {
         // What evicts nothing is the same at every budget.
@@ -54,27 +54,33 @@ pub fn answer(
     let totals: Vec<(&Method, usize)> =
         asked.iter().map(|&(method, budget)| (method, prefill.allowed(method, budget))).collect();
     for ((method, budget), scores) in asked.into_iter().zip(prefill.score_all(&totals)?) {
-        let (cache, budget) = match method.evicts() {
-            true => (prefill.compress_scored(method, &scores, budget)?.cache, CellBudget(Some(budget))),
-            false => (RaggedCache::full(prefill.prompt()), CellBudget(None)),
+        let (cache, eviction, budget) = match method.evicts() {
+            true => {
+                let Compressed { cache, eviction, .. } = prefill.compress_scored(method, &scores, budget)?;
+                (cache, eviction, CellBudget(Some(budget)))
+            }
+            false => (RaggedCache::full(prefill.prompt()), None, CellBudget(None)),
         };
         let (kept_tokens, cache_bytes) = (cache.total_tokens(), cache.allocated_bytes());
         answers.push(Answer { method, budget, kept_tokens, cache_bytes });
         caches.push(cache);
+        evictions.push(eviction);
     }
     let started = Instant::now();
-    let said = model.greedy(&mut caches, &[prefill.first(stop)], stop, |_, _| ControlFlow::Continue(()))?;
+    let first = [prefill.first(stop)];
+    let said = model.answer(&mut caches, evictions, &first, stop, |_, _| ControlFlow::Continue(()))?;
     let decode_seconds = started.elapsed().as_secs_f64();
 
     let whole = model.config().layout.heads() * tokens.len();
     let mut as_objects = Vec::new();
     for (Answer { method, budget, kept_tokens, cache_bytes }, said) in answers.iter().zip(&said) {
+        let Answered { tokens: said, most_held } = said;
         let text = model.tokenizer().decode(said, true)?;
         let share = *kept_tokens as f64 / whole as f64;
         if as_json {
             as_objects.push(json!({
                 "method": method.name(), "budget": budget, "kept_tokens": kept_tokens, "kept_share": share,
-                "cache_bytes": cache_bytes, "new_tokens": said.len(), "text": text,
+                "cache_bytes": cache_bytes, "most_held": most_held, "new_tokens": said.len(), "text": text,
             }));
         } else {
             let cache = mebibytes(*cache_bytes as u64);

@@ -4,14 +4,14 @@ use std::ops::{ControlFlow, Range};
 
 use cokv_core::{Method, Selection};
 use cokv_models::cache::RaggedCache;
-use cokv_models::{Compressed, LanguageModel, ModelError, Prefill};
+use cokv_models::{Answered, Compressed, Eviction, LanguageModel, ModelError, Prefill};
 
 use super::texts::{Context, Texts};
 use super::{Asked, Cell, Job, JobCell, Matrix};
 use crate::data::{Protocol, prompt};
 use crate::event::Listener;
 use crate::run::kept::{Kept, KeptCell};
-use crate::run::measure::{Damage, agreement, damage};
+use crate::run::measure::{Damage, Measured, agreement, damage};
 use crate::run::store::Row;
 
 impl Matrix<'_> {
@@ -105,10 +105,13 @@ impl Matrix<'_> {
         let batch = &mut branches[known..];
         let batch_rows = batch.len();
         let firsts = if firsts.len() > 1 { &firsts[known..] } else { &firsts };
-        let answers = model.greedy(batch, firsts, &stop, |_, _| ControlFlow::Continue(()))?;
+        let evictions: Vec<Option<Eviction>> = batch.iter_mut().map(|branch| branch.eviction.take()).collect();
+        let answers = model.answer(batch, evictions, firsts, &stop, |_, _| ControlFlow::Continue(()))?;
         let decode_seconds = (started.elapsed() + asking).as_secs_f64();
         branches.iter_mut().zip(damages).for_each(|(branch, damage)| branch.damage = damage);
-        branches[known..].iter_mut().zip(answers).for_each(|(branch, answer)| branch.answer = answer);
+        for (branch, Answered { tokens, most_held }) in branches[known..].iter_mut().zip(answers) {
+            (branch.answer, branch.most_held) = (tokens, most_held);
+        }
         match reference {
             Some(full) => branches[0].answer = full,
             None => references.push((protocol, branches[0].answer.clone())),
@@ -139,7 +142,7 @@ impl Matrix<'_> {
             .filter_map(|(cell, own)| Some((own.method, prefill.allowed(own.method, cell.budget?))))
             .collect();
         let mut scored = prefill.score_all(&asked)?.into_iter();
-        let mut branches = vec![Branch::new(RaggedCache::full(prefill.prompt()), None)];
+        let mut branches = vec![Branch::new(RaggedCache::full(prefill.prompt()), None, None)];
         let mut of_cells = Vec::with_capacity(own.len());
         for (cell, JobCell { method, .. }) in self.cells[cells].iter().zip(own) {
             let scores = if method.evicts() { cell.budget.zip(scored.next()) } else { None };
@@ -147,9 +150,9 @@ impl Matrix<'_> {
                 of_cells.push(0);
                 continue;
             };
-            let Compressed { cache, selection, .. } = prefill.compress_scored(method, &scores, budget)?;
+            let Compressed { cache, selection, eviction, .. } = prefill.compress_scored(method, &scores, budget)?;
             of_cells.push(branches.len());
-            branches.push(Branch::new(cache, Some(selection)));
+            branches.push(Branch::new(cache, Some(selection), eviction));
         }
         Ok((branches, of_cells))
     }
@@ -188,6 +191,7 @@ impl Matrix<'_> {
             kept_tokens: branch.kept_tokens,
             kept_share: branch.kept_tokens as f64 / full.0 as f64,
             cache_bytes: branch.cache_bytes,
+            most_held: own.method.while_decoding().map(|_| branch.most_held),
             prediction,
             question: record.input.chars().take(QUESTION_LETTERS).collect(),
             answers: record.answers.clone(),
@@ -213,6 +217,10 @@ struct Branch {
     cache: RaggedCache,
     /// None where nothing is evicted.
     selection: Option<Selection>,
+    /// None where nothing is evicted while the model answers.
+    eviction: Option<Eviction>,
+    /// Tokens of prompt and answer that all heads held at most.
+    most_held: usize,
     kept_tokens: usize,
     cache_bytes: usize,
     damage: Damage,
@@ -220,15 +228,22 @@ struct Branch {
 }
 
 impl Branch {
-    fn new(cache: RaggedCache, selection: Option<Selection>) -> Self {
+    fn new(cache: RaggedCache, selection: Option<Selection>, eviction: Option<Eviction>) -> Self {
         let (kept_tokens, cache_bytes) = (cache.total_tokens(), cache.allocated_bytes());
-        Self { cache, selection, kept_tokens, cache_bytes, damage: Damage::default(), answer: Vec::new() }
+        let (damage, answer) = (Damage::default(), Vec::new());
+        Self { cache, selection, eviction, most_held: kept_tokens, kept_tokens, cache_bytes, damage, answer }
     }
 }
 
 impl AsMut<RaggedCache> for Branch {
     fn as_mut(&mut self) -> &mut RaggedCache {
         &mut self.cache
+    }
+}
+
+impl Measured for Branch {
+    fn eviction(&self) -> Option<&Eviction> {
+        self.eviction.as_ref()
     }
 }
 

@@ -113,6 +113,14 @@ impl Backend for Cpu {
         Recorder::of_replay(replaying, layout)
     }
 
+    fn watch_queries(&self, layout: HeadLayout, count: usize) -> Recorder {
+        Recorder::of_answer(count, layout)
+    }
+
+    fn last_queries(&self, watch: &Recorder, layer: usize) -> Vec<f32> {
+        watch.last_queries(layer)
+    }
+
     fn pass<'a>(&self, layout: HeadLayout, spans: Vec<Span<'a, Self>>) -> Result<Pass<'a, Self>> {
         Ok(Pass::new(layout, spans))
     }

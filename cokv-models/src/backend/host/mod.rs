@@ -3,6 +3,7 @@
 mod answer;
 mod blocks;
 pub mod distribution;
+mod last_queries;
 mod pass;
 mod recorder;
 mod replay;

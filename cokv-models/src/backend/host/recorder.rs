@@ -5,6 +5,7 @@ use std::ops::Range;
 use cokv_core::{HeadLayout, ObservationRequest, QueryStatistics, Replayed, WindowSum};
 
 use super::blocks::PendingBlocks;
+use super::last_queries::LastQueries;
 use super::replay::ReplayRecorder;
 use crate::backend::{Layer, LayerSummaries, Replaying, Watch};
 use crate::kernel::attention::{self, CacheView, column_sums, window_attention};
@@ -12,7 +13,7 @@ use crate::kernel::matmul::multiply_transposed;
 use crate::kernel::pool;
 use crate::kernel::rows::{Elements, HeadRows};
 
-/// Collects the observations of one prompt while it is prefilled.
+/// Collects the observations of one prompt while it is prefilled, or the queries of an answer.
 pub struct Recorder {
     request: ObservationRequest,
     layout: HeadLayout,
@@ -22,6 +23,8 @@ pub struct Recorder {
     layers: Vec<LayerObservations>,
     /// Where tokens of a prompt are fed again; nothing else is then recorded.
     replay: Option<ReplayRecorder>,
+    /// Where it is an answer that is watched; nothing else is then recorded.
+    answer: Option<LastQueries>,
 }
 
 /// What was recorded of one layer.
@@ -59,7 +62,13 @@ impl Recorder {
         let of_layer =
             || LayerObservations { blocks: PendingBlocks::new(&request.block_sums), ..LayerObservations::default() };
         let layers = (0..layout.layers).map(|_| of_layer()).collect();
-        Self { request, layout, prompt_len, seen: 0, layers, replay: None }
+        Self { request, layout, prompt_len, seen: 0, layers, replay: None, answer: None }
+    }
+
+    /// Nothing recorded yet of an answer, whose last `count` queries will be.
+    pub fn of_answer(count: usize, layout: HeadLayout) -> Self {
+        let answer = Some(LastQueries::new(layout.layers, count, layout.query_heads * layout.head_dim));
+        Self { answer, ..Self::new(ObservationRequest::default(), layout, 0) }
     }
 
     /// Nothing recorded yet of a chunk of a prompt that is fed again.
@@ -120,6 +129,21 @@ impl Recorder {
         self.layers[layer].output_grams = of_heads.concat();
     }
 
+    /// Whether [`Recorder::answer_queries`] should be called.
+    pub fn wants_answer_queries(&self) -> bool {
+        self.answer.is_some()
+    }
+
+    /// Queries of new tokens after RoPE, `[tokens, query_heads, head_dim]`.
+    pub fn answer_queries(&mut self, layer: usize, queries: &[f32]) {
+        self.answer.iter_mut().for_each(|answer| answer.add(layer, queries));
+    }
+
+    /// The last queries of an answer, `[tokens, query_heads, head_dim]`; none where no answer is watched.
+    pub fn last_queries(&self, layer: usize) -> Vec<f32> {
+        self.answer.as_ref().map_or(Vec::new(), |answer| answer.of_layer(layer).to_vec())
+    }
+
     /// Whether [`Recorder::chunk_queries`] should be called.
     pub fn wants_chunk_queries(&self) -> bool {
         self.replay.is_some() || !self.request.block_sums.is_empty()
@@ -162,6 +186,9 @@ impl Recorder {
 
     /// The chunk's queries after RoPE, its cache, and the normalisers of its attention.
     pub(crate) fn attention(&mut self, layer: usize, row: &attention::Row<'_>, log_sum_exp: &[f32]) {
+        if self.wants_answer_queries() {
+            return self.answer_queries(layer, row.queries);
+        }
         let HeadLayout { query_heads, head_dim, .. } = self.layout;
         let width = query_heads * head_dim;
         let observed = &mut self.layers[layer];
@@ -231,6 +258,9 @@ impl Recorder {
             value_output_norms: observed.value_output_norms.clone(),
             output_grams: observed.output_grams.clone(),
             inputs: observed.inputs.clone(),
+            queries: observed.window_queries
+                [(recorded - self.request.queries.min(recorded)) * query_heads * head_dim..]
+                .to_vec(),
         }
     }
 
