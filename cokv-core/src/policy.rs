@@ -72,6 +72,11 @@ pub trait CacheCompressor: Debug + Send + Sync {
         self.base().is_some_and(|base| base.rewrites())
     }
 
+    /// Whether [`rewrite`](Self::rewrite) turns keys to other positions than their tokens have.
+    fn moves_keys(&self) -> bool {
+        self.base().is_some_and(|base| base.moves_keys())
+    }
+
     /// Whether what it makes of kept pairs has a bias for each, which takes memory too.
     fn adds_biases(&self) -> bool {
         self.base().is_some_and(|base| base.adds_biases())
@@ -238,6 +243,10 @@ mod tests {
             true
         }
 
+        fn moves_keys(&self) -> bool {
+            true
+        }
+
         fn adds_biases(&self) -> bool {
             true
         }
@@ -283,7 +292,7 @@ mod tests {
             let view = LayerView::new(0, HeadLayout { layers: 1, query_heads: 1, kv_heads: 1, head_dim: 1 }, &[]);
             let frame = Frame::with_tail(3);
             let when = [by.follows_budget(), by.needs_question(), !by.evicts()];
-            let also = [by.rewrites(), by.adds_biases(), by.prefers_layers()];
+            let also = [by.rewrites() && by.moves_keys(), by.adds_biases(), by.prefers_layers()];
             let rewritten = by.rewrite(&view, &[HeadSelection::Everything]).ok();
             let said = (rewritten, by.layer_preference(&view).ok());
             (by.observations(frame), by.protected(frame), by.replay(), [when, also], said)

@@ -43,6 +43,7 @@ impl WhileDecoding {
             (!block_sums.is_empty(), "attention inside blocks of the prompt"),
             (value_output_norms || output_grams, "values behind the output projection"),
             (inputs, "hidden states"),
+            (compressor.moves_keys(), "keys where their tokens stand, and turns them"),
             (compressor.adds_biases(), "a second reading of the prompt to fit biases to"),
         ];
         lacking.into_iter().find_map(|(lacks, what)| lacks.then_some(what))

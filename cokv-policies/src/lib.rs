@@ -13,13 +13,13 @@ pub mod settings;
 
 use allocators::{
     AdaKv, AdaPyramidKv, CoKv, CompositeRanks, DuoAttention, DynamicKv, HeadKv, LayerEntropy, LayerPreferences,
-    LazyLayers, PerLayer, Proportional, PyramidKv, ShapleyAda, Uniform, WaterFilling,
+    LazyLayers, PerLayer, Proportional, PyramidKv, ShapleyAda, Threshold, Uniform, WaterFilling,
 };
 use cokv_core::Registry;
 use compressors::{
     AttentionMatching, Cake, CapKv, ChunkKv, Compactor, Composed, CriticalKv, Cur, DropKv, EntropyGatedChunkKv,
     ExpectedAttention, Finch, Full, H2o, KeyDiff, KeyRerotation, Knorm, KvCompose, KvZip, KvZipPlus, LagKv, Lava,
-    Leverage, Merging, NonCausalAttention, OnBase, Random, RestKv, SimLayerKv, SnapKv, StreamingLlm, Tova,
+    Leverage, Merging, NonCausalAttention, OnBase, RKv, Random, RestKv, SimLayerKv, SnapKv, StreamingLlm, Tova,
 };
 
 /// All policies of this crate under the names that a TOML file gives them, and published settings as presets.
@@ -55,6 +55,7 @@ pub fn registry() -> Registry {
     registry.add_compressor("leverage", |settings| settings.read::<Leverage>());
     registry.add_compressor("merging", |settings| OnBase::<Merging>::read(settings, "snapkv")?.checked(settings));
     registry.add_compressor("non-causal-attention", |settings| settings.read::<NonCausalAttention>());
+    registry.add_compressor("r-kv", |settings| settings.read::<RKv>()?.checked(settings));
     registry.add_compressor("random", |settings| settings.read::<Random>());
     registry.add_compressor("rest-kv", |settings| settings.read::<RestKv>()?.checked(settings));
     registry.add_compressor("simlayerkv", |settings| settings.read::<SimLayerKv>());
@@ -75,6 +76,7 @@ pub fn registry() -> Registry {
     registry.add_allocator("proportional", |settings| settings.read::<Proportional>());
     registry.add_allocator("pyramidkv", |settings| settings.read::<PyramidKv>());
     registry.add_allocator("shapley-ada", |settings| settings.read::<ShapleyAda>());
+    registry.add_allocator("threshold", |settings| settings.read::<Threshold>()?.checked(settings));
     registry.add_allocator("uniform", |settings| settings.read::<Uniform>());
     registry.add_allocator("water-filling", |settings| settings.read::<WaterFilling>());
     presets::add(&mut registry);

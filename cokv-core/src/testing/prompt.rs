@@ -251,7 +251,8 @@ fn last_queries(layout: HeadLayout, queries: &[f32], count: usize) -> Vec<f32> {
     let HeadLayout { query_heads, head_dim, .. } = layout;
     let tokens = queries.len() / (query_heads * head_dim).max(1);
     let place = |token: usize, head: usize| (head * tokens + token) * head_dim;
-    let places = (tokens - count..tokens).flat_map(|token| (0..query_heads).map(move |head| (token, head)));
+    let places =
+        (tokens.saturating_sub(count)..tokens).flat_map(|token| (0..query_heads).map(move |head| (token, head)));
     places.flat_map(|(token, head)| &queries[place(token, head)..][..head_dim]).copied().collect()
 }
 

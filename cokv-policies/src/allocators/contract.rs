@@ -73,6 +73,7 @@ fn every_allocator_keeps_the_contract() {
         ("'layer-preferences'", "exactly"),
         ("'lazy-layers', threshold = 0.5", "may exceed"),
         ("'per-layer', shares = [3]", "exactly"),
+        ("'threshold', threshold = 0.5", "may exceed"),
         ("'shapley-ada'", "exactly"),
         ("'shapley-ada', drop_lowest = 1, floor = 0.2, normalise = 'none'", "exactly"),
     ];
@@ -154,8 +155,8 @@ fn a_higher_border_never_leaves_fewer_heads_with_nothing() {
 #[test]
 fn every_allocator_spends_its_total_by_default() {
     let registry = registry();
-    // The prompt decides what SimLayerKV's layers keep, in every form of it.
-    for name in registry.allocators().filter(|&name| name != "lazy-layers") {
+    // The prompt decides what these keep, in every form of them.
+    for name in registry.allocators().filter(|name| !["lazy-layers", "threshold"].contains(name)) {
         assert_eq!(allocator(&format!("name = '{name}'")).spending(), Spending::Exact, "{name}");
     }
 }
@@ -174,6 +175,7 @@ fn settings_out_of_range_are_refused_with_their_line() {
         ("name = 'per-layer', shares = []", "test:1: per-layer needs a share for the first layer"),
         ("name = 'per-layer', shares = [1, -2]", "test:1: -2 is out of range: it must be at least 0"),
         ("name = 'lazy-layers', threshold = 2", "2 is no share"),
+        ("name = 'threshold', threshold = nan", "a threshold is a finite number"),
         ("name = 'headkv', gqa = 'per-query-head'", "write rounding = \"paper\" beside it"),
     ] {
         assert!(error(written).contains(expected), "{written}: {}", error(written));

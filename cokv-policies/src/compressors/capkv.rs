@@ -73,7 +73,8 @@ impl CacheCompressor for CapKv {
         let statistics = layer.recorded("query statistics", layer.query_statistics)?;
         let rotary = layer.recorded("the rotary embedding", layer.rotary)?;
 
-        let expected = MeanRotation::new(rotary, tokens..tokens + self.future).turn(&statistics.mean, dim);
+        let expected = MeanRotation::new(rotary, layer.next_position()..layer.next_position() + self.future)
+            .turn(&statistics.mean, dim);
         let mut leverages = Vec::with_capacity(layout.query_heads * tokens);
         for (query_head, query) in expected.chunks_exact(dim).enumerate() {
             let start = query_head / layout.group() * tokens;

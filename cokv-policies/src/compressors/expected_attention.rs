@@ -50,7 +50,8 @@ impl CacheCompressor for ExpectedAttention {
         let rotary = layer.recorded("the rotary embedding", layer.rotary)?;
 
         let dim = layout.head_dim;
-        let turned_back = MeanRotation::new(rotary, tokens..tokens + self.future).turn_back(keys, dim);
+        let turned_back =
+            MeanRotation::new(rotary, layer.next_position()..layer.next_position() + self.future).turn_back(keys, dim);
         let mut attention = Vec::with_capacity(layout.query_heads * tokens);
         for query_head in 0..layout.query_heads {
             let mean = &statistics.mean[query_head * dim..][..dim];

@@ -47,6 +47,10 @@ impl CacheCompressor for Finch {
         self.rerotate
     }
 
+    fn moves_keys(&self) -> bool {
+        self.rewrites()
+    }
+
     fn rewrite(&self, layer: &LayerView<'_>, kept: &[HeadSelection]) -> Result<Vec<Pairs>, PolicyError> {
         moved_together(layer, kept)
     }

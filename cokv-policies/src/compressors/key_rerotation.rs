@@ -45,6 +45,10 @@ impl CacheCompressor for OnBase<KeyRerotation> {
         true
     }
 
+    fn moves_keys(&self) -> bool {
+        true
+    }
+
     fn rewrite(&self, layer: &LayerView<'_>, kept: &[HeadSelection]) -> Result<Vec<Pairs>, PolicyError> {
         moved_together(layer, kept)
     }
