@@ -29,7 +29,7 @@ pub struct ModelSettings {
     /// Weights: stored (quantised files stay in 8 bits or fewer) or f32
     #[arg(long, default_value = "stored", value_parser = by_name::<WeightType>)]
     pub weights: WeightType,
-    /// Elements of the cache: f32, f16 or bf16
+    /// How rows of the cache are stored: f32, f16, bf16, q8 or q4
     #[arg(long, default_value = "f16", value_parser = by_name::<Format>)]
     pub cache: Format,
     /// Where it computes: auto (a GPU where there is one), cpu, cuda or cuda:1

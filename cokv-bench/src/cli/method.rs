@@ -115,7 +115,7 @@ pub fn budget_remark(
     match method.evicts() {
         false => (budget != Budget::Share(1.0)).then(|| format!("{name} keeps everything, whatever the budget")),
         true if allowed >= layout.heads() * prompt_len => {
-            Some("the budget is at least the prompt, so that nothing was evicted".into())
+            Some("the budget is at least the prompt, of which nothing was evicted".into())
         }
         true if allowed <= layout.heads() * (protected.window + protected.sinks) => {
             Some(format!("the budget covers only the tokens that {name} always keeps: no score mattered"))

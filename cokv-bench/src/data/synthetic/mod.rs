@@ -15,6 +15,7 @@
 //! hidden is followed by a line break, so that a model that copies it ends its answer there.
 
 mod code_completion;
+mod copied_list;
 mod definition;
 mod draft;
 mod few_shot_classification;
@@ -25,6 +26,7 @@ mod multi_key_needle;
 mod needle;
 mod passkey;
 mod ruler;
+mod running_sums;
 mod task;
 mod variable_tracking;
 mod words;

@@ -7,7 +7,8 @@ use cokv_core::config::unknown_name;
 
 use super::definition::Definition;
 use super::{
-    code_completion, few_shot_classification, key_value, multi_key_needle, needle, passkey, ruler, variable_tracking,
+    code_completion, copied_list, few_shot_classification, key_value, multi_key_needle, needle, passkey, ruler,
+    running_sums, variable_tracking,
 };
 use crate::data::SyntheticError;
 use crate::metrics::Metric;
@@ -29,6 +30,10 @@ pub enum Task {
     CodeCompletion,
     /// One number hidden in prose, at every length and depth of a grid.
     Needle,
+    /// Numbers to be added one after the other: a long answer.
+    RunningSums,
+    /// A numbered list hidden in prose, to be written again: a long answer.
+    CopiedList,
     /// RULER: one number, word or identifier hidden in prose.
     RulerSingle,
     /// RULER: one number among others that have other keys.
@@ -46,7 +51,8 @@ pub enum Task {
 }
 
 /// Names that stand for several tasks.
-const GROUPS: [(&str, &[Task]); 2] = [("all", &Task::ALL), (RULER, &Task::RULER)];
+const GROUPS: [(&str, &[Task]); 3] =
+    [("all", &Task::ALL), (RULER, &Task::RULER), ("long-answers", &Task::LONG_ANSWERS)];
 
 /// The group that supplied questions join.
 const RULER: &str = "ruler";
@@ -68,6 +74,9 @@ impl Task {
         Task::CodeCompletion,
     ];
 
+    /// What `long-answers` stands for: tasks of which much is decoded, for methods that evict meanwhile.
+    pub const LONG_ANSWERS: [Task; 2] = [Task::RunningSums, Task::CopiedList];
+
     /// What `ruler` stands for where no questions are supplied.
     pub const RULER: [Task; 7] = [
         Task::RulerSingle,
@@ -80,7 +89,7 @@ impl Task {
     ];
 
     /// Every task there is.
-    pub const EVERY: [Task; 14] = [
+    pub const EVERY: [Task; 16] = [
         Task::Passkey,
         Task::MultiKeyNeedle,
         Task::KeyValue,
@@ -88,6 +97,8 @@ impl Task {
         Task::FewShotClassification,
         Task::CodeCompletion,
         Task::Needle,
+        Task::RunningSums,
+        Task::CopiedList,
         Task::RulerSingle,
         Task::RulerMultiKey,
         Task::RulerMultiValue,
@@ -97,7 +108,7 @@ impl Task {
         Task::RulerQuestionAnswering,
     ];
 
-    /// The tasks that a name in a configuration stands for: that of a task, `all` or `ruler`, which has one more where
+    /// The tasks that a name in a configuration stands for: that of a task, `all`, `long-answers` or `ruler`, which has one more where
     /// questions are supplied.
     pub fn named(name: &str, supplied: bool) -> Result<Vec<Task>, SyntheticError> {
         let tasks = match GROUPS.iter().find(|(group, _)| *group == name) {
@@ -131,7 +142,15 @@ impl Task {
         use Task::*;
         matches!(
             self,
-            Passkey | MultiKeyNeedle | Needle | RulerSingle | RulerMultiKey | RulerMultiValue | RulerMultiQuery
+            Passkey
+                | MultiKeyNeedle
+                | Needle
+                | RunningSums
+                | CopiedList
+                | RulerSingle
+                | RulerMultiKey
+                | RulerMultiValue
+                | RulerMultiQuery
         )
     }
 
@@ -144,6 +163,8 @@ impl Task {
             Task::FewShotClassification => few_shot_classification::DEFINITION,
             Task::CodeCompletion => code_completion::DEFINITION,
             Task::Needle => needle::DEFINITION,
+            Task::RunningSums => running_sums::DEFINITION,
+            Task::CopiedList => copied_list::DEFINITION,
             Task::RulerSingle => ruler::needles::SINGLE,
             Task::RulerMultiKey => ruler::needles::MULTI_KEY,
             Task::RulerMultiValue => ruler::needles::MULTI_VALUE,
