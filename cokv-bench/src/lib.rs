@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod document;
 pub mod event;
 mod fingerprint;
 pub mod importance;

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::{Game, GameError, HeadLayout, LayerView, PolicyError, Shard};
+use crate::{Game, GameError, HeadLayout, LayerView, PolicyError, Replay, Shard};
 
 /// Finds out what each KV head of a model is worth, from what a [`Study`] shows of it.
 ///
@@ -131,6 +131,19 @@ pub trait Study: Teller {
         said: &[u32],
         see: &mut dyn FnMut(&LayerView<'_>) -> Result<(), PolicyError>,
     ) -> Result<(), GameError>;
+
+    /// Lets the model repeat a record's prompt, and shows what it looked at meanwhile, layer by layer.
+    ///
+    /// # Errors
+    /// Where a study cannot show it.
+    fn repeated(
+        &mut self,
+        _record: usize,
+        _replay: &Replay,
+        _see: &mut dyn FnMut(&LayerView<'_>) -> Result<(), PolicyError>,
+    ) -> Result<(), GameError> {
+        Err("this study does not let the model repeat its prompts".into())
+    }
 }
 
 /// A record that the model has answered.

@@ -1,9 +1,9 @@
 //! A compressor and an allocator under one name: a column of the matrix.
 
 use crate::{
-    AllocationRequest, BudgetAllocator, CacheCompressor, Frame, Gqa, HeadLayout, HeadScores, HeadSelection, LayerView,
-    MethodSettings, Named, ObservationRequest, Pairs, PolicyError, Protected, Replay, Selection, Spending, TokenScores,
-    select,
+    AllocationRequest, Budget, BudgetAllocator, CacheCompressor, Format, Frame, Gqa, HeadLayout, HeadScores,
+    HeadSelection, LayerView, MethodSettings, Named, ObservationRequest, Pairs, PolicyError, Protected, Replay,
+    Selection, Spending, TokenScores, select,
 };
 
 /// A whole compression method: score, allocate, select. Copies share compressor and allocator.
@@ -150,6 +150,16 @@ impl Method {
             }
         }
         Ok(pairs)
+    }
+
+    /// Tokens that all heads together may keep of a prompt; of a budget in bytes, as many as fit with the biases that it adds.
+    pub fn allowed(&self, budget: Budget, layout: HeadLayout, prompt_len: usize, format: Format) -> usize {
+        match budget {
+            Budget::Bytes(bytes) if self.adds_biases() => {
+                bytes as usize / (format.token_bytes(layout.head_dim) + size_of::<f32>())
+            }
+            budget => budget.total_tokens(layout, prompt_len, format),
+        }
     }
 
     /// Whether it scores nothing before the question is known.

@@ -1,5 +1,7 @@
 //! What a compressor may ask of a prefill, and what it then sees: plain slices, one layer at a time.
 
+use serde::Serialize;
+
 use crate::{BlockSums, Frame, HeadLayout, PolicyError, Replay, Replayed, WindowSum};
 
 /// What prefill must record. The union over all configured methods is recorded once, nothing else.
@@ -105,7 +107,8 @@ impl RotaryEmbedding {
 }
 
 /// Which elements of a vector RoPE turns together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum RotaryPairs {
     /// `i` and `i + head_dim / 2` (Hugging Face).
     Halves,

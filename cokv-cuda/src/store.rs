@@ -41,11 +41,15 @@ struct Head {
 }
 
 /// How a format's numbers are stored.
-fn kind_of(format: Format) -> Kind {
+fn kind_of(format: Format) -> Result<Kind> {
     match format {
-        Format::F32 => Kind::F32,
-        Format::F16 => Kind::F16,
-        Format::Bf16 => Kind::Bf16,
+        Format::F32 => Ok(Kind::F32),
+        Format::F16 => Ok(Kind::F16),
+        Format::Bf16 => Ok(Kind::Bf16),
+        Format::Q8 | Format::Q4 => {
+            let message = "there is no kernel for caches of 8 or 4 bits: use cache = \"f16\", or the processor";
+            Err(CudaError::Unsupported(message.into()))
+        }
     }
 }
 
@@ -53,7 +57,7 @@ impl<D: Device> DeviceStore<D> {
     /// No rows, with room for some in every head.
     pub fn new(device: &Arc<D>, layout: HeadLayout, format: Format, rows: usize) -> Result<Self> {
         let nothing =
-            Self { device: Arc::clone(device), layout, kind: kind_of(format), heads: Vec::new(), arena: None };
+            Self { device: Arc::clone(device), layout, kind: kind_of(format)?, heads: Vec::new(), arena: None };
         nothing.with_room(vec![rows; layout.heads()])
     }
 

@@ -41,6 +41,8 @@ fn tolerance(format: Format) -> f32 {
     match format {
         Format::F32 => 1e-4,
         Format::F16 => 3e-3,
+        // Of these there are no cases.
+        Format::Q8 | Format::Q4 => 0.0,
         Format::Bf16 => 2e-2,
     }
 }
@@ -53,7 +55,7 @@ proptest! {
     fn the_contract_is_kept_in_f32(
         architecture in prop::sample::select(vec![Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3]),
         (group, head_dim) in prop::sample::select(vec![(2usize, 16usize), (3, 64), (1, 80), (4, 128)]),
-        format in prop::sample::select(Format::ALL.to_vec()),
+        format in prop::sample::select(Format::FLOATS.to_vec()),
         prompt in prop::sample::select(vec![9usize, 40, 300]),
         chunk in prop::sample::select(vec![7usize, 64, 512]),
         answer in 2usize..6,

@@ -23,6 +23,7 @@ pub mod outline;
 mod prefill;
 mod replay;
 pub mod rope;
+mod saved;
 pub mod source;
 mod stop;
 pub mod tokenizer;

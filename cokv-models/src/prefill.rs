@@ -248,9 +248,9 @@ impl Prefill {
         stop.top_of(&self.logits)
     }
 
-    /// Tokens that all heads together may keep of this prompt.
-    pub fn allowed(&self, budget: Budget) -> usize {
-        budget.total_tokens(self.prompt.layout(), self.prompt_len(), self.prompt.format())
+    /// Tokens of this prompt that a method may keep in all heads together.
+    pub fn allowed(&self, method: &Method, budget: Budget) -> usize {
+        method.allowed(budget, self.prompt.layout(), self.prompt_len(), self.prompt.format())
     }
 
     /// Scores of a method for every token, KV head and layer, where all heads together may keep `total` tokens, which matters to
@@ -298,7 +298,7 @@ impl Prefill {
 
     /// Score, allocate, select, cut: the way from a prompt to a small cache.
     pub fn compress(&self, method: &Method, budget: Budget) -> Result<Compressed, ModelError> {
-        let scores = self.score(method, self.allowed(budget))?;
+        let scores = self.score(method, self.allowed(method, budget))?;
         self.compress_scored(method, &scores, budget)
     }
 
@@ -309,14 +309,14 @@ impl Prefill {
         scores: &TokenScores,
         budget: Budget,
     ) -> Result<Compressed, ModelError> {
-        let allowed = self.allowed(budget);
+        let allowed = self.allowed(method, budget);
         let selection = method.select(self.prompt.layout(), scores, allowed)?;
         Ok(Compressed { cache: self.cut(method, &selection)?, selection, allowed })
     }
 
     /// The same where no head shares the prompt's memory, not even one that keeps everything.
     pub fn compress_apart(&self, method: &Method, budget: Budget) -> Result<Compressed, ModelError> {
-        let allowed = self.allowed(budget);
+        let allowed = self.allowed(method, budget);
         let selection = self.select(method, allowed)?;
         let mut apart = selection.clone();
         for (head, kept) in apart.heads.iter_mut().enumerate() {

@@ -42,6 +42,9 @@ fn tolerance(format: Format) -> f32 {
         Format::F32 => 1e-4,
         Format::F16 => 2e-3,
         Format::Bf16 => 1.5e-2,
+        // A step of a block.
+        Format::Q8 => 3e-2,
+        Format::Q4 => 0.4,
     }
 }
 

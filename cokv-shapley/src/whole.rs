@@ -1,7 +1,7 @@
 //! Files that are whole or absent, whenever the process ends.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
 use crate::lock::Holder;
@@ -10,6 +10,32 @@ use crate::lock::Holder;
 /// one. Its folder is made. Several processes, of several machines, may write the same file at the same time. What is no
 /// file, such as `/dev/stdout`, is written to as it is.
 pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+    put(path, bytes.as_ref(), File::options().write(true).create(true).truncate(true), |_| Ok(()))
+}
+
+/// The same for what took long to make and is its owner's alone: it is read back before it takes its place, its folder is on disk
+/// too when this returns, and where the system knows owners nobody else may read it.
+pub fn write_private(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+    let bytes = bytes.as_ref();
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    put(path, bytes, &options, |part| same(&mut File::open(part)?, bytes))?;
+    #[cfg(unix)]
+    if let Some(folder) = path.parent().filter(|_| fs::metadata(path).is_ok_and(|there| there.is_file())) {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn put(
+    path: &Path,
+    bytes: &[u8],
+    options: &OpenOptions,
+    check: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
     if fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
         return fs::write(path, bytes);
     }
@@ -21,15 +47,30 @@ pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
     part.push(format!(".{host}-{process}.part"));
     let part = Path::new(&part);
     let put = || {
-        let mut file = File::create(part)?;
-        file.write_all(bytes.as_ref())?;
+        let mut file = options.open(part)?;
+        file.write_all(bytes)?;
         file.sync_all()?;
+        check(part)?;
         fs::rename(part, path)
     };
     put().inspect_err(|_| {
         // What stopped the writing is what the user has to hear, not that a rest of it stays.
         let _ = fs::remove_file(part);
     })
+}
+
+/// Holds what a file has to what was written to it.
+fn same(file: &mut impl Read, mut bytes: &[u8]) -> io::Result<()> {
+    let other = || io::Error::new(ErrorKind::InvalidData, "what was written is not what is read back");
+    let mut block = vec![0; 1 << 20];
+    loop {
+        let read = file.read(&mut block)?;
+        match bytes.strip_prefix(&block[..read]) {
+            Some([]) if read == 0 => return Ok(()),
+            Some(rest) if read > 0 => bytes = rest,
+            _ => return Err(other()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -48,6 +89,30 @@ mod tests {
         assert!(write(&folder.path().join("b"), "new").is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         assert_eq!(fs::read_dir(folder.path().join("inner")).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_private_is_its_owner_s() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("inner/a");
+        for text in ["old", "new"] {
+            write_private(&path, text).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        assert_eq!(fs::read_dir(folder.path().join("inner")).unwrap().count(), 1);
+        write_private(Path::new("/dev/null"), "text").unwrap();
+    }
+
+    #[test]
+    fn what_is_read_back_is_compared_to_its_end() {
+        let bytes = vec![7; (1 << 20) + 3];
+        assert!(same(&mut &bytes[..], &bytes).is_ok() && same(&mut &[][..], &[]).is_ok());
+        for other in [&bytes[1..], &[&bytes[..], b"x"].concat(), &vec![8; bytes.len()], &[]] {
+            assert!(same(&mut &other[..], &bytes).is_err());
+        }
     }
 
     #[cfg(unix)]

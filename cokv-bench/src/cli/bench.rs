@@ -85,6 +85,9 @@ A configuration, with all defaults:
                                    # log-likelihood and divergence
   share_prefill = true             # false: every cell alone, to see what
                                    # sharing saves
+  protocol = \"question-seen\"       # or context-only: what stands before
+                                   # the question is compressed, the rest
+                                   # read in full; or a list of both
   noisy_scores = \"stop\"            # or mark: methods whose head scores are
                                    # noise run all the same, with a mark
   [[method]]                       # name = \"…\" sets the label in tables

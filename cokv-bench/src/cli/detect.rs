@@ -18,17 +18,19 @@ use crate::importance::{Importance, ImportanceSettings, named};
 use crate::model::ModelSettings;
 use crate::scores::{ModelStamp, ScoreFile};
 
-/// Find the heads that retrieve, as HeadKV does
+/// Find the heads that retrieve, as HeadKV and KVzip do
 ///
 /// The model answers questions about long texts, and every head is scored by where it attends meanwhile: to the token that
 /// is being copied (headkv-r), or to the answer (headkv-r2). Records say nothing whose answer is right by half or less:
-/// by its ROUGE-1 recall for headkv-r, by the F1 of its words for headkv-r2, as HeadKV filters them. Every record is kept
-/// as it is done; a stopped or killed run goes on where it was.
+/// by its ROUGE-1 recall for headkv-r, by the F1 of its words for headkv-r2, as HeadKV filters them. With kvzip the model
+/// repeats the prompts instead, and nothing has to be right. Every record is kept as it is done; a stopped or killed run goes
+/// on where it was.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   cokv detect --kind headkv-r2 --out r2.scores.json
   cokv detect --kind headkv-r --task passkey --task multi-key-needle --records 20 --out r.scores.json
+  cokv detect --kind kvzip --records 4 --out kvzip.scores.json
   cokv detect --kind random --out random.scores.json        # scores to compare with")]
 pub struct Arguments {
     #[command(flatten)]
@@ -56,6 +58,8 @@ enum Kind {
     HeadkvR,
     /// Retrieval and reasoning (HeadKV-R2)
     HeadkvR2,
+    /// What a head gives at most to a token while the model repeats the prompt (KVzip)
+    Kvzip,
     /// Numbers from 0 to 1 that mean nothing
     Random,
 }
@@ -66,6 +70,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let name = match arguments.kind {
         Kind::HeadkvR => Detection::HeadkvR.name(),
         Kind::HeadkvR2 => Detection::HeadkvR2.name(),
+        Kind::Kvzip => Detection::Kvzip.name(),
         Kind::Random => return random(arguments, settings.data(Evidence::Answers).seed),
     };
     let nobodys = Registry::default();

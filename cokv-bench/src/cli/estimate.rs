@@ -47,7 +47,7 @@ pub struct Arguments {
     #[command(flatten)]
     settings: ImportanceSettings,
     /// scpr, ssv, ssv-ridge, complementary, permutation, kernel-shap, leave-one-out, banzhaf or exact; headkv-r or headkv-r2,
-    /// which watch where the model looks while it answers; or one that a crate of your own adds
+    /// which watch where the model looks while it answers, kvzip, where it looks while it repeats; or one that a crate of your own adds
     #[arg(long, default_value = cokv_shapley::NAMES[0])]
     estimator: String,
     /// Settings of the estimator, as in a configuration: sides=both (ssv), prior=ridge (scpr),

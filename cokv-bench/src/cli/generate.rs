@@ -13,7 +13,7 @@ use cokv_models::{LanguageModel, StopRule};
 
 use super::bar::bar;
 use super::load::{load, outline};
-use super::method::SeveralArguments;
+use super::method::{SeveralArguments, budget_remark};
 use super::prompt_source::PromptArguments;
 use crate::data::prompt::Framed;
 use crate::machine::memory::{mebibytes, peak_resident_bytes};
@@ -132,14 +132,10 @@ fn one(method: &Method, budget: Budget, prompt: Framed, stop: StopRule, model: &
     let decode_seconds = started.elapsed().as_secs_f64();
     let Told { tokens, kept, bytes, allowed, prefill_seconds, compress_seconds } = told;
     let (kept, bytes) = if method.evicts() { (kept, bytes) } else { (layout.heads() * prompt_len, full_bytes) };
-    let (decoded, protected) = (tokens.saturating_sub(1), method.protected(frame));
+    let decoded = tokens.saturating_sub(1);
     eprintln!();
-    if !method.evicts() && budget != Budget::Share(1.0) {
-        eprintln!("note: {} keeps everything, whatever the budget", method.name());
-    } else if method.evicts() && allowed >= layout.heads() * prompt_len {
-        eprintln!("note: the budget is at least the prompt, so that nothing was evicted");
-    } else if method.evicts() && allowed <= layout.heads() * (protected.window + protected.sinks) {
-        eprintln!("note: the budget covers only the tokens that {} always keeps: no score mattered", method.name());
+    if let Some(remark) = budget_remark(method, budget, frame, layout, prompt_len, allowed) {
+        eprintln!("note: {remark}");
     }
     eprintln!(
         "prefill   {} tokens in {prefill_seconds:.2} s, {:.0} tokens/s",

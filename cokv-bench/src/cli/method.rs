@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow, bail};
-use cokv_core::{Budget, ConfigError, ConfigTable, HeadLayout, Method, PolicyError, Registry};
+use cokv_core::{Budget, ConfigError, ConfigTable, Frame, HeadLayout, Method, PolicyError, Registry};
 
 use crate::scores::{FittedScores, ModelStamp, ScoreFile};
 
@@ -95,6 +95,28 @@ impl SharingArguments {
             }
             other => other.into(),
         })
+    }
+}
+
+/// What a user should know of a budget that does not do what it seems to. All heads together were `allowed` so many tokens of a prompt.
+pub fn budget_remark(
+    method: &Method,
+    budget: Budget,
+    frame: Frame,
+    layout: HeadLayout,
+    prompt_len: usize,
+    allowed: usize,
+) -> Option<String> {
+    let (name, protected) = (method.name(), method.protected(frame));
+    match method.evicts() {
+        false => (budget != Budget::Share(1.0)).then(|| format!("{name} keeps everything, whatever the budget")),
+        true if allowed >= layout.heads() * prompt_len => {
+            Some("the budget is at least the prompt, so that nothing was evicted".into())
+        }
+        true if allowed <= layout.heads() * (protected.window + protected.sinks) => {
+            Some(format!("the budget covers only the tokens that {name} always keeps: no score mattered"))
+        }
+        true => None,
     }
 }
 

@@ -1,10 +1,12 @@
 //! The `cokv` command line.
 
+mod ask;
 mod bar;
 mod bench;
 mod choice;
 mod compare;
 mod completions;
+mod compress;
 mod convergence;
 mod data;
 mod detect;
@@ -68,6 +70,8 @@ enum Command {
     Select(select::Arguments),
     Data(data::Arguments),
     Generate(generate::Arguments),
+    Compress(compress::Arguments),
+    Ask(ask::Arguments),
     Inspect(inspect::Arguments),
     Estimate(Box<estimate::Arguments>),
     Merge(estimate::Merge),
@@ -96,6 +100,8 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::Select(arguments) => select::run(&arguments, &registry),
         Command::Data(arguments) => data::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments, &registry),
+        Command::Compress(arguments) => compress::run(&arguments, &registry),
+        Command::Ask(arguments) => ask::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments, &registry),
         Command::Estimate(arguments) => estimate::run(&arguments, &registry),
         Command::Merge(arguments) => estimate::merge(&arguments),

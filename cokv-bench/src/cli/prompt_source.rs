@@ -1,7 +1,7 @@
 //! A prompt from the command line.
 
 use std::io::{IsTerminal, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use cokv_models::Outline;
@@ -27,15 +27,7 @@ impl PromptArguments {
     pub fn text(&self) -> Result<String> {
         let text = match (&self.prompt, &self.prompt_file) {
             (Some(prompt), _) => prompt.clone(),
-            (None, Some(path)) if path.as_os_str() == "-" => {
-                if std::io::stdin().is_terminal() {
-                    eprintln!("reading the prompt from the terminal; end it with Ctrl-D");
-                }
-                read_input()?
-            }
-            (None, Some(path)) => {
-                std::fs::read_to_string(path).with_context(|| format!("--prompt-file {}", path.display()))?
-            }
+            (None, Some(path)) => read_text(path, "--prompt-file")?,
             (None, None) if std::io::stdin().is_terminal() => {
                 bail!("no prompt: give --prompt TEXT or --prompt-file FILE (- for standard input), or pipe one in")
             }
@@ -51,6 +43,17 @@ impl PromptArguments {
     pub fn framed(&self, text: String, model: &Outline) -> Result<Framed> {
         Ok(framed(model.tokenizer(), model.chat_template().filter(|_| !self.raw), text)?)
     }
+}
+
+/// The text of a file that an option names; `-` is standard input.
+pub fn read_text(path: &Path, option: &str) -> Result<String> {
+    if path.as_os_str() != "-" {
+        return std::fs::read_to_string(path).with_context(|| format!("{option} {}", path.display()));
+    }
+    if std::io::stdin().is_terminal() {
+        eprintln!("{option}: reading from the terminal; end it with Ctrl-D");
+    }
+    read_input()
 }
 
 fn read_input() -> Result<String> {

@@ -1,6 +1,6 @@
 //! From records to the game that a model plays on them, and from the samples of a game to head scores.
 
-use cokv_core::{Evidence, GameError};
+use cokv_core::{Evidence, Frame, GameError};
 use cokv_models::game::{GameRecord, GameRules, Scorer, Unplayable};
 use cokv_models::{ModelError, Outline, StopRule};
 use thiserror::Error;
@@ -26,6 +26,8 @@ pub enum CalibrationError {
 #[derive(Debug)]
 pub struct Calibration {
     records: Vec<(TaskProtocol, Record, GameRecord)>,
+    /// Where the parts of their prompts lie.
+    frames: Vec<Frame>,
     /// What was left out and why, a line each.
     pub notices: Vec<String>,
     /// Names of the tasks.
@@ -49,7 +51,7 @@ impl Calibration {
         };
         let holds = model.config().max_tokens();
         let limit = |protocol: &TaskProtocol| prompt::limit(holds, data.max_prompt_tokens, answer(protocol));
-        let mut calibration = Self { records: Vec::new(), notices: Vec::new(), tasks: Vec::new() };
+        let mut calibration = Self { records: Vec::new(), frames: Vec::new(), notices: Vec::new(), tasks: Vec::new() };
         let tokens_of = prompt::token_counter(model, data.chat_template);
         for TaskRecords { protocol, records } in Suite::open(data, fetcher)?.tasks(data, limit, &tokens_of)? {
             calibration.tasks.push(protocol.name.clone());
@@ -67,12 +69,16 @@ impl Calibration {
                 built.answer.truncate(answer_tokens);
                 let stop = prompt::stop_rule(model, &protocol)?;
                 let name = format!("{} {}", protocol.name, record.id);
+                let frame = built.frame;
                 let game_record = GameRecord { name: name.clone(), prompt: built.tokens, answer: built.answer, stop };
                 match game_record.playable(rules) {
                     Err(reason) if evidence == Evidence::Coalitions => {
                         calibration.notices.push(left_out(&name, reason))
                     }
-                    _ => calibration.records.push((protocol.clone(), record, game_record)),
+                    _ => {
+                        calibration.records.push((protocol.clone(), record, game_record));
+                        calibration.frames.push(frame);
+                    }
                 }
             }
         }
@@ -88,6 +94,11 @@ impl Calibration {
     pub fn asked(&self, record: usize) -> (&[u32], &StopRule, &[String]) {
         let (_, record, game) = &self.records[record];
         (&game.prompt, &game.stop, &record.answers)
+    }
+
+    /// Where the parts of a record's prompt lie.
+    pub fn frame(&self, record: usize) -> Frame {
+        self.frames[record]
     }
 
     /// Hash of all that could change how the model answers each record.

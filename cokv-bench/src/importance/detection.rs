@@ -8,8 +8,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use cokv_core::{
-    Answered, Effort, Evidence, GameError, HeadEstimate, HeadLayout, ImportanceEstimator, Shard, Study, Subject, Told,
+    Answered, CacheCompressor, Effort, Evidence, GameError, HeadEstimate, HeadLayout, ImportanceEstimator, Shard,
+    Study, Subject, Told,
 };
+use cokv_policies::compressors::KvZip;
 use cokv_shapley::lines::{LineLog, Lines};
 use cokv_shapley::lock::LockError;
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,9 @@ pub enum Detection {
     /// Retrieval and reasoning (HeadKV-R2): of the `needle` most attended tokens of each step, those within the answer
     /// gain their attention/needle.
     HeadkvR2,
+    /// Reconstruction (KVzip, arXiv 2505.23416): the largest weight that the head gives to any token of the prompt while the model
+    /// repeats it. Needs no question and no answer.
+    Kvzip,
 }
 
 /// What one record says of every query head.
@@ -61,13 +66,14 @@ pub enum DetectionError {
 
 impl Detection {
     /// All kinds.
-    pub const ALL: [Self; 2] = [Self::HeadkvR, Self::HeadkvR2];
+    pub const ALL: [Self; 3] = [Self::HeadkvR, Self::HeadkvR2, Self::Kvzip];
 
     /// The name in files and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::HeadkvR => "headkv-r",
             Self::HeadkvR2 => "headkv-r2",
+            Self::Kvzip => "kvzip",
         }
     }
 
@@ -81,13 +87,16 @@ impl Detection {
     fn agreement(self, prediction: &str, answer: &str) -> f64 {
         match self {
             Self::HeadkvR => rouge_1_recall(prediction, answer),
-            Self::HeadkvR2 => Metric::QaF1.score(prediction, answer, &[]),
+            Self::HeadkvR2 | Self::Kvzip => Metric::QaF1.score(prediction, answer, &[]),
         }
     }
 
     /// Lets the model answer and looks at where every head attended meanwhile; none where half of the answer or more is
     /// wrong, or the right one is not in the prompt word for word.
     fn look(self, study: &mut dyn Study, record: usize) -> Result<Option<Vec<f64>>, GameError> {
+        if self == Self::Kvzip {
+            return repeated(study, record).map(Some);
+        }
         let Answered { prompt, pieces, said, prediction, answers } = study.answer(record)?;
         let right = !said.is_empty() && answers.iter().any(|answer| self.agreement(&prediction, answer) > 0.5);
         let Some(needle) = self.needle(&pieces, &answers).filter(|_| right) else { return Ok(None) };
@@ -111,7 +120,7 @@ impl Detection {
                 let copied = most.is_some_and(|at| needle.contains(&at) && seen[at] == said);
                 if copied { 1.0 / needle.len() as f64 } else { 0.0 }
             }
-            Self::HeadkvR2 => {
+            Self::HeadkvR2 | Self::Kvzip => {
                 let mut order: Vec<usize> = (0..attention.len()).collect();
                 let count = needle.len().min(order.len());
                 if count < order.len() {
@@ -189,9 +198,25 @@ impl ImportanceEstimator for Detection {
         }
         let answered = detected.iter().filter(|record| record.scores.is_some()).count();
         let values = mean_scores(layout, &detected).ok_or(DetectionError::NothingSaid)?;
-        let summary = format!("{answered} of {records} records were answered rightly and say something");
+        let summary = match self {
+            Self::Kvzip => format!("{records} prompts were repeated"),
+            _ => format!("{answered} of {records} records were answered rightly and say something"),
+        };
         Ok(Some(HeadEstimate { values, samples: Some(answered as u64), summary, ..HeadEstimate::default() }))
     }
+}
+
+/// What each query head gives at most to a token of a prompt that is repeated: `[layers, query_heads]`.
+fn repeated(study: &mut dyn Study, record: usize) -> Result<Vec<f64>, GameError> {
+    let Some(replay) = KvZip::default().replay() else { return Ok(Vec::new()) };
+    let mut scores = Vec::new();
+    study.repeated(record, &replay, &mut |layer| {
+        let weights = &layer.replayed(&replay)?.weights;
+        let most = |head: &[f32]| f64::from(head.iter().copied().fold(0.0, f32::max));
+        scores.extend(weights.chunks_exact(layer.prompt_len).map(most));
+        Ok(())
+    })?;
+    Ok(scores)
 }
 
 /// Mean over the records that say something: `[layers, query_heads]`; none where no record does.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cokv_core::{
-    Answered, Coalition, Game, GameError, LayerView, ObservationRequest, PolicyError, Study, Subject, Teller, Told,
+    Answered, Coalition, Game, GameError, LayerView, ObservationRequest, PolicyError, Replay, Study, Subject, Teller,
+    Told,
 };
 use cokv_models::LanguageModel;
 use cokv_models::cache::RaggedCache;
@@ -134,6 +135,22 @@ impl Study for OpenStudy<'_> {
         let seen = [prompt, &said[..said.len().saturating_sub(1)]].concat();
         let request = ObservationRequest { window: said.len(), ..Default::default() };
         let prefill = model.prefill(&seen, request, |_| ())?;
+        for layer in 0..self.subject.layout.layers {
+            prefill.view(layer, |view| see(view))??;
+        }
+        Ok(())
+    }
+
+    fn repeated(
+        &mut self,
+        record: usize,
+        replay: &Replay,
+        see: &mut dyn FnMut(&LayerView<'_>) -> Result<(), PolicyError>,
+    ) -> Result<(), GameError> {
+        let ModelEvidence { model, calibration, .. } = self.evidence;
+        let ((prompt, ..), frame) = (calibration.asked(record), calibration.frame(record));
+        let mut prefill = model.prefill(prompt, ObservationRequest::default(), |_| ())?.within(frame);
+        model.replay(&mut prefill, replay, &prompt[prompt.len() - frame.tail..], |_, _| ())?;
         for layer in 0..self.subject.layout.layers {
             prefill.view(layer, |view| see(view))??;
         }

@@ -80,7 +80,7 @@ impl<'a> Cell<'a> {
         let layout = model.config().layout;
         let Some(budget) = self.budget else { return Ok(()) };
         let prompt_len = prompt.compressed_tokens(self.protocol);
-        let total = budget.total_tokens(layout, prompt_len, format);
+        let total = self.column.variants[0].method.allowed(budget, layout, prompt_len, format);
         self.protected(prompt.frame(self.protocol)).within(total, layout, prompt_len)?;
         Ok(())
     }

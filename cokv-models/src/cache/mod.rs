@@ -2,6 +2,7 @@
 //!
 //! Bookkeeping only, the same everywhere: the numbers lie in a backend's [`Store`].
 
+pub mod file;
 mod places;
 mod ragged;
 mod segment;

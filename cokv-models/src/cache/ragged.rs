@@ -74,6 +74,16 @@ impl RaggedCache {
         Self { slices: vec![Slice::whole(Arc::clone(segment))], ..Self::after(segment) }
     }
 
+    /// What was kept of a text in another process, frozen: of every KV head pairs and their positions, ascending and below `seen`,
+    /// the number of tokens that the text has. It lies in the same kind of memory as this cache, in the same format.
+    ///
+    /// # Errors
+    /// Where the backend has no memory for it, or none for biases.
+    pub(super) fn restored(&self, seen: usize, positions: Vec<Vec<u32>>, pairs: &[Pairs]) -> Result<Self, ModelError> {
+        let (own, positions) = (self.own.of_pairs(pairs)?, Positions::Listed(positions));
+        Ok(Self::full(&Arc::new(Segment::new(self.layout, self.format, seen, positions, own))))
+    }
+
     /// What a coalition sees of a segment: its members all of it, every other head the last `window` tokens. Nothing is
     /// copied.
     pub fn masked(segment: &Arc<Segment>, coalition: &Coalition, window: usize) -> Self {
@@ -149,6 +159,11 @@ impl RaggedCache {
     pub fn take(&mut self) -> Self {
         let nothing = Self::new(self.layout, self.format, self.own.empty());
         std::mem::replace(self, nothing)
+    }
+
+    /// How its rows are stored.
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// Heads of the model.

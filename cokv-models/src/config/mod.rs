@@ -10,13 +10,15 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use cokv_core::{HeadLayout, RotaryPairs};
+use serde::Serialize;
 
 pub use crate::architecture::Architecture;
 use crate::architecture::KNOWN;
 use crate::error::ModelError;
 
 /// How rotary frequencies are stretched for long contexts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum RopeScaling {
     /// Not at all.
     None,
@@ -109,6 +111,21 @@ impl ModelConfig {
     /// Tokens of a sequence at most.
     pub fn max_tokens(&self) -> usize {
         self.context_length
+    }
+
+    /// How positions turn queries and keys, as one line of JSON that is the same wherever it is written: keys of a model whose line
+    /// differs stand elsewhere.
+    pub fn rope(&self) -> Result<String, ModelError> {
+        #[derive(Serialize)]
+        struct Rope<'a> {
+            theta: f32,
+            scaling: &'a RopeScaling,
+            attention_factor: f32,
+            pairs: RotaryPairs,
+        }
+        let (theta, attention_factor) = (self.rope_theta, self.rope_attention_factor);
+        let rope = Rope { theta, scaling: &self.rope_scaling, attention_factor, pairs: self.rope_pairs };
+        serde_json::to_string(&rope).map_err(|error| ModelError::Backend(error.to_string()))
     }
 
     /// The sliding window of a layer, if it has one.

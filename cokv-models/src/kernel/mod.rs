@@ -14,6 +14,7 @@ pub mod memory;
 pub mod parts;
 pub mod pool;
 pub mod quantised;
+mod row_blocks;
 pub mod rows;
 pub mod simd;
 mod vector;

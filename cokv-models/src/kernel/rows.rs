@@ -6,6 +6,7 @@ use cokv_core::{Format, Pairs};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use super::row_blocks::{Bits, RowBlocks};
 use super::simd::{widen_bf16, widen_f16};
 
 /// A growing array of numbers stored in a [`Format`].
@@ -17,6 +18,8 @@ pub enum Elements {
     F16(Vec<f16>),
     /// Rounded to bfloat16.
     Bf16(Vec<bf16>),
+    /// Rounded to 8 or 4 bits, 32 with a scale.
+    Blocks(RowBlocks),
 }
 
 /// Runs the same expression on whichever vector is inside.
@@ -26,16 +29,21 @@ macro_rules! each {
             Elements::F32($data) => $expression,
             Elements::F16($data) => $expression,
             Elements::Bf16($data) => $expression,
+            Elements::Blocks($data) => $expression,
         }
     };
 }
 
 impl Elements {
-    fn with_capacity(format: Format, capacity: usize) -> Self {
+    /// Room for some rows of so many numbers.
+    fn with_capacity(format: Format, width: usize, rows: usize) -> Self {
+        let capacity = rows * width;
         match format {
             Format::F32 => Elements::F32(Vec::with_capacity(capacity)),
             Format::F16 => Elements::F16(Vec::with_capacity(capacity)),
             Format::Bf16 => Elements::Bf16(Vec::with_capacity(capacity)),
+            Format::Q8 => Elements::Blocks(RowBlocks::with_capacity(Bits::Eight, width, rows)),
+            Format::Q4 => Elements::Blocks(RowBlocks::with_capacity(Bits::Four, width, rows)),
         }
     }
 
@@ -53,6 +61,16 @@ impl Elements {
         each!(self, data => data.capacity())
     }
 
+    fn allocated_bytes(&self) -> usize {
+        match self {
+            Elements::F32(data) => size_of::<f32>() * data.capacity(),
+            Elements::F16(data) => size_of::<f16>() * data.capacity(),
+            Elements::Bf16(data) => size_of::<bf16>() * data.capacity(),
+            Elements::Blocks(data) => data.allocated_bytes(),
+        }
+    }
+
+    /// Whole rows.
     fn extend(&mut self, numbers: &[f32]) {
         match self {
             Elements::F32(data) => data.extend_from_slice(numbers),
@@ -66,15 +84,17 @@ impl Elements {
                 data.resize(start + numbers.len(), bf16::ZERO);
                 data[start..].convert_from_f32_slice(numbers);
             }
+            Elements::Blocks(data) => data.extend(numbers),
         }
     }
 
-    /// Copies a range to f32.
+    /// Copies a range to f32; of blocks, whole rows.
     pub fn widen(&self, range: Range<usize>, out: &mut [f32]) {
         match self {
             Elements::F32(data) => out.copy_from_slice(&data[range]),
             Elements::F16(data) => widen_f16(&data[range], out),
             Elements::Bf16(data) => widen_bf16(&data[range], out),
+            Elements::Blocks(data) => data.widen(range, out),
         }
     }
 
@@ -92,6 +112,7 @@ impl Elements {
             (Elements::F32(data), Elements::F32(from)) => data.extend_from_slice(&from[range]),
             (Elements::F16(data), Elements::F16(from)) => data.extend_from_slice(&from[range]),
             (Elements::Bf16(data), Elements::Bf16(from)) => data.extend_from_slice(&from[range]),
+            (Elements::Blocks(data), Elements::Blocks(from)) => data.append(from, range),
             _ => unreachable!("rows of one format"),
         }
     }
@@ -108,6 +129,7 @@ impl Elements {
             Elements::F32(data) => Elements::F32(pick(data, rows, width)),
             Elements::F16(data) => Elements::F16(pick(data, rows, width)),
             Elements::Bf16(data) => Elements::Bf16(pick(data, rows, width)),
+            Elements::Blocks(data) => Elements::Blocks(data.gather(rows)),
         }
     }
 }
@@ -119,7 +141,6 @@ const SLACK: usize = 32;
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadRows {
     head_dim: usize,
-    format: Format,
     keys: Elements,
     values: Elements,
     /// Of each row, added to its logits; none where no row has one.
@@ -129,8 +150,8 @@ pub struct HeadRows {
 impl HeadRows {
     /// No rows, with room for some.
     pub fn with_capacity(head_dim: usize, format: Format, rows: usize) -> Self {
-        let elements = || Elements::with_capacity(format, rows * head_dim);
-        Self { head_dim, format, keys: elements(), values: elements(), biases: None }
+        let elements = || Elements::with_capacity(format, head_dim, rows);
+        Self { head_dim, keys: elements(), values: elements(), biases: None }
     }
 
     /// These rows in exactly their memory.
@@ -199,7 +220,6 @@ impl HeadRows {
     pub fn gather(&self, rows: &[u32]) -> Self {
         Self {
             head_dim: self.head_dim,
-            format: self.format,
             keys: self.keys.gather(rows, self.head_dim),
             values: self.values.gather(rows, self.head_dim),
             biases: self.biases.as_ref().map(|biases| rows.iter().map(|&row| biases[row as usize]).collect()),
@@ -223,9 +243,8 @@ impl HeadRows {
 
     /// Bytes that the buffers take, room included.
     pub fn allocated_bytes(&self) -> usize {
-        // Keys and values grow together: each is half of a token.
         let biases = self.biases.as_ref().map_or(0, |biases| size_of::<f32>() * biases.capacity());
-        (self.keys.capacity() + self.values.capacity()) * self.format.token_bytes(1) / 2 + biases
+        self.keys.allocated_bytes() + self.values.allocated_bytes() + biases
     }
 }
 
@@ -235,7 +254,7 @@ mod tests {
 
     #[test]
     fn rows_are_stored_gathered_and_dropped() {
-        for format in Format::ALL {
+        for format in Format::FLOATS {
             let mut rows = HeadRows::with_capacity(2, format, 3);
             for token in 0..3u8 {
                 rows.push(&[f32::from(token), 1.0], &[0.5, f32::from(token)]);

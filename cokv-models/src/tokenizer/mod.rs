@@ -7,6 +7,7 @@ mod stream;
 use std::path::Path;
 
 use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
 
 pub(crate) use self::config::TokenizerConfig;
 pub use self::stream::TextStream;
@@ -79,6 +80,14 @@ impl Tokenizer {
     pub fn special_token(&self, text: &str) -> Option<u32> {
         let added = self.inner.get_added_tokens_decoder();
         self.inner.token_to_id(text).filter(|id| added.get(id).is_some_and(|token| token.special))
+    }
+
+    /// Identifies how text becomes tokens: a hash of all rules and words.
+    pub fn fingerprint(&self) -> Result<String, ModelError> {
+        let rules = self.inner.to_string(false).map_err(|error| ModelError::Tokenizer(error.to_string()))?;
+        let around = format!("{:?} {:?}", self.opening, self.closing);
+        let hash = Sha256::new().chain_update(around).chain_update(rules).finalize();
+        Ok(hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// Decodes a growing sequence piece by piece, control tokens left out.

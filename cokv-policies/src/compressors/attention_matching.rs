@@ -244,19 +244,21 @@ mod tests {
 
     #[test]
     fn the_ladder_of_the_closed_form() {
-        for (step, expected) in [
+        // Of twelve keys of four numbers many biases are as good as the best.
+        for (step, tolerance, expected) in [
             (
                 "biases = false, values = false",
+                1e-3,
                 [[5.6471, 2.4111], [3.6498, 2.7172], [1.8869, 1.0715], [0.8502, 0.3156]],
             ),
-            ("values = false", [[5.5907, 2.1498], [3.5673, 2.8647], [2.4022, 0.8671], [1.1432, 0.6988]]),
-            ("biases = true", [[0.8134, 0.9479], [0.5158, 0.7619], [0.1976, 0.1573], [0.0504, 0.0718]]),
+            ("values = false", 3e-2, [[5.5907, 2.1498], [3.5673, 2.8647], [2.4022, 0.8671], [1.1432, 0.6988]]),
+            ("biases = true", 5e-3, [[0.8134, 0.9479], [0.5158, 0.7619], [0.1976, 0.1573], [0.0504, 0.0718]]),
         ] {
             for (kept, expected) in [2, 4, 8, 12].into_iter().zip(expected) {
                 let found = errors(step, kept);
                 for (found, expected) in found.into_iter().zip(expected) {
                     assert!(
-                        (found - expected).abs() < 1e-2 * expected.max(1.0),
+                        (found - expected).abs() < tolerance * expected.max(1.0),
                         "{step}, {kept} keys: {found} and not {expected}"
                     );
                 }

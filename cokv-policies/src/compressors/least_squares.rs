@@ -6,7 +6,7 @@ use ndarray::{Array2, ArrayView2, s};
 const BLOCK: usize = 64;
 
 /// Sweeps over all unknowns after which nothing that matters changes any more.
-const SWEEPS: usize = 400;
+const SWEEPS: usize = 200;
 
 /// Minimises `‖A x − b‖²` with every unknown within bounds, from `AᵀA`, `[unknowns, unknowns]`, and `Aᵀb`: coordinate by coordinate,
 /// from 1 on.
@@ -29,7 +29,7 @@ pub fn bounded(gram: ArrayView2<'_, f32>, target: &[f32], bounds: [f32; 2]) -> V
                 most = most.max(step.abs() / next);
             }
         }
-        if most < 1e-4 {
+        if most < 5e-4 {
             break;
         }
     }

@@ -1,6 +1,6 @@
 //! Separators (after SepLLM, Chen et al., arXiv 2412.12094): what a sentence says gathers in the token that ends it.
 
-use cokv_core::{CacheCompressor, LayerView, PolicyError, Protected, Frame};
+use cokv_core::{CacheCompressor, Frame, LayerView, PolicyError, Protected};
 use serde::{Deserialize, Serialize};
 
 /// Keeps the first tokens, then separators, then others, the latest first among each; in every head alike. The tokens'

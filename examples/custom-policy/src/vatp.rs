@@ -1,6 +1,6 @@
 //! Value-Aware Token Pruning (Guo et al., arXiv 2406.12335): attention times the size of the value.
 
-use cokv_core::{CacheCompressor, LayerView, ObservationRequest, PolicyError, Protected, WindowSum, Frame};
+use cokv_core::{CacheCompressor, Frame, LayerView, ObservationRequest, PolicyError, Protected, WindowSum};
 use serde::{Deserialize, Serialize};
 
 /// Scores a token by the attention that the last queries of the prompt pay to it, mean over the KV head's query heads,

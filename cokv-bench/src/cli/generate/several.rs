@@ -52,7 +52,7 @@ pub fn answer(
         asked.extend(budgets.iter().map(|&budget| (method, budget)));
     }
     let totals: Vec<(&Method, usize)> =
-        asked.iter().map(|&(method, budget)| (method, prefill.allowed(budget))).collect();
+        asked.iter().map(|&(method, budget)| (method, prefill.allowed(method, budget))).collect();
     for ((method, budget), scores) in asked.into_iter().zip(prefill.score_all(&totals)?) {
         let (cache, budget) = match method.evicts() {
             true => (prefill.compress_scored(method, &scores, budget)?.cache, CellBudget(Some(budget))),

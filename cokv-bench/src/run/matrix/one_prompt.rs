@@ -136,7 +136,7 @@ impl Matrix<'_> {
             .iter()
             .zip(own)
             .filter(|(_, own)| own.method.evicts())
-            .filter_map(|(cell, own)| Some((own.method, prefill.allowed(cell.budget?))))
+            .filter_map(|(cell, own)| Some((own.method, prefill.allowed(own.method, cell.budget?))))
             .collect();
         let mut scored = prefill.score_all(&asked)?.into_iter();
         let mut branches = vec![Branch::new(RaggedCache::full(prefill.prompt()), None)];

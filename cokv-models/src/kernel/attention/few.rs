@@ -5,9 +5,11 @@
 //! the same bits.
 #![expect(clippy::needless_range_loop, reason = "indices name registers of several arrays at once")]
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use super::HeadView;
+use crate::kernel::row_blocks::RowBlocks;
 use crate::kernel::rows::{Elements, HeadRows};
 use crate::kernel::vector::{Number, Plain, Vector};
 
@@ -21,6 +23,9 @@ pub(super) fn score(queries: &[f32], head: &HeadView<'_>, keys: Range<usize>, he
             Elements::F32(keys) => score_numbers(queries, &keys[range], head_dim, scores, stride),
             Elements::F16(keys) => score_numbers(queries, &keys[range], head_dim, scores, stride),
             Elements::Bf16(keys) => score_numbers(queries, &keys[range], head_dim, scores, stride),
+            Elements::Blocks(keys) => {
+                with_widened(keys, range, |keys| score_numbers(queries, keys, head_dim, scores, stride));
+            }
         }
         done += tokens;
     }
@@ -42,9 +47,24 @@ pub(super) fn add_weighted(
             Elements::F32(values) => add_weighted_numbers(weights, stride, &values[range], head_dim, sums),
             Elements::F16(values) => add_weighted_numbers(weights, stride, &values[range], head_dim, sums),
             Elements::Bf16(values) => add_weighted_numbers(weights, stride, &values[range], head_dim, sums),
+            Elements::Blocks(values) => {
+                with_widened(values, range, |values| add_weighted_numbers(weights, stride, values, head_dim, sums));
+            }
         }
         done += tokens;
     }
+}
+
+/// Numbers of blocks in f32: a tile of keys, which stays in the processor's cache.
+fn with_widened(blocks: &RowBlocks, range: Range<usize>, work: impl FnOnce(&[f32])) {
+    thread_local! {
+        static WIDENED: RefCell<Vec<f32>> = RefCell::default();
+    }
+    WIDENED.with_borrow_mut(|widened| {
+        widened.resize(range.len(), 0.0);
+        blocks.widen(range, widened);
+        work(widened);
+    });
 }
 
 /// Runs a body with the widest registers of the processor.
