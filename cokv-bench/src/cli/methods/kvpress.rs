@@ -35,7 +35,7 @@ fn row(cells: [&str; 7]) -> String {
     format!("| {} |", cells.join(" | "))
 }
 
-/// `docs/methods.md`.
+/// `docs/methods.md`, without the line break at its end.
 pub fn page(registry: &Registry) -> Result<String> {
     let mut rows =
         vec![row(["press", "what it keeps", "here", "protocol", "same pairs", "where they differ", "source"])];
@@ -77,7 +77,7 @@ pub fn page(registry: &Registry) -> Result<String> {
          press's own numbers ask for longer prompts, both had smaller ones. `cokv-bench/tests/golden_kvpress.rs` compares\n\
          this, scores, and greedy answers with what kvpress itself gave (`benches/peers/kvpress_golden.py`).\n\
          \n\
-         {}\n",
+         {}",
         PRESSES.len(),
         count(|here| matches!(here, Here::Method(_))),
         count(|here| matches!(here, Here::Later(_))),
@@ -94,7 +94,7 @@ mod tests {
     fn the_page_is_what_the_command_says() {
         let page = page(&cokv_policies::registry()).unwrap();
         let docs = include_str!("../../../../docs/methods.md");
-        assert!(page == docs, "cokv methods --kvpress --markdown > docs/methods.md");
+        assert!(page + "\n" == docs, "cokv methods --kvpress --markdown > docs/methods.md");
     }
 
     #[test]
