@@ -216,8 +216,8 @@ pub const PRESSES: [Press; 44] = [
             "compressor = { name = 'expected-attention', epsilon = 0.02 }
              allocator = 'proportional'",
             0.99,
-            "shares come as head scores (`scores = \"shares.json\"`), not from the authors' file, which is of one model and \
-             one scorer",
+            "shares are of what lies beside the sinks; they come as head scores (`scores = \"shares.json\"`), not from the \
+             authors' file, which is of one model and one scorer",
         ),
         "LU-KV, arXiv 2602.08585",
     ),
