@@ -349,7 +349,9 @@ mod tests {
                     assert!(same.is_none_or(|share| (0.5..=1.0).contains(&share)), "{name}");
                 }
                 Here::Later(method) => {
-                    let known = registry.compressors().chain(registry.allocators()).any(|known| known == method);
+                    let presets = registry.presets().map(|(name, _)| name);
+                    let known =
+                        registry.compressors().chain(registry.allocators()).chain(presets).any(|known| known == method);
                     assert!(!known, "{name}: `{method}` is here by now: say how much of what it keeps is the same");
                 }
                 Here::Never(reason) => assert!(!reason.is_empty(), "{name}"),
