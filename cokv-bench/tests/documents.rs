@@ -231,7 +231,7 @@ struct Repeating;
 impl CacheCompressor for Repeating {
     fn replay(&self) -> Option<Replay> {
         let [first, further] = ["\n\nRepeat the text.", "\n\nRepeat what follows: "].map(str::to_owned);
-        Some(Replay { chunk: 150, first, further, overlap: 8, sinks: 4, queries: 0 })
+        Some(Replay { chunk: 150, verbatim: false, first, further, overlap: 8, sinks: 4, queries: 0 })
     }
 
     fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {

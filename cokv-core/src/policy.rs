@@ -228,7 +228,15 @@ mod tests {
 
         fn replay(&self) -> Option<Replay> {
             let text = String::new();
-            Some(Replay { chunk: 1, first: text.clone(), further: text, overlap: 0, sinks: 0, queries: 0 })
+            Some(Replay {
+                chunk: 1,
+                verbatim: false,
+                first: text.clone(),
+                further: text,
+                overlap: 0,
+                sinks: 0,
+                queries: 0,
+            })
         }
 
         fn follows_budget(&self) -> bool {

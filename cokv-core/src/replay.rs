@@ -3,12 +3,14 @@
 /// How the prompt's text is fed again, behind the prompt itself, on the prompt's full cache (KVzip, arXiv 2505.23416). What was fed
 /// is forgotten afterwards.
 ///
-/// The text is cut into chunks. Before each comes a request to repeat it, and what the chat template puts between a user's text
-/// and an answer.
+/// The text, without what a chat template put around it, is cut into chunks. Before each comes a request to repeat it, and what
+/// the chat template puts between a user's text and an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replay {
     /// Tokens of a chunk at most.
     pub chunk: usize,
+    /// Whether what a chat template put around the text is fed where it stands, instead of its words before an answer.
+    pub verbatim: bool,
     /// Asks for the first chunk.
     pub first: String,
     /// Asks for any other; the last tokens of the chunk before follow it.
@@ -59,8 +61,15 @@ mod tests {
 
     #[test]
     fn what_others_see_needs_no_pass_of_its_own() {
-        let replay =
-            |chunk, queries| Replay { chunk, first: "a".into(), further: "b".into(), overlap: 8, sinks: 4, queries };
+        let replay = |chunk, queries| Replay {
+            chunk,
+            verbatim: false,
+            first: "a".into(),
+            further: "b".into(),
+            overlap: 8,
+            sinks: 4,
+            queries,
+        };
         let passes = Replay::covering(vec![replay(9, 0), replay(9, 50), replay(7, 0), replay(9, 20), replay(9, 50)]);
         assert_eq!(passes, [replay(9, 50), replay(9, 20), replay(7, 0)]);
         assert!(!replay(9, 0).covers(&replay(9, 1)));

@@ -24,8 +24,8 @@ struct Fed {
 
 impl LanguageModel {
     /// Feeds a prompt's document again, for all methods that look at it: of the prompt what lies between the chat template's head and
-    /// tail. `close` is what the template puts behind a user's text, before the answer. `progress` hears of tokens done and of how
-    /// many.
+    /// tail, or verbatim all of it. `close` is what the template puts behind a user's text, before the answer. `progress` hears of
+    /// tokens done and of how many.
     ///
     /// Where the model's context leaves no room for a whole chunk behind the prompt, chunks are smaller.
     ///
@@ -82,7 +82,10 @@ impl LanguageModel {
     /// What is fed, chunk by chunk.
     fn fed(&self, prefill: &Prefill, replay: &Replay, close: &[u32]) -> Result<Vec<Fed>, ModelError> {
         let (tokens, frame) = (prefill.tokens(), prefill.frame());
-        let document = frame.head.min(tokens.len())..tokens.len() - frame.tail.min(tokens.len());
+        let (document, close) = match replay.verbatim {
+            true => (0..tokens.len(), &[][..]),
+            false => (frame.head.min(tokens.len())..tokens.len() - frame.tail.min(tokens.len()), close),
+        };
         let encode = |text: &str| match text {
             "" => Ok(Vec::new()),
             text => self.tokenizer().encode(text, false),

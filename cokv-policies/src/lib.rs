@@ -8,6 +8,7 @@ pub mod allocators;
 pub mod apportion;
 pub mod compressors;
 mod evenness;
+pub mod kvpress;
 mod presets;
 pub mod settings;
 

@@ -1,5 +1,7 @@
 //! `cokv methods`
 
+mod kvpress;
+
 use anyhow::Result;
 use cokv_core::config::Choice;
 use cokv_core::{ConfigTable, Registry};
@@ -18,9 +20,18 @@ pub struct Arguments {
     /// Print them as JSON
     #[arg(long)]
     json: bool,
+    /// Instead, say which method each press of kvpress is here
+    #[arg(long, conflicts_with = "json")]
+    kvpress: bool,
+    /// That as a page, docs/methods.md of the repository
+    #[arg(long, requires = "kvpress")]
+    markdown: bool,
 }
 
 pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
+    if arguments.kvpress {
+        return print(&if arguments.markdown { kvpress::page(registry)? } else { kvpress::lines() });
+    }
     let table = ConfigTable::parse("defaults", "")?;
     if arguments.json {
         let compressors = registry

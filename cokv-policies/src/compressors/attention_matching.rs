@@ -62,7 +62,7 @@ impl AttentionMatching {
     }
 
     fn pass(&self) -> Replay {
-        let kvzip = KvZip { chunk: self.chunk, sinks: self.sinks, protect_head: false };
+        let kvzip = KvZip { chunk: self.chunk, sinks: self.sinks, protect_template: false };
         Replay { queries: self.queries.get(), ..kvzip.pass() }
     }
 

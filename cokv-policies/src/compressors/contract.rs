@@ -42,7 +42,7 @@ fn every_compressor_keeps_the_contract() {
         "{ name = 'finch', rerotate = false }",
         "{ name = 'key-rerotation', base = { name = 'block', block = 50 } }",
         "{ name = 'critical-kv', base = 'finch' }",
-        "{ name = 'kvzip', chunk = 5, sinks = 0, protect_head = false }",
+        "{ name = 'kvzip', chunk = 5, sinks = 0, protect_template = false }",
         "{ name = 'kvzip-plus', chunk = 5, sinks = 2 }",
         "{ name = 'chunkkv', base = 'kvzip' }",
         "{ name = 'cake', window = 6, kernel = 1, spread_temperature = 2, window_from = 'user-text' }",

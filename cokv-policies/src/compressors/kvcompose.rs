@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::group::group_mean;
 
-/// Feeds the prompt again in one piece. A token's score is the largest weight that any fed token gives it, mean over
-/// the group, to which the mean of all heads of the layer is added.
+/// Feeds the prompt again in one piece, as it is. A token's score is the largest weight that any fed token gives it,
+/// mean over the group, to which the mean of all heads of the layer is added.
 ///
 /// The published form keeps as many tokens in all heads of a layer, and lets layers compete with their k-th best: the
 /// preset `kvcompose-paper`, with the allocator `composite-ranks`.
@@ -18,9 +18,18 @@ pub struct KvCompose {}
 const ONE_PIECE: usize = 1 << 30;
 
 impl KvCompose {
-    /// The second pass: the prompt alone, without a word before it.
+    /// The second pass: the prompt alone, with all that a chat template put around its text, which holds the sinks.
     fn pass() -> Replay {
-        Replay { chunk: ONE_PIECE, first: String::new(), further: String::new(), overlap: 0, sinks: 0, queries: 0 }
+        let nothing = String::new;
+        Replay {
+            chunk: ONE_PIECE,
+            verbatim: true,
+            first: nothing(),
+            further: nothing(),
+            overlap: 0,
+            sinks: 0,
+            queries: 0,
+        }
     }
 }
 

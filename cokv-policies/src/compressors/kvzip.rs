@@ -28,14 +28,15 @@ pub struct KvZip {
     pub chunk: NonZeroUsize,
     /// Tokens at the start that are kept, and that fed tokens see beside their chunk.
     pub sinks: usize,
-    /// Whether what a chat template puts before the user's text is worth more than all else, as in the authors' code.
-    /// It is not repeated, so that it is worth nothing otherwise, as in kvpress.
-    pub protect_head: bool,
+    /// Whether what a chat template puts around the user's text is worth more than all else: before it as in the authors'
+    /// code, and behind it, where a prompt is compressed with its question. It is not repeated, so that it is worth nothing
+    /// otherwise, as in kvpress.
+    pub protect_template: bool,
 }
 
 impl Default for KvZip {
     fn default() -> Self {
-        Self { chunk: CHUNK, sinks: 4, protect_head: true }
+        Self { chunk: CHUNK, sinks: 4, protect_template: true }
     }
 }
 
@@ -44,10 +45,11 @@ impl KvZip {
     pub(super) fn of_weights(&self, layer: &LayerView<'_>, weights: &[f32]) -> Vec<f32> {
         let tokens = layer.prompt_len;
         let mut scores = group_max(layer.layout, weights, tokens);
-        if self.protect_head {
+        if self.protect_template {
             let above = scores.iter().copied().fold(0.0, f32::max) + 1.0;
             for head in scores.chunks_exact_mut(tokens.max(1)) {
                 head[..layer.frame.head.min(tokens)].fill(above);
+                head[tokens - layer.frame.tail.min(tokens)..].fill(above);
             }
         }
         scores
@@ -57,6 +59,7 @@ impl KvZip {
     pub(super) fn pass(&self) -> Replay {
         Replay {
             chunk: self.chunk.get(),
+            verbatim: false,
             first: REPEAT.into(),
             further: REPEAT_PART.into(),
             overlap: OVERLAP,
@@ -110,16 +113,16 @@ mod tests {
     }
 
     #[test]
-    fn a_chat_templates_head_is_worth_the_most_if_wanted() {
+    fn a_chat_templates_words_are_worth_the_most_if_wanted() {
         let score = |protect: bool| {
-            let prompt = Prompt::new(16).within(Frame { head: 6, ..Frame::default() });
-            prompt.score(&method(&format!("{{ name = 'kvzip', protect_head = {protect} }}")))
+            let prompt = Prompt::new(16).within(Frame { head: 6, question: 4, tail: 2 });
+            prompt.score(&method(&format!("{{ name = 'kvzip', protect_template = {protect} }}")))
         };
         let (protected, plain) = (score(true), score(false));
         let highest = plain.iter().copied().fold(0.0, f32::max);
-        for head in [0, 16] {
-            assert!(protected[head..head + 6].iter().all(|&score| score > highest));
-            assert_eq!(protected[head + 6..head + 16], plain[head + 6..head + 16]);
+        for (protected, plain) in protected.chunks_exact(16).zip(plain.chunks_exact(16)) {
+            assert!(protected[..6].iter().chain(&protected[14..]).all(|&score| score > highest));
+            assert_eq!(protected[6..14], plain[6..14]);
         }
     }
 }
