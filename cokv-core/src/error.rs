@@ -55,6 +55,24 @@ pub enum PolicyError {
     /// The allocator works on what compressors say of layers, and this one says nothing.
     #[error("{0}")]
     MissingPreferences(String),
+    /// A compressor works on what was learned of the model, and nothing was given.
+    #[error("method `{method}`: `{compressor}` works on what was learned of the model")]
+    NotLearned {
+        /// Name of the method.
+        method: String,
+        /// The compressor.
+        compressor: String,
+    },
+    /// What was learned is of another model, or lacks what the compressor reads.
+    #[error("method `{method}`: what was learned is of {found} layers, and the model has {expected}")]
+    LearnedOfOther {
+        /// Name of the method.
+        method: String,
+        /// Layers that it is of.
+        found: usize,
+        /// Layers of the model.
+        expected: usize,
+    },
     /// A compressor cannot evict while a model answers.
     #[error(
         "method `{method}`: `{compressor}` looks at {lacks}, which is not there while a model answers: give `while_decoding` a \

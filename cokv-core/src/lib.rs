@@ -21,6 +21,7 @@ mod frame;
 mod game;
 mod importance;
 mod layout;
+mod learned;
 mod method;
 mod pairs;
 mod plan;
@@ -53,6 +54,7 @@ pub use importance::{
     Answered, Effort, Evidence, HeadEstimate, HeadPair, ImportanceEstimator, Limits, Study, Subject, Teller, Told,
 };
 pub use layout::{HeadLayout, LayoutError};
+pub use learned::{Learned, LearnedLayer};
 pub use method::Method;
 pub use pairs::Pairs;
 pub use plan::BudgetPlan;

@@ -1,9 +1,11 @@
 //! A compressor and an allocator under one name: a column of the matrix.
 
+use std::sync::Arc;
+
 use crate::{
     AllocationRequest, Budget, BudgetAllocator, BudgetPlan, CacheCompressor, Format, Frame, Gqa, HeadLayout,
-    HeadScores, HeadSelection, LayerView, MethodSettings, Named, ObservationRequest, Pairs, PolicyError, Protected,
-    Replay, Selection, Spending, TokenScores, WhileDecoding, select,
+    HeadScores, HeadSelection, LayerView, Learned, MethodSettings, Named, ObservationRequest, Pairs, PolicyError,
+    Protected, Replay, Selection, Spending, TokenScores, WhileDecoding, select,
 };
 
 /// A whole compression method: score, allocate, select. Copies share compressor and allocator.
@@ -14,6 +16,7 @@ pub struct Method {
     allocator: Named<dyn BudgetAllocator>,
     head_scores: Option<HeadScores>,
     while_decoding: Option<WhileDecoding>,
+    learned: Option<Arc<Learned>>,
 }
 
 impl Method {
@@ -23,7 +26,7 @@ impl Method {
         compressor: Named<dyn CacheCompressor>,
         allocator: Named<dyn BudgetAllocator>,
     ) -> Self {
-        Self { name: name.into(), compressor, allocator, head_scores: None, while_decoding: None }
+        Self { name: name.into(), compressor, allocator, head_scores: None, while_decoding: None, learned: None }
     }
 
     /// Lets it evict while the model answers, too.
@@ -45,6 +48,23 @@ impl Method {
     /// Gives the allocator what the heads were found to be worth.
     pub fn set_head_scores(&mut self, scores: HeadScores) {
         self.head_scores = Some(scores);
+    }
+
+    /// Gives the compressor what was learned of the model.
+    pub fn set_learned(&mut self, learned: Arc<Learned>) {
+        self.learned = Some(learned);
+    }
+
+    /// Whether its scores need what was learned of the model.
+    pub fn needs_learned(&self) -> bool {
+        let again = self.while_decoding.as_ref().is_some_and(|again| again.compressor.needs_learned());
+        self.compressor.needs_learned() || again
+    }
+
+    /// A layer as the compressor sees it, with what was learned of it.
+    fn seen<'a>(&'a self, view: &LayerView<'a>) -> LayerView<'a> {
+        let learned = self.learned.as_ref().and_then(|learned| learned.layers.get(view.layer));
+        LayerView { learned: learned.or(view.learned), ..*view }
     }
 
     /// What each head is worth to the allocator, where that was given.
@@ -77,7 +97,11 @@ impl Method {
             None => format!(" with {:?}", scores.values()),
             Some(query_heads) => format!(" with {query_heads:?} per query head"),
         });
-        format!("{}{head_scores}", self.settings())
+        let learned = match &self.learned {
+            Some(learned) if self.needs_learned() => format!(" having learned {}", learned.fingerprint),
+            _ => String::new(),
+        };
+        format!("{}{head_scores}{learned}", self.settings())
     }
 
     /// Whether the budget matters at all.
@@ -111,6 +135,19 @@ impl Method {
                 self.compressor.settings().name(),
             );
             return Err(PolicyError::MissingPreferences(message));
+        }
+        match &self.learned {
+            None if self.needs_learned() => {
+                let own = self.compressor.needs_learned();
+                let again = self.while_decoding.as_ref().map(|again| again.compressor.settings().name().to_owned());
+                let compressor = again.filter(|_| !own).unwrap_or_else(|| self.compressor.settings().name().to_owned());
+                return Err(PolicyError::NotLearned { method: self.name.clone(), compressor });
+            }
+            Some(learned) if learned.layers.len() != layout.layers => {
+                let (found, expected) = (learned.layers.len(), layout.layers);
+                return Err(PolicyError::LearnedOfOther { method: self.name.clone(), found, expected });
+            }
+            _ => {}
         }
         if let Some(lacks) = self.while_decoding.as_ref().and_then(WhileDecoding::lacks) {
             let compressor = self.while_decoding.iter().map(|again| again.compressor.settings().name()).collect();
@@ -150,7 +187,7 @@ impl Method {
 
     /// What becomes of what the heads of a layer keep; checked for length and finiteness.
     pub fn rewrite(&self, view: &LayerView<'_>, kept: &[HeadSelection]) -> Result<Vec<Pairs>, PolicyError> {
-        let pairs = self.compressor.rewrite(view, kept)?;
+        let pairs = self.compressor.rewrite(&self.seen(view), kept)?;
         let (dim, biased) = (view.layout.head_dim, self.adds_biases());
         for (kv_head, kept) in kept.iter().enumerate() {
             let (rows, of_head) = (kept.len(view.prompt_len), pairs.get(kv_head));
@@ -210,7 +247,7 @@ impl Method {
 
     /// Scores one layer, `[kv_heads, prompt_len]`, and checks that they are complete and finite.
     pub fn score(&self, view: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
-        let scores = self.compressor.score(view)?;
+        let scores = self.compressor.score(&self.seen(view))?;
         let expected = view.layout.kv_heads * view.prompt_len;
         if scores.len() != expected {
             return Err(PolicyError::WrongLength {
@@ -238,7 +275,7 @@ impl Method {
         if !self.compressor.prefers_layers() {
             return Ok(None);
         }
-        let value = self.compressor.layer_preference(view)?;
+        let value = self.compressor.layer_preference(&self.seen(view))?;
         match value.is_finite() && value >= 0.0 {
             true => Ok(Some(value)),
             false => Err(PolicyError::UnfitPreference { method: self.name.clone(), layer: view.layer, value }),

@@ -67,6 +67,11 @@ pub trait CacheCompressor: Debug + Send + Sync {
         self.base().is_some_and(|base| base.needs_question())
     }
 
+    /// Whether scores need what was [learned](crate::Learned) of the model.
+    fn needs_learned(&self) -> bool {
+        self.base().is_some_and(|base| base.needs_learned())
+    }
+
     /// Whether [`rewrite`](Self::rewrite) changes what is kept.
     fn rewrites(&self) -> bool {
         self.base().is_some_and(|base| base.rewrites())
@@ -247,6 +252,10 @@ mod tests {
             true
         }
 
+        fn needs_learned(&self) -> bool {
+            true
+        }
+
         fn rewrites(&self) -> bool {
             true
         }
@@ -299,7 +308,7 @@ mod tests {
         let said = |by: &dyn CacheCompressor| {
             let view = LayerView::new(0, HeadLayout { layers: 1, query_heads: 1, kv_heads: 1, head_dim: 1 }, &[]);
             let frame = Frame::with_tail(3);
-            let when = [by.follows_budget(), by.needs_question(), !by.evicts()];
+            let when = [by.follows_budget(), by.needs_question() && by.needs_learned(), !by.evicts()];
             let also = [by.rewrites() && by.moves_keys(), by.adds_biases(), by.prefers_layers()];
             let rewritten = by.rewrite(&view, &[HeadSelection::Everything]).ok();
             let said = (rewritten, by.layer_preference(&view).ok());

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{BlockSums, Frame, HeadLayout, PolicyError, Replay, Replayed, WindowSum};
+use crate::{BlockSums, Frame, HeadLayout, LearnedLayer, PolicyError, Replay, Replayed, WindowSum};
 
 /// What prefill must record. The union over all configured methods is recorded once, nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,7 +66,7 @@ fn both<T: Ord + Clone>(some: Vec<T>, others: Vec<T>) -> Vec<T> {
 
 /// Mean and (population) covariance of a layer's queries before RoPE, over the positions from
 /// [`FIRST_POSITION`](Self::FIRST_POSITION) on.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueryStatistics {
     /// `[query_heads, head_dim]`
     pub mean: Vec<f32>,
@@ -95,12 +95,8 @@ pub struct RotaryEmbedding {
 impl RotaryEmbedding {
     /// Turns a vector by so many positions; its length stays.
     pub fn turn(&self, vector: &mut [f32], positions: f64) {
-        let half = vector.len() / 2;
         for (pair, &frequency) in self.frequencies.iter().enumerate() {
-            let [first, second] = match self.pairs {
-                RotaryPairs::Halves => [pair, pair + half],
-                RotaryPairs::Neighbours => [2 * pair, 2 * pair + 1],
-            };
+            let [first, second] = self.pairs.elements(pair, vector.len());
             let (sin, cos) = (positions * f64::from(frequency)).sin_cos();
             let (x, y) = (f64::from(vector[first]), f64::from(vector[second]));
             vector[first] = (x * cos - y * sin) as f32;
@@ -119,6 +115,16 @@ pub enum RotaryPairs {
     Neighbours,
 }
 
+impl RotaryPairs {
+    /// Where the two elements of a pair are, in vectors of this length.
+    pub fn elements(self, pair: usize, head_dim: usize) -> [usize; 2] {
+        match self {
+            Self::Halves => [pair, pair + head_dim / 2],
+            Self::Neighbours => [2 * pair, 2 * pair + 1],
+        }
+    }
+}
+
 /// One layer of a prefilled prompt as a compressor sees it; or one KV head of it with its group, as that compressor sees it
 /// [while the model answers](crate::WhileDecoding).
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +133,8 @@ pub struct LayerView<'a> {
     pub layer: usize,
     /// Heads of the model, or the head that is looked at.
     pub layout: HeadLayout,
+    /// Which of the layer's KV heads is the first here: 0, or the head that is looked at.
+    pub first_kv_head: usize,
     /// Prompt tokens, or those that the head holds.
     pub prompt_len: usize,
     /// Ids of the prompt's tokens, `[prompt_len]`; none of an answer's.
@@ -167,6 +175,8 @@ pub struct LayerView<'a> {
     pub replays: &'a [(Replay, Vec<Replayed>)],
     /// The model's rotation, where the model side provides it.
     pub rotary: Option<&'a RotaryEmbedding>,
+    /// What was learned of the whole layer, for compressors that [need it](crate::CacheCompressor::needs_learned).
+    pub learned: Option<&'a LearnedLayer>,
 }
 
 impl<'a> LayerView<'a> {
@@ -175,6 +185,7 @@ impl<'a> LayerView<'a> {
         Self {
             layer,
             layout,
+            first_kv_head: 0,
             prompt_len: tokens.len(),
             tokens,
             positions: None,
@@ -194,7 +205,16 @@ impl<'a> LayerView<'a> {
             queries: &[],
             replays: &[],
             rotary: None,
+            learned: None,
         }
+    }
+
+    /// What was learned of the layer.
+    ///
+    /// # Errors
+    /// [`PolicyError::MissingObservation`] where nothing was.
+    pub fn learned(&self) -> Result<&'a LearnedLayer, PolicyError> {
+        self.recorded("what was learned of the model", self.learned)
     }
 
     /// Where a token stands.

@@ -50,18 +50,18 @@ const fn almost(method: &'static str, share: f64, differs: &'static str) -> Here
     Here::Method(Counterpart { method, same: Some(share), differs })
 }
 
+/// Not held to what kvpress keeps, because that would say nothing or needs what nobody may ship.
+const fn not_compared(method: &'static str, differs: &'static str) -> Here {
+    Here::Method(Counterpart { method, same: None, differs })
+}
+
 const fn press(name: &'static str, idea: &'static str, here: Here, source: &'static str) -> Press {
     Press { name, idea, here, source }
 }
 
 /// All of them.
 pub const PRESSES: [Press; 44] = [
-    press(
-        "Random",
-        "random scores",
-        Here::Method(Counterpart { method: "compressor = 'random'", same: None, differs: "other draws" }),
-        "a baseline",
-    ),
+    press("Random", "random scores", not_compared("compressor = 'random'", "other draws"), "a baseline"),
     press("Knorm", "short keys", same("compressor = 'knorm'"), "arXiv 2406.11430"),
     press("KeyDiff", "keys unlike the mean key", same("compressor = 'keydiff'"), "KeyDiff, arXiv 2504.15364"),
     press("CUR", "long keys and values", same("compressor = 'cur'"), "CurDKV, arXiv 2509.15038"),
@@ -120,7 +120,10 @@ pub const PRESSES: [Press; 44] = [
     press(
         "ExpectedAttentionStats",
         "the same with statistics of other texts",
-        Here::Later("expected-attention with stored statistics"),
+        not_compared(
+            "compressor = { name = 'expected-attention', statistics = 'learned' }",
+            "statistics of the user's texts (`cokv learn`); kvpress's collector cuts characters and not tokens",
+        ),
         "kvpress, arXiv 2510.00636",
     ),
     press(
@@ -129,8 +132,24 @@ pub const PRESSES: [Press; 44] = [
         same("compressor = 'capkv'"),
         "CapKV, arXiv 2604.25975",
     ),
-    press("QFilter", "keys along the queries' main direction", Here::Later("qfilter"), "Q-Filters, arXiv 2503.02812"),
-    press("KVzap", "a small model's guess at KVzip+", Here::Later("kvzap"), "KVzap, arXiv 2601.07891"),
+    press(
+        "QFilter",
+        "keys along the queries' main direction",
+        not_compared(
+            "compressor = 'q-filter'",
+            "directions from the user's texts (`cokv learn`) and from all their queries",
+        ),
+        "Q-Filters, arXiv 2503.02812",
+    ),
+    press(
+        "KVzap",
+        "a small model's guess at KVzip+",
+        not_compared(
+            "compressor = 'kvzap'\nallocator = { name = 'threshold', threshold = -4 }",
+            "the linear form, fitted to any model (`cokv learn --guess`); kvpress loads published weights of some",
+        ),
+        "KVzap, arXiv 2601.07891",
+    ),
     press(
         "FastKVzip",
         "a trained gate's guess at KVzip",
@@ -313,16 +332,45 @@ pub const PRESSES: [Press; 44] = [
         "after D2O, arXiv 2406.13035",
     ),
     press("ThinK", "fewer channels of keys", Here::Later("think"), "ThinK, arXiv 2407.21018"),
-    press("Decoding", "again every so many generated tokens", Here::Later("while decoding"), "kvpress"),
+    press(
+        "Decoding",
+        "again every so many generated tokens",
+        not_compared(
+            "compressor = 'full'\nwhile_decoding = { every = 512, compressor = 'snapkv' }",
+            "a budget in tokens; each head by itself, and by any allocator",
+        ),
+        "kvpress",
+    ),
     press(
         "CompressionRatioDecoding",
         "the same to a share of all tokens seen",
-        Here::Later("while decoding"),
+        not_compared(
+            "compressor = 'full'\nwhile_decoding = { every = 512, compressor = 'snapkv' }",
+            "a budget that is a share",
+        ),
         "kvpress",
     ),
-    press("PrefillDecoding", "one press for the prompt, another behind it", Here::Later("while decoding"), "kvpress"),
-    press("DMS", "a threshold and not a number", Here::Later("dms"), "DMS, arXiv 2506.05345"),
-    press("CAM", "evicted values added to later kept ones", Here::Later("cam"), "CaM, openreview LCTmppB165"),
+    press(
+        "PrefillDecoding",
+        "one press for the prompt, another behind it",
+        not_compared("compressor = 'kvzip'\nwhile_decoding = { every = 512, compressor = 'snapkv' }", ""),
+        "kvpress",
+    ),
+    press(
+        "DMS",
+        "a threshold and not a number",
+        not_compared(
+            "compressor = 'knorm'\nallocator = { name = 'threshold', threshold = -10 }\nwhile_decoding = 'knorm'",
+            "with any compressor; a token is looked at whenever the cache is",
+        ),
+        "DMS, arXiv 2506.05345",
+    ),
+    press(
+        "CAM",
+        "evicted values added to later kept ones",
+        not_compared("compressor = 'full'\nwhile_decoding = { every = 512, compressor = 'cam' }", "other draws"),
+        "CaM, openreview LCTmppB165",
+    ),
 ];
 
 #[cfg(test)]

@@ -18,9 +18,10 @@ use allocators::{
 };
 use cokv_core::Registry;
 use compressors::{
-    AttentionMatching, Cake, CapKv, ChunkKv, Compactor, Composed, CriticalKv, Cur, DropKv, EntropyGatedChunkKv,
-    ExpectedAttention, Finch, Full, H2o, KeyDiff, KeyRerotation, Knorm, KvCompose, KvZip, KvZipPlus, LagKv, Lava,
-    Leverage, Merging, NonCausalAttention, OnBase, RKv, Random, RestKv, SimLayerKv, SnapKv, StreamingLlm, Tova,
+    AttentionMatching, Cake, Cam, CapKv, ChunkKv, Compactor, Composed, CriticalKv, Cur, DropKv, EntropyGatedChunkKv,
+    ExpectedAttention, Finch, Full, H2o, KeyDiff, KeyRerotation, Knorm, KvCompose, KvZap, KvZip, KvZipPlus, LagKv,
+    Lava, Leverage, Merging, NonCausalAttention, OnBase, QFilter, RKv, Random, RestKv, SimLayerKv, SnapKv,
+    StreamingLlm, Tova, TriAttention,
 };
 
 /// All policies of this crate under the names that a TOML file gives them, and published settings as presets.
@@ -29,6 +30,7 @@ pub fn registry() -> Registry {
     registry.add_compressor("attention-matching", |settings| settings.read::<AttentionMatching>()?.checked(settings));
     registry.add_compressor("block", OnBase::of_blocks);
     registry.add_compressor("cake", |settings| settings.read::<Cake>()?.checked(settings));
+    registry.add_compressor("cam", |settings| OnBase::<Cam>::read(settings, "snapkv"));
     registry.add_compressor("capkv", |settings| settings.read::<CapKv>());
     registry.add_compressor("chunk", OnBase::of_chunks);
     registry.add_compressor("chunkkv", |settings| OnBase::<ChunkKv>::read(settings, "snapkv"));
@@ -49,6 +51,7 @@ pub fn registry() -> Registry {
     registry.add_compressor("keydiff", |settings| settings.read::<KeyDiff>());
     registry.add_compressor("knorm", |settings| settings.read::<Knorm>());
     registry.add_compressor("kvcompose", |settings| settings.read::<KvCompose>());
+    registry.add_compressor("kvzap", |settings| settings.read::<KvZap>());
     registry.add_compressor("kvzip", |settings| settings.read::<KvZip>());
     registry.add_compressor("kvzip-plus", |settings| settings.read::<KvZipPlus>());
     registry.add_compressor("lagkv", |settings| settings.read::<LagKv>()?.checked(settings));
@@ -56,6 +59,7 @@ pub fn registry() -> Registry {
     registry.add_compressor("leverage", |settings| settings.read::<Leverage>());
     registry.add_compressor("merging", |settings| OnBase::<Merging>::read(settings, "snapkv")?.checked(settings));
     registry.add_compressor("non-causal-attention", |settings| settings.read::<NonCausalAttention>());
+    registry.add_compressor("q-filter", |settings| settings.read::<QFilter>());
     registry.add_compressor("r-kv", |settings| settings.read::<RKv>()?.checked(settings));
     registry.add_compressor("random", |settings| settings.read::<Random>());
     registry.add_compressor("rest-kv", |settings| settings.read::<RestKv>()?.checked(settings));
@@ -63,6 +67,7 @@ pub fn registry() -> Registry {
     registry.add_compressor("snapkv", |settings| settings.read::<SnapKv>()?.checked(settings));
     registry.add_compressor("streaming-llm", |settings| settings.read::<StreamingLlm>());
     registry.add_compressor("tova", |settings| settings.read::<Tova>());
+    registry.add_compressor("tri-attention", |settings| settings.read::<TriAttention>());
     registry.add_allocator("ada-kv", |settings| settings.read::<AdaKv>());
     registry.add_allocator("ada-pyramidkv", |settings| settings.read::<AdaPyramidKv>());
     registry.add_allocator("cokv", |settings| settings.read::<CoKv>());

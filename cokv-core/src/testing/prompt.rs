@@ -2,8 +2,8 @@
 
 use crate::random::mix;
 use crate::{
-    BlockSums, Frame, HeadLayout, LayerView, ObservationRequest, QueryStatistics, Replay, Replayed, RotaryEmbedding,
-    RotaryPairs, WindowSum,
+    BlockSums, Frame, HeadLayout, LayerView, LearnedLayer, ObservationRequest, QueryStatistics, Replay, Replayed,
+    RotaryEmbedding, RotaryPairs, WindowSum,
 };
 
 /// Queries, keys and values of one layer, and causal attention over them.
@@ -35,6 +35,7 @@ pub struct MadeUpPrompt {
     replays: Vec<(Replay, Vec<Replayed>)>,
     statistics: Option<QueryStatistics>,
     rotary: RotaryEmbedding,
+    learned: LearnedLayer,
 }
 
 /// A number for a head, a token and a channel.
@@ -116,6 +117,7 @@ impl MadeUpPrompt {
                 scale: 1.0,
                 pairs: RotaryPairs::Halves,
             },
+            learned: learned(layout, &queries),
         }
     }
 
@@ -194,6 +196,7 @@ impl MadeUpPrompt {
         LayerView {
             layer: 0,
             layout: self.layout,
+            first_kv_head: 0,
             prompt_len: self.tokens.len(),
             tokens: &self.tokens,
             positions: None,
@@ -213,6 +216,7 @@ impl MadeUpPrompt {
             queries: &self.last_queries,
             replays: &self.replays,
             rotary: Some(&self.rotary),
+            learned: Some(&self.learned),
         }
     }
 
@@ -237,7 +241,11 @@ impl MadeUpPrompt {
             .iter_mut()
             .flat_map(|(_, layers)| layers)
             .flat_map(|seen| [&mut seen.weights, &mut seen.weights_by_input, &mut seen.queries]);
-        for heads in observations.into_iter().chain(statistics).chain(sums).chain(of_blocks).chain(replays) {
+        let LearnedLayer { queries, lengths, directions, guess } = &mut rotated.learned;
+        let learned = [&mut queries.mean, &mut queries.covariance, lengths, directions, guess];
+        for heads in
+            observations.into_iter().chain(statistics).chain(learned).chain(sums).chain(of_blocks).chain(replays)
+        {
             let of_a_head = heads.len() / self.layout.kv_heads;
             heads.rotate_right(of_a_head);
         }
@@ -254,6 +262,27 @@ fn last_queries(layout: HeadLayout, queries: &[f32], count: usize) -> Vec<f32> {
     let places =
         (tokens.saturating_sub(count)..tokens).flat_map(|token| (0..query_heads).map(move |head| (token, head)));
     places.flat_map(|(token, head)| &queries[place(token, head)..][..head_dim]).copied().collect()
+}
+
+/// What is learned of a model from the prompt's own queries, `[query_heads, tokens, head_dim]`, for two elements that lie half a
+/// vector apart; directions are their means, and the guess means nothing.
+fn learned(layout: HeadLayout, queries: &[f64]) -> LearnedLayer {
+    let HeadLayout { query_heads, kv_heads, head_dim, .. } = layout;
+    let tokens = queries.len() / (query_heads * head_dim).max(1);
+    let statistics = statistics(layout, tokens, queries);
+    let mut lengths = vec![0.0f32; query_heads * (head_dim / 2)];
+    for (at, query) in queries.chunks_exact(head_dim).enumerate() {
+        let of_head = &mut lengths[at / tokens * (head_dim / 2)..][..head_dim / 2];
+        let pairs = query.iter().zip(&query[head_dim / 2..]);
+        of_head.iter_mut().zip(pairs).for_each(|(sum, (x, y))| *sum += (x.hypot(*y) / tokens as f64) as f32);
+    }
+    let directions = (0..kv_heads * head_dim).map(|at| (at as f32 * 0.9).cos()).collect();
+    let guess = (0..kv_heads * (INPUTS + 1)).map(|at| (at as f32 * 1.3).sin()).collect();
+    let nothing = || QueryStatistics {
+        mean: vec![0.0; query_heads * head_dim],
+        covariance: vec![0.0; query_heads * head_dim * head_dim],
+    };
+    LearnedLayer { queries: statistics.unwrap_or_else(nothing), lengths, directions, guess }
 }
 
 /// Width of made-up hidden states.

@@ -21,6 +21,7 @@ pub struct Queries {
 /// What is known of the tokens that a head holds.
 pub struct HeldHead<'a> {
     layer: usize,
+    kv_head: usize,
     /// Of the head and its group alone.
     layout: HeadLayout,
     positions: Vec<u32>,
@@ -62,6 +63,7 @@ impl<'a> HeldHead<'a> {
         let own: Vec<f32> = of_tokens.flat_map(|all| &all[kv_head * group * dim..][..group * dim]).copied().collect();
         let mut held = Self {
             layer,
+            kv_head,
             layout,
             window: 0,
             attention: Vec::new(),
@@ -134,6 +136,7 @@ impl<'a> HeldHead<'a> {
     /// The head as a compressor sees it.
     pub fn view(&self) -> LayerView<'_> {
         LayerView {
+            first_kv_head: self.kv_head,
             prompt_len: self.positions.len(),
             positions: Some(&self.positions),
             window: self.window,

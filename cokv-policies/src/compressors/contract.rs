@@ -23,6 +23,8 @@ fn every_compressor_keeps_the_contract() {
         "{ name = 'critical-kv', base = { name = 'h2o', recent_share = 0.25 } }",
         "{ name = 'lagkv', sinks = 2, lag = 4 }",
         "{ name = 'expected-attention', future = 3, epsilon = 0.01 }",
+        "{ name = 'expected-attention', statistics = 'learned' }",
+        "{ name = 'tri-attention', furthest = 8, window = 3 }",
         "{ name = 'leverage', sketch = 3, seed = 2 }",
         "{ name = 'non-causal-attention', block = 7, padding = 'kvpress' }",
         "{ name = 'compactor', sinks = 2, recent = 1, blend = 0.35 }",

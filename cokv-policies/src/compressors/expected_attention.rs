@@ -19,23 +19,52 @@ pub struct ExpectedAttention {
     pub sinks: usize,
     /// Positions after the prompt that are expected to ask.
     pub future: usize,
+    /// Whose queries say what is to come.
+    #[serde(skip_serializing_if = "Statistics::is_prompts")]
+    pub statistics: Statistics,
     /// Added to the expected attention before it is multiplied by the value's length. kvpress has 0.01 under Ada-KV.
     pub epsilon: f64,
 }
 
 impl Default for ExpectedAttention {
     fn default() -> Self {
-        Self { sinks: 4, future: 512, epsilon: 0.0 }
+        Self { sinks: 4, future: 512, statistics: Statistics::Prompt, epsilon: 0.0 }
+    }
+}
+
+/// Whose queries say what is to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Statistics {
+    /// The prompt's own.
+    #[default]
+    Prompt,
+    /// Those of other texts, learned once (`cokv learn`; kvpress's ExpectedAttentionStats).
+    Learned,
+}
+
+impl Statistics {
+    fn is_prompts(&self) -> bool {
+        *self == Self::Prompt
     }
 }
 
 impl CacheCompressor for ExpectedAttention {
     fn observations(&self, _frame: Frame) -> ObservationRequest {
-        ObservationRequest { query_statistics: true, keys: true, values: true, ..Default::default() }
+        ObservationRequest {
+            query_statistics: self.statistics.is_prompts(),
+            keys: true,
+            values: true,
+            ..Default::default()
+        }
     }
 
     fn protected(&self, _frame: Frame) -> Protected {
         Protected { sinks: self.sinks, window: 0 }
+    }
+
+    fn needs_learned(&self) -> bool {
+        self.statistics == Statistics::Learned
     }
 
     fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
@@ -46,7 +75,10 @@ impl CacheCompressor for ExpectedAttention {
         }
         let keys = layer.recorded("keys", layer.keys)?;
         let values = layer.recorded("values", layer.values)?;
-        let statistics = layer.recorded("query statistics", layer.query_statistics)?;
+        let (statistics, first) = match self.statistics {
+            Statistics::Prompt => (layer.recorded("query statistics", layer.query_statistics)?, 0),
+            Statistics::Learned => (&layer.learned()?.queries, layer.first_kv_head * layout.group()),
+        };
         let rotary = layer.recorded("the rotary embedding", layer.rotary)?;
 
         let dim = layout.head_dim;
@@ -54,8 +86,8 @@ impl CacheCompressor for ExpectedAttention {
             MeanRotation::new(rotary, layer.next_position()..layer.next_position() + self.future).turn_back(keys, dim);
         let mut attention = Vec::with_capacity(layout.query_heads * tokens);
         for query_head in 0..layout.query_heads {
-            let mean = &statistics.mean[query_head * dim..][..dim];
-            let covariance = &statistics.covariance[query_head * dim * dim..][..dim * dim];
+            let mean = &statistics.mean[(first + query_head) * dim..][..dim];
+            let covariance = &statistics.covariance[(first + query_head) * dim * dim..][..dim * dim];
             let head = &turned_back[query_head / layout.group() * tokens * dim..][..tokens * dim];
             let logit =
                 |key: &[f32]| dot(mean, key) / (dim as f32).sqrt() + quadratic(covariance, key) / (2 * dim) as f32;

@@ -37,10 +37,7 @@ impl MeanRotation {
         let mut turned = vectors.to_vec();
         for vector in turned.chunks_exact_mut(dim) {
             for (pair, &(cos, sin)) in self.cos_sin[..half].iter().enumerate() {
-                let (first, second) = match self.pairs {
-                    RotaryPairs::Halves => (pair, pair + half),
-                    RotaryPairs::Neighbours => (2 * pair, 2 * pair + 1),
-                };
+                let [first, second] = self.pairs.elements(pair, 2 * half);
                 let (a, b, sin) = (vector[first], vector[second], back * sin);
                 (vector[first], vector[second]) = (a * cos + b * sin, b * cos - a * sin);
             }

@@ -227,6 +227,7 @@ impl Recorder {
         // Computed when a layer is looked at, so that it never exists for all layers at once.
         let attention = match observed.window_queries.as_slice() {
             [] => Vec::new(),
+            _ if self.request.window == 0 && self.request.window_sums.is_empty() => Vec::new(),
             queries => window_attention(self.layout, layer, queries, (prompt, self.prompt_len), sliding),
         };
         let of_a_head = attention.len() / query_heads;
