@@ -11,6 +11,7 @@ pub mod document;
 pub mod event;
 mod fingerprint;
 pub mod importance;
+pub mod learned;
 pub mod machine;
 mod markdown;
 pub mod metrics;

@@ -14,11 +14,12 @@ pub fn validation(data: &DataSettings) -> DataSettings {
 
 /// Every variant as a column of its own.
 pub fn sweep(columns: Vec<Column>) -> Vec<Column> {
-    let apart = columns.into_iter().flat_map(|Column { variants, scores, .. }| {
+    let apart = columns.into_iter().flat_map(|Column { variants, scores, learned, .. }| {
         variants.into_iter().map(move |variant| Column {
             name: variant.method.name().into(),
             variants: vec![variant],
             scores: scores.clone(),
+            learned: learned.clone(),
         })
     });
     apart.collect()

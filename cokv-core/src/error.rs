@@ -63,6 +63,9 @@ pub enum PolicyError {
         /// The compressor.
         compressor: String,
     },
+    /// A compressor guesses at what a second reading would say, and that was not learned.
+    #[error("what was learned of the model has no guess at KVzip+: learn it again with cokv learn --guess")]
+    NoGuess,
     /// What was learned is of another model, or lacks what the compressor reads.
     #[error("method `{method}`: what was learned is of {found} layers, and the model has {expected}")]
     LearnedOfOther {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow, bail};
 use cokv_core::{Budget, ConfigError, ConfigTable, Frame, HeadLayout, Method, PolicyError, Registry};
 
+use crate::learned::LearnedFile;
 use crate::scores::{FittedScores, ModelStamp, ScoreFile};
 
 /// Which tokens of a prompt are kept.
@@ -77,6 +78,9 @@ struct SharingArguments {
     /// Head scores for the allocator, from cokv estimate or cokv scores import
     #[arg(long)]
     scores: Option<PathBuf>,
+    /// What was learned of the model, for compressors that need it, from cokv learn
+    #[arg(long, value_name = "FILE")]
+    learned: Option<PathBuf>,
 }
 
 impl SharingArguments {
@@ -93,7 +97,15 @@ impl SharingArguments {
             }
             method.set_head_scores(scores);
         }
+        if let Some(path) = &self.learned {
+            let (learned, notice) = LearnedFile::read_for(path, model)?;
+            notice.iter().for_each(|notice| eprintln!("note: {notice}"));
+            method.set_learned(learned.into());
+        }
         method.check(layout).map_err(|error| match error {
+            PolicyError::NotLearned { .. } => {
+                anyhow!("{error}: give --learned FILE; cokv learn --text book.txt --out FILE makes one")
+            }
             PolicyError::MissingScores(message) if self.scores.is_none() => {
                 anyhow!("{message}: give --scores FILE; cokv estimate --task passkey --out FILE makes one")
             }

@@ -16,6 +16,7 @@ mod forecast;
 mod generate;
 mod inspect;
 mod interrupt;
+mod learn;
 mod load;
 mod mask;
 mod measure;
@@ -76,6 +77,7 @@ enum Command {
     Estimate(Box<estimate::Arguments>),
     Merge(estimate::Merge),
     Detect(detect::Arguments),
+    Learn(learn::Arguments),
     Mask(mask::Arguments),
     Convergence(convergence::Arguments),
     Scores(scores::Arguments),
@@ -106,6 +108,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::Estimate(arguments) => estimate::run(&arguments, &registry),
         Command::Merge(arguments) => estimate::merge(&arguments),
         Command::Detect(arguments) => detect::run(&arguments),
+        Command::Learn(arguments) => learn::run(&arguments, &registry),
         Command::Mask(arguments) => mask::run(&arguments, &registry),
         Command::Convergence(arguments) => convergence::run(&arguments),
         Command::Scores(arguments) => scores::run(&arguments),

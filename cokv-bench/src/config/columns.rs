@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cokv_core::config::unknown_name;
 use cokv_core::{ConfigError, ConfigTable, HeadScores, Method, PolicyError, Registry};
@@ -9,6 +10,7 @@ use thiserror::Error;
 
 use super::{Config, NoisyScores};
 use crate::importance::Importance;
+use crate::learned::{LearnedFile, LearnedFileError};
 use crate::markdown;
 use crate::names::file_name;
 use crate::scores::{FittedScores, HeadScoresWorth, ModelStamp, ScoreFile, ScoreFileError};
@@ -22,6 +24,8 @@ pub struct Column {
     pub variants: Vec<Variant>,
     /// Where head scores come from, if it needs any.
     pub scores: Option<ScoreSource>,
+    /// The file of what was learned of the model, in which `{model}` stands for its name.
+    pub learned: Option<String>,
 }
 
 /// One method of a column.
@@ -79,6 +83,7 @@ impl Column {
     ) -> Result<Self, ConfigError> {
         let mut table = registry.expand(table)?;
         let scores = ScoreSource::take(&mut table, importance)?;
+        let learned = table.take_choice("learned")?.map(|file| file.name);
         let mut variants = Vec::new();
         for (settings, table) in table.variants("select", "allocator")? {
             let method = registry.method(table)?;
@@ -88,7 +93,7 @@ impl Column {
         for Variant { settings, method, .. } in variants.iter_mut().filter(|variant| !variant.settings.is_empty()) {
             method.rename(format!("{name}({})", settings.replace(['"', '\''], "")));
         }
-        Ok(Self { name, variants, scores })
+        Ok(Self { name, variants, scores, learned })
     }
 
     /// All variants score and protect alike; whether the budget matters at all.
@@ -188,6 +193,13 @@ impl Config {
         let layout = model.layout().map_err(|problem| problem.at(Path::new(&model.name)))?;
         let mut notices = Vec::new();
         for column in &mut self.columns {
+            if let Some(name) = &column.learned {
+                let path = PathBuf::from(name.replace(MODEL, &file_name(&model.name)));
+                let (learned, notice) = LearnedFile::read_for(&path, model)?;
+                notices.extend(notice);
+                let learned = Arc::new(learned);
+                column.variants.iter_mut().for_each(|variant| variant.method.set_learned(Arc::clone(&learned)));
+            }
             let per_task = column.scores.as_ref().is_some_and(|scores| scores.is_per_task(&self.importance));
             let whose: Vec<Option<&String>> = if per_task { tasks.iter().map(Some).collect() } else { vec![None] };
             for task in whose {
@@ -246,6 +258,9 @@ pub enum MethodError {
     /// Its score file cannot be used.
     #[error(transparent)]
     Scores(#[from] ScoreFileError),
+    /// What was learned of the model cannot be used.
+    #[error(transparent)]
+    Learned(#[from] LearnedFileError),
     /// It was made from what it would be tested on.
     #[error(
         "{what}: {count} of the {records} records that it was made from are among the tested ones, which would flatter \
@@ -274,7 +289,8 @@ pub enum MethodError {
     },
     /// Its settings do not fit the model, or it needs scores.
     #[error(
-        "method `{method}`: {error}; head scores are named by scores = \"FILE\" or importance = \"NAME\" in its table"
+        "method `{method}`: {error}; head scores are named by scores = \"FILE\" or importance = \"NAME\" in its table, what \
+         was learned of the model by learned = \"FILE\" (cokv learn makes one)"
     )]
     Policy {
         /// Name of the method.

@@ -41,8 +41,9 @@ impl CacheCompressor for KvZap {
         let (layout, tokens) = (layer.layout, layer.prompt_len);
         let inputs = layer.recorded("inputs of layers", layer.inputs)?;
         let guess = &layer.learned()?.guess;
-        let guess =
-            layer.recorded("a guess at KVzip+ (cokv learn --guess)", Some(guess).filter(|guess| !guess.is_empty()))?;
+        if guess.is_empty() {
+            return Err(PolicyError::NoGuess);
+        }
         let width = inputs.len() / tokens.max(1);
         let of_head = &guess[layer.first_kv_head * (width + 1)..];
         let mut scores = Vec::with_capacity(layout.kv_heads * tokens);
