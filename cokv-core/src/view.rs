@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{BlockSums, Frame, HeadLayout, LearnedLayer, PolicyError, Replay, Replayed, WindowSum};
+use crate::{BlockSums, Frame, HeadLayout, LearnedLayer, PolicyError, QueryStatistics, Replay, Replayed, WindowSum};
 
 /// What prefill must record. The union over all configured methods is recorded once, nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,22 +62,6 @@ fn both<T: Ord + Clone>(some: Vec<T>, others: Vec<T>) -> Vec<T> {
     all.sort_unstable();
     all.dedup();
     all
-}
-
-/// Mean and (population) covariance of a layer's queries before RoPE, over the positions from
-/// [`FIRST_POSITION`](Self::FIRST_POSITION) on.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct QueryStatistics {
-    /// `[query_heads, head_dim]`
-    pub mean: Vec<f32>,
-    /// `[query_heads, head_dim, head_dim]`
-    pub covariance: Vec<f32>,
-}
-
-impl QueryStatistics {
-    /// Attention sinks are left out, because their queries are unlike all that follow. One number for everybody: if
-    /// methods could choose, a method's scores would depend on which others run beside it.
-    pub const FIRST_POSITION: usize = 4;
 }
 
 /// How a model turns queries and keys by their position (RoPE).

@@ -39,6 +39,8 @@ pub use error::ModelError;
 pub use eviction::Eviction;
 pub use generate::{Answered, ComparedWith, Forced};
 pub use kernel::matmul::linear as product;
+pub use kernel::matmul::multiply_transposed;
+pub use kernel::pool::{for_each_chunk, map as in_parallel};
 pub use kernel::pool::{set_threads, threads};
 pub use kernel::simd::instructions;
 pub use model::{Device, LanguageModel, LoadOptions, load_engine, load_on};

@@ -314,7 +314,7 @@ impl Prefill {
     ) -> Result<Compressed, ModelError> {
         let allowed = self.allowed(method, budget);
         let selection = method.select(self.prompt.layout(), scores, allowed)?;
-        let eviction = Eviction::new(self, method, budget, &selection)?;
+        let eviction = self.eviction(method, budget, &selection)?;
         Ok(Compressed { cache: self.cut(method, &selection)?, selection, allowed, eviction })
     }
 
@@ -328,8 +328,13 @@ impl Prefill {
                 *kept = HeadSelection::Tokens((0..self.prompt.len(head) as u32).collect());
             }
         }
-        let eviction = Eviction::new(self, method, budget, &selection)?;
+        let eviction = self.eviction(method, budget, &selection)?;
         Ok(Compressed { cache: self.cut(method, &apart)?, selection, allowed, eviction })
+    }
+
+    /// What evicts while the model answers from what is kept.
+    fn eviction(&self, method: &Method, budget: Budget, kept: &Selection) -> Result<Option<Eviction>, ModelError> {
+        Eviction::new(&self.engine, method, budget, kept, |layer| Ok(self.summaries(layer)?.column_sums))
     }
 
     /// What is kept, as it is or rewritten.

@@ -1,8 +1,7 @@
 //! Sums over the tokens of all texts.
 
 use cokv_core::{HeadLayout, LayerView, Learned, LearnedLayer, PolicyError, QueryStatistics};
-use cokv_models::kernel::matmul::multiply_transposed;
-use cokv_models::kernel::pool;
+use cokv_models::{for_each_chunk, in_parallel, multiply_transposed};
 use serde::{Deserialize, Serialize};
 
 use super::direction::main_direction;
@@ -58,7 +57,7 @@ impl Sums {
         let (heads, dim) = (self.query_heads, self.head_dim);
         let queries = view.last_queries(view.prompt_len)?;
         let rotary = view.recorded("the model's rotation", view.rotary)?;
-        let of_heads = pool::map(heads, |head| {
+        let of_heads = in_parallel(heads, |head| {
             let mut of_head = HeadSums::new(dim);
             for (token, query) in queries.chunks_exact(dim).skip(head).step_by(heads).enumerate() {
                 let mut before = query.to_vec();
@@ -105,7 +104,7 @@ impl Sums {
         let order = width + 1;
         let mut product = vec![0.0; order * order];
         if !scored.is_empty() {
-            pool::for_each_chunk(&mut product, order * ROWS, |block, rows| {
+            for_each_chunk(&mut product, order * ROWS, |block, rows| {
                 let first = block * ROWS;
                 let of_rows = &columns[first * scored.len()..(first + rows.len() / order) * scored.len()];
                 multiply_transposed(of_rows, &columns, scored.len(), rows);
@@ -127,7 +126,7 @@ impl Sums {
 
     /// What the sums say; `fingerprint` names what they are of.
     pub fn learned(&self, fingerprint: String) -> Learned {
-        let layers = pool::map(self.layers.len(), |layer| self.layer(&self.layers[layer]));
+        let layers = in_parallel(self.layers.len(), |layer| self.layer(&self.layers[layer]));
         Learned { fingerprint, layers }
     }
 

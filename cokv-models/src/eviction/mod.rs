@@ -14,7 +14,6 @@ use crate::cache::RaggedCache;
 use crate::engine::Engine;
 use crate::error::ModelError;
 use crate::kernel::pool;
-use crate::prefill::Prefill;
 
 /// What keeps the cache of one answer small. Whoever decodes gives [`watch`](Self::watch) to the row of each pass and then calls
 /// [`after`](Self::after).
@@ -36,23 +35,25 @@ pub struct Eviction {
 }
 
 impl Eviction {
-    /// What a method does while the model answers a prompt, of which a selection was kept; none where it does nothing.
+    /// What a method does while the model answers a prompt, of which a selection was kept; none where it does nothing. `sums` reads the
+    /// attention that the prompt's tokens got in a layer, `[query_heads, prompt_len]`.
     ///
     /// # Errors
     /// Of the backend, where attention to the prompt is read.
     pub fn new(
-        prefill: &Prefill,
+        engine: &Arc<dyn Engine>,
         method: &Method,
         budget: Budget,
         selection: &Selection,
+        sums: impl FnMut(usize) -> Result<Vec<f32>, ModelError>,
     ) -> Result<Option<Self>, ModelError> {
         let (Some(again), Some(while_decoding)) = (method.again(), method.while_decoding()) else {
             return Ok(None);
         };
         let summed = again.observations(Default::default()).column_sums;
-        let sums = summed.then(|| sums_of_prompt(prefill, selection)).transpose()?;
+        let sums = summed.then(|| sums_of_prompt(engine.config().layout, selection, sums)).transpose()?;
         let WhileDecoding { every, .. } = *while_decoding;
-        Ok(Some(Self::from(prefill.engine(), again, budget, [every, while_decoding.most_growth()], sums)))
+        Ok(Some(Self::from(engine, again, budget, [every, while_decoding.most_growth()], sums)))
     }
 
     fn from(
@@ -179,14 +180,17 @@ fn rewrite(method: &Method, view: &LayerView<'_>, kept: &HeadSelection) -> Resul
 }
 
 /// Attention that each kept token of a prompt got, `[group, kept]` of each head.
-fn sums_of_prompt(prefill: &Prefill, selection: &Selection) -> Result<Vec<Vec<f32>>, ModelError> {
-    let HeadLayout { layers, kv_heads, .. } = prefill.prompt().layout();
+fn sums_of_prompt(
+    layout: HeadLayout,
+    selection: &Selection,
+    mut of_layer: impl FnMut(usize) -> Result<Vec<f32>, ModelError>,
+) -> Result<Vec<Vec<f32>>, ModelError> {
     let mut of_heads = Vec::with_capacity(selection.heads.len());
-    for layer in 0..layers {
-        let sums = prefill.summaries(layer)?.column_sums;
-        of_heads.extend(sums.chunks_exact((sums.len() / kv_heads).max(1)).map(<[f32]>::to_vec));
+    for layer in 0..layout.layers {
+        let sums = of_layer(layer)?;
+        of_heads.extend(sums.chunks_exact((sums.len() / layout.kv_heads).max(1)).map(<[f32]>::to_vec));
     }
-    Ok(sums_kept(prefill.prompt().layout(), &of_heads, selection))
+    Ok(sums_kept(layout, &of_heads, selection))
 }
 
 /// Of sums `[group, tokens]` of each head those of the tokens that are kept.
