@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use cokv_core::{HeadScores, Registry, Shard};
 use cokv_models::LanguageModel;
 
@@ -124,6 +124,16 @@ impl Ready {
             self.fit()?;
         }
         Ok(())
+    }
+
+    /// Refuses head scores that are still to be measured.
+    pub fn check_measured(&self) -> Result<()> {
+        match self.unmeasured.first() {
+            Some(Unmeasured { title, .. }) => {
+                bail!("{title}: its head scores are not measured yet: stage `scores` comes before this one")
+            }
+            None => Ok(()),
+        }
     }
 
     /// What there is to do with `config`, which is that of this or one like it, for a shard. `selected` says which settings
