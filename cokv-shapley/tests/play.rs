@@ -46,9 +46,12 @@ fn shards_are_the_whole() {
     let mut merged = fresh();
     for index in [2, 0, 1] {
         let mut shard = fresh();
-        let settings = PlaySettings { shard: Shard { index, count: 3 }, ..evaluations(8 + 80) };
-        assert_eq!(run(&mut shard, &settings), Outcome::Evaluations);
-        assert!(shard.samples().all(|sample| sample.k % 3 == index));
+        let stop = Stop { reliability: None, ..Stop::default() };
+        let settings =
+            PlaySettings { shard: Shard { index, count: 3 }, samples: Some(60), stop, ..evaluations(0) };
+        assert_eq!(run(&mut shard, &settings), Outcome::Exhausted);
+        // Rounds of seven samples.
+        assert!(shard.samples().all(|sample| sample.k / 7 % 3 == index));
         merged.merge(shard).unwrap();
     }
     assert_eq!(merged, whole);

@@ -372,7 +372,7 @@ fn room(ready: &Ready, forecast: &Forecast) -> Result<()> {
 }
 
 /// Opens a run's folder and says what was mended.
-pub(super) fn open(folder: &Path, shard: Shard) -> Result<RunStore> {
+fn open(folder: &Path, shard: Shard) -> Result<RunStore> {
     Ok(opened(RunStore::open(folder, shard)?, folder))
 }
 

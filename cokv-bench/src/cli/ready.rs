@@ -12,7 +12,7 @@ use cokv_models::LanguageModel;
 use super::bar::{bar, fetching};
 use super::forecast::{Forecast, Studied};
 use super::load::outline;
-use super::measure::{Unmeasured, Wanted, look_up, measure};
+use super::measure::{Key, Unmeasured, Wanted, look_up, measure};
 use super::mode::Mode;
 use crate::config::{Column, Config, Measured, MeasuredScores, check_unseen};
 use crate::data::Suite;
@@ -124,6 +124,11 @@ impl Ready {
             self.fit()?;
         }
         Ok(())
+    }
+
+    /// Everything that is measured for the methods, whether or not it is there already, in an order that is always the same.
+    pub fn tables(&self) -> Vec<Key> {
+        wanted(&self.config, &self.tasks).into_iter().map(|(key, _)| key).collect()
     }
 
     /// Refuses head scores that are still to be measured.

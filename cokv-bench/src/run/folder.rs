@@ -54,7 +54,7 @@ pub(super) fn files(folder: &Path, name: &str) -> Result<Vec<PathBuf>, StoreErro
 }
 
 /// Files of a folder, which may not be there, whose name is wanted, in order.
-pub(super) fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, StoreError> {
+pub(crate) fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, StoreError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

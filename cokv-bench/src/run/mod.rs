@@ -19,6 +19,7 @@ mod table;
 pub use budget::CellBudget;
 pub use cells::{Cell, Measure, Pairs, cells};
 pub use chosen::{Choice, FILE as SELECTION, Selected, SelectionError, Trial, selection_fingerprint};
+pub(crate) use folder::{files_in, new_file};
 pub use folder::{StoreError, write};
 pub use kept::{Kept, KeptCell, STRETCHES};
 pub use kept_tokens::{KeptTokens, marked};

@@ -9,14 +9,20 @@ use cokv_shapley::lock::Holder;
 
 use super::{WorkArguments, submitted};
 use crate::cli::bench::{Part, conclude};
+use crate::cli::forecast::beside_study;
 use crate::cli::interrupt::Interrupt;
+use crate::cli::load::load;
+use crate::cli::measure::Unmeasured;
 use crate::cli::mode::Mode;
 use crate::cli::progress::Audience;
 use crate::cli::ready::ready;
+use crate::cli::select::{SWEEP, Swept, on_validation, sweep_part};
 use crate::cli::stopped::is_stopped;
+use crate::cluster::stages::shares;
 use crate::cluster::{AGAIN, Duty, FOLDER, Submission, Task, TaskEnd};
 use crate::config::Config;
-use crate::run::Manifest;
+use crate::model::Loaded;
+use crate::run::{Manifest, Results};
 
 /// Who says which task of an array a process is: Slurm, Kubernetes, PBS.
 const INDICES: [&str; 3] = ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "PBS_ARRAY_INDEX"];
@@ -73,14 +79,27 @@ fn one(run: &Path, submission: &Submission, task: Task, registry: &Registry) -> 
         Duty::Fetch => fetch(&config),
         Duty::Matrix => matrix(&config, submission, &text, shard),
         Duty::Report => report(&config, run),
-        Duty::Calibrate { .. } | Duty::Scores | Duty::Select | Duty::Choose => bail!("not there yet"),
+        Duty::Calibrate { wave } => calibrate(&config, shard, wave),
+        Duty::Scores => scores(&config),
+        Duty::Select => {
+            let part = part(submission, &text, shard);
+            let ready = on_validation(config, &part)?;
+            ready.check_measured()?;
+            sweep_part(&part, ready).map(drop)
+        }
+        Duty::Choose => {
+            let ready = on_validation(config, &part(submission, &text, shard))?;
+            Swept::of(ready)?.choose(&Results::read(&run.join(SWEEP))?, Audience::People)
+        }
     }
 }
 
 /// Everything that can be found out without a model's weights in memory: what is wrong is wrong before any node computes.
 fn fetch(config: &Config) -> Result<()> {
-    for_each_model(config, |config| ready(config, Mode { plan: false, choosing: false, quiet: true }).map(drop))
+    for_each_model(config, |config| ready(config, QUIETLY).map(drop))
 }
+
+const QUIETLY: Mode = Mode { plan: false, choosing: false, quiet: true };
 
 fn for_each_model(config: &Config, mut one: impl FnMut(Config) -> Result<()>) -> Result<()> {
     config.models.iter().try_for_each(|model| {
@@ -90,9 +109,44 @@ fn for_each_model(config: &Config, mut one: impl FnMut(Config) -> Result<()>) ->
     })
 }
 
+/// Measures a share of the heads' worth, into files of this process's own.
+fn calibrate(config: &Config, shard: Shard, wave: u32) -> Result<()> {
+    for_each_model(config, |config| {
+        let mut ready = ready(config, QUIETLY)?;
+        let tables = ready.tables();
+        let mut mine = Vec::new();
+        for (table, shard) in shares(tables.len(), shard) {
+            let unmeasured = ready.unmeasured.extract_if(.., |unmeasured| *unmeasured.key() == tables[table]).next();
+            mine.extend(unmeasured.map(|unmeasured| unmeasured.share(shard, wave)).transpose()?.flatten());
+        }
+        let beside = mine.iter().map(|share| beside_study(&share.work)).max_by_key(|beside| beside.bytes);
+        // No model is loaded for nothing.
+        let Some(beside) = beside else { return Ok(()) };
+        let Loaded { model, .. } = load(&ready.model, &beside)?;
+        mine.iter().try_for_each(|share| share.measure(&model))
+    })
+}
+
+/// Makes scores of what all tasks have measured, and measures what is still missing.
+fn scores(config: &Config) -> Result<()> {
+    for_each_model(config, |config| {
+        let mut ready = ready(config, QUIETLY)?;
+        ready.unmeasured.iter().try_for_each(Unmeasured::join)?;
+        let works = ready.unmeasured.iter().map(|unmeasured| unmeasured.work(None)).collect::<Result<Vec<_>>>()?;
+        let beside = works.iter().map(beside_study).max_by_key(|beside| beside.bytes);
+        let Some(beside) = beside else { return Ok(()) };
+        let Loaded { model, .. } = load(&ready.model, &beside)?;
+        ready.measure(&model)
+    })
+}
+
 fn matrix(config: &Config, submission: &Submission, text: &str, shard: Shard) -> Result<()> {
+    part(submission, text, shard).rows(config).map(drop)
+}
+
+fn part<'a>(submission: &'a Submission, text: &'a str, shard: Shard) -> Part<'a> {
     let (configuration, audience) = (&submission.configuration, Audience::People);
-    Part { configuration, text, shard, plan: false, audience, is_task: true }.rows(config).map(drop)
+    Part { configuration, text, shard, plan: false, audience, is_task: true }
 }
 
 fn report(config: &Config, run: &Path) -> Result<()> {

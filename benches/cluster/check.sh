@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Three runs of one configuration, with a calibration, a detection, a choice and a matrix, on a real Slurm cluster of four nodes on this
+# machine, held against one process: left alone; with nodes killed (kill -9 of slurmd and of all that it started) and tasks preempted
+# at random moments; and with a disk that fills up. Needs root, Debian's slurm-wlm and munge, and a built cokv.
+#
+#   benches/cluster/check.sh COKV START_CLUSTER [MOMENTS]     # START_CLUSTER start|stop FOLDER [NODES], which writes FOLDER/slurm.conf
+#
+# Prints a line for every figure of docs/clusters.md; the first thing that is not as it should be ends it.
+set -euo pipefail
+cokv=$(realpath "$1") tool=$(realpath "$2") moments=${3:-10}
+here=$(cd "$(dirname "$0")" && pwd) work=$(mktemp -d /tmp/cokv-cluster-XXXX)
+cluster=$work/slurm
+export SLURM_CONF=$cluster/slurm.conf CUDA_VISIBLE_DEVICES=
+# A requeued job waits for two minutes, for the sake of its credentials: here they end earlier.
+sed 's/^JobRequeue=1/JobRequeue=1\nAuthInfo=cred_expire=5/' "$tool" > "$work/start.sh"
+trap 'bash "$work/start.sh" stop "$cluster"; umount "$work/full" 2> /dev/null || true' EXIT
+bash "$work/start.sh" start "$cluster" 4 > /dev/null
+cd "$work"
+
+say() { printf '%-44s %s\n' "$1" "$2"; }
+# A run's configuration: $1 names it, and its folder.
+configure() { sed "s/@/$1/" "$here/run.toml" > "$1.toml"; }
+# All rows, sorted, without what no two runs have in common.
+rows() { cat "$1"/results*.jsonl | sed -E 's/,"(prefill|decode)_seconds":[^,}]*//g' | sort; }
+fingerprints() { cat "$1"/results*.jsonl | grep -o '^{"fingerprint":"[^"]*"' | sort; }
+# Waits for the end of a run; $2 seconds at most.
+finished() {
+    for _ in $(seq "$2"); do
+        [ -f "$1/report/index.html" ] && return
+        sleep 1
+    done
+    "$cokv" cluster status "$1"; echo "$1 did not come to its end in $2 s" >&2; exit 1
+}
+same() {
+    [ "$(fingerprints of-calm/x | wc -l)" = "$(fingerprints "$1" | uniq | wc -l)" ] || { echo "rows lost in $1" >&2; exit 1; }
+    [ "$(rows of-calm/x | sha256sum)" = "$(rows "$1" | uniq | sha256sum)" ] || { echo "$1 has other rows" >&2; exit 1; }
+    cmp of-calm/x/table.md "$1/table.md" && cmp of-calm/x/report/cells.csv "$1/report/cells.csv"
+}
+
+configure calm
+SECONDS=0
+"$cokv" select --config calm.toml --quiet > /dev/null 2>&1
+"$cokv" bench --config calm.toml --quiet > /dev/null 2>&1
+say "one process" "$(fingerprints of-calm/x | wc -l) rows, $SECONDS s"
+
+configure spread
+SECONDS=0
+"$cokv" cluster submit --config spread.toml --tasks 8 --grace 60 --sbatch time=60
+finished of-spread/x 900
+same of-spread/x
+say "four nodes" "the same rows and table, $SECONDS s"
+
+# Kills a node with everything that it started, and brings it back.
+kill_node() {
+    local daemon; daemon=$(cat "$cluster/slurmd-$1.pid")
+    for environment in /proc/[0-9]*/environ; do
+        local process=${environment#/proc/}; process=${process%/environ}
+        if tr '\0' '\n' < "$environment" 2> /dev/null | grep -qx "SLURMD_NODENAME=$1"; then
+            local parent; parent=$(awk '{print $4}' "/proc/$process/stat" 2> /dev/null || true)
+            grep -q slurmstepd "/proc/$parent/comm" 2> /dev/null && kill -9 "$parent" 2> /dev/null || true
+            kill -9 "$process" 2> /dev/null || true
+        fi
+    done
+    kill -9 "$daemon" 2> /dev/null || true
+    sleep 2
+    slurmd -N "$1" -f "$SLURM_CONF"
+}
+
+configure killed
+SECONDS=0
+"$cokv" cluster submit --config killed.toml --tasks 8 --grace 60 --sbatch time=60 > /dev/null
+jobs=$(tr -cd '0-9,' < of-killed/x/cluster/jobs.json | sed 's/^,*//; s/,,*/,/g')
+killed=0 preempted=0
+while [ $((killed + preempted)) -lt "$moments" ] && [ ! -f of-killed/x/report/index.html ]; do
+    sleep $((RANDOM % 7 + 2))
+    running=$(squeue --noheader --states=running --array --format='%N %F_%K' | shuf | head -1)
+    [ -n "$running" ] || continue
+    if [ $((RANDOM % 2)) = 0 ]; then
+        kill_node "${running% *}" && killed=$((killed + 1))
+    else
+        # What preemption with PreemptMode=REQUEUE does.
+        scontrol requeue "${running#* }" && preempted=$((preempted + 1))
+    fi
+done
+finished of-killed/x 1800
+same of-killed/x
+say "$killed nodes killed, $preempted tasks preempted" "the same rows and table, $SECONDS s"
+say "rows made twice, of which the first stays" "$(($(fingerprints of-killed/x | wc -l) - $(fingerprints of-calm/x | wc -l)))"
+
+# A quota that is full in mid-run, and then is not.
+mkdir full && mount -t tmpfs -o size=64k tmpfs full && mkdir -p full/of-full
+sed "s#folder = 'of-@'#folder = '$work/full/of-full'#" "$here/run.toml" > full.toml
+cp -r of-calm/importance full/of-full/importance 2> /dev/null || true
+"$cokv" cluster submit --config full.toml --tasks 4 --grace 60 > /dev/null 2> submit.log || cat submit.log
+for _ in $(seq 300); do [ -z "$(squeue --noheader)" ] && break; sleep 1; done
+"$cokv" cluster status full/of-full/x | tee status.txt
+grep -q 'No space left' status.txt || { echo "nobody said that the disk is full" >&2; exit 1; }
+mount -o remount,size=64m full
+"$cokv" cluster resubmit full/of-full/x > /dev/null
+finished full/of-full/x 900
+same full/of-full/x
+say "a full disk, then resubmit" "the same rows and table"
