@@ -99,8 +99,8 @@ fn calibrations_detections_and_selections_are_shared_out() {
     let methods = "[[method]]\nname = 'played'\ncompressor = 'snapkv'\nallocator = 'cokv'\nimportance = 'game'\n\
                    select = { drop_lowest = [1, 5] }\n\
                    [[method]]\nname = 'watched'\ncompressor = 'snapkv'\nallocator = 'headkv'\nimportance = 'watch'\n\
-                   [importance.game]\nestimator = 'scpr'\ntasks = ['passkey']\nrecords = 2\ncontext_tokens = 100\nbatch = 4\n\
-                   heads = ['18.2', '23.0', '20.2', '17.1', '3.0']\nreliability = 0.999\nmax_evaluations = 90\n\
+                   [importance.game]\nestimator = 'scpr'\ntasks = ['passkey']\nrecords = 2\ncontext_tokens = 100\nbatch = 8\n\
+                   reliability = 0.999\nmax_evaluations = 420\n\
                    [importance.watch]\nestimator = 'kvzip'\ntasks = ['passkey']\nrecords = 5\ncontext_tokens = 100\n";
     for name in ["whole", "parts"] {
         let run = format!("[run]\nfolder = 'of-{name}'\nnoisy_scores = 'mark'\n");
@@ -141,7 +141,10 @@ fn files_for_other_clusters_run_the_same_command() {
     let kubernetes = fs::read_to_string(shipped("kubernetes.yaml")).unwrap();
     let line = kubernetes.lines().find_map(|line| line.trim().strip_prefix("command: ")).unwrap();
     let words: Vec<String> = serde_json::from_str(line).unwrap();
-    assert_eq!(words.join(" ").replace("/shared/bin", "").replace("/shared/runs/run", "RUN"), "/cokv cluster work --run RUN --stage matrix");
+    assert_eq!(
+        words.join(" ").replace("/shared/bin", "").replace("/shared/runs/run", "RUN"),
+        "/cokv cluster work --run RUN --stage matrix"
+    );
     let exit = kubernetes.lines().any(|line| line.contains(&format!("values: [{}]", cokv_bench::cluster::AGAIN)));
     assert!(exit && kubernetes.contains("completionMode: Indexed"), "{kubernetes}");
 

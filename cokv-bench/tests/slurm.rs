@@ -72,17 +72,32 @@ fn write_run(folder: &Path) -> PathBuf {
 
 fn rows(run: &Path) -> usize {
     let files = fs::read_dir(run).unwrap().map(|entry| entry.unwrap().path());
-    files.filter(|path| path.extension().is_some_and(|kind| kind == "jsonl")).flat_map(|path| match path.to_string_lossy() {
-        name if name.contains("/results") => rows_of(&path),
-        _ => Vec::new(),
-    }).count()
+    files
+        .filter(|path| path.extension().is_some_and(|kind| kind == "jsonl"))
+        .flat_map(|path| match path.to_string_lossy() {
+            name if name.contains("/results") => rows_of(&path),
+            _ => Vec::new(),
+        })
+        .count()
 }
 
 #[test]
 fn one_submit_is_a_whole_run_and_a_resubmit_what_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     let (fake, run) = (Fake::new(folder.path()), write_run(folder.path()));
-    let submit = ["submit", "--config", "x.toml", "--tasks", "4", "--at-once", "2", "--partition", "gpu", "--gpus-per-task", "1"];
+    let submit = [
+        "submit",
+        "--config",
+        "x.toml",
+        "--tasks",
+        "4",
+        "--at-once",
+        "2",
+        "--partition",
+        "gpu",
+        "--gpus-per-task",
+        "1",
+    ];
     let dry = stdout(&fake.cluster(&[&submit[..], &["--dry-run", "--sbatch", "account=physics"]].concat(), &[]));
     for line in ["#SBATCH --array=0-3%2", "#SBATCH --account=physics", "sbatch --parsable --dependency=afterok:JOB2 "] {
         assert!(dry.contains(line), "{line}: {dry}");
@@ -92,7 +107,8 @@ fn one_submit_is_a_whole_run_and_a_resubmit_what_is_missing() {
     let said = stdout(&fake.cluster(&submit, &[]));
     assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["101", "fetch", "102", "matrix", "103", "report"]);
     let submitted = fake.read("submitted");
-    let dependencies = ["--parsable /", "--dependency=afterok:101 ", "--dependency=afterok:102 --kill-on-invalid-dep=yes"];
+    let dependencies =
+        ["--parsable /", "--dependency=afterok:101 ", "--dependency=afterok:102 --kill-on-invalid-dep=yes"];
     assert!(submitted.lines().zip(dependencies).all(|(line, has)| line.contains(has)), "{submitted}");
     assert_eq!(rows(&run), 12);
     assert!(run.join("report/index.html").exists());
@@ -104,7 +120,7 @@ fn one_submit_is_a_whole_run_and_a_resubmit_what_is_missing() {
     fs::remove_file(run.join("results-3-of-4.0.jsonl")).unwrap();
     let said = stdout(&fake.cluster(&["resubmit", "my runs/x"], &[]));
     assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["104", "matrix", "105", "report"]);
-    assert!(fake.read("submitted").contains("--array=2 "), "{}", fake.read("submitted"));
+    assert!(fake.read("submitted").contains("--array=2%2 "), "{}", fake.read("submitted"));
     assert_eq!(rows(&run), 12);
     assert!(stdout(&fake.cluster(&["resubmit", "my runs/x"], &[])).contains("nothing is missing"));
 }
@@ -124,9 +140,17 @@ fn what_is_wrong_is_said_before_anything_is_submitted() {
     refused(&submit, &path, &["there is no Slurm here (sinfo: ", "--workers N runs the same tasks", "--dry-run shows"]);
     let partition = [&submit[..], &["--partition", "gpus"]].concat();
     refused(&partition, &[], &["there is no partition `gpus` here; there are: all, gpu"]);
-    refused(&["status", "my runs/x"], &[], &["submission.json is not there on", "`cokv cluster submit` must have written it"]);
+    refused(
+        &["status", "my runs/x"],
+        &[],
+        &["submission.json is not there on", "`cokv cluster submit` must have written it"],
+    );
     // Of three stages the last is refused.
-    refused(&submit, &[("REFUSE", "report")], &["stage report; nothing stays submitted", "Batch job submission failed"]);
+    refused(
+        &submit,
+        &[("REFUSE", "report")],
+        &["stage report; nothing stays submitted", "Batch job submission failed"],
+    );
     assert_eq!(fake.read("cancelled"), "101 102\n");
 
     // Two submissions: one that goes on, one whose tasks are in the queue.

@@ -342,7 +342,8 @@ impl Play<'_> {
         self.progress.samples = self.log.len() as u64;
         self.progress.evaluations = self.log.evaluations();
         self.progress.elapsed = self.started.elapsed();
-        self.progress.remaining = self.settings.stop.remaining(self.log.plan(), self.settings.share(self.log.plan()), &self.progress);
+        self.progress.remaining =
+            self.settings.stop.remaining(self.log.plan(), self.settings.share(self.log.plan()), &self.progress);
         if (self.observe)(&self.progress).is_break() {
             return ControlFlow::Break(Outcome::Interrupted);
         }

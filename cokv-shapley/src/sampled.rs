@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use cokv_core::{Effort, GameError, HeadEstimate, HeadPair, ImportanceEstimator, Named, Shard, Study, Subject, Told};
 
 use crate::diagnostics::split_half;
-use crate::statistics::mean;
 use crate::play::settled;
+use crate::statistics::mean;
 use crate::{
-    Design, Estimator, FitError, Kept, LogError, LogFile, LogHeader, Outcome, PlaySettings, Progress, SampleLog, SamplingPlan,
-    Stop, interactions, is_log_of, play, read_log_of,
+    Design, Estimator, FitError, Kept, LogError, LogFile, LogHeader, Outcome, PlaySettings, Progress, SampleLog,
+    SamplingPlan, Stop, interactions, is_log_of, play, read_log_of,
 };
 
 /// Players whose pairs are looked at.
@@ -58,7 +58,8 @@ impl Sampled {
         };
         // A shard does its share of all evaluations that are allowed: whether they are enough, all shards say together.
         let of_shard = limits.evaluations.filter(|_| limits.shard != Shard::WHOLE);
-        let share = Stop { reliability: None, evaluations: None, two_run_mae: false, allocation_distance: None, ..stop };
+        let share =
+            Stop { reliability: None, evaluations: None, two_run_mae: false, allocation_distance: None, ..stop };
         PlaySettings {
             shard: limits.shard,
             samples: of_shard.map(samples),

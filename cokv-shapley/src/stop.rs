@@ -106,9 +106,8 @@ impl Stop {
     /// falls like 1/samples, and so does the square of the distance of two halves.
     pub(crate) fn remaining(&self, plan: &SamplingPlan, share: Option<u64>, progress: &Progress) -> Option<Duration> {
         let per_evaluation = progress.elapsed.as_secs_f64() / progress.new_evaluations as f64;
-        let whole_plan = share.map(|ours| {
-            ours.saturating_mul(plan.evaluations_per_sample()).saturating_add(2 * plan.instances as u64)
-        });
+        let whole_plan = share
+            .map(|ours| ours.saturating_mul(plan.evaluations_per_sample()).saturating_add(2 * plan.instances as u64));
         let limit = self.evaluations.into_iter().chain(whole_plan).min();
         let for_evaluations = limit.map(|limit| limit.saturating_sub(progress.evaluations) as f64);
         let for_reliability = self.reliability.zip(progress.estimate.as_ref()).map(|(target, estimate)| {

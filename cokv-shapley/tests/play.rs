@@ -47,8 +47,7 @@ fn shards_are_the_whole() {
     for index in [2, 0, 1] {
         let mut shard = fresh();
         let stop = Stop { reliability: None, ..Stop::default() };
-        let settings =
-            PlaySettings { shard: Shard { index, count: 3 }, samples: Some(60), stop, ..evaluations(0) };
+        let settings = PlaySettings { shard: Shard { index, count: 3 }, samples: Some(60), stop, ..evaluations(0) };
         assert_eq!(run(&mut shard, &settings), Outcome::Exhausted);
         // Rounds of seven samples.
         assert!(shard.samples().all(|sample| sample.k / 7 % 3 == index));

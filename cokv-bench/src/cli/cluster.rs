@@ -52,6 +52,9 @@ enum Verb {
 struct SubmitArguments {
     #[command(flatten)]
     of: Prepare,
+    /// Tasks that may run at the same time, of which there are more than nodes
+    #[arg(long, value_name = "LIMIT")]
+    at_once: Option<NonZeroU64>,
     #[command(flatten)]
     slurm: Options,
     #[command(flatten)]
@@ -100,9 +103,9 @@ struct ResubmitArguments {
     /// All tasks, those too that said they were done: rows that are there are not made again
     #[arg(long)]
     all: bool,
-    /// Tasks that may run at the same time
+    /// Tasks that may run at the same time, where that is not as many as before
     #[arg(long, value_name = "LIMIT")]
-    at_once: Option<u64>,
+    at_once: Option<NonZeroU64>,
     #[command(flatten)]
     how: How,
 }

@@ -34,6 +34,9 @@ pub struct Submission {
     pub build: Build,
     /// What there is to do, in its order.
     pub stages: Vec<Stage>,
+    /// Tasks of a stage that may run at the same time; none where that is left to whoever runs them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_once: Option<u64>,
 }
 
 /// Which program it is.
@@ -85,13 +88,14 @@ impl Submission {
     ///
     /// # Errors
     /// The program or its folder cannot be read.
-    pub fn of(config: &Config, configuration: &Path, tasks: u64) -> Result<Self, ClusterError> {
+    pub fn of(config: &Config, configuration: &Path, tasks: u64, at_once: Option<u64>) -> Result<Self, ClusterError> {
         let directory = std::env::current_dir().map_err(at(Path::new(".")))?;
         Ok(Self {
             configuration: configuration.canonicalize().map_err(at(configuration))?,
             directory,
             build: Build::this()?,
             stages: stages(config, tasks),
+            at_once,
         })
     }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cokv_core::{
-    ConfigError, ConfigTable, Effort, Evidence, HeadEstimate, HeadScores, ImportanceEstimator, Limits, Named, Registry, Shard,
-    Subject,
+    ConfigError, ConfigTable, Effort, Evidence, HeadEstimate, HeadScores, ImportanceEstimator, Limits, Named, Registry,
+    Shard, Subject,
 };
 use cokv_models::game::GameRules;
 use cokv_models::{LanguageModel, Outline};

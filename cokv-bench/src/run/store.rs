@@ -401,9 +401,27 @@ pub(crate) mod tests {
         assert!(matches!(open(folder.path()), Err(StoreError::Busy(_))));
         first.append(vec![row("a")]).unwrap();
         second.append(vec![row("b")]).unwrap();
-        first.refresh().unwrap();
-        assert!(first.results().row("b").is_some());
         drop((first, second));
-        assert!(open(folder.path()).unwrap().store.results().row("a").is_some());
+        let store = open(folder.path()).unwrap().store;
+        assert!(store.results().row("a").is_some() && store.results().row("b").is_some());
+    }
+
+    /// Regression: the last stayed, so that results depended on the names of files.
+    #[test]
+    fn tasks_never_share_a_file_and_of_equal_rows_the_first_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = || RunStore::open_task(folder.path(), Shard { index: 2, count: 8 }).unwrap().store;
+        let (mut dead, mut living) = (task(), task());
+        dead.append(vec![row("a"), row("b")]).unwrap();
+        let slower = Row { decode_seconds: 9.0, ..row("a") };
+        living.append(vec![slower, Row { score: 0.5, ..row("b") }]).unwrap();
+        let results = Results::read(folder.path()).unwrap();
+        assert_eq!(results.row("b"), Some(&row("b")));
+        assert_eq!(results.repeated(), Repeated { rows: 2, different: 1 });
+        let notice = results.repeated().notice().unwrap();
+        assert!(notice.starts_with("2 rows are there more than once, and 1 of them differ"), "{notice}");
+        let files = files(folder.path(), RESULTS).unwrap();
+        let names: Vec<_> = files.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["results-3-of-8.0.jsonl", "results-3-of-8.1.jsonl"]);
     }
 }

@@ -25,18 +25,18 @@ struct Draft {
     submission: Submission,
 }
 
-fn draft(of: &Prepare, workers: Option<u64>, registry: &Registry) -> Result<Draft> {
+fn draft(of: &Prepare, workers: Option<u64>, at_once: Option<u64>, registry: &Registry) -> Result<Draft> {
     let (text, config) = read(&of.config, registry)?;
     origin::check(&config.folder(), &of.config, &text)?;
     let tasks = of.tasks.map(u64::from).or(workers).unwrap_or(TASKS);
-    let submission = Submission::of(&config, &of.config, tasks)?;
+    let submission = Submission::of(&config, &of.config, tasks, at_once)?;
     Ok(Draft { config, text, submission })
 }
 
 pub fn submit(arguments: &SubmitArguments, registry: &Registry) -> Result<()> {
-    let SubmitArguments { of, slurm: options, how } = arguments;
+    let SubmitArguments { of, slurm: options, how, .. } = arguments;
     let workers = how.workers.map(u64::from);
-    let Draft { config, text, submission } = draft(of, workers, registry)?;
+    let Draft { config, text, submission } = draft(of, workers, arguments.at_once.map(u64::from), registry)?;
     let run = std::path::absolute(config.folder())?;
     let scripts = scripts(&run, &submission, options)?;
     if how.dry_run {
@@ -59,12 +59,12 @@ pub fn submit(arguments: &SubmitArguments, registry: &Registry) -> Result<()> {
             drop(submitting);
             local(&run, &submission, workers as usize, false)
         }
-        None => to_slurm(&run, &submission, |stage| stage.all().collect(), options.at_once),
+        None => to_slurm(&run, &submission, |stage| stage.all().collect(), None),
     }
 }
 
 pub fn prepare(arguments: &Prepare, registry: &Registry) -> Result<()> {
-    let Draft { config, text, submission } = draft(arguments, None, registry)?;
+    let Draft { config, text, submission } = draft(arguments, None, None, registry)?;
     let run = std::path::absolute(config.folder())?;
     let _submitting = Submitting::begin(&run)?;
     refuse_queued(&run)?;
@@ -80,6 +80,7 @@ pub fn prepare(arguments: &Prepare, registry: &Registry) -> Result<()> {
 
 pub fn resubmit(arguments: &ResubmitArguments) -> Result<()> {
     let ResubmitArguments { run, all, at_once, how } = arguments;
+    let at_once = at_once.map(u64::from);
     let (run, submission) = submitted(run)?;
     // On this machine too: tasks run another program by now.
     submission.check_build()?;
@@ -111,13 +112,15 @@ pub fn resubmit(arguments: &ResubmitArguments) -> Result<()> {
         (true, _) => {
             let lines = submission.stages.iter().filter(|stage| !of(**stage).is_empty());
             let indices = |stage: &Stage| of(*stage).iter().map(|task| task.index).collect::<Vec<_>>();
-            let line = |stage: &Stage| command(&run, *stage, Some(&indices(stage)), Some("JOB"), *at_once);
+            let line = |stage: &Stage| {
+                command(&run, *stage, Some(&indices(stage)), Some("JOB"), at_once.or(submission.at_once))
+            };
             print(&lines.map(line).collect::<Vec<_>>().join("\n"))
         }
         (_, Some(workers)) => local(&run, &submission, u64::from(workers) as usize, *all),
         (_, None) => {
             slurm::check()?;
-            to_slurm(&run, &submission, of, *at_once)
+            to_slurm(&run, &submission, of, at_once)
         }
     }
 }
@@ -175,7 +178,7 @@ fn command(run: &Path, stage: Stage, indices: Option<&[u64]>, after: Option<&str
     format!("sbatch {}", words.join(" "))
 }
 
-/// Submits tasks of all stages, each stage behind the one before. Where one is refused, those before it are taken back.
+/// Submits tasks of all stages, each stage behind the one before; `at_once` of them, where that is not what was said before. Where one is refused, those before it are taken back.
 fn to_slurm(
     run: &Path,
     submission: &Submission,
@@ -191,7 +194,7 @@ fn to_slurm(
         // The script says it for all tasks of the stage.
         let listed = (indices.len() as u64 != stage.tasks || at_once.is_some()).then_some(&indices[..]);
         let after = jobs.last().map(|job| job.id.as_str());
-        match slurm::sbatch(&slurm::submission(run, *stage, listed, after, at_once)) {
+        match slurm::sbatch(&slurm::submission(run, *stage, listed, after, at_once.or(submission.at_once))) {
             Ok(id) => jobs.push(Job { duty: stage.duty, id }),
             Err(error) => {
                 // Why it was refused is worth more than whether the others could be taken back.

@@ -25,9 +25,6 @@ pub struct Options {
     /// Longest time of a task, as in 2:00:00. A task that comes to it finishes its prompt, is requeued and goes on there
     #[arg(long)]
     pub time: Option<String>,
-    /// Tasks that may run at the same time, of which there are more than nodes
-    #[arg(long, value_name = "LIMIT")]
-    pub at_once: Option<u64>,
     /// Seconds before the end of its time at which a task is told to stop: longer than one prompt takes
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pub grace: u32,
@@ -62,7 +59,7 @@ impl Options {
 /// The program's own file is not known.
 pub fn script(run: &Path, submission: &Submission, stage: Stage, options: &Options) -> Result<String, ClusterError> {
     let name = run.file_name().unwrap_or_default().to_string_lossy();
-    let at_once = options.at_once.map_or_else(String::new, |limit| format!("%{limit}"));
+    let at_once = submission.at_once.map_or_else(String::new, |limit| format!("%{limit}"));
     let log = run.join(FOLDER).join("logs").display().to_string().replace('%', "%%");
     let mut lines = vec![
         format!("--job-name=cokv-{name}-{}", stage.duty),
@@ -119,12 +116,16 @@ mod tests {
     fn a_script_says_what_it_asks_for_and_runs_one_task() {
         let build = Build { version: String::new(), sha256: String::new(), host: String::new() };
         let stages = vec![Stage { duty: Duty::Matrix, tasks: 16 }, Stage { duty: Duty::Report, tasks: 1 }];
-        let submission =
-            Submission { configuration: "/home/me/x.toml".into(), directory: "/home/me".into(), build, stages };
+        let submission = Submission {
+            configuration: "/home/me/x.toml".into(),
+            directory: "/home/me".into(),
+            build,
+            stages,
+            at_once: Some(4),
+        };
         let options = Options {
             partition: Some("gpu".into()),
             gpus_per_task: Some(1),
-            at_once: Some(4),
             grace: 90,
             sbatch: vec!["account=physics".into()],
             ..Options::default()
