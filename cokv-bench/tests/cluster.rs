@@ -2,8 +2,13 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::process::Stdio;
+#[cfg(unix)]
+use std::time::{Duration, Instant};
 
 use common::{METHODS, cokv, config, rows_of, stderr, stdout};
 
@@ -120,6 +125,62 @@ fn calibrations_detections_and_selections_are_shared_out() {
     let shared = fs::read_dir(path.join("of-parts/importance/parts")).unwrap().map(|entry| entry.unwrap().path());
     let files = shared.map(|table| fs::read_dir(table).unwrap().count()).collect::<Vec<_>>();
     assert!(files.len() == 2 && files.iter().all(|&files| files >= 2), "{files:?}");
+}
+
+/// Starts a command, lets it make its first rows, and sends it a signal.
+#[cfg(unix)]
+fn stopped_by(signal: &str, path: &Path, arguments: &[&str]) -> std::process::Output {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cokv"));
+    command.env("CUDA_VISIBLE_DEVICES", "").current_dir(path).args(arguments);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let run = path.join("runs/parts");
+    let waiting = Instant::now();
+    while !run.join("results-1-of-1.0.jsonl").exists() && !run.join("results-2-of-2.0.jsonl").exists()
+        || all_rows(&run).is_empty()
+    {
+        assert!(waiting.elapsed() < Duration::from_secs(300), "no rows");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    child.wait_with_output().unwrap()
+}
+
+/// As Slurm tells a task that its time is almost up, and as whoever preempts one does.
+#[cfg(unix)]
+#[test]
+fn a_task_that_is_told_to_stop_finishes_its_prompt_and_goes_on_later() {
+    for signal in ["-USR1", "-TERM"] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        write_runs(path, "tasks = ['passkey']\nrecords = 12\ncontext_tokens = 400", METHODS);
+        stdout(&cokv(path, &["cluster", "prepare", "--config", "parts.toml", "--tasks", "1"]));
+        let work = ["cluster", "work", "--run", "runs/parts", "--stage", "matrix", "--index", "0"];
+        let output = stopped_by(signal, path, &work);
+        assert_eq!(output.status.code(), Some(i32::from(cokv_bench::cluster::AGAIN)), "{}", stderr(&output));
+        let rows = all_rows(&path.join("runs/parts")).len();
+        assert!(rows % 4 == 0 && rows < 48, "{rows} rows: no whole prompts, or all of them");
+        assert!(!path.join("runs/parts/cluster/tasks/matrix-0.json").exists(), "it is neither done nor failed");
+        stdout(&cokv(path, &work));
+        let rows = all_rows(&path.join("runs/parts"));
+        assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), 48);
+        assert_eq!(rows.len(), 48, "none is made twice");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn workers_that_are_stopped_go_on_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    write_runs(path, "tasks = ['passkey']\nrecords = 12\ncontext_tokens = 400", METHODS);
+    let output = stopped_by("-TERM", path, &["cluster", "submit", "--config", "parts.toml", "--workers", "2"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("cokv cluster resubmit ") && said.contains(" --workers 2 goes on"), "{said}");
+    let again = cokv(path, &["cluster", "resubmit", "runs/parts", "--workers", "2"]);
+    assert!(again.status.success(), "{}", stderr(&again));
+    assert_eq!(all_rows(&path.join("runs/parts")).len(), 48);
 }
 
 /// The files for Kubernetes and PBS run the command that the scripts for Slurm run.
