@@ -21,7 +21,7 @@ say() { printf '%-44s %s\n' "$1" "$2"; }
 # A run's configuration: $1 names it, and its folder.
 configure() { sed "s/@/$1/" "$here/run.toml" > "$1.toml"; }
 # All rows, sorted, without what no two runs have in common.
-rows() { cat "$1"/results*.jsonl | sed -E 's/,"(prefill|decode)_seconds":[^,}]*//g' | sort; }
+rows() { cat "$1"/results*.jsonl | sed -E 's/,"(prefill|decode)_seconds":[^,}]*|,"batch_rows":[0-9]*//g' | sort; }
 fingerprints() { cat "$1"/results*.jsonl | grep -o '^{"fingerprint":"[^"]*"' | sort; }
 # Waits for the end of a run; $2 seconds at most.
 finished() {
@@ -71,15 +71,22 @@ SECONDS=0
 "$cokv" cluster submit --config killed.toml --tasks 8 --grace 60 --sbatch time=60 > /dev/null
 jobs=$(tr -cd '0-9,' < of-killed/x/cluster/jobs.json | sed 's/^,*//; s/,,*/,/g')
 killed=0 preempted=0
-while [ $((killed + preempted)) -lt "$moments" ] && [ ! -f of-killed/x/report/index.html ]; do
-    sleep $((RANDOM % 7 + 2))
-    running=$(squeue --noheader --states=running --array --format='%N %F_%K' | shuf | head -1)
+# Some while heads are measured, some while settings are chosen, most while the matrix runs.
+for moment in $(seq "$moments"); do
+    case $((moment * 10 / moments)) in [0-3]) stage=calibrate-2 ;; 4 | 5) stage=select ;; *) stage=matrix ;; esac
+    running=
+    for _ in $(seq 600); do
+        sleep "0.$((RANDOM % 10))"
+        running=$(squeue --noheader --states=running --array --format='%j %N %F_%K' | grep -e "-$stage " | shuf | head -1) && break
+    done
     [ -n "$running" ] || continue
+    sleep $((RANDOM % 5))
+    read -r _ node task <<< "$running"
     if [ $((RANDOM % 2)) = 0 ]; then
-        kill_node "${running% *}" && killed=$((killed + 1))
+        kill_node "$node" && killed=$((killed + 1))
     else
-        # What preemption with PreemptMode=REQUEUE does.
-        scontrol requeue "${running#* }" && preempted=$((preempted + 1))
+        # What preemption with PreemptMode=REQUEUE does; the task may have come to its end by now.
+        scontrol requeue "$task" && preempted=$((preempted + 1)) || true
     fi
 done
 finished of-killed/x 1800
@@ -87,16 +94,33 @@ same of-killed/x
 say "$killed nodes killed, $preempted tasks preempted" "the same rows and table, $SECONDS s"
 say "rows made twice, of which the first stays" "$(($(fingerprints of-killed/x | wc -l) - $(fingerprints of-calm/x | wc -l)))"
 
+# Nodes whose clocks are hours apart, where there is a way to make them so.
+if command -v faketime > /dev/null; then
+    configure skewed
+    mkdir of-skewed && cp -r of-calm/importance of-skewed/
+    "$cokv" cluster prepare --config skewed.toml --tasks 4 > /dev/null 2>&1
+    work_at() { faketime -f "$1" "$cokv" cluster work --run of-skewed/x --stage "$2" --index "$3" > skewed.log 2>&1 || { cat skewed.log; exit 1; }; }
+    work_at +1h fetch 0
+    for index in 0 1 2 3; do work_at "$((index % 2 * 2 - 1))h" select "$index"; done
+    work_at -1h choose 0
+    for index in 3 2 1 0; do work_at "$((index % 2 * 2 - 1))h" matrix "$index"; done
+    work_at +1h report 0
+    same of-skewed/x
+    say "clocks two hours apart" "the same rows and table"
+fi
+
 # A quota that is full in mid-run, and then is not.
-mkdir full && mount -t tmpfs -o size=64k tmpfs full && mkdir -p full/of-full
-sed "s#folder = 'of-@'#folder = '$work/full/of-full'#" "$here/run.toml" > full.toml
-cp -r of-calm/importance full/of-full/importance 2> /dev/null || true
-"$cokv" cluster submit --config full.toml --tasks 4 --grace 60 > /dev/null 2> submit.log || cat submit.log
-for _ in $(seq 300); do [ -z "$(squeue --noheader)" ] && break; sleep 1; done
-"$cokv" cluster status full/of-full/x | tee status.txt
-grep -q 'No space left' status.txt || { echo "nobody said that the disk is full" >&2; exit 1; }
-mount -o remount,size=64m full
-"$cokv" cluster resubmit full/of-full/x > /dev/null
+mkdir full && mount -t tmpfs -o size=64m tmpfs full && mkdir full/of-full
+sed "s#'of-@'#'$work/full/of-full'#" "$here/run.toml" > full.toml
+cp -r of-calm/importance full/of-full/
+"$cokv" cluster submit --config full.toml --tasks 4 --grace 60 > /dev/null 2>&1
+until [ "$(cat full/of-full/x/results*.jsonl 2> /dev/null | wc -l)" -gt 8 ]; do sleep 0.2; done
+dd if=/dev/zero of=full/ballast bs=64k 2> /dev/null || dd if=/dev/zero of=full/rest bs=256 2> /dev/null || true
+until [ -z "$(squeue --noheader)" ]; do sleep 1; done
+"$cokv" cluster status full/of-full/x > status.txt
+grep -q 'full: ' status.txt && grep -q ' failed' status.txt || { cat status.txt; echo "nobody said that the disk is full" >&2; exit 1; }
+rm full/ballast full/rest
+"$cokv" cluster resubmit full/of-full/x > /dev/null 2>&1
 finished full/of-full/x 900
 same full/of-full/x
 say "a full disk, then resubmit" "the same rows and table"

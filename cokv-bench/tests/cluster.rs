@@ -159,7 +159,7 @@ fn a_task_that_is_told_to_stop_finishes_its_prompt_and_goes_on_later() {
         let output = stopped_by(signal, path, &work);
         assert_eq!(output.status.code(), Some(i32::from(cokv_bench::cluster::AGAIN)), "{}", stderr(&output));
         let rows = all_rows(&path.join("runs/parts")).len();
-        assert!(rows % 4 == 0 && rows < 48, "{rows} rows: no whole prompts, or all of them");
+        assert!(rows.is_multiple_of(4) && rows < 48, "{rows} rows: no whole prompts, or all of them");
         assert!(!path.join("runs/parts/cluster/tasks/matrix-0.json").exists(), "it is neither done nor failed");
         stdout(&cokv(path, &work));
         let rows = all_rows(&path.join("runs/parts"));

@@ -132,6 +132,8 @@ pub fn state(cluster: &Path, task: Task, queue: &Queue) -> Result<TaskState, Clu
             cluster.display()
         )),
         (None, Some(state)) => failed(state.clone()),
+        // One that had begun, runs nowhere, and did not say how it ended.
+        (None, None) if queue.was_asked && log.is_some() => failed("killed or cancelled".into()),
         (None, None) => TaskState::Open,
     })
 }

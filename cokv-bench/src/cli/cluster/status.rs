@@ -10,7 +10,11 @@ use super::{StatusArguments, submitted};
 use crate::cli::output::print;
 use crate::cluster::slurm::{Queue, jobs, quoted};
 use crate::cluster::status::{StageStatus, Status, TaskState, state};
-use crate::cluster::{ClusterError, FOLDER, Task};
+use crate::cluster::{FOLDER, Task};
+use crate::machine::memory::{free_disk_bytes, mebibytes};
+
+/// Bytes of a disk that is as good as full.
+const LITTLE: u64 = 1 << 20;
 
 /// Failed tasks of a stage that are shown.
 const SHOWN: usize = 3;
@@ -19,11 +23,11 @@ pub fn status(arguments: &StatusArguments) -> Result<()> {
     let (run, submission) = submitted(&arguments.run)?;
     let queue = match Queue::ask(&jobs(&run)?) {
         // What was done is there without Slurm too.
-        Err(error @ ClusterError::NoSlurm { .. }) => {
+        Err(error) => {
             eprintln!("note: {error}");
             Queue::default()
         }
-        queue => queue?,
+        Ok(queue) => queue,
     };
     let status = Status::of(&run, &submission, &queue)?;
     if arguments.json {
@@ -42,6 +46,11 @@ pub fn status(arguments: &StatusArguments) -> Result<()> {
             submission.configuration.display()
         ));
     }
+    let free = free_disk_bytes(&run).filter(|&free| free < LITTLE);
+    // A task that fails for it cannot write down why.
+    lines.extend(free.map(|free| {
+        format!("the disk of {} is full: {} are left; make room, then resubmit", run.display(), mebibytes(free))
+    }));
     let is_failed = |stage: &StageStatus| stage.tasks.iter().any(|task| matches!(task, TaskState::Failed { .. }));
     if status.stages.iter().any(is_failed) {
         lines.push(format!("cokv cluster resubmit {} runs again what failed", quoted(&run.display().to_string())));
@@ -53,13 +62,14 @@ pub fn status(arguments: &StatusArguments) -> Result<()> {
 fn of_stage(stage: &StageStatus) -> Vec<String> {
     let mut line = format!("{:<12} {:>4} of {} done", stage.duty.to_string(), stage.done(), stage.tasks.len());
     let mut running: Vec<String> = Vec::new();
-    let (mut waiting, mut failed) = (Vec::new(), Vec::new());
+    let (mut waiting, mut failed, mut open) = (Vec::new(), Vec::new(), 0);
     for (index, task) in stage.tasks.iter().enumerate() {
         match task {
             TaskState::Running { node, elapsed } => running.push(format!("{index} on {node} ({elapsed})")),
             TaskState::Waiting { reason } => waiting.push(reason),
             TaskState::Failed { why, lines } => failed.push((index, why, lines)),
-            TaskState::Done | TaskState::Open => {}
+            TaskState::Open => open += 1,
+            TaskState::Done => {}
         }
     }
     if !running.is_empty() {
@@ -67,6 +77,9 @@ fn of_stage(stage: &StageStatus) -> Vec<String> {
     }
     if let Some(reason) = waiting.first() {
         line += &format!("; {} waiting ({reason})", waiting.len());
+    }
+    if open > 0 {
+        line += &format!("; {open} not begun");
     }
     if !failed.is_empty() {
         line += &format!("; {} failed", failed.len());

@@ -22,8 +22,10 @@ pub struct InQueue {
 pub struct Queue {
     /// Tasks that wait or run.
     pub tasks: HashMap<Task, InQueue>,
-    /// How tasks ended that did not end well, in Slurm's words; empty where the cluster keeps no accounts.
+    /// How tasks ended that did not end well, in Slurm's words; of a cluster that keeps no accounts, those of the last minutes.
     pub ended: HashMap<Task, String>,
+    /// Whether Slurm was asked: what is not in the queue then does not run.
+    pub was_asked: bool,
 }
 
 impl Queue {
@@ -38,7 +40,13 @@ impl Queue {
         let listed = format!("--jobs={}", jobs.iter().map(|job| job.id.as_str()).collect::<Vec<_>>().join(","));
         let queue = said(
             "squeue",
-            &["--noheader".into(), "--array".into(), listed.clone(), "--format=%F|%K|%T|%N|%M|%r".into()],
+            &[
+                "--noheader".into(),
+                "--array".into(),
+                "--states=all".into(),
+                listed.clone(),
+                "--format=%F|%K|%T|%N|%M|%r".into(),
+            ],
         );
         let queue = match queue {
             // One that ended some minutes ago is no job any more.
@@ -50,7 +58,9 @@ impl Queue {
             &["--noheader".into(), "--parsable2".into(), "--allocations".into(), listed, "--format=JobID,State".into()],
         );
         // A cluster without accounts says so by failing.
-        Ok(Self { tasks: queued(jobs, &queue), ended: badly_ended(jobs, &accounts.unwrap_or_default()) })
+        let mut ended = ended_lately(jobs, &queue);
+        ended.extend(badly_ended(jobs, &accounts.unwrap_or_default()));
+        Ok(Self { tasks: queued(jobs, &queue), ended, was_asked: true })
     }
 
     /// Jobs that have tasks which wait or run.
@@ -77,12 +87,25 @@ fn queued(jobs: &[Job], lines: &str) -> HashMap<Task, InQueue> {
     lines.lines().filter_map(read).collect()
 }
 
+fn ended_lately(jobs: &[Job], lines: &str) -> HashMap<Task, String> {
+    let read = |line: &str| {
+        let [id, index, state, ..] = line.trim().split('|').collect::<Vec<_>>()[..] else { return None };
+        is_bad(state).then_some(()).and(Some((task(jobs, id, index)?, state.to_owned())))
+    };
+    lines.lines().filter_map(read).collect()
+}
+
+/// Whether a state is an end, and not a good one.
+fn is_bad(state: &str) -> bool {
+    let bad = ["FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "PREEMPTED"];
+    bad.iter().any(|bad| state.starts_with(bad))
+}
+
 fn badly_ended(jobs: &[Job], lines: &str) -> HashMap<Task, String> {
     let read = |line: &str| {
         let (id, state) = line.trim().split_once('|')?;
         let (id, index) = id.split_once('_')?;
-        let good = ["COMPLETED", "RUNNING", "PENDING", "REQUEUED"].iter().any(|good| state.starts_with(good));
-        (!good).then_some(()).and(Some((task(jobs, id, index)?, state.to_owned())))
+        is_bad(state).then_some(()).and(Some((task(jobs, id, index)?, state.to_owned())))
     };
     // The last line of a task is of its last run.
     lines.lines().filter_map(read).collect()
@@ -103,6 +126,9 @@ mod tests {
         let running = InQueue { runs: true, place: "n2".into(), elapsed: "1:02".into() };
         assert_eq!((queue.len(), of(Duty::Matrix, 3)), (3, Some(&running)));
         assert_eq!(of(Duty::Report, 0).map(|task| (task.runs, task.place.as_str())), Some((false, "Dependency")));
+        assert!(ended_lately(&jobs, said).is_empty());
+        let ended = ended_lately(&jobs, "7|4|NODE_FAIL|n1|0:05|None\n");
+        assert_eq!(ended.get(&Task { duty: Duty::Matrix, index: 4 }).map(String::as_str), Some("NODE_FAIL"));
         let ended = badly_ended(&jobs, "7_3|COMPLETED\n7_4|TIMEOUT\n7_5|CANCELLED by 0\n7_[6-9]|PENDING\n");
         assert_eq!(ended.get(&Task { duty: Duty::Matrix, index: 4 }).map(String::as_str), Some("TIMEOUT"));
         assert_eq!(ended.len(), 2);
