@@ -94,6 +94,27 @@ same of-killed/x
 say "$killed nodes killed, $preempted tasks preempted" "the same rows and table, $SECONDS s"
 say "rows made twice, of which the first stays" "$(($(fingerprints of-killed/x | wc -l) - $(fingerprints of-calm/x | wc -l)))"
 
+# A task that does not come to its end in its minute, and a run that is cancelled and goes on.
+configure timed
+mkdir of-timed && cp -r of-calm/importance of-timed/
+"$cokv" cluster submit --config timed.toml --tasks 1 --time 1 --grace 20 > /dev/null 2>&1
+finished of-timed/x 1200
+same of-timed/x
+say "one task with a minute" "the same rows and table, in $(grep -c '^matrix-0 on' of-timed/x/cluster/logs/matrix-0.log) runs"
+
+configure ended
+mkdir of-ended && cp -r of-calm/importance of-ended/
+"$cokv" cluster submit --config ended.toml --tasks 8 --grace 60 > /dev/null 2>&1
+until [ "$(cat of-ended/x/results*.jsonl 2> /dev/null | wc -l)" -gt 8 ]; do sleep 0.2; done
+"$cokv" cluster cancel of-ended/x > /dev/null
+for _ in $(seq 60); do [ -z "$(squeue --noheader)" ] && break; sleep 1; done
+sleep 10
+[ -z "$(squeue --noheader)" ] || { squeue; echo "what was cancelled came back" >&2; exit 1; }
+"$cokv" cluster resubmit of-ended/x > /dev/null 2>&1
+finished of-ended/x 900
+same of-ended/x
+say "cancelled, then resubmit" "the same rows and table"
+
 # Nodes whose clocks are hours apart, where there is a way to make them so.
 if command -v faketime > /dev/null; then
     configure skewed

@@ -79,14 +79,15 @@ pub fn script(run: &Path, submission: &Submission, stage: Stage, options: &Optio
 # cokv cluster status {shown} says how it goes.
 {asked}
 # Slurm tells this shell that the time is almost up: the task finishes its prompt, and what is left is requeued.
-trap 'kill -USR1 \"$task\"' USR1
+# What SIGTERM ends is cancelled, or preempted and requeued by Slurm: the task has heard it too.
+trap 'again=yes; kill -USR1 \"$task\"' USR1
 trap : TERM
 {program} cluster work --run {run} --stage {duty} &
 task=$!
 wait \"$task\"; code=$?
 # A signal ends the waiting and not the task.
 while kill -0 \"$task\" 2> /dev/null; do wait \"$task\"; code=$?; done
-if [ \"$code\" -eq {AGAIN} ]; then scontrol requeue \"${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}\"; fi
+if [ \"$code\" -eq {AGAIN} ] && [ -n \"${{again:-}}\" ]; then scontrol requeue \"${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}\"; fi
 exit \"$code\"
 ",
         duty = stage.duty,
