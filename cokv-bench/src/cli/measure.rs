@@ -48,6 +48,8 @@ pub fn look_up(
 ) -> Result<(Measured, Vec<Unmeasured>)> {
     let (mut measured, mut missing) = (Measured::new(), Vec::new());
     let fetcher = Fetcher::from_env(fetching());
+    // A node that did not find a file remembers that for a while, until it lists the folder.
+    let _ = std::fs::read_dir(folder).map(Iterator::count);
     for (key, importance) in wanted {
         let title = title(key);
         let estimation =

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use cokv_core::Registry;
+use cokv_shapley::lock::{Lock, Means, Mode};
 
 use super::local::local;
 use super::{Cancel, Prepare, ResubmitArguments, SubmitArguments, submitted};
@@ -44,6 +45,7 @@ pub fn submit(arguments: &SubmitArguments, registry: &Registry) -> Result<()> {
     }
     let submitting = Submitting::begin(&run)?;
     refuse_queued(&run)?;
+    let _alone = alone(&run)?;
     if workers.is_none() {
         // What is wrong with the cluster is found out before anything is written.
         match &options.partition {
@@ -68,6 +70,7 @@ pub fn prepare(arguments: &Prepare, registry: &Registry) -> Result<()> {
     let run = std::path::absolute(config.folder())?;
     let _submitting = Submitting::begin(&run)?;
     refuse_queued(&run)?;
+    let _alone = alone(&run)?;
     submission.write(&run, &text)?;
     let stages = submission.stages.iter().map(|stage| format!("{} {}", stage.duty, stage.tasks)).collect::<Vec<_>>();
     print(&stages.join("\n"))?;
@@ -91,8 +94,9 @@ pub fn resubmit(arguments: &ResubmitArguments) -> Result<()> {
             submission.configuration.display()
         );
     }
-    let _submitting = if how.dry_run { None } else { Some(Submitting::begin(&run)?) };
+    let submitting = if how.dry_run { None } else { Some(Submitting::begin(&run)?) };
     refuse_queued(&run)?;
+    let _alone = alone(&run)?;
     let cluster = run.join(FOLDER);
     let mut missing: Vec<Task> = Vec::new();
     for stage in &submission.stages {
@@ -117,7 +121,10 @@ pub fn resubmit(arguments: &ResubmitArguments) -> Result<()> {
             };
             print(&lines.map(line).collect::<Vec<_>>().join("\n"))
         }
-        (_, Some(workers)) => local(&run, &submission, u64::from(workers) as usize, *all),
+        (_, Some(workers)) => {
+            drop(submitting);
+            local(&run, &submission, u64::from(workers) as usize, *all)
+        }
         (_, None) => {
             slurm::check()?;
             to_slurm(&run, &submission, of, at_once)
@@ -145,6 +152,12 @@ fn refuse_queued(run: &Path) -> Result<()> {
     }
     let jobs = living.iter().map(|job| job.id.as_str()).collect::<Vec<_>>().join(", ");
     Err(ClusterError::Queued { jobs, run: run.display().to_string() }.into())
+}
+
+/// Refuses a run whose tasks other processes of this machine run, and keeps others away while they do. The system's own lock is
+/// enough: it goes with its process.
+fn alone(run: &Path) -> Result<Lock> {
+    Lock::take(&run.join(FOLDER).join("workers"), Mode::Exclusive, Means::Best).context("its tasks run on this machine")
 }
 
 /// A script for each stage.
