@@ -145,7 +145,11 @@ pub fn cancel(arguments: &Cancel) -> Result<()> {
 /// Refuses a run that has tasks in Slurm's queue.
 fn refuse_queued(run: &Path) -> Result<()> {
     let jobs = slurm::jobs(run)?;
-    let queue = Queue::ask(&jobs)?;
+    let queue = match Queue::ask(&jobs) {
+        // On a machine without Slurm its queue is another's: the folder was taken elsewhere.
+        Err(ClusterError::NoSlurm { .. }) => return Ok(()),
+        queue => queue?,
+    };
     let living = queue.living(&jobs);
     if living.is_empty() {
         return Ok(());
