@@ -12,7 +12,9 @@ here=$(cd "$(dirname "$0")" && pwd) work=$(mktemp -d /tmp/cokv-cluster-XXXX)
 cluster=$work/slurm
 export SLURM_CONF=$cluster/slurm.conf CUDA_VISIBLE_DEVICES=
 # A requeued job waits for two minutes, for the sake of its credentials: here they end earlier.
-sed 's/^JobRequeue=1/JobRequeue=1\nAuthInfo=cred_expire=5/' "$tool" > "$work/start.sh"
+# What is submitted to the partition `urgent` preempts.
+sed -E 's#^JobRequeue=1#JobRequeue=1\nAuthInfo=cred_expire=5\nPreemptType=preempt/partition_prio\nPreemptMode=REQUEUE#
+    s#^(PartitionName=all .*)#\1\nPartitionName=urgent Nodes=ALL PriorityTier=10 State=UP#' "$tool" > "$work/start.sh"
 trap 'bash "$work/start.sh" stop "$cluster"; umount "$work/full" 2> /dev/null || true' EXIT
 bash "$work/start.sh" start "$cluster" 4 > /dev/null
 cd "$work"
@@ -77,16 +79,15 @@ for moment in $(seq "$moments"); do
     running=
     for _ in $(seq 600); do
         sleep "0.$((RANDOM % 10))"
-        running=$(squeue --noheader --states=running --array --format='%j %N %F_%K' | grep -e "-$stage " | shuf | head -1) && break
+        running=$(squeue --noheader --states=running --array --format='%j %N' | grep -e "-$stage " | shuf | head -1) && break
     done
     [ -n "$running" ] || continue
     sleep $((RANDOM % 5))
-    read -r _ node task <<< "$running"
+    read -r _ node <<< "$running"
     if [ $((RANDOM % 2)) = 0 ]; then
         kill_node "$node" && killed=$((killed + 1))
     else
-        # What preemption with PreemptMode=REQUEUE does; the task may have come to its end by now.
-        scontrol requeue "$task" && preempted=$((preempted + 1)) || true
+        sbatch --quiet --partition=urgent --nodelist="$node" --output=/dev/null --wrap='sleep 1' && preempted=$((preempted + 1))
     fi
 done
 finished of-killed/x 1800

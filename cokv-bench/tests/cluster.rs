@@ -153,18 +153,18 @@ fn a_task_that_is_told_to_stop_finishes_its_prompt_and_goes_on_later() {
     for signal in ["-USR1", "-TERM"] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
-        write_runs(path, "tasks = ['passkey']\nrecords = 12\ncontext_tokens = 400", METHODS);
+        write_runs(path, "tasks = ['passkey']\nrecords = 8\ncontext_tokens = 250", METHODS);
         stdout(&cokv(path, &["cluster", "prepare", "--config", "parts.toml", "--tasks", "1"]));
         let work = ["cluster", "work", "--run", "runs/parts", "--stage", "matrix", "--index", "0"];
         let output = stopped_by(signal, path, &work);
         assert_eq!(output.status.code(), Some(i32::from(cokv_bench::cluster::AGAIN)), "{}", stderr(&output));
         let rows = all_rows(&path.join("runs/parts")).len();
-        assert!(rows.is_multiple_of(4) && rows < 48, "{rows} rows: no whole prompts, or all of them");
+        assert!(rows.is_multiple_of(4) && rows < 32, "{rows} rows: no whole prompts, or all of them");
         assert!(!path.join("runs/parts/cluster/tasks/matrix-0.json").exists(), "it is neither done nor failed");
         stdout(&cokv(path, &work));
         let rows = all_rows(&path.join("runs/parts"));
-        assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), 48);
-        assert_eq!(rows.len(), 48, "none is made twice");
+        assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), 32);
+        assert_eq!(rows.len(), 32, "none is made twice");
     }
 }
 
@@ -173,14 +173,14 @@ fn a_task_that_is_told_to_stop_finishes_its_prompt_and_goes_on_later() {
 fn workers_that_are_stopped_go_on_later() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
-    write_runs(path, "tasks = ['passkey']\nrecords = 12\ncontext_tokens = 400", METHODS);
+    write_runs(path, "tasks = ['passkey']\nrecords = 8\ncontext_tokens = 250", METHODS);
     let output = stopped_by("-TERM", path, &["cluster", "submit", "--config", "parts.toml", "--workers", "2"]);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(130), "{said}");
     assert!(said.contains("cokv cluster resubmit ") && said.contains(" --workers 2 goes on"), "{said}");
     let again = cokv(path, &["cluster", "resubmit", "runs/parts", "--workers", "2"]);
     assert!(again.status.success(), "{}", stderr(&again));
-    assert_eq!(all_rows(&path.join("runs/parts")).len(), 48);
+    assert_eq!(all_rows(&path.join("runs/parts")).len(), 32);
 }
 
 /// The files for Kubernetes and PBS run the command that the scripts for Slurm run.
