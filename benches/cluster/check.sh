@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Three runs of one configuration, with a calibration, a detection, a choice and a matrix, on a real Slurm cluster of four nodes on this
-# machine, held against one process: left alone; with nodes killed (kill -9 of slurmd and of all that it started) and tasks preempted
-# at random moments; and with a disk that fills up. Needs root, Debian's slurm-wlm and munge, and a built cokv.
+# Runs of one configuration, with a calibration, a detection, a choice and a matrix, on a real Slurm cluster of four nodes on this machine,
+# held against one process: left alone; with nodes killed (kill -9 of slurmd and of all that it started) and tasks preempted at random
+# moments; with a minute for each task; cancelled; under clocks that differ, where faketime is there; with a node that does not see the
+# run's folder; and with a disk that fills up. Needs root, Debian's slurm-wlm and munge, and a built cokv.
 #
 #   benches/cluster/check.sh COKV START_CLUSTER [MOMENTS]     # START_CLUSTER start|stop FOLDER [NODES], which writes FOLDER/slurm.conf
 #
@@ -15,7 +16,7 @@ export SLURM_CONF=$cluster/slurm.conf CUDA_VISIBLE_DEVICES=
 # What is submitted to the partition `urgent` preempts.
 sed -E 's#^JobRequeue=1#JobRequeue=1\nAuthInfo=cred_expire=5\nPreemptType=preempt/partition_prio\nPreemptMode=REQUEUE#
     s#^(PartitionName=all .*)#\1\nPartitionName=urgent Nodes=ALL PriorityTier=10 State=UP#' "$tool" > "$work/start.sh"
-trap 'bash "$work/start.sh" stop "$cluster"; umount "$work/full" 2> /dev/null || true' EXIT
+trap 'squeue --noheader --format=%A | sort -u | xargs -r scancel; sleep 3; bash "$work/start.sh" stop "$cluster"; umount -q "$work/full"' EXIT
 bash "$work/start.sh" start "$cluster" 4 > /dev/null
 cd "$work"
 
@@ -130,6 +131,18 @@ if command -v faketime > /dev/null; then
     same of-skewed/x
     say "clocks two hours apart" "the same rows and table"
 fi
+
+# A node that does not see the run's folder.
+kill "$(cat "$cluster/slurmd-n3.pid")"; sleep 2
+mkdir of-hidden
+unshare --mount bash -c "mount -t tmpfs tmpfs '$work/of-hidden' && exec slurmd -N n3 -f '$SLURM_CONF'"
+configure hidden
+"$cokv" cluster submit --config hidden.toml --tasks 2 --sbatch nodelist=n3 > /dev/null 2>&1
+until [ -z "$(squeue --noheader)" ]; do sleep 1; done
+"$cokv" cluster status of-hidden/x > status.txt
+grep -q 'no log of it: does the node see' status.txt || { cat status.txt; exit 1; }
+say "a node without the run's folder" "said by cokv cluster status"
+kill "$(cat "$cluster/slurmd-n3.pid")"; sleep 2; slurmd -N n3 -f "$SLURM_CONF"
 
 # A quota that is full in mid-run, and then is not.
 mkdir full && mount -t tmpfs -o size=64m tmpfs full && mkdir full/of-full
