@@ -53,7 +53,7 @@ finished of-spread/x 900
 same of-spread/x
 say "four nodes" "the same rows and table, $SECONDS s"
 
-# Kills a node with everything that it started, and brings it back.
+# Kills a node with everything that it started, and brings it back once Slurm has missed it (SlurmdTimeout).
 kill_node() {
     local daemon; daemon=$(cat "$cluster/slurmd-$1.pid")
     for environment in /proc/[0-9]*/environ; do
@@ -65,8 +65,7 @@ kill_node() {
         fi
     done
     kill -9 "$daemon" 2> /dev/null || true
-    sleep 2
-    slurmd -N "$1" -f "$SLURM_CONF"
+    (sleep 25; slurmd -N "$1" -f "$SLURM_CONF") &
 }
 
 configure killed
@@ -92,6 +91,7 @@ for moment in $(seq "$moments"); do
     fi
 done
 finished of-killed/x 1800
+wait
 same of-killed/x
 say "$killed nodes killed, $preempted tasks preempted" "the same rows and table, $SECONDS s"
 say "rows made twice, of which the first stays" "$(($(fingerprints of-killed/x | wc -l) - $(fingerprints of-calm/x | wc -l)))"
