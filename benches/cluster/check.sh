@@ -123,10 +123,11 @@ if command -v faketime > /dev/null; then
     mkdir of-skewed && cp -r of-calm/importance of-skewed/
     "$cokv" cluster prepare --config skewed.toml --tasks 4 > /dev/null 2>&1
     work_at() { faketime -f "$1" "$cokv" cluster work --run of-skewed/x --stage "$2" --index "$3" > skewed.log 2>&1 || { cat skewed.log; exit 1; }; }
+    hours=(-1h +1h)
     work_at +1h fetch 0
-    for index in 0 1 2 3; do work_at "$((index % 2 * 2 - 1))h" select "$index"; done
+    for index in 0 1 2 3; do work_at "${hours[index % 2]}" select "$index"; done
     work_at -1h choose 0
-    for index in 3 2 1 0; do work_at "$((index % 2 * 2 - 1))h" matrix "$index"; done
+    for index in 3 2 1 0; do work_at "${hours[index % 2]}" matrix "$index"; done
     work_at +1h report 0
     same of-skewed/x
     say "clocks two hours apart" "the same rows and table"

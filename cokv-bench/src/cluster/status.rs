@@ -127,6 +127,8 @@ pub fn state(cluster: &Path, task: Task, queue: &Queue) -> Result<TaskState, Clu
     Ok(match (end, queue.ended.get(&task)) {
         (Some(TaskEnd::Done { .. }), _) => TaskState::Done,
         (Some(TaskEnd::Failed { host, message }), _) => failed(format!("on {host}: {message}")),
+        // What waited for a stage that failed was cancelled before it began.
+        (None, Some(state)) if log.is_none() && state.starts_with("CANCELLED") => TaskState::Open,
         (None, Some(state)) if log.is_none() => failed(format!(
             "{state}, and no log of it: does the node see {}? The folder of a run must lie on the cluster's shared file system",
             cluster.display()
@@ -171,6 +173,8 @@ mod tests {
         );
         queue.ended.insert(task(1), "NODE_FAIL".into());
         assert!(matches!(of(&queue, 1), TaskState::Failed { why, .. } if why.starts_with("NODE_FAIL, and no log")));
+        queue.ended.insert(task(1), "CANCELLED by 0".into());
+        assert_eq!(of(&queue, 1), TaskState::Open);
         queue.tasks.insert(task(0), InQueue { runs: false, place: "Priority".into(), elapsed: "0:00".into() });
         assert_eq!(of(&queue, 0), TaskState::Waiting { reason: "Priority".into() });
     }
