@@ -23,7 +23,12 @@ pub fn build(backend: &str) -> [String; 2] {
     [format!("{} {NUMERICS}", env!("CARGO_PKG_VERSION")), backend]
 }
 
-/// The same for people.
+/// The same for people, whatever computes.
+pub fn numerics() -> String {
+    format!("{}, numerics {NUMERICS}", env!("CARGO_PKG_VERSION"))
+}
+
+/// What computes, for people.
 pub fn computed_by(backend: &str) -> String {
     format!("{backend}, numerics {NUMERICS}")
 }

@@ -4,6 +4,7 @@
 
 pub mod chart;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod data;
 pub mod device;

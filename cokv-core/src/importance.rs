@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::{Game, GameError, HeadLayout, LayerView, PolicyError, Replay, Shard};
@@ -42,6 +42,26 @@ pub trait ImportanceEstimator: Debug + Send + Sync {
         _log: Option<&Path>,
     ) -> Result<Option<Effort>, GameError> {
         Ok(None)
+    }
+
+    /// Whether shards of this subject can be studied apart, by [`Limits::shard`], and their logs joined: [`join`](Self::join). What is
+    /// not shared out is studied by one process.
+    fn is_shared(&self, _subject: &Subject) -> bool {
+        false
+    }
+
+    /// Writes what several logs hold for the subject's shard into a new one; for the whole of it, no more than a study that was
+    /// not shared out would have looked at. Returns what the user should know.
+    ///
+    /// # Errors
+    /// Where logs cannot be joined: of another subject, or of an estimator that does not share.
+    fn join(&self, _logs: &[PathBuf], _into: &Path, _subject: &Subject) -> Result<Vec<String>, GameError> {
+        Err("this estimator does not share its work out".into())
+    }
+
+    /// Whether several logs hold all that the whole study needs, so that nobody has to look at more.
+    fn is_enough(&self, _logs: &[PathBuf], _subject: &Subject) -> Result<bool, GameError> {
+        Ok(false)
     }
 
     /// What the heads are worth; none where the study was broken off, or where what is known says nothing yet.
@@ -96,7 +116,7 @@ pub struct Limits {
     pub seed: u64,
     /// Enough reliability (squared correlation with the true values).
     pub reliability: f64,
-    /// Evaluations (one coalition on one record) at most, those of earlier runs included.
+    /// Evaluations (one coalition on one record) at most, those of earlier runs and of all shards included.
     pub evaluations: Option<u64>,
     /// Time of this run at most.
     pub time: Option<Duration>,

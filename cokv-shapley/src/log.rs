@@ -237,7 +237,7 @@ impl SampleLog {
 
     /// Two logs of alternate samples, in the order of k. Not of even and odd k: a shard may own only one of them.
     pub fn halves(&self) -> (Self, Self) {
-        let half = |parity: usize| self.filtered(|place| place % 2 == parity);
+        let half = |parity: usize| self.filtered(|place, _| place % 2 == parity);
         (half(0), half(1))
     }
 
@@ -248,11 +248,12 @@ impl SampleLog {
 
     /// The samples at some places in the order of k.
     pub fn slice(&self, places: Range<usize>) -> Self {
-        self.filtered(|place| places.contains(&place))
+        self.filtered(|place, _| places.contains(&place))
     }
 
-    fn filtered(&self, keep: impl Fn(usize) -> bool) -> Self {
-        let samples = self.samples.iter().enumerate().filter(|(place, _)| keep(*place));
+    /// The samples that are kept, by their places in the order of k, and by k.
+    pub(crate) fn filtered(&self, keep: impl Fn(usize, u64) -> bool) -> Self {
+        let samples = self.samples.iter().enumerate().filter(|(place, (k, _))| keep(*place, **k));
         Self {
             header: self.header.clone(),
             ends: self.ends.clone(),

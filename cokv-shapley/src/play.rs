@@ -1,6 +1,6 @@
 //! Plays a game: evaluates the samples of a plan until a stop rule is met.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
 use cokv_core::{Coalition, Game, GameError, Query, Shard};
@@ -8,14 +8,17 @@ use thiserror::Error;
 
 use crate::diagnostics::split_half;
 use crate::{
-    Draw, Ends, Estimate, Estimator, FitError, LogError, NotFinite, Outcome, Progress, Sample, SampleLog, Stop,
+    Draw, Ends, Estimate, Estimator, FitError, LogError, NotFinite, Outcome, Progress, Sample, SampleLog, SamplingPlan,
+    Stop,
 };
 
 /// How a game is played.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlaySettings {
-    /// Which samples are ours.
+    /// Which rounds are ours.
     pub shard: Shard,
+    /// Samples of the plan that are played at most, all shards together.
+    pub samples: Option<u64>,
     /// When to stop.
     pub stop: Stop,
     /// Most queries of one call of [`Game::evaluate`]; all of a call are about one instance.
@@ -26,8 +29,75 @@ pub struct PlaySettings {
 
 impl Default for PlaySettings {
     fn default() -> Self {
-        Self { shard: Shard::WHOLE, stop: Stop::default(), batch: 32, round: 64 }
+        Self { shard: Shard::WHOLE, samples: None, stop: Stop::default(), batch: 32, round: 64 }
     }
+}
+
+impl PlaySettings {
+    /// The samples of one of a shard's rounds; none behind the end. Rounds are dealt out whole, so that forward passes have the same
+    /// rows whoever makes them.
+    fn round_of_shard(&self, round: u64, plan: &SamplingPlan) -> Range<u64> {
+        let Shard { index, count } = self.shard;
+        let begin = round.saturating_mul(count).saturating_add(index).saturating_mul(self.round as u64);
+        let end = self.end(plan).unwrap_or(u64::MAX);
+        begin.min(end)..begin.saturating_add(self.round as u64).min(end)
+    }
+
+    /// Behind the last sample; none where nothing but what is found ends a play.
+    fn end(&self, plan: &SamplingPlan) -> Option<u64> {
+        plan.samples().into_iter().chain(self.samples).min()
+    }
+
+    /// Samples that the shard has; none where there is no end of them.
+    pub(crate) fn share(&self, plan: &SamplingPlan) -> Option<u64> {
+        let (Shard { index, count }, round) = (self.shard, self.round as u64);
+        self.end(plan).map(|end| {
+            let (whole, rest) = (end / round, end % round);
+            let last = if whole % count == index { rest } else { 0 };
+            whole.saturating_sub(index).div_ceil(count) * round + last
+        })
+    }
+
+    /// Whether a sample is one of the shard's.
+    pub(crate) fn has(&self, k: u64) -> bool {
+        k / self.round as u64 % self.shard.count == self.shard.index
+    }
+}
+
+/// How many samples of a log an unshared play would have played, and why it would have ended there; none where the log does not have
+/// them all.
+pub(crate) fn settled(
+    log: &SampleLog,
+    estimator: &dyn Estimator,
+    settings: &PlaySettings,
+) -> Result<Option<(usize, Outcome)>, FitError> {
+    let (plan, whole) = (log.plan(), PlaySettings { shard: Shard::WHOLE, ..settings.clone() });
+    if log.ends().is_none() {
+        return Ok(None);
+    }
+    for number in 0.. {
+        let round = whole.round_of_shard(number, plan);
+        let there = round.start as usize;
+        let prefix = log.prefix(there);
+        if prefix.len() < there || prefix.samples().last().is_some_and(|last| last.k + 1 != round.start) {
+            break;
+        }
+        let estimate = fit(estimator, &prefix)?;
+        let halves = estimate.as_ref().and_then(|_| split_half(&prefix, estimator).ok());
+        if let Some(outcome) = whole.stop.satisfied(&prefix, estimate.as_ref(), halves.as_ref()) {
+            return Ok(Some((there, outcome)));
+        }
+        if round.is_empty() {
+            return Ok(Some((there, Outcome::Exhausted)));
+        }
+        let affordable = whole.stop.affordable(&prefix);
+        if affordable < round.end - round.start {
+            let end = round.start + affordable;
+            let all = (round.start..end).all(|k| log.contains(k));
+            return Ok(all.then_some((end as usize, Outcome::Evaluations)));
+        }
+    }
+    Ok(None)
 }
 
 /// What has just been evaluated and should be stored.
@@ -148,12 +218,12 @@ impl Play<'_> {
             return Ok(outcome);
         }
         for block in 0.. {
-            let round = self.block(block);
-            let mut missing: Vec<u64> = round.iter().copied().filter(|&k| !self.log.contains(k)).collect();
+            let round = self.settings.round_of_shard(block, self.log.plan());
+            let mut missing: Vec<u64> = round.clone().filter(|&k| !self.log.contains(k)).collect();
             if missing.is_empty() && !round.is_empty() {
                 continue;
             }
-            if missing.len() == round.len() {
+            if missing.len() as u64 == round.end - round.start {
                 self.fit(estimator)?;
                 if let ControlFlow::Break(outcome) = self.report() {
                     return Ok(outcome);
@@ -166,7 +236,7 @@ impl Play<'_> {
             if round.is_empty() {
                 return Ok(Outcome::Exhausted);
             }
-            let affordable = self.affordable();
+            let affordable = self.settings.stop.affordable(self.log);
             let enough = missing.len() as u64 <= affordable;
             missing.truncate(affordable.min(self.settings.round as u64) as usize);
             if let ControlFlow::Break(outcome) = self.evaluate_samples(&missing)? {
@@ -177,21 +247,6 @@ impl Play<'_> {
             }
         }
         Ok(Outcome::Exhausted)
-    }
-
-    /// The samples of one round of the shard; none behind the end of the plan.
-    fn block(&self, block: u64) -> Vec<u64> {
-        let Shard { index, count } = self.settings.shard;
-        let round = self.settings.round as u64;
-        let end = self.log.plan().samples().unwrap_or(u64::MAX);
-        let places = block.saturating_mul(round)..(block + 1).saturating_mul(round);
-        places.map_while(|place| place.checked_mul(count)?.checked_add(index).filter(|&k| k < end)).collect()
-    }
-
-    /// Samples that the limit on evaluations still allows.
-    fn affordable(&self) -> u64 {
-        let Some(limit) = self.settings.stop.evaluations else { return u64::MAX };
-        limit.saturating_sub(self.log.evaluations()) / self.log.plan().evaluations_per_sample()
     }
 
     fn evaluate_ends(&mut self) -> Result<ControlFlow<Outcome>, PlayError> {
@@ -287,7 +342,8 @@ impl Play<'_> {
         self.progress.samples = self.log.len() as u64;
         self.progress.evaluations = self.log.evaluations();
         self.progress.elapsed = self.started.elapsed();
-        self.progress.remaining = self.settings.stop.remaining(self.log.plan(), self.settings.shard, &self.progress);
+        self.progress.remaining =
+            self.settings.stop.remaining(self.log.plan(), self.settings.share(self.log.plan()), &self.progress);
         if (self.observe)(&self.progress).is_break() {
             return ControlFlow::Break(Outcome::Interrupted);
         }

@@ -1,14 +1,15 @@
 //! Estimators that sample coalitions, behind the seam of cokv-core.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cokv_core::{Effort, GameError, HeadEstimate, HeadPair, ImportanceEstimator, Named, Shard, Study, Subject, Told};
 
 use crate::diagnostics::split_half;
+use crate::play::settled;
 use crate::statistics::mean;
 use crate::{
-    Design, Estimator, FitError, Kept, LogFile, LogHeader, Outcome, PlaySettings, Progress, SampleLog, SamplingPlan,
-    Stop, interactions, is_log_of, play, read_log_of,
+    Design, Estimator, FitError, Kept, LogError, LogFile, LogHeader, Outcome, PlaySettings, Progress, SampleLog,
+    SamplingPlan, Stop, interactions, is_log_of, play, read_log_of,
 };
 
 /// Players whose pairs are looked at.
@@ -45,21 +46,40 @@ impl Sampled {
     }
 
     fn settings(&self, subject: &Subject) -> PlaySettings {
-        let limits = &subject.limits;
-        let evaluations = self.header(subject).plan.evaluations_per_sample().max(1) as usize;
+        let (limits, plan) = (&subject.limits, self.header(subject).plan);
+        let each = plan.evaluations_per_sample().max(1);
+        let samples = |evaluations: u64| evaluations.saturating_sub(2 * plan.instances as u64) / each;
+        let stop = Stop {
+            reliability: Some(limits.reliability),
+            evaluations: limits.evaluations,
+            time: limits.time,
+            two_run_mae: self.two_run_mae,
+            allocation_distance: self.allocation_distance,
+        };
+        // A shard does its share of all evaluations that are allowed: whether they are enough, all shards say together.
+        let of_shard = limits.evaluations.filter(|_| limits.shard != Shard::WHOLE);
+        let share =
+            Stop { reliability: None, evaluations: None, two_run_mae: false, allocation_distance: None, ..stop };
         PlaySettings {
             shard: limits.shard,
-            stop: Stop {
-                reliability: Some(limits.reliability),
-                evaluations: limits.evaluations,
-                time: limits.time,
-                two_run_mae: self.two_run_mae,
-                allocation_distance: self.allocation_distance,
-            },
+            samples: of_shard.map(samples),
+            stop: if of_shard.is_some() { share } else { stop },
             batch: limits.batch,
             // A batch for every record, so that forward passes are full.
-            round: (subject.records * limits.batch / evaluations).max(1),
+            round: (subject.records * limits.batch / each as usize).max(1),
         }
+    }
+
+    /// What several logs hold of a subject together; logs that are not there yet hold nothing.
+    fn joined(&self, logs: &[PathBuf], subject: &Subject) -> Result<(SampleLog, Vec<String>), LogError> {
+        let header = self.header(subject);
+        let (mut all, mut notices) = (SampleLog::new(header.clone())?, Vec::new());
+        for path in logs {
+            if let Some(log) = read_log_of(path, &header)? {
+                notices.extend(all.merge(log)?.map(|notice| format!("{}: {notice}", path.display())));
+            }
+        }
+        Ok((all, notices))
     }
 
     /// When a play of this subject ends, in evaluations of its log.
@@ -68,14 +88,13 @@ impl Sampled {
         let each = plan.evaluations_per_sample();
         let ends = 2 * plan.instances as u64;
         let of_samples = |samples: u64| samples.saturating_mul(each).saturating_add(ends);
-        let whole = plan.samples().map(|samples| {
-            let Shard { index, count } = settings.shard;
-            of_samples(samples.saturating_sub(index).div_ceil(count))
-        });
-        let most = settings.stop.evaluations.into_iter().chain(whole).min();
+        let share = settings.share(&plan).map(of_samples);
+        let most = settings.stop.evaluations.into_iter().chain(share).min();
         // Rules are looked at behind whole rounds, and reliability does not count before.
         let first = settings.stop.least_samples(&plan).max(1).next_multiple_of(settings.round as u64);
-        Effort { least: of_samples(first).min(most.unwrap_or(u64::MAX)), most, done: 0 }
+        // A shard has nothing to find out before its share is done.
+        let least = if settings.samples.is_some() { u64::MAX } else { of_samples(first) };
+        Effort { least: least.min(most.unwrap_or(u64::MAX)), most, done: 0 }
     }
 
     /// What the samples say now.
@@ -139,6 +158,33 @@ impl ImportanceEstimator for Sampled {
         Ok(Some(Effort { done, ..self.effort_of(subject) }))
     }
 
+    /// A clock that ends a study is one machine's.
+    fn is_shared(&self, subject: &Subject) -> bool {
+        subject.limits.time.is_none()
+    }
+
+    fn join(&self, logs: &[PathBuf], into: &Path, subject: &Subject) -> Result<Vec<String>, GameError> {
+        let ((all, notices), settings) = (self.joined(logs, subject)?, self.settings(subject));
+        let kept = match settings.shard {
+            Shard::WHOLE => match settled(&all, &*self.estimator, &settings)? {
+                Some((count, _)) => all.prefix(count),
+                None => all,
+            },
+            _ => all.filtered(|_, k| settings.has(k)),
+        };
+        let (mut file, ..) = LogFile::open(into, kept.header())?;
+        if let Some(ends) = kept.ends() {
+            file.append_ends(ends)?;
+        }
+        kept.samples().try_for_each(|sample| file.append(sample))?;
+        Ok(notices)
+    }
+
+    fn is_enough(&self, logs: &[PathBuf], subject: &Subject) -> Result<bool, GameError> {
+        let (all, _) = self.joined(logs, subject)?;
+        Ok(settled(&all, &*self.estimator, &self.settings(subject))?.is_some())
+    }
+
     fn estimate(&self, study: &mut dyn Study) -> Result<Option<HeadEstimate>, GameError> {
         let (header, settings) = (self.header(study.subject()), self.settings(study.subject()));
         let path = study.log().to_path_buf();
@@ -148,6 +194,13 @@ impl ImportanceEstimator for Sampled {
         }
         if !log.is_empty() {
             let _ = study.tell(&Told::Resumed(log.len()));
+        }
+        // Where nothing is left to be played, no record has to be prefilled.
+        if let Some((count, outcome)) = settled(&log, &*self.estimator, &settings)?
+            && count == log.len()
+            && settings.shard == Shard::WHOLE
+        {
+            return Ok(Some(self.fitted(&log, outcome)?));
         }
         let (game, teller) = study.game()?;
         let outcome = play(

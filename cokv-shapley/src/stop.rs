@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use cokv_core::Shard;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostics::SplitHalf;
@@ -91,6 +90,12 @@ impl Stop {
         agree.then_some(Outcome::TwoRunMae)
     }
 
+    /// Samples that the limit on evaluations still allows.
+    pub(crate) fn affordable(&self, log: &SampleLog) -> u64 {
+        let Some(limit) = self.evaluations else { return u64::MAX };
+        limit.saturating_sub(log.evaluations()) / log.plan().evaluations_per_sample()
+    }
+
     /// Samples before which none of the rules can be met that look at what the samples say.
     pub(crate) fn least_samples(&self, plan: &SamplingPlan) -> u64 {
         let credible = self.reliability.is_some() && !self.two_run_mae;
@@ -99,12 +104,10 @@ impl Stop {
 
     /// Time until the first of the rules that can be foreseen will be met, at the speed so far: 1/reliability - 1
     /// falls like 1/samples, and so does the square of the distance of two halves.
-    pub(crate) fn remaining(&self, plan: &SamplingPlan, shard: Shard, progress: &Progress) -> Option<Duration> {
+    pub(crate) fn remaining(&self, plan: &SamplingPlan, share: Option<u64>, progress: &Progress) -> Option<Duration> {
         let per_evaluation = progress.elapsed.as_secs_f64() / progress.new_evaluations as f64;
-        let whole_plan = plan.samples().map(|samples| {
-            let ours = samples.saturating_sub(shard.index).div_ceil(shard.count);
-            ours.saturating_mul(plan.evaluations_per_sample()).saturating_add(2 * plan.instances as u64)
-        });
+        let whole_plan = share
+            .map(|ours| ours.saturating_mul(plan.evaluations_per_sample()).saturating_add(2 * plan.instances as u64));
         let limit = self.evaluations.into_iter().chain(whole_plan).min();
         let for_evaluations = limit.map(|limit| limit.saturating_sub(progress.evaluations) as f64);
         let for_reliability = self.reliability.zip(progress.estimate.as_ref()).map(|(target, estimate)| {

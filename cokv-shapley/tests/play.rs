@@ -3,6 +3,7 @@
 mod common;
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cokv_core::{
@@ -46,9 +47,11 @@ fn shards_are_the_whole() {
     let mut merged = fresh();
     for index in [2, 0, 1] {
         let mut shard = fresh();
-        let settings = PlaySettings { shard: Shard { index, count: 3 }, ..evaluations(8 + 80) };
-        assert_eq!(run(&mut shard, &settings), Outcome::Evaluations);
-        assert!(shard.samples().all(|sample| sample.k % 3 == index));
+        let stop = Stop { reliability: None, ..Stop::default() };
+        let settings = PlaySettings { shard: Shard { index, count: 3 }, samples: Some(60), stop, ..evaluations(0) };
+        assert_eq!(run(&mut shard, &settings), Outcome::Exhausted);
+        // Rounds of seven samples.
+        assert!(shard.samples().all(|sample| sample.k / 7 % 3 == index));
         merged.merge(shard).unwrap();
     }
     assert_eq!(merged, whole);
@@ -368,39 +371,34 @@ impl<G: Game> Study for OfGame<G> {
     }
 }
 
+fn sampled(name: &str) -> Sampled {
+    let text = format!("estimator = '{name}'");
+    let mut table = ConfigTable::parse("test", &text).unwrap();
+    let choice = table.take_choice("estimator").unwrap().unwrap();
+    let estimator = cokv_shapley::estimator(&choice).unwrap();
+    Sampled { estimator, design: None, records_per_sample: 1, two_run_mae: false, allocation_distance: None }
+}
+
+fn study(log: PathBuf, evaluations: u64, shard: Shard) -> OfGame<impl Game> {
+    let limits = Limits { seed: 1, reliability: 0.9, evaluations: Some(evaluations), time: None, batch: 16, shard };
+    let subject = Subject {
+        layout: HeadLayout::new(2, 5, 5, 4).unwrap(),
+        players: PLAYERS,
+        records: 4,
+        fingerprint: "the game".into(),
+        computed_by: "a test".into(),
+        about: Default::default(),
+        limits,
+    };
+    OfGame { subject, log, game: game(), told: Tells::default() }
+}
+
 #[test]
 fn a_sampled_estimate_is_kept_in_its_log_and_goes_on_from_there() {
     let folder = tempfile::tempdir().unwrap();
-    let estimator = |name: &str| {
-        let text = format!("estimator = '{name}'");
-        let mut table = ConfigTable::parse("test", &text).unwrap();
-        let choice = table.take_choice("estimator").unwrap().unwrap();
-        let estimator = cokv_shapley::estimator(&choice).unwrap();
-        Sampled { estimator, design: None, records_per_sample: 1, two_run_mae: false, allocation_distance: None }
-    };
-    let study = || OfGame {
-        subject: Subject {
-            layout: HeadLayout::new(2, 5, 5, 4).unwrap(),
-            players: PLAYERS,
-            records: 4,
-            fingerprint: "the game".into(),
-            computed_by: "a test".into(),
-            about: Default::default(),
-            limits: Limits {
-                seed: 1,
-                reliability: 0.9,
-                evaluations: Some(5000),
-                time: None,
-                batch: 16,
-                shard: Shard::WHOLE,
-            },
-        },
-        log: folder.path().join("log.jsonl"),
-        game: game(),
-        told: Tells::default(),
-    };
+    let study = || study(folder.path().join("log.jsonl"), 5000, Shard::WHOLE);
     let mut first = study();
-    let exact = estimator("exact");
+    let exact = sampled("exact");
     exact.check(&first.subject).unwrap();
     let estimate = exact.estimate(&mut first).unwrap().unwrap();
     assert_close(&estimate.values, &exact_shapley(&mut game()).unwrap(), 1e-12);
@@ -412,7 +410,40 @@ fn a_sampled_estimate_is_kept_in_its_log_and_goes_on_from_there() {
     // Again, from the log alone.
     let mut second = study();
     assert!(exact.is_log(&second.log, &second.subject).unwrap());
-    assert!(!estimator("scpr").is_log(&second.log, &second.subject).unwrap());
+    assert!(!sampled("scpr").is_log(&second.log, &second.subject).unwrap());
     assert_eq!(exact.estimate(&mut second).unwrap().unwrap(), estimate);
     assert!(second.told.0[0].starts_with("Resumed("), "{:?}", second.told.0);
+}
+
+/// Tasks of a cluster play in waves until all of them know enough together: whatever more they have played than one machine would have
+/// is left out.
+#[test]
+fn shares_in_waves_end_where_one_play_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let scpr = sampled("scpr");
+    let mut whole = study(path("whole.jsonl"), 5000, Shard::WHOLE);
+    let expected = scpr.estimate(&mut whole).unwrap().unwrap();
+    assert!(expected.summary.starts_with("reliable: "), "{}", expected.summary);
+    for count in [2, 3, 8] {
+        let mut logs = Vec::new();
+        let mut waves = 0;
+        while !scpr.is_enough(&logs, &whole.subject).unwrap() {
+            for index in 0..count {
+                let log = path(&format!("{index}-of-{count}.{waves}.jsonl"));
+                let mut share = study(log.clone(), 100 << waves, Shard { index, count });
+                scpr.join(&logs, &log, &share.subject).unwrap();
+                scpr.estimate(&mut share).unwrap();
+                let left = scpr.effort(&share.subject, &[], Some(&log)).unwrap().unwrap();
+                assert_eq!(Some(left.done), left.most, "a share is done when it is played");
+                logs.push(log);
+            }
+            waves += 1;
+        }
+        let joined = path(&format!("joined-{count}.jsonl"));
+        scpr.join(&logs, &joined, &whole.subject).unwrap();
+        assert_eq!(read_log(&joined).unwrap().0, read_log(path("whole.jsonl")).unwrap().0);
+        let mut again = study(joined, 5000, Shard::WHOLE);
+        assert_eq!(scpr.estimate(&mut again).unwrap().unwrap(), expected, "{count} shards, {waves} waves");
+    }
 }

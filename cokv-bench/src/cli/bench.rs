@@ -26,10 +26,11 @@ use super::report::write_report;
 use super::stopped::Stopped;
 use crate::config::Config;
 use crate::machine::memory::{mebibytes, peak_resident_bytes};
-use crate::model::Loaded;
+use crate::model::{Loaded, Outlined};
 use crate::report::{LoadedRun, verdicts};
 use crate::run::{
     Ended, MODELS, Manifest, ManifestMethod, Matrix, Opened, Results, Row, RunStore, Selected, cells, origin, tables,
+    write, write_predictions,
 };
 
 /// Run a matrix of methods and budgets
@@ -148,13 +149,30 @@ impl Arguments {
         }
     }
 
-    fn shard(&self) -> Shard {
-        self.shard.unwrap_or(Shard::WHOLE)
+    fn part<'a>(&'a self, text: &'a str) -> Part<'a> {
+        let shard = self.shard.unwrap_or(Shard::WHOLE);
+        Part { configuration: &self.config, text, shard, plan: self.plan, audience: self.audience(), is_task: false }
     }
+}
 
+/// Which part of a run is done, and how.
+pub(super) struct Part<'a> {
+    /// The configuration's file.
+    pub configuration: &'a Path,
+    /// What it says.
+    pub text: &'a str,
+    pub shard: Shard,
+    /// Only say what there is to do.
+    pub plan: bool,
+    pub audience: Audience,
+    /// Whether it is a task of a cluster: others may be at work on whatever it does, and measuring heads is their affair.
+    pub is_task: bool,
+}
+
+impl Part<'_> {
     /// What there is to do, as whoever is told reads it.
     fn told(&self, config: &Config, forecast: &Forecast) -> String {
-        match self.audience() {
+        match self.audience {
             Audience::Machine => forecast.event(&config.run.model.source).to_string(),
             _ => forecast.describe(Some(config), self.plan),
         }
@@ -162,9 +180,29 @@ impl Arguments {
 
     /// Says something to people.
     fn say(&self, text: &str) {
-        if self.audience() == Audience::People {
+        if self.audience == Audience::People {
             eprintln!("{text}");
         }
+    }
+
+    /// Opens the run's folder and says what was mended.
+    pub fn open(&self, folder: &Path) -> Result<RunStore> {
+        match self.is_task {
+            true => Ok(opened(RunStore::open_task(folder, self.shard)?, folder)),
+            false => open(folder, self.shard),
+        }
+    }
+
+    /// Makes the rows of this part on every model; none where they are only planned.
+    pub fn rows(&self, config: &Config) -> Result<Option<Vec<Manifest>>> {
+        let (mut store, mut manifests) = (None, Vec::new());
+        for model in &config.models {
+            let mut config = config.clone();
+            config.run.model = model.clone();
+            manifests.push(one_model(self, config, &mut store)?);
+        }
+        // A plan opens nothing.
+        Ok(store.is_some().then_some(manifests))
     }
 }
 
@@ -173,54 +211,57 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let (text, config) = read(&arguments.config, registry)?;
     let folder = config.folder();
     origin::check(&folder, &arguments.config, &text)?;
-    let mut store = None;
-    let mut manifests: Vec<Manifest> = Vec::new();
+    let part = arguments.part(&text);
     if config.models.len() > 1 {
         // What is wrong with the last model is found out before the first has run for hours.
         check_models(&config, &if arguments.quiet { Observer::default() } else { fetching() }, arguments.plan)?;
     }
-    for model in &config.models {
-        let mut config = config.clone();
-        config.run.model = model.clone();
-        manifests.push(one_model(arguments, &text, config, &mut store)?);
-    }
-    // A plan opens nothing.
-    let Some(mut store) = store else { return Ok(()) };
-    // What other shards have done meanwhile belongs into the table too.
-    store.refresh()?;
-    let fingerprints: Vec<&String> = manifests.iter().flat_map(|manifest| &manifest.rows).collect();
-    let rows: Vec<Row> = fingerprints.iter().filter_map(|row| store.results().row(row).cloned()).collect();
-    let missing = fingerprints.len() - rows.len();
-    if missing == 0 {
-        store.write_predictions(&rows)?;
-    }
-    let table = tables(&rows, &manifests);
-    let verdicts = sentences(&rows, &manifests);
-    store.write("table.md", &format!("{table}\n{verdicts}\nMethods\n\n{}\n", config.methods_table()))?;
-    match arguments.audience() {
-        Audience::Machine => print(&summary(&rows, missing).to_string())?,
-        _ => print(&format!("{table}\n{verdicts}"))?,
-    }
+    let Some(manifests) = part.rows(&config)? else { return Ok(()) };
+    let missing = conclude(&config, &manifests, part.audience)?;
     if missing > 0 {
-        let parts = if arguments.shard().count > 1 { "the other parts, or " } else { "" };
-        eprintln!("{missing} of {} rows are not done: {parts}the same command goes on there", fingerprints.len());
-    }
-    let report = folder.join("report");
-    if missing == 0 {
-        write_report(&[LoadedRun::read(&folder)?], None, &report)?;
+        let all = manifests.iter().map(|manifest| manifest.rows.len()).sum::<usize>();
+        let parts = if part.shard.count > 1 { "the other parts, or " } else { "" };
+        eprintln!("{missing} of {all} rows are not done: {parts}the same command goes on there");
     }
     let peak =
         peak_resident_bytes().map(|bytes| format!(", {} of memory at the peak", mebibytes(bytes))).unwrap_or_default();
     let page = match missing {
-        0 => format!("report in {}", report.join("index.html").display()),
+        0 => format!("report in {}", folder.join(REPORT).join("index.html").display()),
         _ => format!(
             "rows in {}; cokv report {} makes a page of them",
             folder.join("results.jsonl").display(),
             folder.display()
         ),
     };
-    arguments.say(&format!("{:.1} s{peak}; {page}", started.elapsed().as_secs_f64()));
+    part.say(&format!("{:.1} s{peak}; {page}", started.elapsed().as_secs_f64()));
     Ok(())
+}
+
+/// The folder of a run's page, within the run's.
+const REPORT: &str = "report";
+
+/// Writes and shows the table of all rows, whichever part made them, and once none is missing the predictions and the page.
+/// Returns how many are.
+pub(super) fn conclude(config: &Config, manifests: &[Manifest], audience: Audience) -> Result<usize> {
+    let folder = config.folder();
+    let results = Results::read(&folder)?;
+    let fingerprints: Vec<&String> = manifests.iter().flat_map(|manifest| &manifest.rows).collect();
+    let rows: Vec<Row> = fingerprints.iter().filter_map(|row| results.row(row).cloned()).collect();
+    let missing = fingerprints.len() - rows.len();
+    if missing == 0 {
+        write_predictions(&folder, &rows)?;
+    }
+    let table = tables(&rows, manifests);
+    let verdicts = sentences(&rows, manifests);
+    write(&folder, "table.md", &format!("{table}\n{verdicts}\nMethods\n\n{}\n", config.methods_table()))?;
+    match audience {
+        Audience::Machine => print(&summary(&rows, missing).to_string())?,
+        _ => print(&format!("{table}\n{verdicts}"))?,
+    }
+    if missing == 0 {
+        write_report(&[LoadedRun::read(&folder)?], None, &folder.join(REPORT))?;
+    }
+    Ok(missing)
 }
 
 /// What the run says of its methods, a sentence for each comparison; nothing where there is nothing to compare.
@@ -237,55 +278,64 @@ fn sentences(rows: &[Row], manifests: &[Manifest]) -> String {
 }
 
 /// Runs the matrix on one model, or only plans it.
-fn one_model(arguments: &Arguments, text: &str, config: Config, store: &mut Option<RunStore>) -> Result<Manifest> {
-    let mode = Mode { plan: arguments.plan, choosing: false, quiet: arguments.audience() != Audience::People };
+fn one_model(part: &Part<'_>, config: Config, store: &mut Option<RunStore>) -> Result<Manifest> {
+    let mode = Mode { plan: part.plan, choosing: false, quiet: part.audience != Audience::People };
     let mut ready = ready(config, mode)?;
-    let shard = arguments.shard();
-    if arguments.plan {
+    if part.plan {
         let results = if ready.fingerprint.is_some() { Results::read(&ready.folder)? } else { Results::default() };
         let pace = ready.model.pace();
         let (draft, selected) = draft(&ready, true)?;
-        let forecast = ready.forecast(&draft, selected, &results, shard, pace.as_ref())?;
-        print(&arguments.told(&draft, &forecast))?;
+        let forecast = ready.forecast(&draft, selected, &results, part.shard, pace.as_ref())?;
+        print(&part.told(&draft, &forecast))?;
         room(&ready, &forecast)?;
         return Ok(Manifest::default());
     }
+    if part.is_task {
+        ready.check_measured()?;
+    }
     let store = match store {
         Some(store) => store,
-        None => store.insert(open(&ready.folder, shard)?),
+        None => store.insert(part.open(&ready.folder)?),
     };
     let (planned, selected) = draft(&ready, false)?;
-    let forecast = ready.forecast(&planned, selected, store.results(), shard, None)?;
-    match arguments.audience() {
-        Audience::Machine => print(&arguments.told(&planned, &forecast))?,
-        _ => arguments.say(&arguments.told(&planned, &forecast)),
+    let forecast = ready.forecast(&planned, selected, store.results(), part.shard, None)?;
+    match part.audience {
+        Audience::Machine => print(&part.told(&planned, &forecast))?,
+        _ => part.say(&part.told(&planned, &forecast)),
     }
     room(&ready, &forecast)?;
-    let Loaded { model, fingerprint } = load(&ready.model, &forecast.beside())?;
-    ready.measure(&model)?;
-    let Ready { config, prompts, folder, selected, .. } = ready;
+    // Where nothing is left to do, what was done is shown, and no weight is read.
+    let loaded = if forecast.is_done() { None } else { Some(load(&ready.model, &forecast.beside())?) };
+    let fingerprint = match &loaded {
+        Some(Loaded { model, fingerprint }) => {
+            ready.measure(model)?;
+            fingerprint.clone()
+        }
+        None => ready.fingerprint.clone().unwrap_or_default(),
+    };
+    let Ready { config, prompts, folder, selected, model: Outlined { outline, .. }, .. } = ready;
     if let Some(selected) = &selected {
         selected.check(&config, &fingerprint, &folder)?;
     }
-    let matrix = Matrix::prepare(&config, &prompts, model.outline(), &fingerprint, selected.as_ref())?;
+    let matrix = Matrix::prepare(&config, &prompts, &outline, &fingerprint, selected.as_ref())?;
     store
         .write(MODELS, &serde_json::to_string(&config.models.iter().map(|model| &model.source).collect::<Vec<_>>())?)?;
-    origin::claim(&folder, &arguments.config, text)?;
-    store.write(origin::CONFIGURATION, text)?;
-    store.write("resolved.toml", &resolved(&config, text)?)?;
+    origin::claim(&folder, part.configuration, part.text)?;
+    store.write(origin::CONFIGURATION, part.text)?;
+    store.write("resolved.toml", &resolved(&config, part.text)?)?;
     store.write("environment.json", &environment(&config)?)?;
-    let manifest = manifest(&config, &fingerprint, model.config().layout, &matrix);
+    let manifest = manifest(&config, &fingerprint, outline.config().layout, &matrix);
     store.write(&manifest.file(), &(serde_json::to_string_pretty(&manifest)? + "\n"))?;
     let ours: HashSet<&str> = matrix.fingerprints().collect();
     let foreign = |row: &&Row| row.model == manifest.model && !ours.contains(row.fingerprint.as_str());
     let others = store.results().rows().filter(foreign).count();
     if others > 0 {
-        arguments.say(&format!("note: {others} rows of other settings stay in the results and out of the table"));
+        part.say(&format!("note: {others} rows of other settings stay in the results and out of the table"));
     }
-
-    let ended = matrix.run(&model, store, shard, &mut Progress::new(arguments.audience())?)?;
+    let Some(Loaded { model, .. }) = loaded else { return Ok(manifest) };
+    let ended = matrix.run(&model, store, part.shard, &mut Progress::new(part.audience)?)?;
     if ended == Ended::Stopped {
-        if arguments.audience() == Audience::Machine {
+        if part.audience == Audience::Machine {
             print(&json!({ "event": "stopped" }).to_string())?;
         }
         return Err(Stopped("stopped after the prompt; the same command goes on".into()).into());
@@ -322,8 +372,12 @@ fn room(ready: &Ready, forecast: &Forecast) -> Result<()> {
 }
 
 /// Opens a run's folder and says what was mended.
-pub(super) fn open(folder: &Path, shard: Shard) -> Result<RunStore> {
-    let Opened { store, torn_bytes } = RunStore::open(folder, shard)?;
+fn open(folder: &Path, shard: Shard) -> Result<RunStore> {
+    Ok(opened(RunStore::open(folder, shard)?, folder))
+}
+
+/// Says what opening a folder has found.
+fn opened(Opened { store, torn_bytes }: Opened, folder: &Path) -> RunStore {
     if torn_bytes > 0 {
         eprintln!(
             "{}: an unfinished last line ({torn_bytes} bytes) was cut off; its prompt is run again",
@@ -333,7 +387,10 @@ pub(super) fn open(folder: &Path, shard: Shard) -> Result<RunStore> {
     for line in store.results().damaged() {
         eprintln!("note: {line}; it is skipped, and its cell is run again");
     }
-    Ok(store)
+    if let Some(notice) = store.results().repeated().notice() {
+        eprintln!("note: {notice}");
+    }
+    store
 }
 
 #[cfg(test)]

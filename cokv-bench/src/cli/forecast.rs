@@ -50,6 +50,11 @@ impl Forecast {
         })?
     }
 
+    /// Whether nothing is left to do.
+    pub fn is_done(&self) -> bool {
+        self.looked && self.studies.is_empty() && self.matrix.is_none_or(|plan| plan.done == plan.prompts)
+    }
+
     /// What will lie in memory beside the weights, at most at one time.
     pub fn beside(&self) -> Beside {
         let studies = self.studies.iter().map(|study| beside_study(&study.work));

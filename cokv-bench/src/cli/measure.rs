@@ -16,11 +16,12 @@ use crate::data::longbench::Fetcher;
 use crate::importance::{Estimation, Importance, Work};
 use crate::machine::Pace;
 use crate::model::Outlined;
+use crate::run::{files_in, new_file};
 use crate::scores::show::summary;
 use crate::scores::{ModelStamp, ScoreFile};
 
 /// The table's name, and the task where every task has scores of its own.
-type Key = (String, Option<String>);
+pub type Key = (String, Option<String>);
 
 /// What is to be measured, and how.
 pub type Wanted = (Key, Importance);
@@ -47,6 +48,8 @@ pub fn look_up(
 ) -> Result<(Measured, Vec<Unmeasured>)> {
     let (mut measured, mut missing) = (Measured::new(), Vec::new());
     let fetcher = Fetcher::from_env(fetching());
+    // A node that did not find a file remembers that for a while, until it lists the folder.
+    let _ = std::fs::read_dir(folder).map(Iterator::count);
     for (key, importance) in wanted {
         let title = title(key);
         let estimation =
@@ -82,6 +85,53 @@ impl Unmeasured {
     /// What there is left to do.
     pub fn work(&self, pace: Option<&Pace>) -> Result<Work> {
         self.estimation.work(self.samples.as_deref(), Shard::WHOLE, pace).with_context(|| self.title.clone())
+    }
+
+    /// Where tasks of a cluster keep what they have measured of it, each in files of its own.
+    fn parts(&self) -> PathBuf {
+        let (samples, _) = self.estimation.fingerprints();
+        self.folder.join("parts").join(format!("{}-{samples}", self.key.0))
+    }
+
+    /// Everything that was measured of it, by whomever.
+    fn logs(&self) -> Result<Vec<PathBuf>> {
+        let mut logs = vec![self.find_samples()?];
+        logs.extend(files_in(&self.parts(), |file| file.ends_with(".samples.jsonl"))?);
+        Ok(logs)
+    }
+
+    /// Limits it to a shard of a wave. None where nothing is left to be measured of that, or where it is not shared out.
+    pub fn share(mut self, shard: Shard, wave: u32) -> Result<Option<Share>> {
+        if !self.estimation.is_shared() || (wave > 1 && self.estimation.is_enough(&self.logs()?)?) {
+            return Ok(None);
+        }
+        let logs = self.logs()?;
+        if shard != Shard::WHOLE {
+            self.estimation.limit_to(shard, wave).with_context(|| self.title.clone())?;
+        }
+        let name = format!("{}-of-{}", shard.index + 1, shard.count);
+        let parts = self.parts();
+        let samples = new_file(&parts, &name, ".samples.jsonl").with_context(|| parts.display().to_string())?;
+        self.estimation.join(&logs, &samples).with_context(|| self.title.clone())?;
+        let work = self.estimation.work(Some(&samples), shard, None).with_context(|| self.title.clone())?;
+        if work.evaluations.is_some_and(|left| left.most == Some(0)) {
+            std::fs::remove_file(&samples).with_context(|| samples.display().to_string())?;
+            return Ok(None);
+        }
+        Ok(Some(Share { unmeasured: self, shard, samples, work }))
+    }
+
+    /// Puts what tasks have measured into the file that a run goes on from.
+    pub fn join(&self) -> Result<()> {
+        let (logs, samples) = (self.logs()?, self.find_samples()?);
+        if logs.len() == 1 || !self.estimation.is_shared() {
+            return Ok(());
+        }
+        let parts = self.parts();
+        let joined = new_file(&parts, "joined", ".jsonl").with_context(|| parts.display().to_string())?;
+        let notices = self.estimation.join(&logs, &joined).with_context(|| self.title.clone())?;
+        notices.iter().for_each(|notice| eprintln!("note: {notice}"));
+        std::fs::rename(&joined, &samples).with_context(|| samples.display().to_string())
     }
 
     fn measure(&self, model: &LanguageModel, quiet: bool) -> Result<MeasuredScores> {
@@ -131,6 +181,30 @@ impl Unmeasured {
         }
         let (samples, _) = self.estimation.fingerprints();
         Ok(folder.join(format!("{name}-{samples}.samples.jsonl")))
+    }
+}
+
+/// A task's share of something that is measured.
+pub struct Share {
+    unmeasured: Unmeasured,
+    shard: Shard,
+    /// The task's own file.
+    samples: PathBuf,
+    /// What there is to do.
+    pub work: Work,
+}
+
+impl Share {
+    /// Measures it.
+    pub fn measure(&self, model: &LanguageModel) -> Result<()> {
+        let Self { unmeasured: Unmeasured { title, estimation, .. }, shard, samples, work } = self;
+        eprintln!("{title}, part {} of {}: {}", shard.index + 1, shard.count, study(work));
+        let mut progress = Progress::new(Audience::People)?;
+        estimation.run(model, samples, *shard, &mut progress).with_context(|| title.clone())?;
+        match progress.stopped() {
+            true => Err(Stopped(format!("stopped; what was played is in {}", samples.display())).into()),
+            false => Ok(()),
+        }
     }
 }
 

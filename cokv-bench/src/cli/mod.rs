@@ -4,6 +4,7 @@ mod ask;
 mod bar;
 mod bench;
 mod choice;
+mod cluster;
 mod compare;
 mod completions;
 mod compress;
@@ -66,6 +67,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Bench(bench::Arguments),
+    Cluster(Box<cluster::Arguments>),
     Report(report::Arguments),
     Compare(compare::Arguments),
     Select(select::Arguments),
@@ -97,6 +99,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
     threads::run_on(arguments.threads);
     let result = match arguments.command {
         Command::Bench(arguments) => bench::run(&arguments, &registry),
+        Command::Cluster(arguments) => cluster::run(&arguments, &registry),
         Command::Report(arguments) => report::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Select(arguments) => select::run(&arguments, &registry),

@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use cokv_core::{HeadScores, Registry, Shard};
 use cokv_models::LanguageModel;
 
 use super::bar::{bar, fetching};
 use super::forecast::{Forecast, Studied};
 use super::load::outline;
-use super::measure::{Unmeasured, Wanted, look_up, measure};
+use super::measure::{Key, Unmeasured, Wanted, look_up, measure};
 use super::mode::Mode;
 use crate::config::{Column, Config, Measured, MeasuredScores, check_unseen};
 use crate::data::Suite;
@@ -124,6 +124,21 @@ impl Ready {
             self.fit()?;
         }
         Ok(())
+    }
+
+    /// Everything that is measured for the methods, whether or not it is there already, in an order that is always the same.
+    pub fn tables(&self) -> Vec<Key> {
+        wanted(&self.config, &self.tasks).into_iter().map(|(key, _)| key).collect()
+    }
+
+    /// Refuses head scores that are still to be measured.
+    pub fn check_measured(&self) -> Result<()> {
+        match self.unmeasured.first() {
+            Some(Unmeasured { title, .. }) => {
+                bail!("{title}: its head scores are not measured yet: stage `scores` comes before this one")
+            }
+            None => Ok(()),
+        }
     }
 
     /// What there is to do with `config`, which is that of this or one like it, for a shard. `selected` says which settings

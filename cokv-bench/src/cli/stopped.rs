@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Error;
 
+use super::interrupt;
+
 /// What a command ends with that a signal stopped: what was done is kept, and the message says how to go on.
 #[derive(Debug)]
 pub struct Stopped(pub String);
@@ -17,13 +19,14 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-/// As shells report a program that Ctrl-C ended, so that a script does not go on as if all were done.
-pub const EXIT_CODE: u8 = 130;
+/// Whether it is that a command was stopped.
+pub fn is_stopped(error: &Error) -> bool {
+    error.chain().any(|cause| cause.is::<Stopped>())
+}
 
 /// The exit code where a command was stopped; none where it failed.
 pub fn exit_code(error: &Error) -> Option<ExitCode> {
-    let stopped = error.chain().any(|cause| cause.is::<Stopped>());
-    stopped.then(|| ExitCode::from(EXIT_CODE))
+    is_stopped(error).then(|| ExitCode::from(interrupt::exit_code()))
 }
 
 #[cfg(test)]

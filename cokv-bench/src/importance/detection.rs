@@ -5,7 +5,7 @@
 //! whose queries are the window that prefill records. A step of the answer is the query from which its token came.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cokv_core::{
     Answered, CacheCompressor, Effort, Evidence, GameError, HeadEstimate, HeadLayout, ImportanceEstimator, Shard,
@@ -170,6 +170,22 @@ impl ImportanceEstimator for Detection {
         let is_done = |record: &String| found.iter().any(|found| found.fingerprint == self.fingerprint(record));
         let (all, done) = (ours.clone().count() as u64, ours.filter(|record| is_done(record)).count() as u64);
         Ok(Some(Effort { least: all, most: Some(all), done }))
+    }
+
+    fn is_shared(&self, _subject: &Subject) -> bool {
+        true
+    }
+
+    fn join(&self, logs: &[PathBuf], into: &Path, _subject: &Subject) -> Result<Vec<String>, GameError> {
+        let mut joined = DetectionLog::open(into)?;
+        for path in logs {
+            for detected in DetectionLog::read(path)? {
+                if joined.find(&detected.fingerprint).is_none() {
+                    joined.append(detected)?;
+                }
+            }
+        }
+        Ok(Vec::new())
     }
 
     fn estimate(&self, study: &mut dyn Study) -> Result<Option<HeadEstimate>, GameError> {

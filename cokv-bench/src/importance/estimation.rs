@@ -1,12 +1,12 @@
 //! Scores measured: from what to look at, checked on a model's outline, to a score file.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cokv_core::{
-    ConfigError, ConfigTable, Evidence, HeadEstimate, HeadScores, ImportanceEstimator, Limits, Named, Registry, Shard,
-    Subject,
+    ConfigError, ConfigTable, Effort, Evidence, HeadEstimate, HeadScores, ImportanceEstimator, Limits, Named, Registry,
+    Shard, Subject,
 };
 use cokv_models::game::GameRules;
 use cokv_models::{LanguageModel, Outline};
@@ -253,6 +253,33 @@ impl Estimation {
             format: self.model.cache,
         };
         Ok(workload.work(effort.map_err(ImportanceError::Estimator)?, pace))
+    }
+
+    /// Whether shards of it can be looked at apart.
+    pub fn is_shared(&self) -> bool {
+        self.importance.estimator.is_shared(&self.subject)
+    }
+
+    /// Limits it to a shard of the evaluations of a wave, the first of which has as many as it takes at least, and each that follows
+    /// twice as many as the one before.
+    pub fn limit_to(&mut self, shard: Shard, wave: u32) -> Result<(), ImportanceError> {
+        let effort = self.importance.estimator.effort(&self.subject, &self.records, None);
+        if let Some(Effort { least, most, .. }) = effort.map_err(ImportanceError::Estimator)? {
+            let doubled = least.saturating_mul(1 << wave.saturating_sub(1).min(62));
+            self.subject.limits.evaluations = most.into_iter().chain([doubled]).min();
+        }
+        self.subject.limits.shard = shard;
+        Ok(())
+    }
+
+    /// Writes what several logs hold for the shard into a new one: see [`ImportanceEstimator::join`].
+    pub fn join(&self, logs: &[PathBuf], into: &Path) -> Result<Vec<String>, ImportanceError> {
+        self.importance.estimator.join(logs, into, &self.subject).map_err(ImportanceError::Estimator)
+    }
+
+    /// Whether several logs hold all that the whole needs.
+    pub fn is_enough(&self, logs: &[PathBuf]) -> Result<bool, ImportanceError> {
+        self.importance.estimator.is_enough(logs, &self.subject).map_err(ImportanceError::Estimator)
     }
 
     /// Hashes of what the log depends on, and of what the scores do.

@@ -50,7 +50,7 @@ pub struct ImportanceSettings {
     /// decide it), and the plan is stable too: see --allocation-distance. 1 is never reached by samples
     #[arg(long, default_value_t = ImportanceSettings::default().reliability)]
     pub reliability: f64,
-    /// Stop at this number of evaluations (one coalition on one record)
+    /// Stop at this number of evaluations (one coalition on one record), those of all shards together
     #[arg(long)]
     pub max_evaluations: Option<u64>,
     /// Stop after this many minutes

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cokv_shapley::lock::LockError;
+use cokv_shapley::whole;
 use thiserror::Error;
 
 /// Why a run's folder cannot be used.
@@ -53,7 +54,7 @@ pub(super) fn files(folder: &Path, name: &str) -> Result<Vec<PathBuf>, StoreErro
 }
 
 /// Files of a folder, which may not be there, whose name is wanted, in order.
-pub(super) fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, StoreError> {
+pub(crate) fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, StoreError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -68,6 +69,26 @@ pub(super) fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<V
     }
     files.sort();
     Ok(files)
+}
+
+/// Makes the first file of `STEM.0ENDING`, `STEM.1ENDING`, … that is not there yet, and its folder. Of several who ask at the
+/// same time each gets another, on file systems of clusters too.
+pub(crate) fn new_file(folder: &Path, stem: &str, ending: &str) -> std::io::Result<PathBuf> {
+    fs::create_dir_all(folder)?;
+    let mut number = 0;
+    loop {
+        let path = folder.join(format!("{stem}.{number}{ending}"));
+        match fs::OpenOptions::new().write(true).create_new(true).open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+            made => return made.map(|_| path),
+        }
+    }
+}
+
+/// Writes a file of a run's folder, whole or not at all.
+pub fn write(folder: &Path, name: &str, text: &str) -> Result<(), StoreError> {
+    let path = folder.join(name);
+    whole::write(&path, text).map_err(io(&path))
 }
 
 pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError + use<> {

@@ -1,22 +1,19 @@
 //! The folder of a run: its configuration, its environment, and `results.jsonl`, to which every finished prompt is
 //! appended before the next begins.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 
 use cokv_core::Shard;
 use cokv_shapley::lines::{LineLog, Lines};
 use cokv_shapley::lock::{Lock, Means, Mode};
-use cokv_shapley::whole;
 use serde::{Deserialize, Serialize};
 
 use super::budget::CellBudget;
-use super::folder::{StoreError, files, io};
+use super::folder::{StoreError, files, io, new_file, write};
 use super::kept::{KEPT, Kept};
-use crate::data::longbench::task_of_e;
 use crate::data::{Place, Protocol};
-use crate::names::file_name;
 use crate::scores::HeadScoresWorth;
 
 /// One cell of the matrix for one record.
@@ -103,6 +100,17 @@ impl Row {
     pub fn compressed_tokens(&self) -> usize {
         self.context_tokens.unwrap_or(self.prompt_tokens)
     }
+
+    /// Seconds of the prefill and of decoding that one row of its batch answers for.
+    pub fn seconds(&self) -> f64 {
+        (self.prefill_seconds + self.decode_seconds) / self.batch_rows.max(1) as f64
+    }
+
+    /// Whether another row of the same cell has the same results, however long they took.
+    fn says_the_same(&self, other: &Self) -> bool {
+        let Self { prefill_seconds, decode_seconds, batch_rows, .. } = *other;
+        Self { prefill_seconds, decode_seconds, batch_rows, ..self.clone() } == *other
+    }
 }
 
 /// The rows of a run by their fingerprints.
@@ -111,6 +119,29 @@ pub struct Results {
     rows: HashMap<String, Row>,
     /// Lines that are no rows, each `file:line: what is wrong`.
     damaged: Vec<String>,
+    repeated: Repeated,
+}
+
+/// Rows that several files have, as they may where two tasks of a cluster did the same prompt: the first stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repeated {
+    /// Rows too many.
+    pub rows: usize,
+    /// Of these, rows that say something else than the first, as processors that round differently make them.
+    pub different: usize,
+}
+
+impl Repeated {
+    /// What a user should know of it; nothing where the rows say the same.
+    pub fn notice(self) -> Option<String> {
+        let Self { rows, different } = self;
+        (different > 0).then(|| {
+            format!(
+                "{rows} rows are there more than once, and {different} of them differ, as processors round; the first of each \
+                 counts"
+            )
+        })
+    }
 }
 
 impl Results {
@@ -119,10 +150,22 @@ impl Results {
         let mut results = Self::default();
         for path in files(folder, RESULTS)? {
             let (rows, damaged) = rows_in(&path, &Lines::read(&path).map_err(io(&path))?)?;
-            results.rows.extend(rows.into_iter().map(|row| (row.fingerprint.clone(), row)));
+            rows.into_iter().for_each(|row| results.add(row));
             results.damaged.extend(damaged);
         }
         Ok(results)
+    }
+
+    fn add(&mut self, row: Row) {
+        match self.rows.entry(row.fingerprint.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(row);
+            }
+            Entry::Occupied(first) => {
+                self.repeated.rows += 1;
+                self.repeated.different += usize::from(!first.get().says_the_same(&row));
+            }
+        }
     }
 
     /// The row of a fingerprint, if that cell is done.
@@ -138,6 +181,11 @@ impl Results {
     /// Lines that are no rows, each `file:line: what is wrong`. Their cells are not done.
     pub fn damaged(&self) -> &[String] {
         &self.damaged
+    }
+
+    /// Rows that were there already, of which the first stays.
+    pub fn repeated(&self) -> Repeated {
+        self.repeated
     }
 }
 
@@ -190,6 +238,20 @@ impl RunStore {
         if shard != Shard::WHOLE {
             locks.push(Lock::take(&folder.join(format!("lock{suffix}")), Mode::Exclusive, Means::Best)?);
         }
+        Self::open_files(folder, &suffix, locks)
+    }
+
+    /// The same for a task of a cluster, whose nodes may see each other's locks or not: every process writes a new file of its own
+    /// (`results-3-of-64.0.jsonl`, then `.1`), so that one which comes back from the dead harms nobody.
+    pub fn open_task(folder: &Path, shard: Shard) -> Result<Opened, StoreError> {
+        let stem = format!("-{}-of-{}", shard.index + 1, shard.count);
+        let path = new_file(folder, &format!("{RESULTS}{stem}"), ".jsonl").map_err(io(folder))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let suffix = name.trim_start_matches(RESULTS).trim_end_matches(".jsonl");
+        Self::open_files(folder, suffix, Vec::new())
+    }
+
+    fn open_files(folder: &Path, suffix: &str, locks: Vec<Lock>) -> Result<Opened, StoreError> {
         let file = |name: &str| folder.join(format!("{name}{suffix}.jsonl"));
         let path = file(RESULTS);
         let (log, torn_bytes) = LineLog::open(&path, |lines| -> Result<usize, StoreError> {
@@ -214,7 +276,7 @@ impl RunStore {
     /// Appends rows so that they survive the process: all of them are on disk when this returns.
     pub fn append(&mut self, rows: Vec<Row>) -> Result<(), StoreError> {
         self.log.append(&rows).and_then(|()| self.log.sync()).map_err(io(self.log.path()))?;
-        self.results.rows.extend(rows.into_iter().map(|row| (row.fingerprint.clone(), row)));
+        rows.into_iter().for_each(|row| self.results.add(row));
         Ok(())
     }
 
@@ -223,56 +285,16 @@ impl RunStore {
         self.kept.append([kept]).map_err(io(self.kept.path()))
     }
 
-    /// Reads what other shards have done meanwhile.
-    pub fn refresh(&mut self) -> Result<(), StoreError> {
-        self.results = Results::read(&self.folder)?;
-        Ok(())
-    }
-
     /// Writes a file beside the results, whole or not at all.
     pub fn write(&self, name: &str, text: &str) -> Result<(), StoreError> {
-        let path = self.folder.join(name);
-        whole::write(&path, text).map_err(io(&path))
-    }
-
-    /// Writes the predictions, instead of those of an earlier run, in LongBench's layout,
-    /// `pred/<model>__<method>@<budget>/<task>.jsonl` and for LongBench-E `pred_e/…`, for `cokv score` and for LongBench's
-    /// own `eval.py`.
-    pub fn write_predictions(&self, rows: &[Row]) -> Result<(), StoreError> {
-        // Shards may come to their end at the same time.
-        let _lock = Lock::wait(&self.folder.join("lock-pred"), Means::Best)?;
-        let mut files: BTreeMap<String, String> = BTreeMap::new();
-        for row in rows {
-            let budget = row.budget.to_string().replace(' ', "");
-            let model = file_name(&row.model);
-            let prediction = serde_json::json!({
-                "pred": row.prediction,
-                "answers": row.answers,
-                // As upstream writes it where a task has no classes.
-                "all_classes": Some(&row.all_classes).filter(|classes| !classes.is_empty()),
-                "length": row.length,
-                "_id": row.record,
-            });
-            let (folder, task) = match task_of_e(&row.task) {
-                Some(task) => ("pred_e", task),
-                None => ("pred", row.task.as_str()),
-            };
-            let name = format!("{folder}/{model}__{}@{budget}/{task}.jsonl", row.method);
-            let file = files.entry(name).or_default();
-            file.push_str(&format!("{prediction}\n"));
-        }
-        for folder in ["pred", "pred_e"].map(|name| self.folder.join(name)) {
-            match fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&folder)(error)),
-                _ => {}
-            }
-        }
-        files.iter().try_for_each(|(name, text)| self.write(name, text))
+        write(&self.folder, name, text)
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::fs;
+
     use super::*;
 
     pub fn row(fingerprint: &str) -> Row {
@@ -345,20 +367,6 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn predictions_of_longbench_e_lie_where_eval_py_looks_for_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = open(folder.path()).unwrap().store;
-        let of = |task: &str| Row { task: task.into(), ..row(task) };
-        store.write_predictions(&[of("qasper"), of("qasper_e"), of("narrativeqa_e")]).unwrap();
-        let there = |name: &str| folder.path().join(name).is_file();
-        assert!(there("pred/m__snapkv@64/qasper.jsonl") && there("pred_e/m__snapkv@64/qasper.jsonl"));
-        // No task of LongBench-E.
-        assert!(there("pred/m__snapkv@64/narrativeqa_e.jsonl") && !there("pred_e/m__snapkv@64/narrativeqa.jsonl"));
-        store.write_predictions(&[of("qasper")]).unwrap();
-        assert!(!folder.path().join("pred_e").exists(), "those of an earlier run");
-    }
-
-    #[test]
     fn a_damaged_row_is_named_and_only_its_cell_is_not_done() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("results.jsonl");
@@ -397,9 +405,27 @@ pub(crate) mod tests {
         assert!(matches!(open(folder.path()), Err(StoreError::Busy(_))));
         first.append(vec![row("a")]).unwrap();
         second.append(vec![row("b")]).unwrap();
-        first.refresh().unwrap();
-        assert!(first.results().row("b").is_some());
         drop((first, second));
-        assert!(open(folder.path()).unwrap().store.results().row("a").is_some());
+        let store = open(folder.path()).unwrap().store;
+        assert!(store.results().row("a").is_some() && store.results().row("b").is_some());
+    }
+
+    /// Regression: the last stayed, so that results depended on the names of files.
+    #[test]
+    fn tasks_never_share_a_file_and_of_equal_rows_the_first_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = || RunStore::open_task(folder.path(), Shard { index: 2, count: 8 }).unwrap().store;
+        let (mut dead, mut living) = (task(), task());
+        dead.append(vec![row("a"), row("b")]).unwrap();
+        let slower = Row { decode_seconds: 9.0, ..row("a") };
+        living.append(vec![slower, Row { score: 0.5, ..row("b") }]).unwrap();
+        let results = Results::read(folder.path()).unwrap();
+        assert_eq!(results.row("b"), Some(&row("b")));
+        assert_eq!(results.repeated(), Repeated { rows: 2, different: 1 });
+        let notice = results.repeated().notice().unwrap();
+        assert!(notice.starts_with("2 rows are there more than once, and 1 of them differ"), "{notice}");
+        let files = files(folder.path(), RESULTS).unwrap();
+        let names: Vec<_> = files.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["results-3-of-8.0.jsonl", "results-3-of-8.1.jsonl"]);
     }
 }
