@@ -12,6 +12,32 @@ use crate::{Game, GameError, HeadLayout, LayerView, PolicyError, Replay, Shard};
 ///
 /// A new estimator is one file: a struct with its settings (`serde`, unknown keys denied), this trait, and one line in a
 /// registry. `cokv estimate --estimator NAME` and `[importance.…]` tables then run it.
+///
+/// ```
+/// use cokv_core::{Coalition, GameError, HeadEstimate, ImportanceEstimator, Query, Study};
+///
+/// /// What is lost where a head alone is missing.
+/// #[derive(Debug)]
+/// struct LeaveOneOut;
+///
+/// impl ImportanceEstimator for LeaveOneOut {
+///     fn estimate(&self, study: &mut dyn Study) -> Result<Option<HeadEstimate>, GameError> {
+///         let players = study.subject().players;
+///         let (game, _) = study.game()?;
+///         let mut utility = |coalition: &Coalition| {
+///             let mut utilities = vec![0.0; game.instances()];
+///             let query = |instance| Query { coalition, instance };
+///             game.evaluate(&(0..utilities.len()).map(query).collect::<Vec<_>>(), &mut utilities)?;
+///             Ok::<_, GameError>(utilities.iter().sum::<f64>() / utilities.len() as f64)
+///         };
+///         let all = utility(&Coalition::full(players))?;
+///         let without = |player| Coalition::from_members(players, [player]).complement();
+///         let lost = (0..players).map(|player| Ok(all - utility(&without(player))?));
+///         let values = lost.collect::<Result<_, GameError>>()?;
+///         Ok(Some(HeadEstimate { values, summary: "every head was left out once".into(), ..HeadEstimate::default() }))
+///     }
+/// }
+/// ```
 pub trait ImportanceEstimator: Debug + Send + Sync {
     /// What the model has to do for it.
     fn evidence(&self) -> Evidence {

@@ -69,3 +69,8 @@ pub use spending::{PlanError, Spending};
 pub use view::{LayerView, ObservationRequest, QueryStatistics, RotaryEmbedding, RotaryPairs};
 pub use while_decoding::{WhileDecoding, WhileDecodingSettings};
 pub use window_sum::WindowSum;
+
+/// The examples of its README are tested here.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

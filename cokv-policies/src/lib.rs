@@ -23,6 +23,11 @@ use compressors::{
     Leverage, Merging, NonCausalAttention, OnBase, RKv, Random, RestKv, SimLayerKv, SnapKv, StreamingLlm, Tova,
 };
 
+/// The examples of its README are tested here.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// All policies of this crate under the names that a TOML file gives them, and published settings as presets.
 pub fn registry() -> Registry {
     let mut registry = Registry::default();
