@@ -9,7 +9,9 @@
 //!   re-exports counts as the file that it stands in.
 //! - **Path dependencies have a version**, without which cargo publishes nothing; but those on crates that are not published have
 //!   none, so that cargo leaves them out.
+//! - **The book** has every page of `docs/`, and its links lead somewhere ([`book`]).
 
+mod book;
 mod circles;
 mod modules;
 mod tokens;
@@ -72,6 +74,7 @@ pub fn tidy(root: &Path) -> Result<()> {
 
 fn complaints(root: &Path) -> Result<Vec<Complaint>> {
     let mut complaints = versions(root, Path::new("Cargo.toml"))?;
+    complaints.extend(book::book(root)?);
     for name in members(root)? {
         let folder = Path::new(&name);
         complaints.extend(versions(root, &folder.join("Cargo.toml"))?);
