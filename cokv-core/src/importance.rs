@@ -133,6 +133,15 @@ pub struct Limits {
 }
 
 /// What an estimator may look at.
+///
+/// ```
+/// use cokv_core::{GameError, Study};
+///
+/// /// How many tokens the model says of each record.
+/// fn lengths(study: &mut dyn Study) -> Result<Vec<usize>, GameError> {
+///     (0..study.subject().records).map(|record| Ok(study.answer(record)?.said.len())).collect()
+/// }
+/// ```
 pub trait Study: Teller {
     /// What is studied.
     fn subject(&self) -> &Subject;
@@ -188,6 +197,26 @@ pub struct Answered {
 }
 
 /// Hears how a study goes.
+///
+/// ```
+/// use std::ops::ControlFlow;
+///
+/// use cokv_core::{Teller, Told};
+///
+/// /// Has seen enough after so many samples.
+/// struct Patience(u64);
+///
+/// impl Teller for Patience {
+///     fn tell(&mut self, told: &Told<'_>) -> ControlFlow<()> {
+///         match told {
+///             Told::Played { samples, .. } if *samples >= self.0 => ControlFlow::Break(()),
+///             _ => ControlFlow::Continue(()),
+///         }
+///     }
+/// }
+///
+/// assert!(Patience(3).tell(&Told::Note("half of the heads are alike")).is_continue());
+/// ```
 pub trait Teller {
     /// Something happened. Breaking asks the estimator to stop; what it has kept stays.
     fn tell(&mut self, told: &Told<'_>) -> ControlFlow<()>;
