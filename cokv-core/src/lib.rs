@@ -63,11 +63,11 @@ pub use registry::Registry;
 pub use replay::{Replay, Replayed};
 pub use scores::{HeadScores, ScoresError, TokenScores};
 pub use select::{HeadSelection, Selection};
-pub use settings::{MethodSettings, Named, Settings};
+pub use settings::{MethodSettings, Named, Settings, WhileDecodingSettings};
 pub use shard::Shard;
 pub use spending::{PlanError, Spending};
 pub use view::{LayerView, ObservationRequest, QueryStatistics, RotaryEmbedding, RotaryPairs};
-pub use while_decoding::{WhileDecoding, WhileDecodingSettings};
+pub use while_decoding::WhileDecoding;
 pub use window_sum::WindowSum;
 
 /// The examples of its README are tested here.

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::WhileDecodingSettings;
-
 /// A table of settings with a `name`, as a configuration would write it. Shown as one line of TOML:
 /// `{ name = "snapkv", window = 32 }`, or `"full"` where there is nothing to set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,6 +90,21 @@ impl<T: ?Sized> Deref for Named<T> {
 impl<T: ?Sized> Serialize for Named<T> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.settings.serialize(serializer)
+    }
+}
+
+/// What evicts while a model answers, as data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WhileDecodingSettings {
+    /// Answer tokens from one look to the next.
+    pub every: usize,
+    /// What scores tokens.
+    pub compressor: Settings,
+}
+
+impl fmt::Display for WhileDecodingSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{ every = {}, compressor = {} }}", self.every, self.compressor)
     }
 }
 

@@ -1,8 +1,6 @@
 //! Eviction while a model answers.
 
-use serde::{Deserialize, Serialize};
-
-use crate::{CacheCompressor, Named, ObservationRequest, Settings};
+use crate::{CacheCompressor, Named, ObservationRequest, WhileDecodingSettings};
 
 /// That what a cache holds, of the prompt and of the answer so far, is looked at again while the model answers, so that the cache
 /// stays as small as the budget says however long the answer becomes.
@@ -47,20 +45,5 @@ impl WhileDecoding {
             (compressor.adds_biases(), "a second reading of the prompt to fit biases to"),
         ];
         lacking.into_iter().find_map(|(lacks, what)| lacks.then_some(what))
-    }
-}
-
-/// The same as data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct WhileDecodingSettings {
-    /// Answer tokens from one look to the next.
-    pub every: usize,
-    /// What scores tokens.
-    pub compressor: Settings,
-}
-
-impl std::fmt::Display for WhileDecodingSettings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{{ every = {}, compressor = {} }}", self.every, self.compressor)
     }
 }
