@@ -35,13 +35,16 @@ pub fn damage<C: Measured>(
     let targets = fed.get(1..).unwrap_or_default();
     let forced = Forced { tokens: if answer.is_empty() { &[] } else { &fed }, skip: 0, targets };
     let mut rows = model.along(caches, forced, ComparedWith::First, false)?;
-    let forks = evicted_from(caches, fed.len())?;
-    if let [full, ..] = caches
-        && !forks.is_empty()
-    {
-        let (places, mut forks): (Vec<usize>, Vec<_>) = forks.into_iter().unzip();
+    let evicted = evicted_from(caches, fed.len());
+    let mut forks = Vec::with_capacity(evicted.len());
+    for &place in &evicted {
+        if let Some(eviction) = caches[place].eviction().map(Eviction::anew) {
+            forks.push((caches[place].as_mut().fork()?, eviction));
+        }
+    }
+    if let ([full, ..], false) = (caches, forks.is_empty()) {
         let along = model.along_evicting(full.as_mut(), &mut forks, forced)?;
-        places.into_iter().zip(along).for_each(|(place, along)| rows[place] = along);
+        evicted.into_iter().zip(along).for_each(|(place, along)| rows[place] = along);
     }
     let of_row = |(row, along): (usize, &Along)| Damage {
         log_likelihood: mean(along.log_likelihoods.iter().copied()),
@@ -54,18 +57,10 @@ pub fn damage<C: Measured>(
     Ok(rows.iter().enumerate().map(of_row).collect())
 }
 
-/// Copies of the caches that are evicted from along so many tokens, with their places.
-fn evicted_from<C: Measured>(
-    caches: &mut [C],
-    tokens: usize,
-) -> Result<Vec<(usize, (RaggedCache, Eviction))>, ModelError> {
-    let mut forks = Vec::new();
-    for (place, cache) in caches.iter_mut().enumerate() {
-        let Some(eviction) = cache.eviction().filter(|eviction| eviction.until_next() <= tokens) else { continue };
-        let eviction = eviction.anew();
-        forks.push((place, (cache.as_mut().fork()?, eviction)));
-    }
-    Ok(forks)
+/// Places of the caches that are evicted from along so many tokens.
+fn evicted_from<C: Measured>(caches: &[C], tokens: usize) -> Vec<usize> {
+    let is_evicted = |&place: &usize| caches[place].eviction().is_some_and(|eviction| eviction.until_next() <= tokens);
+    (0..caches.len()).filter(is_evicted).collect()
 }
 
 /// Share of places from `first` on at which a cell's greedy answer equals the full cache's. The end of an answer counts
