@@ -66,8 +66,9 @@ impl CacheCompressor for Spy {
         ];
         layer.recorded("query statistics", layer.query_statistics)?;
         self.seen.lock().unwrap().push((layer.layer, seen));
-        let score =
-            |token: usize| layer.position(token) as f32 - if layer.position(token) % 3 == 0 { 1e3 } else { 0.0 };
+        let score = |token: usize| {
+            layer.position(token) as f32 - if layer.position(token).is_multiple_of(3) { 1e3 } else { 0.0 }
+        };
         Ok((0..layer.layout.kv_heads).flat_map(|_| (0..layer.prompt_len).map(score)).collect())
     }
 
