@@ -7,7 +7,6 @@ pub mod backend;
 pub mod batch;
 pub mod cache;
 pub mod chat;
-mod compress;
 pub mod config;
 pub mod contract;
 pub mod decoder;
@@ -35,7 +34,6 @@ pub mod weights;
 /// would be computed now. `tests/bits.rs` notices such changes.
 pub const NUMERICS: u32 = 5;
 
-pub use compress::Compressed;
 pub use digest::{fingerprint, known_fingerprint};
 pub use error::ModelError;
 pub use eviction::Eviction;
@@ -45,6 +43,6 @@ pub use kernel::pool::{set_threads, threads};
 pub use kernel::simd::instructions;
 pub use model::{Device, LanguageModel, LoadOptions, load_engine, load_on};
 pub use outline::Outline;
-pub use prefill::{Prefill, Prefilling, rotates_alike};
+pub use prefill::{Compressed, Prefill, Prefilling, rotates_alike};
 pub use stop::StopRule;
 pub use weights::WeightType;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use cokv_core::{
-    Budget, Format, Frame, LayerView, Method, ObservationRequest, Replay, Replayed, Selection, TokenScores,
+    Budget, Format, Frame, HeadLayout, HeadSelection, LayerView, Method, ObservationRequest, Pairs, Replay, Replayed,
+    Selection, TokenScores,
 };
 
 use crate::ask::{Answer, Ask, Top};
@@ -11,6 +12,8 @@ use crate::backend::{LayerSummaries, Watch};
 use crate::cache::{RaggedCache, Segment};
 use crate::engine::{Engine, Row};
 use crate::error::ModelError;
+use crate::eviction::Eviction;
+use crate::kernel::pool;
 use crate::stop::StopRule;
 
 /// A prompt on its way: it can be put down between chunks, which may share a pass with rows of other kinds.
@@ -42,6 +45,18 @@ pub struct Prefill {
     logits: Vec<f32>,
     /// What second passes saw of every layer.
     replays: Vec<(Replay, Vec<Replayed>)>,
+}
+
+/// What a method makes of a prompt at a budget.
+pub struct Compressed {
+    /// What is kept.
+    pub cache: RaggedCache,
+    /// The same, as positions.
+    pub selection: Selection,
+    /// Tokens that all heads together were allowed to keep.
+    pub allowed: usize,
+    /// What evicts while the model answers, if anything does.
+    pub eviction: Option<Eviction>,
 }
 
 impl Prefilling {
@@ -282,6 +297,59 @@ impl Prefill {
     pub fn select(&self, method: &Method, total: usize) -> Result<Selection, ModelError> {
         let scores = self.score(method, total)?;
         Ok(method.select(self.prompt.layout(), &scores, total)?)
+    }
+
+    /// Score, allocate, select, cut: the way from a prompt to a small cache.
+    pub fn compress(&self, method: &Method, budget: Budget) -> Result<Compressed, ModelError> {
+        let scores = self.score(method, self.allowed(method, budget))?;
+        self.compress_scored(method, &scores, budget)
+    }
+
+    /// The same from scores that are known already.
+    pub fn compress_scored(
+        &self,
+        method: &Method,
+        scores: &TokenScores,
+        budget: Budget,
+    ) -> Result<Compressed, ModelError> {
+        let allowed = self.allowed(method, budget);
+        let selection = method.select(self.prompt.layout(), scores, allowed)?;
+        let eviction = Eviction::new(self, method, budget, &selection)?;
+        Ok(Compressed { cache: self.cut(method, &selection)?, selection, allowed, eviction })
+    }
+
+    /// The same where no head shares the prompt's memory, not even one that keeps everything.
+    pub fn compress_apart(&self, method: &Method, budget: Budget) -> Result<Compressed, ModelError> {
+        let allowed = self.allowed(method, budget);
+        let selection = self.select(method, allowed)?;
+        let mut apart = selection.clone();
+        for (head, kept) in apart.heads.iter_mut().enumerate() {
+            if *kept == HeadSelection::Everything {
+                *kept = HeadSelection::Tokens((0..self.prompt.len(head) as u32).collect());
+            }
+        }
+        let eviction = Eviction::new(self, method, budget, &selection)?;
+        Ok(Compressed { cache: self.cut(method, &apart)?, selection, allowed, eviction })
+    }
+
+    /// What is kept, as it is or rewritten.
+    fn cut(&self, method: &Method, selection: &Selection) -> Result<RaggedCache, ModelError> {
+        if !method.rewrites() {
+            return RaggedCache::compressed(&self.prompt, selection);
+        }
+        let HeadLayout { layers, kv_heads, .. } = self.prompt.layout();
+        let of_layers = pool::map(layers, |layer| {
+            let kept = &selection.heads[layer * kv_heads..(layer + 1) * kv_heads];
+            self.view(layer, |view| method.rewrite(view, kept))
+        });
+        let mut pairs = Vec::with_capacity(selection.heads.len());
+        for of_layer in of_layers {
+            pairs.extend(of_layer??);
+        }
+        // These heads share the prompt's memory.
+        let shares = selection.heads.iter().map(|kept| *kept == HeadSelection::Everything);
+        pairs.iter_mut().zip(shares).filter(|(_, shares)| *shares).for_each(|(pairs, _)| *pairs = Pairs::default());
+        RaggedCache::rewritten(&self.prompt, selection, &pairs)
     }
 
     /// What was recorded of a layer.

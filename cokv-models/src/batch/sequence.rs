@@ -9,11 +9,10 @@ use super::ledger::{Ledger, Promise};
 use super::request::{Event, Request, SequenceId, Start, Why};
 use crate::ask::{Answer, Ask, Top};
 use crate::cache::{RaggedCache, Segment};
-use crate::compress::Compressed;
 use crate::engine::{Engine, Row};
 use crate::error::ModelError;
 use crate::eviction::Eviction;
-use crate::prefill::{Prefill, Prefilling};
+use crate::prefill::{Compressed, Prefill, Prefilling};
 use crate::stop::StopRule;
 
 pub(super) struct Sequence {
