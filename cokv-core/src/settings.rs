@@ -93,21 +93,6 @@ impl<T: ?Sized> Serialize for Named<T> {
     }
 }
 
-/// What evicts while a model answers, as data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct WhileDecodingSettings {
-    /// Answer tokens from one look to the next.
-    pub every: usize,
-    /// What scores tokens.
-    pub compressor: Settings,
-}
-
-impl fmt::Display for WhileDecodingSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{{ every = {}, compressor = {} }}", self.every, self.compressor)
-    }
-}
-
 /// Compressor and allocator of a method, every default written out. Shown as one line of TOML, an entry of `method = […]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MethodSettings {
@@ -127,5 +112,20 @@ impl fmt::Display for MethodSettings {
             write!(f, ", while_decoding = {while_decoding}")?;
         }
         f.write_str(" }")
+    }
+}
+
+/// What evicts while the model answers, as data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WhileDecodingSettings {
+    /// Answer tokens from one look to the next.
+    pub every: usize,
+    /// What scores tokens.
+    pub compressor: Settings,
+}
+
+impl fmt::Display for WhileDecodingSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{ every = {}, compressor = {} }}", self.every, self.compressor)
     }
 }
