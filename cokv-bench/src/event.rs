@@ -91,6 +91,22 @@ pub enum Event<'a> {
 }
 
 /// Hears events. Breaking asks whoever tells to stop at the next good place; what was done is kept.
+///
+/// ```
+/// use std::ops::ControlFlow;
+///
+/// use cokv_bench::event::{Event, Listener};
+///
+/// /// Counts, and lets everything go on.
+/// struct Counter(usize);
+///
+/// impl Listener for Counter {
+///     fn hear(&mut self, _: &Event<'_>) -> ControlFlow<()> {
+///         self.0 += 1;
+///         ControlFlow::Continue(())
+///     }
+/// }
+/// ```
 pub trait Listener {
     /// Something happened.
     fn hear(&mut self, event: &Event<'_>) -> ControlFlow<()>;

@@ -24,3 +24,8 @@ pub mod run;
 pub mod scores;
 pub mod selection;
 pub mod statistics;
+
+/// The examples of its README are tested here.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -20,6 +20,33 @@ pub struct Query<'a> {
 ///
 /// Queries come in batches because that is where the speed is: a model answers many coalitions of one record in one
 /// forward pass.
+///
+/// ```
+/// use cokv_core::{Coalition, Game, GameError, Query};
+///
+/// /// A pair of gloves is worth 1, whoever of the others is there.
+/// struct Gloves;
+///
+/// impl Game for Gloves {
+///     fn players(&self) -> usize {
+///         3
+///     }
+///
+///     fn evaluate(&mut self, queries: &[Query<'_>], utilities: &mut [f64]) -> Result<(), GameError> {
+///         for (query, utility) in queries.iter().zip(utilities) {
+///             let has = |player| query.coalition.contains(player);
+///             *utility = if has(0) && (has(1) || has(2)) { 1.0 } else { 0.0 };
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let coalitions = [vec![0, 2], vec![1, 2]].map(|members| Coalition::from_members(3, members));
+/// let queries = coalitions.each_ref().map(|coalition| Query { coalition, instance: 0 });
+/// let mut utilities = [0.0; 2];
+/// Gloves.evaluate(&queries, &mut utilities).unwrap();
+/// assert_eq!(utilities, [1.0, 0.0]);
+/// ```
 pub trait Game {
     /// Number of players: KV heads of the model.
     fn players(&self) -> usize;

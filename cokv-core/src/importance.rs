@@ -12,6 +12,32 @@ use crate::{Game, GameError, HeadLayout, LayerView, PolicyError, Replay, Shard};
 ///
 /// A new estimator is one file: a struct with its settings (`serde`, unknown keys denied), this trait, and one line in a
 /// registry. `cokv estimate --estimator NAME` and `[importance.…]` tables then run it.
+///
+/// ```
+/// use cokv_core::{Coalition, GameError, HeadEstimate, ImportanceEstimator, Query, Study};
+///
+/// /// What is lost where a head alone is missing.
+/// #[derive(Debug)]
+/// struct LeaveOneOut;
+///
+/// impl ImportanceEstimator for LeaveOneOut {
+///     fn estimate(&self, study: &mut dyn Study) -> Result<Option<HeadEstimate>, GameError> {
+///         let players = study.subject().players;
+///         let (game, _) = study.game()?;
+///         let mut utility = |coalition: &Coalition| {
+///             let mut utilities = vec![0.0; game.instances()];
+///             let query = |instance| Query { coalition, instance };
+///             game.evaluate(&(0..utilities.len()).map(query).collect::<Vec<_>>(), &mut utilities)?;
+///             Ok::<_, GameError>(utilities.iter().sum::<f64>() / utilities.len() as f64)
+///         };
+///         let all = utility(&Coalition::full(players))?;
+///         let without = |player| Coalition::from_members(players, [player]).complement();
+///         let lost = (0..players).map(|player| Ok(all - utility(&without(player))?));
+///         let values = lost.collect::<Result<_, GameError>>()?;
+///         Ok(Some(HeadEstimate { values, summary: "every head was left out once".into(), ..HeadEstimate::default() }))
+///     }
+/// }
+/// ```
 pub trait ImportanceEstimator: Debug + Send + Sync {
     /// What the model has to do for it.
     fn evidence(&self) -> Evidence {
@@ -127,6 +153,15 @@ pub struct Limits {
 }
 
 /// What an estimator may look at.
+///
+/// ```
+/// use cokv_core::{GameError, Study};
+///
+/// /// How many tokens the model says of each record.
+/// fn lengths(study: &mut dyn Study) -> Result<Vec<usize>, GameError> {
+///     (0..study.subject().records).map(|record| Ok(study.answer(record)?.said.len())).collect()
+/// }
+/// ```
 pub trait Study: Teller {
     /// What is studied.
     fn subject(&self) -> &Subject;
@@ -182,6 +217,26 @@ pub struct Answered {
 }
 
 /// Hears how a study goes.
+///
+/// ```
+/// use std::ops::ControlFlow;
+///
+/// use cokv_core::{Teller, Told};
+///
+/// /// Has seen enough after so many samples.
+/// struct Patience(u64);
+///
+/// impl Teller for Patience {
+///     fn tell(&mut self, told: &Told<'_>) -> ControlFlow<()> {
+///         match told {
+///             Told::Played { samples, .. } if *samples >= self.0 => ControlFlow::Break(()),
+///             _ => ControlFlow::Continue(()),
+///         }
+///     }
+/// }
+///
+/// assert!(Patience(3).tell(&Told::Note("half of the heads are alike")).is_continue());
+/// ```
 pub trait Teller {
     /// Something happened. Breaking asks the estimator to stop; what it has kept stays.
     fn tell(&mut self, told: &Told<'_>) -> ControlFlow<()>;

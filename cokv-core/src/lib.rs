@@ -73,3 +73,8 @@ pub use spending::{PlanError, Spending};
 pub use view::{LayerView, ObservationRequest, RotaryEmbedding, RotaryPairs};
 pub use while_decoding::WhileDecoding;
 pub use window_sum::WindowSum;
+
+/// The examples of its README are tested here.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -34,6 +34,34 @@ impl fmt::Display for Gqa {
 ///
 /// A new policy is one file: a struct with its settings (read and written by `serde`, unknown keys denied), this trait, and
 /// one line in a registry.
+///
+/// ```
+/// use cokv_core::{CacheCompressor, Frame, HeadLayout, LayerView, ObservationRequest, PolicyError, Protected};
+///
+/// /// Keeps the tokens whose values are large, and the first of all.
+/// #[derive(Debug)]
+/// struct LargeValues;
+///
+/// impl CacheCompressor for LargeValues {
+///     fn observations(&self, _: Frame) -> ObservationRequest {
+///         ObservationRequest { values: true, ..ObservationRequest::default() }
+///     }
+///
+///     fn protected(&self, _: Frame) -> Protected {
+///         Protected { sinks: 1, window: 0 }
+///     }
+///
+///     fn score(&self, layer: &LayerView<'_>) -> Result<Vec<f32>, PolicyError> {
+///         let values = layer.recorded("values", layer.values)?;
+///         Ok(values.chunks(layer.layout.head_dim).map(|value| value.iter().map(|x| x * x).sum()).collect())
+///     }
+/// }
+///
+/// // Two tokens, one KV head of two numbers.
+/// let layout = HeadLayout::new(1, 1, 1, 2).unwrap();
+/// let view = LayerView { values: Some(&[3.0, 4.0, 0.0, 1.0]), ..LayerView::new(0, layout, &[7, 8]) };
+/// assert_eq!(LargeValues.score(&view), Ok(vec![25.0, 1.0]));
+/// ```
 pub trait CacheCompressor: Debug + Send + Sync {
     /// The compressor that this one builds on, if it changes what another says. All that it does not say itself is then what
     /// its base says, so that a wrapper is written without what it leaves alone.
@@ -183,6 +211,38 @@ impl AllocationRequest<'_> {
 /// Says how many prompt tokens each KV head keeps.
 ///
 /// `cokv_core::testing` (feature `testing`) checks an implementation against everything that is promised here.
+///
+/// ```
+/// use cokv_core::{
+///     AllocationRequest, BudgetAllocator, BudgetPlan, HeadLayout, PolicyError, Protected, TokenScores,
+/// };
+///
+/// /// Fills the heads one after the other.
+/// #[derive(Debug)]
+/// struct FirstComeFirstServed;
+///
+/// impl BudgetAllocator for FirstComeFirstServed {
+///     fn allocate(&self, request: &AllocationRequest<'_>) -> Result<BudgetPlan, PolicyError> {
+///         let least = request.protected_tokens()?;
+///         let mut left = request.total.saturating_sub(least * request.layout.heads());
+///         let kept = (0..request.layout.heads()).map(|_| {
+///             let more = left.min(request.prompt_len - least);
+///             left -= more;
+///             least + more
+///         });
+///         Ok(BudgetPlan::new(kept.collect()))
+///     }
+/// }
+///
+/// let layout = HeadLayout::new(1, 2, 2, 64).unwrap();
+/// let token_scores = TokenScores::with_capacity(layout, 10);
+/// let protected = Protected { sinks: 1, window: 2 };
+/// let request =
+///     AllocationRequest { layout, prompt_len: 10, total: 12, protected, token_scores: &token_scores, head_scores: None };
+/// let plan = FirstComeFirstServed.allocate(&request).unwrap();
+/// assert_eq!(plan.kept(), [9, 3]);
+/// assert!(request.check(&plan, FirstComeFirstServed.spending()).is_ok());
+/// ```
 pub trait BudgetAllocator: Debug + Send + Sync {
     /// A count for every head: at least what the compressor protects, at most `prompt_len`, together as
     /// [`spending`](Self::spending) says.

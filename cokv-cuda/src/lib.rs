@@ -1,4 +1,4 @@
-//! The CUDA backend of cokv.
+#![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
 mod backend;

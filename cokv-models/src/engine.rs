@@ -39,6 +39,30 @@ impl<'a> Row<'a> {
 }
 
 /// Runs rows of tokens through a model.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use cokv_core::Format;
+/// use cokv_models::ask::Ask;
+/// use cokv_models::engine::{Engine, Row};
+/// use cokv_models::source::{Observer, Source};
+/// use cokv_models::{LanguageModel, LoadOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let files = "random:tiny".parse::<Source>()?.fetch(Observer::default())?;
+/// let model = LanguageModel::load(&files, &LoadOptions::default(), |_, _| {})?;
+/// let engine: &Arc<dyn Engine> = model.engine();
+/// // Two sequences in one pass, the first of which nobody asks anything.
+/// let mut caches = [engine.cache(Format::F16, 3)?, engine.cache(Format::F16, 2)?];
+/// let [first, second] = &mut caches;
+/// let rows = [Row::new(&[7, 8, 9], first, Ask::Nothing), Row::new(&[7, 8], second, Ask::Logits)];
+/// let answer = engine.step(&mut { rows })?.remove(1);
+/// assert_eq!(answer.logits(|| "of the second row".into())?.len(), engine.config().vocabulary);
+/// assert_eq!(caches.map(|cache| cache.next_position()), [3, 2]);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Engine: Send + Sync {
     /// The model's shape.
     fn config(&self) -> &ModelConfig;

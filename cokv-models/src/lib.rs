@@ -1,4 +1,4 @@
-//! Language models for cokv.
+#![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
 mod architecture;

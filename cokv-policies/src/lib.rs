@@ -24,6 +24,11 @@ use compressors::{
     StreamingLlm, Tova, TriAttention,
 };
 
+/// The examples of its README are tested here.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// All policies of this crate under the names that a TOML file gives them, and published settings as presets.
 pub fn registry() -> Registry {
     let mut registry = Registry::default();

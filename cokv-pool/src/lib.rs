@@ -20,3 +20,8 @@ mod turn;
 mod worker;
 
 pub use self::pool::Pool;
+
+/// The examples of its README are tested here.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

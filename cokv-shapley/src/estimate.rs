@@ -85,6 +85,44 @@ pub enum FitError {
 }
 
 /// A pure function of the log.
+///
+/// ```
+/// use cokv_shapley::{Design, Ends, Estimate, Estimator, FitError, LogHeader, Sample, SampleLog, SamplingPlan};
+///
+/// /// What is lost where a player alone is missing.
+/// #[derive(Debug)]
+/// struct Lost;
+///
+/// impl Estimator for Lost {
+///     fn name(&self) -> &'static str {
+///         "lost"
+///     }
+///
+///     fn design(&self, _players: usize) -> Design {
+///         Design::LeaveOneOut
+///     }
+///
+///     fn fit(&self, log: &SampleLog) -> Result<Estimate, FitError> {
+///         let all = log.ends().ok_or(FitError::NoEnds("lost"))?;
+///         let mean = |utilities: &[f64]| utilities.iter().sum::<f64>() / utilities.len() as f64;
+///         let mut values = vec![0.0; log.plan().players];
+///         for sample in log.samples() {
+///             values[sample.k as usize] = mean(&all.full) - mean(&sample.utilities);
+///         }
+///         let standard_errors = vec![f64::INFINITY; values.len()];
+///         let (evaluations, samples) = (log.evaluations(), log.len() as u64);
+///         Ok(Estimate { values, standard_errors, reliability: 0.0, evaluations, samples })
+///     }
+/// }
+///
+/// let design = Lost.design(2);
+/// let plan = SamplingPlan { players: 2, instances: 1, instances_per_sample: 1, seed: 1, design };
+/// let mut log = SampleLog::new(LogHeader::new("a game", plan)).unwrap();
+/// log.set_ends(Ends { empty: vec![0.0], full: vec![1.0] }).unwrap();
+/// log.insert(Sample { k: 0, utilities: vec![0.75] }).unwrap();
+/// log.insert(Sample { k: 1, utilities: vec![0.5] }).unwrap();
+/// assert_eq!(Lost.fit(&log).unwrap().values, [0.25, 0.5]);
+/// ```
 pub trait Estimator: Debug + Send + Sync {
     /// The name that configurations use.
     fn name(&self) -> &'static str;

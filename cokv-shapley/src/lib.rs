@@ -50,3 +50,8 @@ pub use play::{Kept, PlayError, PlaySettings, play};
 pub use progress::Progress;
 pub use sampled::Sampled;
 pub use stop::{Outcome, Stop};
+
+/// The examples of its README are tested here.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,6 +1,7 @@
 //! The developer's tasks. Each calls cargo or the `cokv` binary, but for `tidy`, which reads the source.
 
 mod instructions;
+mod release;
 mod tidy;
 
 use std::collections::BTreeSet;
@@ -53,10 +54,21 @@ enum Task {
     },
     /// Try every order in which the threads of the pool may do things
     Loom,
-    /// Check what the compiler does not: who imports whom, circles of modules, prints, versions of path dependencies
+    /// Build the book of docs/ into target/book, with mdbook
+    Book,
+    /// Check what the compiler does not: who imports whom, circles of modules, prints, versions of path dependencies, pages of the book
     Tidy,
-    /// Everything that must pass before a change lands: formatting, tidiness, lints, docs, tests, loom, counts of instructions
+    /// Everything that must pass before a change lands: formatting, tidiness, lints, docs, tests, loom, counts of instructions,
+    /// licences, the book, the example
     Ci,
+    /// Set versions, run all checks, and write an archive with its SHA-256: cargo xtask release 0.2.0
+    Release {
+        /// A version that CHANGELOG.md has a section of
+        version: String,
+        /// Write the archive alone, as on a machine of another kind once the checks have passed elsewhere
+        #[arg(long)]
+        skip_checks: bool,
+    },
 }
 
 #[derive(clap::Args)]
@@ -87,8 +99,10 @@ fn main() -> Result<()> {
         Task::Test { full, rest } => test(full, &rest),
         Task::Instructions { record } => instructions::instructions(record),
         Task::Loom => loom(),
+        Task::Book => book(),
         Task::Tidy => tidy::tidy(root()),
         Task::Ci => ci(),
+        Task::Release { version, skip_checks } => release::release(&version, skip_checks),
     }
 }
 
@@ -171,6 +185,25 @@ fn loom() -> Result<()> {
     run(&mut test)
 }
 
+/// Without mdbook it says so and does nothing.
+fn book() -> Result<()> {
+    if Command::new("mdbook").arg("--version").output().is_err() {
+        println!("skipped: the book (mdbook, which builds it, is not here: cargo install mdbook --locked)");
+        return Ok(());
+    }
+    run(Command::new("mdbook").args(["build", "docs"]).current_dir(root()))
+}
+
+/// Licences, advisories and sources of all dependencies. Without cargo deny it says so and does nothing.
+fn deny() -> Result<()> {
+    if !cargo().args(["deny", "--version"]).output().is_ok_and(|output| output.status.success()) {
+        println!("skipped: licences and advisories (cargo deny is not here: cargo install cargo-deny --locked)");
+        return Ok(());
+    }
+    // Advisories come from GitHub, which not every machine may reach; a job of its own looks at them.
+    run(cargo().args(["deny", "check", "licenses", "bans", "sources"]))
+}
+
 fn ci() -> Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
     tidy::tidy(root())?;
@@ -179,6 +212,8 @@ fn ci() -> Result<()> {
     test(false, &[])?;
     loom()?;
     instructions::instructions(false)?;
+    deny()?;
+    book()?;
     example()
 }
 

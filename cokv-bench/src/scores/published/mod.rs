@@ -4,11 +4,13 @@ mod cokv;
 mod cokv_npy;
 mod duo_attention;
 mod headkv;
+mod kvpress;
 
 pub use cokv::import_cokv;
 pub use cokv_npy::{Contributions, read_contributions};
 pub use duo_attention::{export_duo_attention, import_duo_attention};
 pub use headkv::{export_headkv, import_headkv};
+pub use kvpress::{export_kvpress, import_kvpress};
 
 use super::ScoreFile;
 
