@@ -3,6 +3,7 @@
 
 use super::cells::{Cell, Measure};
 use super::manifest::ManifestMethod;
+use crate::machine::memory::mebibytes;
 
 /// Tasks on which the full cache scores nothing, on any record: what methods score there is luck.
 fn floors<'a>(cells: &[Cell<'a>]) -> Vec<&'a str> {
@@ -52,7 +53,7 @@ pub fn notes(cells: &[Cell<'_>], methods: &[ManifestMethod]) -> Vec<String> {
         let reason = unworthy(methods, column)?;
         Some(format!("† Head scores of {column} are noise: {reason}. What it gains or loses by them may be luck."))
     });
-    let off_budget = cells.iter().filter_map(|cell| off_budget(cell, methods));
+    let off_budget = cells.iter().filter_map(|cell| held(cell).or_else(|| off_budget(cell, methods)));
     floors.chain(levels).chain(unworthy).chain(off_budget).collect()
 }
 
@@ -64,6 +65,17 @@ pub fn unworthy<'a>(methods: &'a [ManifestMethod], column: &str) -> Option<&'a s
 /// A column's name in tables, with the sign of the note where its head scores are noise.
 pub fn name(methods: &[ManifestMethod], column: &str) -> String {
     if unworthy(methods, column).is_some() { format!("{column} †") } else { column.to_owned() }
+}
+
+/// What a cell holds at most while the model answers, where it evicts then.
+fn held(cell: &Cell<'_>) -> Option<String> {
+    let each: Vec<usize> = cell.rows().filter_map(|row| row.most_held).collect();
+    let most = *each.iter().max()?;
+    let per_token = cell.mean(|row| row.cache_bytes as f64 / row.kept_tokens.max(1) as f64);
+    let (name, budget, held) = (cell.method, cell.budget, mebibytes((most as f64 * per_token) as u64));
+    Some(format!(
+        "{name} evicts while the model answers, and holds {held} at most at {budget}, prompt and answer together."
+    ))
 }
 
 /// Why a cell keeps another share than its budget, by more than a hundredth of it; none where it does not.
