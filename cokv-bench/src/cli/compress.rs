@@ -58,6 +58,11 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let Arguments { document, out, model: settings, .. } = arguments;
     let budget = arguments.method.budget;
     let mut method = arguments.method.build(registry)?;
+    if method.while_decoding().is_some() {
+        bail!(
+            "--while-decoding is for answers: a document is compressed once, and `cokv ask` keeps what the file holds"
+        );
+    }
     check_method(&method, registry)?;
     check_place(out, arguments.force)?;
     let text = read_text(document, "--document")?;
