@@ -127,6 +127,15 @@ fn name_of(file: &str) -> String {
 }
 
 impl Config {
+    /// The configuration of each of its models.
+    pub fn of_models(&self) -> impl Iterator<Item = Self> {
+        self.models.iter().map(|model| {
+            let mut config = self.clone();
+            config.run.model = model.clone();
+            config
+        })
+    }
+
     /// Reads a configuration; `file` is what errors call it, and what the run is called where it has no name.
     pub fn parse(file: &str, text: &str, registry: &Registry) -> Result<Self, ConfigError> {
         let mut table = ConfigTable::parse(file, text)?;

@@ -7,3 +7,8 @@ pub fn mix(input: u64) -> u64 {
     let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)
 }
+
+/// A number from 0 to 1 of the upper 24 bits, which are what an f32 below 1 can hold.
+pub fn fraction(bits: u64) -> f32 {
+    (bits >> 40) as f32 / (1u64 << 24) as f32
+}

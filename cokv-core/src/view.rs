@@ -87,6 +87,12 @@ impl RotaryEmbedding {
             vector[second] = (y * cos + x * sin) as f32;
         }
     }
+
+    /// A key or query as it was before it was turned by its position, and before the attention factor went into its length.
+    pub fn turn_back(&self, vector: &mut [f32], position: usize) {
+        self.turn(vector, -(position as f64));
+        vector.iter_mut().for_each(|x| *x /= self.scale);
+    }
 }
 
 /// Which elements of a vector RoPE turns together.
@@ -270,9 +276,7 @@ impl<'a> LayerView<'a> {
         let rotary = self.recorded("the model's rotation", self.rotary)?;
         for head in keys.chunks_exact_mut((self.prompt_len * self.layout.head_dim).max(1)) {
             for (token, key) in head.chunks_exact_mut(self.layout.head_dim).enumerate() {
-                rotary.turn(key, -(self.position(token) as f64));
-                // The attention factor is in the keys' length.
-                key.iter_mut().for_each(|x| *x /= rotary.scale);
+                rotary.turn_back(key, self.position(token));
             }
         }
         Ok(keys)

@@ -196,9 +196,7 @@ impl Part<'_> {
     /// Makes the rows of this part on every model; none where they are only planned.
     pub fn rows(&self, config: &Config) -> Result<Option<Vec<Manifest>>> {
         let (mut store, mut manifests) = (None, Vec::new());
-        for model in &config.models {
-            let mut config = config.clone();
-            config.run.model = model.clone();
+        for config in config.of_models() {
             manifests.push(one_model(self, config, &mut store)?);
         }
         // A plan opens nothing.

@@ -61,8 +61,7 @@ impl Sums {
             let mut of_head = HeadSums::new(dim);
             for (token, query) in queries.chunks_exact(dim).skip(head).step_by(heads).enumerate() {
                 let mut before = query.to_vec();
-                rotary.turn(&mut before, -(view.position(token) as f64));
-                before.iter_mut().for_each(|x| *x /= rotary.scale);
+                rotary.turn_back(&mut before, view.position(token));
                 of_head.turned.add(query);
                 for (pair, length) in of_head.lengths.iter_mut().enumerate() {
                     let [x, y] = rotary.pairs.elements(pair, dim).map(|at| f64::from(before[at]));

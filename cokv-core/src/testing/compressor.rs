@@ -1,7 +1,7 @@
 //! The contract of [`CacheCompressor`].
 
 use super::{ContractViolation, MadeUpPrompt};
-use crate::random::mix;
+use crate::random::{fraction, mix};
 use crate::{
     CacheCompressor, Frame, HeadLayout, HeadSelection, ObservationRequest, Pairs, PolicyError, Replay, Replayed,
 };
@@ -215,7 +215,7 @@ impl<'a> CompressorContract<'a> {
 fn replayed(prompt: MadeUpPrompt, replay: Replay) -> MadeUpPrompt {
     let view = prompt.view();
     let places = (view.layout.query_heads * view.prompt_len) as u64;
-    let weights: Vec<f32> = (0..places).map(|at| (mix(at) >> 40) as f32 / (1u64 << 24) as f32).collect();
+    let weights: Vec<f32> = (0..places).map(|at| fraction(mix(at))).collect();
     let weights_by_input = weights.iter().map(|weight| weight / 3.0).collect();
     let queries = (0..places * (replay.queries * view.layout.head_dim) as u64).map(|at| (at as f32 * 0.3).sin());
     let queries = queries.take(view.layout.query_heads * replay.queries * view.layout.head_dim).collect();

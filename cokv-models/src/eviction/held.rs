@@ -2,6 +2,7 @@
 
 use cokv_core::{HeadLayout, LayerView, ObservationRequest, Pairs, QueryStatistics, RotaryEmbedding, WindowSum};
 
+use crate::backend::host::Moments;
 use crate::cache::RaggedCache;
 use crate::error::ModelError;
 use crate::kernel::attention::max_row;
@@ -69,7 +70,10 @@ impl<'a> HeldHead<'a> {
             attention: Vec::new(),
             window_sums: Vec::new(),
             column_sums: None,
-            statistics: request.query_statistics.then(|| statistics(layout, &own, queries.first_position, rotary)),
+            statistics: request
+                .query_statistics
+                .then(|| statistics(layout, &own, queries.first_position, rotary))
+                .flatten(),
             queries: own[own.len() - request.queries.min(queries.count) * group * dim..].to_vec(),
             positions,
             pairs,
@@ -159,33 +163,13 @@ impl<'a> HeldHead<'a> {
 }
 
 /// Mean and covariance of queries `[count, query_heads, head_dim]` before they were turned by their positions.
-fn statistics(layout: HeadLayout, queries: &[f32], first: usize, rotary: &RotaryEmbedding) -> QueryStatistics {
+fn statistics(layout: HeadLayout, queries: &[f32], first: usize, rotary: &RotaryEmbedding) -> Option<QueryStatistics> {
     let HeadLayout { query_heads, head_dim, .. } = layout;
     let mut before = queries.to_vec();
     for (token, heads) in before.chunks_exact_mut(query_heads * head_dim).enumerate() {
-        for query in heads.chunks_exact_mut(head_dim) {
-            rotary.turn(query, -((first + token) as f64));
-            query.iter_mut().for_each(|x| *x /= rotary.scale);
-        }
+        heads.chunks_exact_mut(head_dim).for_each(|query| rotary.turn_back(query, first + token));
     }
-    let count = (before.len() / (query_heads * head_dim)).max(1) as f64;
-    let of_head = |head: usize| before.chunks_exact(head_dim).skip(head).step_by(query_heads);
-    let (mut mean, mut covariance) = (Vec::new(), Vec::new());
-    for head in 0..query_heads {
-        let mut sums = vec![0.0f64; head_dim];
-        let mut products = vec![0.0f64; head_dim * head_dim];
-        for query in of_head(head) {
-            for (row, &a) in query.iter().enumerate() {
-                sums[row] += f64::from(a);
-                let products = &mut products[row * head_dim..(row + 1) * head_dim];
-                products.iter_mut().zip(query).for_each(|(sum, &b)| *sum += f64::from(a) * f64::from(b));
-            }
-        }
-        let means: Vec<f64> = sums.iter().map(|sum| sum / count).collect();
-        let central =
-            |(at, product): (usize, &f64)| (product / count - means[at / head_dim] * means[at % head_dim]) as f32;
-        covariance.extend(products.iter().enumerate().map(central));
-        mean.extend(means.iter().map(|&mean| mean as f32));
-    }
-    QueryStatistics { mean, covariance }
+    let mut moments = Moments::default();
+    moments.add(layout, &before);
+    moments.statistics(layout)
 }

@@ -1,12 +1,10 @@
-//! Eviction while a model answers: what a cache holds is looked at again every so many tokens. See [`WhileDecoding`].
+//! Eviction while a model answers: what a cache holds is looked at again every so many tokens. See [`WhileDecoding`](cokv_core::WhileDecoding).
 
 mod held;
 
 use std::sync::Arc;
 
-use cokv_core::{
-    Budget, HeadLayout, HeadSelection, LayerView, Method, ObservationRequest, Pairs, Selection, WhileDecoding,
-};
+use cokv_core::{Budget, HeadLayout, HeadSelection, LayerView, Method, ObservationRequest, Pairs, Selection};
 
 use self::held::{HeldHead, Queries};
 use crate::backend::Watch;
@@ -21,9 +19,10 @@ pub struct Eviction {
     engine: Arc<dyn Engine>,
     /// Looks again at what is held.
     method: Method,
+    /// What its compressor looks at.
+    request: ObservationRequest,
     budget: Budget,
     every: usize,
-    most_growth: usize,
     watch: Box<dyn Watch>,
     /// Answer tokens that were watched, and those since the last look.
     watched: usize,
@@ -52,26 +51,25 @@ impl Eviction {
         };
         let summed = again.observations(Default::default()).column_sums;
         let sums = summed.then(|| sums_of_prompt(engine.config().layout, selection, sums)).transpose()?;
-        let WhileDecoding { every, .. } = *while_decoding;
-        Ok(Some(Self::from(engine, again, budget, [every, while_decoding.most_growth()], sums)))
+        Ok(Some(Self::from(engine, again, budget, while_decoding.every, sums)))
     }
 
     fn from(
         engine: &Arc<dyn Engine>,
         method: Method,
         budget: Budget,
-        [every, most_growth]: [usize; 2],
+        every: usize,
         sums: Option<Vec<Vec<f32>>>,
     ) -> Self {
-        let watch = engine.watch_queries(queries(&method.observations(Default::default()), every));
+        let request = method.observations(Default::default());
+        let watch = engine.watch_queries(queries(&request, every));
         let engine = Arc::clone(engine);
-        Self { engine, method, budget, every, most_growth, watch, watched: 0, since: 0, sums, most_held: 0 }
+        Self { engine, method, request, budget, every, watch, watched: 0, since: 0, sums, most_held: 0 }
     }
 
     /// The same for another cache that is to be answered from. It must not have watched anything yet.
     pub fn anew(&self) -> Self {
-        let every = [self.every, self.most_growth];
-        Self::from(&self.engine, self.method.clone(), self.budget, every, self.sums.clone())
+        Self::from(&self.engine, self.method.clone(), self.budget, self.every, self.sums.clone())
     }
 
     /// What records the row of the next pass.
@@ -82,13 +80,13 @@ impl Eviction {
     /// Answer tokens until the cache is looked at next: they may be fed in one pass.
     pub fn until_next(&self) -> usize {
         // The first look waits until there are as many queries as the compressor looks at.
-        let queries = self.method.observations(Default::default()).last_queries();
-        (self.every - self.since.min(self.every)).max(queries.saturating_sub(self.watched)).max(1)
+        let missing = self.request.last_queries().saturating_sub(self.watched);
+        (self.every - self.since.min(self.every)).max(missing).max(1)
     }
 
     /// Tokens that a head grows by at most.
     pub fn most_growth(&self) -> usize {
-        self.most_growth
+        self.every.max(self.request.last_queries())
     }
 
     /// Tokens that all heads of a cache may hold together after a look, once the sequence has so many.
@@ -120,7 +118,6 @@ impl Eviction {
         let (layout, method) = (cache.layout(), &self.method);
         let seen = cache.next_position();
         let allowed = self.allowed(cache, seen);
-        let request = method.observations(Default::default());
         let kept = method.follows_budget().then(|| allowed / layout.heads());
         let of_layers: Vec<Queries> =
             (0..layout.layers).map(|layer| self.queries(layer, seen)).collect::<Result<_, _>>()?;
@@ -129,7 +126,7 @@ impl Eviction {
             let layer = layout.place(head).0;
             let sums = self.sums.as_ref().map(|sums| (sums[head].as_slice(), self.since));
             let window = self.engine.config().window(layer);
-            HeldHead::look(cache, head, &of_layers[layer], &request, sums, window, &rotary)
+            HeldHead::look(cache, head, &of_layers[layer], &self.request, sums, window, &rotary)
         };
         let looked = pool::map(layout.heads(), |head| -> Result<(Vec<f32>, Option<Vec<f32>>), ModelError> {
             let mut held = look(head)?;

@@ -1,6 +1,6 @@
 //! CaM (Zhang et al., openreview LCTmppB165): values of evicted tokens are added to those of kept ones behind them, by chance.
 
-use cokv_core::random::mix;
+use cokv_core::random::{fraction, mix};
 use cokv_core::{CacheCompressor, Frame, HeadSelection, LayerView, ObservationRequest, Pairs, PolicyError};
 use serde::{Deserialize, Serialize};
 
@@ -84,10 +84,8 @@ impl CacheCompressor for OnBase<Cam> {
         let mut pairs = pairs_of(&*self.base, layer, kept)?;
         for (head, (kept, pairs)) in kept.iter().zip(&mut pairs).enumerate() {
             let place = (layer.layer as u64) << 32 | (layer.first_kv_head + head) as u64;
-            let draw = |token: usize| {
-                let bits = mix(mix(mix(self.settings.seed) ^ place) ^ layer.position(token) as u64);
-                (bits >> 40) as f32 / (1u64 << 24) as f32
-            };
+            let draw =
+                |token: usize| fraction(mix(mix(mix(self.settings.seed) ^ place) ^ layer.position(token) as u64));
             let values = &values[head * tokens * dim..(head + 1) * tokens * dim];
             let sums = &sums[head * tokens..(head + 1) * tokens];
             self.settings.merge(&mut pairs.values, (values, dim), &kept.positions(tokens), sums, draw);

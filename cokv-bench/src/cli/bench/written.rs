@@ -1,7 +1,7 @@
 //! What a run writes down beside its rows.
 
 use anyhow::Result;
-use cokv_core::{HeadLayout, Method, MethodSettings, WhileDecodingSettings};
+use cokv_core::{HeadLayout, Method};
 use serde_json::{Value as Json, json};
 use toml::Value;
 
@@ -48,24 +48,17 @@ pub fn resolved(config: &Config, text: &str) -> Result<String> {
     table.insert("importance".into(), Value::Table(importance.collect::<Result<_>>()?));
     let written: toml::Table = text.parse()?;
     let tables = written.get("method").and_then(Value::as_array).into_iter().flatten();
-    let methods: Vec<Value> = config.columns.iter().zip(tables).map(|(column, table)| method(column, table)).collect();
-    table.insert("method".into(), methods.into());
+    let methods = config.columns.iter().zip(tables).map(|(column, table)| method(column, table));
+    table.insert("method".into(), methods.collect::<Result<Vec<Value>>>()?.into());
     Ok(toml::to_string(&table)?)
 }
 
 /// A `[[method]]` table: what it lists to choose from and where its head scores come from as it was written.
-fn method(column: &Column, written: &Value) -> Value {
-    let MethodSettings { compressor, allocator, while_decoding } = column.variants[0].method.settings();
+fn method(column: &Column, written: &Value) -> Result<Value> {
     let mut table = written.as_table().cloned().unwrap_or_default();
     table.insert("name".into(), column.name.clone().into());
-    table.insert("compressor".into(), compressor.table().clone().into());
-    table.insert("allocator".into(), allocator.table().clone().into());
-    if let Some(WhileDecodingSettings { every, compressor }) = while_decoding {
-        let again = [("every", (every as i64).into()), ("compressor", compressor.table().clone().into())];
-        let again: toml::Table = again.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        table.insert("while_decoding".into(), again.into());
-    }
-    table.into()
+    table.extend(toml::Table::try_from(column.variants[0].method.settings())?);
+    Ok(table.into())
 }
 
 /// What a run was made with: versions, settings with all models, and the machine.

@@ -101,12 +101,8 @@ pub fn resubmit(arguments: &ResubmitArguments) -> Result<()> {
     let mut missing: Vec<Task> = Vec::new();
     for stage in &submission.stages {
         // What comes behind tasks that are made again is made again.
-        let again = *all || !missing.is_empty();
-        missing.extend(if again && stage.tasks == 1 || *all {
-            stage.all().collect()
-        } else {
-            stage.missing(&cluster)?
-        });
+        let again = *all || stage.tasks == 1 && !missing.is_empty();
+        missing.extend(if again { stage.all().collect() } else { stage.missing(&cluster)? });
     }
     if missing.is_empty() {
         return print("nothing is missing");

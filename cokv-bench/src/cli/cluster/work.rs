@@ -96,22 +96,14 @@ fn one(run: &Path, submission: &Submission, task: Task, registry: &Registry) -> 
 
 /// Everything that can be found out without a model's weights in memory: what is wrong is wrong before any node computes.
 fn fetch(config: &Config) -> Result<()> {
-    for_each_model(config, |config| ready(config, QUIETLY).map(drop))
+    config.of_models().try_for_each(|config| ready(config, QUIETLY).map(drop))
 }
 
 const QUIETLY: Mode = Mode { plan: false, choosing: false, quiet: true };
 
-fn for_each_model(config: &Config, mut one: impl FnMut(Config) -> Result<()>) -> Result<()> {
-    config.models.iter().try_for_each(|model| {
-        let mut config = config.clone();
-        config.run.model = model.clone();
-        one(config)
-    })
-}
-
 /// Measures a share of the heads' worth, into files of this process's own.
 fn calibrate(config: &Config, shard: Shard, wave: u32) -> Result<()> {
-    for_each_model(config, |config| {
+    config.of_models().try_for_each(|config| {
         let mut ready = ready(config, QUIETLY)?;
         let tables = ready.tables();
         let mut mine = Vec::new();
@@ -129,7 +121,7 @@ fn calibrate(config: &Config, shard: Shard, wave: u32) -> Result<()> {
 
 /// Makes scores of what all tasks have measured, and measures what is still missing.
 fn scores(config: &Config) -> Result<()> {
-    for_each_model(config, |config| {
+    config.of_models().try_for_each(|config| {
         let mut ready = ready(config, QUIETLY)?;
         ready.unmeasured.iter().try_for_each(Unmeasured::join)?;
         let works = ready.unmeasured.iter().map(|unmeasured| unmeasured.work(None)).collect::<Result<Vec<_>>>()?;

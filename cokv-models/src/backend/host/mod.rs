@@ -4,12 +4,14 @@ mod answer;
 mod blocks;
 pub mod distribution;
 mod last_queries;
+mod moments;
 mod pass;
 mod recorder;
 mod replay;
 mod store;
 
 pub(crate) use self::answer::answer;
+pub use self::moments::Moments;
 pub use self::pass::Pass;
 pub use self::recorder::Recorder;
 pub use self::store::HostStore;

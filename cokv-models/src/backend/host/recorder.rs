@@ -6,6 +6,7 @@ use cokv_core::{HeadLayout, ObservationRequest, QueryStatistics, Replayed, Windo
 
 use super::blocks::PendingBlocks;
 use super::last_queries::LastQueries;
+use super::moments::Moments;
 use super::replay::ReplayRecorder;
 use crate::backend::{Layer, LayerSummaries, Replaying, Watch};
 use crate::kernel::attention::{self, CacheView, column_sums, window_attention};
@@ -45,16 +46,6 @@ struct LayerObservations {
 }
 
 impl Watch for Recorder {}
-
-/// Sums over tokens of the queries before RoPE and of their outer products.
-#[derive(Clone, Debug, Default)]
-struct Moments {
-    count: usize,
-    /// `[query_heads, head_dim]`
-    first: Vec<f64>,
-    /// `[query_heads, head_dim, head_dim]`
-    second: Vec<f64>,
-}
 
 impl Recorder {
     /// Nothing recorded yet.
@@ -253,7 +244,7 @@ impl Recorder {
             window_sums,
             column_sums: observed.column_sums.clone(),
             block_sums: observed.blocks.sums(self.layout, self.prompt_len),
-            query_statistics: observed.query_statistics(self.layout),
+            query_statistics: observed.moments.statistics(self.layout),
             keys: widened(self.request.keys, HeadRows::keys),
             values: widened(self.request.values, HeadRows::values),
             value_output_norms: observed.value_output_norms.clone(),
@@ -277,43 +268,6 @@ impl Recorder {
     }
 }
 
-impl LayerObservations {
-    /// Mean and (population) covariance of the queries before RoPE; none where no query was counted.
-    fn query_statistics(&self, layout: HeadLayout) -> Option<QueryStatistics> {
-        let Moments { count, first, second } = &self.moments;
-        if *count == 0 {
-            return None;
-        }
-        let dim = layout.head_dim;
-        let mean: Vec<f64> = first.iter().map(|sum| sum / *count as f64).collect();
-        let covariance = second.iter().enumerate().map(|(at, sum)| {
-            let (head, row, column) = (at / (dim * dim), at / dim % dim, at % dim);
-            (sum / *count as f64 - mean[head * dim + row] * mean[head * dim + column]) as f32
-        });
-        Some(QueryStatistics { covariance: covariance.collect(), mean: mean.iter().map(|&x| x as f32).collect() })
-    }
-}
-
-impl Moments {
-    fn add(&mut self, layout: HeadLayout, queries: &[f32]) {
-        let HeadLayout { query_heads, head_dim, .. } = layout;
-        self.count += queries.len() / (query_heads * head_dim);
-        self.first.resize(query_heads * head_dim, 0.0);
-        self.second.resize(query_heads * head_dim * head_dim, 0.0);
-        for token in queries.chunks_exact(query_heads * head_dim) {
-            self.first.iter_mut().zip(token).for_each(|(sum, &q)| *sum += f64::from(q));
-        }
-        pool::for_each_chunk(&mut self.second, head_dim * head_dim, |head, sums| {
-            for token in queries.chunks_exact(query_heads * head_dim) {
-                let query = &token[head * head_dim..(head + 1) * head_dim];
-                for (row, &a) in sums.chunks_exact_mut(head_dim).zip(query) {
-                    row.iter_mut().zip(query).for_each(|(sum, &b)| *sum += f64::from(a) * f64::from(b));
-                }
-            }
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,7 +285,7 @@ mod tests {
                 recorder.queries_before_rope(0, &queries[seen * 6..(seen + tokens) * 6]);
                 seen += tokens;
             }
-            recorder.layers[0].query_statistics(layout).unwrap()
+            recorder.layers[0].moments.statistics(layout).unwrap()
         };
         let whole = record(&[10]);
         assert_eq!(record(&[3, 4, 3]), whole);
