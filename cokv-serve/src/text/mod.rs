@@ -1,0 +1,4 @@
+//! From tokens to what a client reads.
+
+pub mod answer;
+pub mod stop;
