@@ -31,6 +31,12 @@ impl Message {
         self.seen.get("content").and_then(Json::as_str).unwrap_or_default()
     }
 
+    /// Says something behind what is said, and `between` in between.
+    pub fn append(&mut self, behind: &str, between: &str) {
+        let content = format!("{}{between}{behind}", self.content());
+        self.seen.insert("content".into(), content.into());
+    }
+
     /// Says something before what is said, and `between` in between. Breakpoints stay where they are in what was said.
     pub fn prepend(&mut self, before: &str, between: &str) {
         let content = format!("{before}{between}{}", self.content());

@@ -31,7 +31,7 @@ impl StopStrings {
             self.held.truncate(at);
             return Told { text: std::mem::take(&mut self.held), stopped: true };
         }
-        let free = self.held.len() - self.begun();
+        let free = self.held.len() - begun(&self.held, &self.stops);
         let rest = self.held.split_off(free);
         Told { text: std::mem::replace(&mut self.held, rest), stopped: false }
     }
@@ -40,15 +40,14 @@ impl StopStrings {
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
+}
 
-    /// Bytes at the end of what is held that a stop string may begin with.
-    fn begun(&self) -> usize {
-        let longest = self.stops.iter().map(|stop| stop.len() - 1).max().unwrap_or(0);
-        let first = self.held.len().saturating_sub(longest);
-        let starts = (first..self.held.len()).filter(|&at| self.held.is_char_boundary(at));
-        let mut begun = starts.map(|at| &self.held[at..]).filter(|end| self.stops.iter().any(|stop| stop.starts_with(end)));
-        begun.next().map_or(0, str::len)
-    }
+/// Bytes at the end of a text that one of these, none of which is empty, may begin with.
+pub fn begun(text: &str, stops: &[impl AsRef<str>]) -> usize {
+    let longest = stops.iter().map(|stop| stop.as_ref().len() - 1).max().unwrap_or(0);
+    let starts = (text.len().saturating_sub(longest)..text.len()).filter(|&at| text.is_char_boundary(at));
+    let mut ends = starts.map(|at| &text[at..]).filter(|end| stops.iter().any(|stop| stop.as_ref().starts_with(end)));
+    ends.next().map_or(0, str::len)
 }
 
 #[cfg(test)]
