@@ -9,6 +9,7 @@ use cokv_models::backend::host::HostStore;
 use cokv_models::cache::Store;
 use cokv_models::kernel::attention::{Row, attend};
 use cokv_models::kernel::{matmul, quantised};
+use cokv_models::sampling::{Sampler, Sampling};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Numbers between -1 and 1 that are the same on every machine.
@@ -99,5 +100,30 @@ fn prefill_attention(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, products, decode_attention, prefill_attention);
+/// A token of Qwen's vocabulary, with logits that fall off as those of models do; half a millisecond is what it may cost.
+fn sampling(criterion: &mut Criterion) {
+    let logits: Vec<f32> = numbers(151_936).iter().map(|x| 12.0 * x * x * x).collect();
+    let nucleus = Sampling { top_p: 0.95, ..Sampling::default() };
+    let mut group = criterion.benchmark_group("a token of 151,936");
+    for (name, sampling) in [
+        ("of all", Sampling::default()),
+        ("of 40", Sampling { top_k: 40, ..Sampling::default() }),
+        ("of 40, then 0.95", Sampling { top_k: 40, ..nucleus.clone() }),
+        ("of 0.95", nucleus),
+        ("with penalties", Sampling { repetition_penalty: 1.1, presence_penalty: 0.5, ..Sampling::default() }),
+        ("with log-probabilities", Sampling { top_logprobs: Some(20), ..Sampling::default() }),
+    ] {
+        let prompt: Vec<u32> = (0..8000).map(|i| i * 19 % 151_936).collect();
+        group.bench_function(name, |bench| {
+            bench.iter_batched_ref(
+                || (Sampler::new(sampling.clone(), 0, &prompt), logits.clone()),
+                |(sampler, logits)| sampler.choose(std::mem::take(logits), &[], None),
+                criterion::BatchSize::LargeInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, products, decode_attention, prefill_attention, sampling);
 criterion_main!(benches);

@@ -25,6 +25,7 @@ pub mod outline;
 mod prefill;
 mod replay;
 pub mod rope;
+pub mod sampling;
 mod saved;
 pub mod source;
 mod stop;

@@ -8,6 +8,7 @@ mod amx;
 pub mod attention;
 pub mod dense;
 pub mod elementwise;
+pub mod exponential;
 mod huge;
 pub mod matmul;
 pub mod memory;
