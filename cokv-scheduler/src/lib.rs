@@ -7,6 +7,8 @@ mod job;
 mod refusal;
 mod told;
 
+#[doc(hidden)]
+pub use handle::{Command, Flags};
 pub use figures::{Counter, Figures, Seconds};
 pub use handle::{EntryState, Handle, Reply, Restored, State, Ticket};
 pub use job::{Compression, Job, Namespace, NewDocument};

@@ -114,6 +114,11 @@ impl Shared {
         }
     }
 
+    /// Whether anybody waits for an answer.
+    pub fn is_busy(&self) -> bool {
+        !self.of_keys.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Says something once.
     pub fn notice(&self, text: String) {
         if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {

@@ -63,7 +63,27 @@ impl Prompts {
             let message = "this model has no chat template: it goes on with texts, at /v1/completions";
             return Err(ApiError::unsupported("messages", message));
         };
-        todo!("{template:?} {conversed:?} {marks:?}")
+        // TEMPORARY until branch sampling has conversations.
+        let content: String = conversed.messages.iter().map(|message| message.content()).collect();
+        let text = template.render(&content)?;
+        let start = text.find(&content).unwrap_or(0);
+        let base = |mark: &Mark| -> usize {
+            start + conversed.messages[..mark.message].iter().map(|m| m.content().len()).sum::<usize>() + mark.byte
+        };
+        let tokens = self.outline.tokenizer().encode_conversation(&text)?;
+        let before = |at: usize| Ok::<_, ModelError>(self.outline.tokenizer().encode_conversation(&text[..at])?.len());
+        let marks = marks.iter().map(|mark| before(base(mark))).collect::<Result<_, _>>()?;
+        Ok(Prompt { text, tokens, marks })
+    }
+
+    /// What finds calls of tools, where the template has a way to write them.
+    pub fn calls(&self) -> Option<crate::text::calls::ParseCalls> {
+        None
+    }
+
+    /// A text's tokens.
+    pub fn encode(&self, asked: &crate::api::texts::Tokenize) -> Result<Vec<u32>, ApiError> {
+        Ok(self.outline.tokenizer().encode(&asked.content, asked.add_special)?)
     }
 
     /// A text to go on with.
