@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(read[3].seen["tool_call_id"], "1");
         let mut later = read[1].clone();
         later.prepend("doc", "\n\n");
-        assert_eq!((later.content(), later.breakpoints), ("doc\n\naéb", vec![8]));
+        assert_eq!((later.content(), later.breakpoints.as_slice()), ("doc\n\naéb", &[8][..]));
     }
 
     #[test]

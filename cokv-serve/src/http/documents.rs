@@ -166,8 +166,7 @@ impl Reading {
 
     async fn stream(&mut self, mut events: Events, notes: Notes) {
         let ended = loop {
-            let next = std::pin::pin!(self.next());
-            let told = match events.while_waiting(next, || "reading".into()).await {
+            let told = match events.while_waiting(self.next(), "reading").await {
                 Err(Gone) => return,
                 Ok(Ok(DocumentTold::Queued)) => Ok(()),
                 Ok(Ok(DocumentTold::Read { tokens, of })) => {

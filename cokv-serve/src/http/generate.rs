@@ -109,8 +109,8 @@ impl Generation {
         let mut told: Vec<Option<usize>> = vec![None; self.last.len()];
         loop {
             let comment = self.comment();
-            let next = std::pin::pin!(self.next(&mut choices));
-            let heard = match events.while_waiting(next, || comment.clone()).await? {
+            let next = events.while_waiting(self.next(&mut choices), &comment).await?;
+            let heard = match next {
                 Ok(Some(heard)) => heard,
                 Ok(None) => break,
                 Err(error) => return Ok(Err(error)),

@@ -61,18 +61,15 @@ impl Events {
         self.send(format!("data: {DONE}\n\n")).await
     }
 
-    /// Waits for something, saying meanwhile that all is well: what `comment` says.
-    pub async fn while_waiting<T>(
-        &mut self,
-        mut coming: Pin<&mut impl Future<Output = T>>,
-        comment: impl Fn() -> String,
-    ) -> Result<T, Gone> {
+    /// Waits for something, saying meanwhile that all is well.
+    pub async fn while_waiting<T>(&mut self, coming: impl Future<Output = T>, comment: &str) -> Result<T, Gone> {
+        tokio::pin!(coming);
         loop {
             tokio::select! {
                 biased;
-                come = coming.as_mut() => return Ok(come),
+                come = &mut coming => return Ok(come),
                 () = self.frames.closed() => return Err(Gone),
-                () = sleep_until(self.due) => self.send(format!(": {}\n\n", comment())).await?,
+                () = sleep_until(self.due) => self.send(format!(": {comment}\n\n")).await?,
             }
         }
     }
