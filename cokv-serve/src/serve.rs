@@ -79,31 +79,39 @@ pub async fn serve(
     let places = Arc::new(Semaphore::new(limit));
     // Connections see this end, and end when they have nothing to say.
     let (ending, ended) = watch::channel(());
-    let accept = accept(&listener, &router, &places, &ended);
-    tokio::pin!(accept);
-    tokio::select! {
-        never = &mut accept => match never {},
-        _ = shutdown.wait_for(|shutdown| *shutdown >= Shutdown::Drain) => {}
-    }
-    shared.drain();
-    // Whoever comes now hears that it is too late, and whoever watches hears why.
-    let finished = async {
-        while shared.is_busy() {
-            sleep(BREATH).await;
-        }
-    };
-    tokio::select! {
-        never = &mut accept => match never {},
-        () = finished => {}
-        () = sleep(shared.settings().drain) => {}
-        _ = shutdown.wait_for(|shutdown| *shutdown == Shutdown::Now) => {}
-    }
+    until_drained(&shared, accept(&listener, &router, &places, &ended), &mut shutdown).await;
     shared.handle().stop();
     drop(ending);
     // Streams say that they end; who does not listen any more is not waited for.
     let all = u32::try_from(limit).unwrap_or(u32::MAX);
     let _ = timeout(LAST_WORDS, places.acquire_many(all)).await;
     Ok(())
+}
+
+/// Answers whoever comes, and ends when all that ran when it was told to drain has ended, or may no longer run.
+async fn until_drained(
+    shared: &Shared,
+    accept: impl Future<Output = Never>,
+    shutdown: &mut watch::Receiver<Shutdown>,
+) {
+    tokio::pin!(accept);
+    tokio::select! {
+        never = &mut accept => match never {},
+        _ = shutdown.wait_for(|shutdown| *shutdown >= Shutdown::Drain) => {}
+    }
+    shared.drain();
+    let finished = async {
+        while shared.is_busy() {
+            sleep(BREATH).await;
+        }
+    };
+    // Whoever comes now hears that it is too late, and whoever watches hears why.
+    tokio::select! {
+        never = &mut accept => match never {},
+        () = finished => {}
+        () = sleep(shared.settings().drain) => {}
+        _ = shutdown.wait_for(|shutdown| *shutdown == Shutdown::Now) => {}
+    }
 }
 
 /// What never comes.

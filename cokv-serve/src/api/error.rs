@@ -122,12 +122,6 @@ impl ApiError {
         Self::new(500, "server_error", Some("internal"), message)
     }
 
-    /// The model is not there yet: 503.
-    pub fn loading() -> Self {
-        let error = Self::new(503, "server_error", Some("loading"), "the model is being loaded");
-        Self { retry_after: Some(Duration::from_secs(5)), ..error }
-    }
-
     /// Names the field that is wrong.
     pub fn of(self, param: impl Into<String>) -> Self {
         Self { param: Some(param.into()), ..self }

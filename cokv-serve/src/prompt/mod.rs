@@ -4,6 +4,6 @@ mod document;
 mod prepared;
 mod template;
 
-pub use document::{Opened, open};
+pub use document::open;
 pub use prepared::{Prepared, prepare};
-pub use template::{Mark, Prompt, Prompts};
+pub use template::{Mark, Prompts};
