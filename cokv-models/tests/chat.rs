@@ -270,16 +270,18 @@ fn tokens_before_a_breakpoint_do_not_depend_on_what_follows() -> Result<(), Mode
 #[test]
 fn breakpoints_are_where_the_template_leaves_them() {
     let tokenizer = tokenizer();
-    let trims = template("[{{ messages[0].content | trim }}]{{ messages[1].content }}!", &Map::new());
+    let trims =
+        "[{{ messages[0].content | trim }}]{{ messages[1].content }}!{% if messages[2].content == ' ' %}!{% endif %}";
+    let trims = template(trims, &Map::new());
     let conversation = Conversation {
-        messages: vec![json!({ "role": "user", "content": "  é x \n" }), json!({ "role": "user", "content": "yy" })],
+        messages: ["  é x \n", "yy", " "].map(|text| json!({ "role": "user", "content": text })).to_vec(),
         ..Conversation::default()
     };
     let before = |at: &[Breakpoint]| trims.tokenize(&conversation, at, &tokenizer, false).map(|all| all.breakpoints);
     let at = |message, offset| Breakpoint { message, offset };
     let places = [at(1, 1), at(0, 0), at(0, 5), at(0, 8), at(0, 99), at(1, 2)];
     assert_eq!(before(&places).unwrap(), [7, 1, 4, 5, 5, 8]);
-    for wrong in [at(0, 3), at(2, 0)] {
+    for wrong in [at(0, 3), at(2, 0), at(3, 0)] {
         assert!(before(&[wrong]).unwrap_err().to_string().contains("breakpoint at byte"));
     }
 }

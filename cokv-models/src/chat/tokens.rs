@@ -54,33 +54,17 @@ impl ChatTemplate {
         let conversation = conversation.for_templates();
         refuse_keys(&conversation, &holds_special)?;
         let has_breakpoint = |said| breakpoints.iter().any(|breakpoint| said == Said::Content(breakpoint.message));
-        let marks = Marks::of(&conversation, |said, text| has_breakpoint(said) || holds_special(text));
+        // Templates ask whether there is something to say.
+        let is_wanted = |said, text: &str| !text.trim().is_empty() && (has_breakpoint(said) || holds_special(text));
+        let marks = Marks::of(&conversation, is_wanted);
         let found = if marks.is_empty() { Vec::new() } else { self.find(&marks, &text, tokenizer)? };
         let at: Vec<usize> = breakpoints.iter().map(|at| place(at, &found, &text)).collect::<Result<_, _>>()?;
         if compatible {
-            let tokens = tokenizer.encode_conversation(&text)?;
-            let before = |&at: &usize| {
-                let before = tokenizer.encode_conversation(&text[..at])?;
-                Ok(before.iter().zip(&tokens).take_while(|(ours, whole)| ours == whole).count())
-            };
-            let breakpoints = at.iter().map(before).collect::<Result<_, ModelError>>()?;
-            return Ok(Rendered { text, tokens, breakpoints });
+            return in_one_piece(text, &at, tokenizer);
         }
         let plain = found.into_iter().map(|found| found.range).filter(|range| holds_special(&text[range.clone()]));
         let plain: Vec<Range<usize>> = plain.collect();
-        let cuts: BTreeSet<usize> = plain.iter().flat_map(|range| [range.start, range.end]).chain(at.clone()).collect();
-        let (mut tokens, mut start, mut before) = (Vec::new(), 0, vec![0; at.len()]);
-        for end in cuts.into_iter().chain([text.len()]) {
-            let is_plain = plain.iter().any(|range| range.start <= start && end <= range.end);
-            let piece = &text[start..end];
-            tokens.extend(if is_plain { tokenizer.encode_text(piece)? } else { tokenizer.encode(piece, false)? });
-            before.iter_mut().zip(&at).filter(|(_, at)| **at == end).for_each(|(before, _)| *before = tokens.len());
-            start = end;
-        }
-        let length = tokens.len();
-        let tokens = tokenizer.open(tokens);
-        let opened = tokens.len() - length;
-        Ok(Rendered { text, tokens, breakpoints: before.into_iter().map(|before| before + opened).collect() })
+        in_pieces(text, &plain, &at, tokenizer)
     }
 
     fn find(&self, marks: &Marks, text: &str, tokenizer: &Tokenizer) -> Result<Vec<Found>, ModelError> {
@@ -99,6 +83,39 @@ impl ChatTemplate {
             )
         })
     }
+}
+
+fn in_one_piece(text: String, at: &[usize], tokenizer: &Tokenizer) -> Result<Rendered, ModelError> {
+    let tokens = tokenizer.encode_conversation(&text)?;
+    let before = |&at: &usize| {
+        let before = tokenizer.encode_conversation(&text[..at])?;
+        Ok(before.iter().zip(&tokens).take_while(|(ours, whole)| ours == whole).count())
+    };
+    let breakpoints = at.iter().map(before).collect::<Result<_, ModelError>>()?;
+    Ok(Rendered { text, tokens, breakpoints })
+}
+
+/// Cuts at places, and around ranges in which nothing is a special token.
+fn in_pieces(
+    text: String,
+    plain: &[Range<usize>],
+    at: &[usize],
+    tokenizer: &Tokenizer,
+) -> Result<Rendered, ModelError> {
+    let ends = plain.iter().flat_map(|range| [range.start, range.end]);
+    let cuts: BTreeSet<usize> = ends.chain(at.iter().copied()).chain([text.len()]).collect();
+    let (mut tokens, mut start, mut breakpoints) = (Vec::new(), 0, vec![0; at.len()]);
+    for end in cuts {
+        let piece = &text[start..end];
+        let is_plain = plain.iter().any(|range| range.start <= start && end <= range.end);
+        tokens.extend(if is_plain { tokenizer.encode_text(piece)? } else { tokenizer.encode(piece, false)? });
+        breakpoints.iter_mut().zip(at).filter(|(_, at)| **at == end).for_each(|(before, _)| *before = tokens.len());
+        start = end;
+    }
+    let length = tokens.len();
+    let tokens = tokenizer.open(tokens);
+    breakpoints.iter_mut().for_each(|before| *before += tokens.len() - length);
+    Ok(Rendered { text, tokens, breakpoints })
 }
 
 /// A rendering without what was found in it.
