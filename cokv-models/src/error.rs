@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use cokv_core::{LayoutError, PolicyError};
 use thiserror::Error;
 
+use crate::sampling::NoTokenLeft;
 use crate::source::SourceError;
 
 /// Why a model could not be loaded or run.
@@ -53,6 +54,9 @@ pub enum ModelError {
         /// Where the limit comes from, if not from the context length.
         reason: &'static str,
     },
+    /// No token may come next.
+    #[error(transparent)]
+    NoTokenLeft(#[from] NoTokenLeft),
     /// No room behind a prompt to feed it again.
     #[error(
         "this method feeds the prompt a second time, piece by piece, behind the {tokens} tokens that are there: {more} more are more than \

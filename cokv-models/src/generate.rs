@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::ask::{Against, Along, Ask, Distributions, Top};
-use crate::batch::{Batch, BatchSettings, Event, Ledger, Request, SequenceId, Start};
+use crate::batch::{Batch, BatchSettings, Event, Request, SequenceId, Start};
+use crate::ledger::Ledger;
 use crate::cache::RaggedCache;
 use crate::engine::Row;
 use crate::error::ModelError;
@@ -82,14 +83,14 @@ impl LanguageModel {
         for (cache, first) in caches.iter_mut().zip(first.iter().cycle()) {
             let eviction = evictions.next().flatten().map(Box::new);
             let start = Start::Cache { cache: cache.as_mut().take(), first: first.clone(), eviction };
-            batch.submit(Request { start, stop: stop.clone() })?;
+            batch.submit(Request::greedy(start, stop.clone()))?;
         }
         let (mut given_up, mut failed) = (false, None);
         while !given_up && failed.is_none() {
             let goes_on = batch.step(&mut |SequenceId(row), event| {
                 let row = row as usize;
                 match event {
-                    Event::Token(token) => {
+                    Event::Token { token, .. } => {
                         answers[row].tokens.push(token);
                         given_up |= heard(row, token).is_break();
                     }
@@ -98,7 +99,7 @@ impl LanguageModel {
                         answers[row].most_held = most_held;
                     }
                     Event::Failed(error) => failed = Some(error),
-                    Event::Prefilled { .. } | Event::Compressed { .. } | Event::Evicted { .. } => {}
+                    Event::Prefilled { .. } | Event::Read { .. } | Event::Compressed { .. } | Event::Evicted { .. } => {}
                 }
             })?;
             if !goes_on {

@@ -18,6 +18,11 @@ impl StopRule {
         generated < self.min_new_tokens
     }
 
+    /// Tokens that may not come next.
+    pub(crate) fn barred(&self, generated: usize) -> &[u32] {
+        if self.bars(generated) { &self.tokens } else { &[] }
+    }
+
     /// Of how many of the likeliest tokens one may come next, whichever of them are barred.
     fn candidates(&self, generated: usize) -> usize {
         1 + if self.bars(generated) { self.tokens.len() } else { 0 }

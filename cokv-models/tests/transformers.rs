@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use cokv_core::{Format, ObservationRequest};
 use cokv_models::ask::Ask;
-use cokv_models::batch::{Batch, BatchSettings, Event, Ledger, Request, Start};
+use cokv_models::batch::{Batch, BatchSettings, Event, Request, Start};
+use cokv_models::ledger::Ledger;
 use cokv_models::cache::RaggedCache;
 use cokv_models::config::ModelConfig;
 use cokv_models::engine::{Engine, Row};

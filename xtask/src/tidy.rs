@@ -25,7 +25,7 @@ use anyhow::{Context, Result, bail};
 use self::modules::Crate;
 
 /// Who may import whom: every crate of the workspace, and the crates that it may name.
-const CRATES: [(&str, &[&str]); 10] = [
+const CRATES: [(&str, &[&str]); 12] = [
     ("cokv-core", &[]),
     ("cokv-pool", &[]),
     ("cokv-models", &["cokv-core", "cokv-pool", "candle"]),
@@ -33,7 +33,12 @@ const CRATES: [(&str, &[&str]); 10] = [
     ("cokv-emulator", &["cokv-core", "cokv-cuda"]),
     ("cokv-policies", &["cokv-core"]),
     ("cokv-shapley", &["cokv-core"]),
-    ("cokv-bench", &["cokv-core", "cokv-models", "cokv-cuda", "cokv-policies", "cokv-shapley"]),
+    ("cokv-scheduler", &["cokv-core", "cokv-models"]),
+    ("cokv-serve", &["cokv-core", "cokv-models", "cokv-scheduler"]),
+    (
+        "cokv-bench",
+        &["cokv-core", "cokv-models", "cokv-cuda", "cokv-policies", "cokv-shapley", "cokv-scheduler", "cokv-serve"],
+    ),
     ("cokv-golden", &[]),
     ("xtask", &["cokv-golden"]),
 ];

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use cokv_core::{Budget, Method, Registry, WhileDecoding};
-use cokv_models::batch::{Batch, BatchSettings, Event, Ledger, Request, Start};
+use cokv_models::batch::{Batch, BatchSettings, Event, Request, Start};
+use cokv_models::ledger::Ledger;
 use cokv_models::{LanguageModel, StopRule};
 
 use super::bar::bar;
@@ -91,7 +92,7 @@ fn one(method: &Method, budget: Budget, prompt: Framed, stop: StopRule, model: &
     let full_bytes = layout.heads() * prompt.len() * model.format().token_bytes(layout.head_dim);
     let prompt_len = prompt.len();
     let settings = BatchSettings { format: model.format(), ..BatchSettings::default() };
-    let mut batch = Batch::new(Arc::clone(model.engine()), settings, Ledger::of(model.engine().as_ref(), 1.0));
+    let mut batch = Batch::new(Arc::clone(model.engine()), settings, Ledger::of_free(model.engine().free_bytes(), 1.0));
     let compress = Some((method.clone(), budget));
     let sequence = batch.submit(Request { start: Start::Prompt { tokens: prompt, frame, compress }, stop })?;
 
@@ -109,7 +110,7 @@ fn one(method: &Method, budget: Budget, prompt: Framed, stop: StopRule, model: &
             told.compress_seconds = started.elapsed().as_secs_f64() - told.prefill_seconds;
             (told.kept, told.bytes, told.allowed) = (tokens, bytes, allowed);
         }
-        Event::Token(token) => {
+        Event::Token { token, .. } => {
             if told.tokens == 0 {
                 bar.finish_and_clear();
                 started = Instant::now();

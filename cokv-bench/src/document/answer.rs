@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use cokv_models::batch::{Batch, BatchSettings, Event, Ledger, Request, SequenceId, Start};
+use cokv_models::batch::{Batch, BatchSettings, Event, Request, SequenceId, Start};
+use cokv_models::ledger::Ledger;
 use cokv_models::cache::RaggedCache;
 use cokv_models::config::ModelConfig;
 use cokv_models::{LanguageModel, ModelError, StopRule};
@@ -59,10 +60,10 @@ pub fn answer(
     mut hear: impl FnMut(usize, Heard) -> ControlFlow<()>,
 ) -> Result<Vec<Vec<u32>>, ModelError> {
     let settings = BatchSettings { format: model.format(), ..BatchSettings::default() };
-    let mut batch = Batch::new(Arc::clone(model.engine()), settings, Ledger::of(model.engine().as_ref(), 1.0));
+    let mut batch = Batch::new(Arc::clone(model.engine()), settings, Ledger::of_free(model.engine().free_bytes(), 1.0));
     for tokens in questions {
         let start = Start::Then { cache: document.fork()?, tokens: tokens.clone() };
-        batch.submit(Request { start, stop: stop.clone() })?;
+        batch.submit(Request::greedy(start, stop.clone()))?;
     }
     let mut answers: Vec<Vec<u32>> = vec![Vec::new(); questions.len()];
     let (mut goes_on, mut failed) = (ControlFlow::Continue(()), None);
@@ -71,7 +72,7 @@ pub fn answer(
             let row = row as usize;
             let heard = match event {
                 Event::Prefilled { tokens, .. } => Heard::Read(tokens),
-                Event::Token(token) => {
+                Event::Token { token, .. } => {
                     answers[row].push(token);
                     Heard::Token(token)
                 }
@@ -79,7 +80,7 @@ pub fn answer(
                     failed = Some(error);
                     return;
                 }
-                Event::Compressed { .. } | Event::Evicted { .. } | Event::Ended { .. } => return,
+                Event::Read { .. } | Event::Compressed { .. } | Event::Evicted { .. } | Event::Ended { .. } => return,
             };
             if hear(row, heard).is_break() {
                 goes_on = ControlFlow::Break(());

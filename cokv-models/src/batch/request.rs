@@ -3,22 +3,26 @@
 use cokv_core::{Budget, Format, Frame, HeadLayout, Method, Spending};
 
 use crate::ask::Top;
-use crate::cache::RaggedCache;
+use crate::cache::{RaggedCache, SLICES};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::eviction::Eviction;
+use crate::ledger::Promise;
+use crate::sampling::{Sampler, TokenLogprobs};
 use crate::stop::StopRule;
 
-/// Names a sequence of a batch.
+/// Names a sequence of a batch: one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceId(pub u64);
 
-/// An answer that is wanted.
+/// Answers that are wanted to one prompt.
 pub struct Request {
-    /// What comes before the answer.
+    /// What comes before them.
     pub start: Start,
-    /// When it ends.
+    /// When they end.
     pub stop: StopRule,
+    /// What draws the tokens of each answer; where there is nobody, one answer has the likeliest.
+    pub samplers: Vec<Sampler>,
 }
 
 /// What comes before an answer.
@@ -69,8 +73,18 @@ pub enum Event {
         /// Tokens that they were allowed to keep.
         allowed: usize,
     },
+    /// What comes before the answer is read, and all of it is kept.
+    Read {
+        /// Frozen; it shares its memory with the sequence.
+        cache: RaggedCache,
+    },
     /// The next token of the answer.
-    Token(u32),
+    Token {
+        /// The token.
+        token: u32,
+        /// How likely it and others were, where its sampler wants to know.
+        logprobs: Option<TokenLogprobs>,
+    },
     /// What the cache holds was looked at again.
     Evicted {
         /// Tokens that all heads together kept.
@@ -86,6 +100,8 @@ pub enum Event {
         cache: RaggedCache,
         /// Tokens that all heads together held at most while it was answered from.
         most_held: usize,
+        /// What is promised for the rows that are the cache's own.
+        promise: Promise,
     },
     /// There will be no answer; other sequences are not concerned. Its last event.
     Failed(ModelError),
@@ -101,6 +117,16 @@ pub enum Why {
 }
 
 impl Request {
+    /// One answer of the likeliest tokens.
+    pub fn greedy(start: Start, stop: StopRule) -> Self {
+        Self { start, stop, samplers: Vec::new() }
+    }
+
+    /// Answers that are wanted.
+    pub(super) fn answers(&self) -> usize {
+        self.samplers.len().max(1)
+    }
+
     /// What the first token is chosen from, where that is known before anything is run.
     pub(super) fn take_first(&mut self) -> Option<Top> {
         match &mut self.start {
@@ -110,23 +136,34 @@ impl Request {
     }
 
     /// Refuses what can never be run.
-    pub(super) fn check(&self, config: &ModelConfig) -> Result<(), ModelError> {
+    pub fn check(&self, config: &ModelConfig) -> Result<(), ModelError> {
         let before = match &self.start {
             Start::Prompt { tokens, .. } if tokens.is_empty() => return Err(ModelError::EmptyPrompt),
             Start::Then { tokens, .. } if tokens.is_empty() => return Err(ModelError::EmptyPrompt),
             Start::Prompt { tokens, .. } => tokens.len(),
+            Start::Cache { .. } if !self.samplers.is_empty() => {
+                let message = "tokens are drawn from all logits, of which a cache by itself has none: leave it a token to read";
+                return Err(ModelError::Backend(message.into()));
+            }
             Start::Cache { cache, .. } => cache.next_position(),
             Start::Then { cache, tokens } => cache.next_position() + tokens.len(),
         };
+        if let Start::Prompt { compress: Some((method, _)), .. } = &self.start
+            && method.while_decoding().is_some()
+            && self.answers() > 1
+        {
+            let message = "what evicts while the model answers is told of one answer: ask for one at a time";
+            return Err(ModelError::Backend(message.into()));
+        }
         config.check_length(before + self.stop.max_new_tokens)
     }
 
     /// The most bytes that its buffers will ever hold together. What its cache shares with others is theirs.
-    pub(super) fn bytes(&self, layout: HeadLayout, format: Format) -> u64 {
+    pub fn bytes(&self, layout: HeadLayout, format: Format) -> u64 {
         let per_head = format.token_bytes(layout.head_dim);
         let per_token = layout.heads() * per_head;
         let most = self.stop.max_new_tokens;
-        let answer = most * per_token;
+        let answer = self.answers() * most * per_token;
         // Of what is evicted again and again: what is kept is copied before the rest goes.
         let evicted = |first: usize, allowed: usize, every: usize| match most < every {
             true => answer,
@@ -154,7 +191,11 @@ impl Request {
                 cache.own_bytes() + evicted(cache.own_bytes(), allowed, eviction.most_growth())
             }
             Start::Cache { cache, eviction: None, .. } => cache.own_bytes() + answer,
-            Start::Then { cache, tokens } => cache.own_bytes() + tokens.len() * per_token + answer,
+            Start::Then { cache, tokens } => {
+                // What follows two segments is no third one that answers could share: each has a copy.
+                let copies = if cache.segments().count() < SLICES { 1 } else { self.answers() };
+                cache.own_bytes() + copies * tokens.len() * per_token + answer
+            }
         };
         bytes as u64
     }

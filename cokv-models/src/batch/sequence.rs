@@ -5,22 +5,28 @@ use std::sync::Arc;
 
 use cokv_core::{Budget, Format, Method, ObservationRequest};
 
-use super::ledger::{Ledger, Promise};
+use super::choose::{Choose, Next};
 use super::request::{Event, Request, SequenceId, Start, Why};
-use crate::ask::{Answer, Ask, Top};
-use crate::cache::{RaggedCache, Segment};
+use crate::ask::{Answer, Ask};
+use crate::cache::{RaggedCache, SLICES, Segment};
 use crate::engine::{Engine, Row};
 use crate::error::ModelError;
 use crate::eviction::Eviction;
+use crate::ledger::Promise;
 use crate::prefill::{Compressed, Prefill, Prefilling};
 use crate::stop::StopRule;
 
 pub(super) struct Sequence {
     id: SequenceId,
     stop: StopRule,
+    choose: Choose,
+    /// Those of the other answers, until the prompt is read that they have in common.
+    others: Vec<Choose>,
     answer: Vec<u32>,
     state: State,
     promise: Promise,
+    /// Later ones that were read before it.
+    overtaken: usize,
 }
 
 enum State {
@@ -36,10 +42,9 @@ enum State {
         before: usize,
         tokens: Vec<u32>,
     },
-    /// A cache, the prompt that is this sequence's alone, if it is held beside it, and what keeps the cache small.
+    /// A cache, and what keeps it small.
     Decoding {
         cache: RaggedCache,
-        prompt: Option<Arc<Segment>>,
         eviction: Option<Box<Eviction>>,
     },
     Over,
@@ -59,12 +64,15 @@ impl Sequence {
         request: Request,
         format: Format,
         promise: Promise,
-    ) -> Result<Self, (ModelError, Promise)> {
-        let Request { start, stop } = request;
-        match State::of(engine, start, &stop, format) {
-            Ok(state) => Ok(Self { id, stop, answer: Vec::new(), state, promise }),
-            Err(error) => Err((error, promise)),
-        }
+    ) -> Result<Self, ModelError> {
+        let Request { start, stop, samplers } = request;
+        let mut others = samplers.into_iter().map(Choose::of);
+        let choose = others.next().unwrap_or(Choose::Greedy);
+        let others: Vec<Choose> = others.collect();
+        let state = State::of(engine, start, &stop, format)?;
+        let mut sequence = Self { id, stop, choose, others, answer: Vec::new(), state, promise, overtaken: 0 };
+        sequence.account();
+        Ok(sequence)
     }
 
     pub fn id(&self) -> SequenceId {
@@ -75,19 +83,46 @@ impl Sequence {
         matches!(self.state, State::Decoding { .. })
     }
 
-    /// Bytes of its buffers.
+    /// Tokens of its prompt that are not read yet.
+    pub fn left_to_read(&self) -> usize {
+        match &self.state {
+            State::Prefilling { prompt, .. } => prompt.left(),
+            State::Feeding { cache, before, tokens } => *before + tokens.len() - cache.next_position(),
+            State::Decoding { .. } | State::Over => 0,
+        }
+    }
+
+    /// Bytes of its own buffers.
     pub fn bytes(&self) -> usize {
-        self.state.bytes()
+        self.state.own_bytes()
+    }
+
+    /// Frozen buffers that it reads.
+    pub fn segments(&self) -> Vec<Arc<Segment>> {
+        match &self.state {
+            State::Feeding { cache, .. } | State::Decoding { cache, .. } => cache.segments().cloned().collect(),
+            State::Prefilling { .. } | State::Over => Vec::new(),
+        }
     }
 
     /// Writes down what it holds. While it decodes that is all it needs: room for the whole answer was made before, unless its cache
-    /// is copied again and again.
-    pub fn account(&mut self, ledger: &mut Ledger) {
+    /// is copied again and again, or other answers are to come.
+    fn account(&mut self) {
         let bytes = self.bytes() as u64;
-        ledger.hold(&mut self.promise, bytes);
-        if matches!(self.state, State::Decoding { eviction: None, .. }) {
-            ledger.lower(&mut self.promise, bytes);
+        self.promise.hold(bytes);
+        if matches!(self.state, State::Decoding { eviction: None, .. }) && self.others.is_empty() {
+            self.promise.lower(bytes);
         }
+    }
+
+    /// Shorter ones that were read before it.
+    pub fn overtaken(&self) -> usize {
+        self.overtaken
+    }
+
+    /// Counts another one.
+    pub fn overtake(&mut self) {
+        self.overtaken += 1;
     }
 
     /// Its next tokens: one of an answer, or at most `chunk` of what comes before.
@@ -97,12 +132,13 @@ impl Sequence {
             State::Feeding { cache, before, tokens } => {
                 let fed = cache.next_position() - *before;
                 let end = tokens.len().min(fed + chunk);
-                let ask = if end == tokens.len() { self.stop.ask(0) } else { Ask::Nothing };
+                let ask = if end == tokens.len() { self.choose.ask(&self.stop, 0) } else { Ask::Nothing };
+                // All that draw from it are of a kind.
                 Some(Row::new(&tokens[fed..end], cache, ask).within(*before + tokens.len()))
             }
-            State::Decoding { cache, eviction, .. } => {
+            State::Decoding { cache, eviction } => {
                 let last = std::slice::from_ref(self.answer.last()?);
-                let row = Row::new(last, cache, self.stop.ask(self.answer.len()));
+                let row = Row::new(last, cache, self.choose.ask(&self.stop, self.answer.len()));
                 let watches = eviction.iter_mut().map(|eviction| eviction.watch());
                 Some(Row { watches: watches.collect(), ..row })
             }
@@ -110,48 +146,96 @@ impl Sequence {
         }
     }
 
-    /// Takes the answer to its row.
-    pub fn take(&mut self, answer: Answer, heard: &mut dyn FnMut(Event)) -> Taken {
-        match mem::replace(&mut self.state, State::Over).advance(answer, &self.stop, heard) {
-            Err(error) => Taken::Over(Err(error)),
-            Ok((state, top)) => {
-                self.state = state;
-                top.map_or(Taken::GoesOn, |top| self.choose(&top, heard))
+    /// Takes the answer to its row. Where the prompt is read that several answers have in common, the others join the sequences.
+    pub fn take(
+        &mut self,
+        answer: Answer,
+        joining: &mut Vec<(Self, Taken)>,
+        heard: &mut dyn FnMut(SequenceId, Event),
+    ) -> Taken {
+        let (id, several) = (self.id, !self.others.is_empty());
+        let state = mem::replace(&mut self.state, State::Over);
+        let (state, next) = match state.advance(answer, &self.stop, several, &mut self.promise, &mut |event| heard(id, event)) {
+            Ok(advanced) => advanced,
+            Err(error) => return Taken::Over(Err(error)),
+        };
+        self.state = state;
+        let Some(next) = next else {
+            self.account();
+            return Taken::GoesOn;
+        };
+        for (place, choose) in mem::take(&mut self.others).into_iter().enumerate() {
+            match self.sibling(SequenceId(id.0 + 1 + place as u64), choose) {
+                Ok(mut sibling) => {
+                    let taken = sibling.choose(&next, heard);
+                    joining.push((sibling, taken));
+                }
+                Err(error) => return Taken::Over(Err(error)),
             }
         }
+        self.account();
+        self.choose(&next, heard)
+    }
+
+    /// Another answer to the same prompt.
+    fn sibling(&mut self, id: SequenceId, choose: Choose) -> Result<Self, ModelError> {
+        let State::Decoding { cache, .. } = &self.state else { return Err(self.state.out_of_turn()) };
+        let mut cache = cache.fork()?;
+        cache.reserve(self.stop.max_new_tokens)?;
+        let state = State::Decoding { cache, eviction: None };
+        let promise = self.promise.set_aside(state.own_bytes() as u64);
+        let mut sibling = Self {
+            id,
+            stop: self.stop.clone(),
+            choose,
+            others: Vec::new(),
+            answer: Vec::new(),
+            state,
+            promise,
+            overtaken: 0,
+        };
+        sibling.account();
+        Ok(sibling)
     }
 
     /// Chooses the next token.
-    pub fn choose(&mut self, top: &Top, heard: &mut dyn FnMut(Event)) -> Taken {
+    pub fn choose(&mut self, next: &Next, heard: &mut dyn FnMut(SequenceId, Event)) -> Taken {
         let most = self.stop.max_new_tokens;
         if self.answer.len() >= most {
             return Taken::Over(Ok(Why::Length));
         }
-        let token = self.stop.choose(top, self.answer.len());
+        let (token, logprobs) = match self.choose.draw(next, &self.stop, self.answer.len()) {
+            Ok(drawn) => drawn,
+            Err(error) => return Taken::Over(Err(error)),
+        };
         if self.stop.tokens.contains(&token) {
             return Taken::Over(Ok(Why::Stop));
         }
         self.answer.push(token);
-        heard(Event::Token(token));
+        heard(self.id, Event::Token { token, logprobs });
         if self.answer.len() < most { Taken::GoesOn } else { Taken::Over(Ok(Why::Length)) }
     }
 
-    /// Its last event, and what was promised to it.
-    pub fn end(self, why: Result<Why, ModelError>) -> (SequenceId, Event, Promise) {
+    /// Its last event.
+    pub fn end(self, why: Result<Why, ModelError>) -> (SequenceId, Event) {
         let event = match (why, self.state) {
-            (Ok(why), State::Decoding { cache, eviction, .. }) => {
+            (Ok(why), State::Decoding { cache, eviction }) => {
                 let held = eviction.map_or(0, |eviction| eviction.most_held());
-                Event::Ended { why, answer: self.answer, most_held: held.max(cache.total_tokens()), cache }
+                let most_held = held.max(cache.total_tokens());
+                Event::Ended { why, answer: self.answer, most_held, cache, promise: self.promise }
             }
             (Ok(_), state) => Event::Failed(state.out_of_turn()),
             (Err(error), _) => Event::Failed(error),
         };
-        (self.id, event, self.promise)
+        (self.id, event)
     }
 
-    /// Lets its buffers go.
-    pub fn abandon(self) -> Promise {
-        self.promise
+    /// What it has seen up to here, with the promise for what of it is its own.
+    pub fn abandon(self) -> Option<(RaggedCache, Promise)> {
+        match self.state {
+            State::Feeding { cache, .. } | State::Decoding { cache, .. } => Some((cache, self.promise)),
+            State::Prefilling { .. } | State::Over => None,
+        }
     }
 }
 
@@ -172,52 +256,57 @@ impl State {
             }
             Start::Cache { mut cache, eviction, .. } => {
                 cache.reserve(until_evicted(room, eviction.as_deref()))?;
-                Ok(State::Decoding { cache, prompt: None, eviction })
+                Ok(State::Decoding { cache, eviction })
             }
             Start::Then { mut cache, tokens } => {
-                cache.reserve(tokens.len() + room)?;
+                cache.reserve(tokens.len())?;
                 Ok(State::Feeding { before: cache.next_position(), cache, tokens })
             }
         }
     }
 
-    /// Bytes of its buffers.
-    fn bytes(&self) -> usize {
+    /// Bytes of its own buffers.
+    fn own_bytes(&self) -> usize {
         match self {
+            State::Feeding { cache, .. } | State::Decoding { cache, .. } => cache.own_bytes(),
             State::Prefilling { prompt, .. } => prompt.bytes(),
-            State::Feeding { cache, .. } => cache.own_bytes(),
-            State::Decoding { cache, prompt, .. } => {
-                cache.own_bytes() + prompt.as_ref().map_or(0, |prompt| prompt.bytes())
-            }
             State::Over => 0,
         }
     }
 
-    /// What comes next, and what to choose a token from, if it is time to.
+    /// What comes next, and what to choose a token from, if it is time to. Where `several` answers follow, what they have in common
+    /// is frozen.
     fn advance(
         self,
         answer: Answer,
         stop: &StopRule,
+        several: bool,
+        promise: &mut Promise,
         heard: &mut dyn FnMut(Event),
-    ) -> Result<(Self, Option<Top>), ModelError> {
+    ) -> Result<(Self, Option<Next>), ModelError> {
         match self {
-            State::Decoding { mut cache, prompt, mut eviction } => {
-                let top = answer.top(|| "while decoding".into())?;
+            State::Decoding { mut cache, mut eviction } => {
+                let next = Next::of(answer, || "while decoding".into())?;
                 if let Some(eviction) = &mut eviction
                     && eviction.after(&mut cache, 1)?
                 {
                     heard(Event::Evicted { tokens: cache.total_tokens() });
                 }
-                Ok((State::Decoding { cache, prompt, eviction }, Some(top)))
+                Ok((State::Decoding { cache, eviction }, Some(next)))
             }
-            State::Feeding { cache, before, tokens } => {
+            State::Feeding { mut cache, before, tokens } => {
                 let (done, of) = (cache.next_position() - before, tokens.len());
                 heard(Event::Prefilled { tokens: done, of });
                 if done < of {
                     return Ok((State::Feeding { cache, before, tokens }, None));
                 }
-                let top = answer.top(|| "after the end of the prompt".into())?;
-                Ok((State::Decoding { cache, prompt: None, eviction: None }, Some(top)))
+                let next = Next::of(answer, || "after the end of the prompt".into())?;
+                if cache.segments().count() < SLICES {
+                    freeze(&mut cache, promise)?;
+                    heard(Event::Read { cache: cache.fork()? });
+                }
+                cache.reserve(stop.max_new_tokens)?;
+                Ok((State::Decoding { cache, eviction: None }, Some(next)))
             }
             State::Prefilling { mut prompt, of, compress } => {
                 prompt.take(answer)?;
@@ -226,8 +315,8 @@ impl State {
                     return Ok((State::Prefilling { prompt, of, compress }, None));
                 }
                 let prefill = prompt.finish()?;
-                let first = prefill.first(stop);
-                Ok((State::after(prefill, compress, stop.max_new_tokens, heard)?, Some(first)))
+                let next = Next::Logits(prefill.logits().to_vec());
+                Ok((State::after(prefill, compress, stop.max_new_tokens, several, promise, heard)?, Some(next)))
             }
             State::Over => Err(self.out_of_turn()),
         }
@@ -238,21 +327,33 @@ impl State {
         prefill: Prefill,
         compress: Option<(Method, Budget)>,
         room: usize,
+        several: bool,
+        promise: &mut Promise,
         heard: &mut dyn FnMut(Event),
     ) -> Result<Self, ModelError> {
-        let (mut cache, prompt, eviction) = match compress.filter(|(method, _)| method.evicts()) {
-            None => (RaggedCache::full(prefill.prompt()), Some(Arc::clone(prefill.prompt())), None),
+        let (mut cache, eviction) = match compress.filter(|(method, _)| method.evicts()) {
+            None => {
+                let prompt = prefill.prompt();
+                promise.hold(prompt.bytes() as u64);
+                prompt.hold(promise.hand_over(prompt.bytes() as u64));
+                let cache = RaggedCache::full(prompt);
+                heard(Event::Read { cache: cache.fork()? });
+                (cache, None)
+            }
             Some((method, budget)) => {
                 // One head that shared the prompt would hold all of it.
-                let Compressed { cache, allowed, eviction, .. } = prefill.compress_apart(&method, budget)?;
+                let Compressed { mut cache, allowed, eviction, .. } = prefill.compress_apart(&method, budget)?;
                 let (tokens, bytes) = (cache.total_tokens(), cache.own_bytes());
                 heard(Event::Compressed { tokens, bytes, allowed });
-                (cache, None, eviction.map(Box::new))
+                if several {
+                    freeze(&mut cache, promise)?;
+                }
+                (cache, eviction.map(Box::new))
             }
         };
         drop(prefill);
         cache.reserve(until_evicted(room, eviction.as_deref()))?;
-        Ok(State::Decoding { cache, prompt, eviction })
+        Ok(State::Decoding { cache, eviction })
     }
 
     fn out_of_turn(&self) -> ModelError {
@@ -267,4 +368,15 @@ impl State {
 /// Of an answer's tokens those that come before anything is evicted.
 fn until_evicted(tokens: usize, eviction: Option<&Eviction>) -> usize {
     eviction.map_or(tokens, |eviction| tokens.min(eviction.most_growth()))
+}
+
+/// Freezes a cache's own rows, whose memory the promise goes with.
+fn freeze(cache: &mut RaggedCache, promise: &mut Promise) -> Result<(), ModelError> {
+    let bytes = cache.own_bytes() as u64;
+    promise.hold(bytes);
+    cache.freeze()?;
+    if let Some(segment) = cache.segments().last() {
+        segment.hold(promise.hand_over(bytes));
+    }
+    Ok(())
 }

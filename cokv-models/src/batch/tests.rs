@@ -16,6 +16,8 @@ use crate::backend::host::{HostStore, Recorder};
 use crate::backend::{Cpu, LayerSummaries, Replaying, Span, Watch};
 use crate::cache::{RaggedCache, Segment};
 use crate::config::{Architecture, ModelConfig, RopeScaling};
+use crate::ledger::Ledger;
+use crate::sampling::{Sampler, Sampling};
 use crate::stop::StopRule;
 
 const TOKEN_BYTES: usize = 2 * 16;
@@ -157,7 +159,7 @@ fn stop(max_new_tokens: usize) -> StopRule {
 
 fn prompt(tokens: usize, answer: usize, budget: Option<usize>) -> Request {
     let compress = budget.map(|budget| (method(), Budget::Tokens(budget)));
-    Request { start: Start::Prompt { tokens: vec![1; tokens], frame: Frame::default(), compress }, stop: stop(answer) }
+    Request::greedy(Start::Prompt { tokens: vec![1; tokens], frame: Frame::default(), compress }, stop(answer))
 }
 
 fn batch(limit: u64) -> Batch {
@@ -221,7 +223,8 @@ proptest! {
                     passes += 1;
                 }
             }
-            let buffers: usize = batch.running.iter().map(Sequence::bytes).sum();
+            let (own, segments) = batch.buffers();
+            let buffers = own + segments.iter().map(|segment| segment.bytes()).sum::<usize>();
             prop_assert_eq!(batch.ledger().held(), buffers as u64, "after every operation");
             prop_assert!(batch.ledger().held() <= batch.ledger().promised() && batch.ledger().promised() <= limit);
             for (id, answer, seen) in ended.drain(..) {
@@ -263,10 +266,7 @@ fn a_large_one_is_overtaken_but_not_for_ever() {
 #[test]
 fn a_row_that_is_not_finite_concerns_nobody_else() {
     let mut batch = batch(1 << 20);
-    let poisoned = Request {
-        start: Start::Prompt { tokens: vec![1, POISON], frame: Frame::default(), compress: None },
-        stop: stop(5),
-    };
+    let poisoned = Request::greedy(Start::Prompt { tokens: vec![1, POISON], frame: Frame::default(), compress: None }, stop(5));
     let [sound, poisoned] = [prompt(20, 5, None), poisoned].map(|request| batch.submit(request).unwrap());
     let mut ended = Vec::new();
     while batch
@@ -285,12 +285,11 @@ fn a_row_that_is_not_finite_concerns_nobody_else() {
 #[test]
 fn a_pass_that_fails_frees_its_rows() {
     let mut batch = batch(1 << 20);
-    let broken = Request {
-        start: Start::Prompt { tokens: vec![FAILURE], frame: Frame::default(), compress: None },
-        stop: stop(5),
-    };
+    let broken = Request::greedy(Start::Prompt { tokens: vec![FAILURE], frame: Frame::default(), compress: None }, stop(5));
     batch.submit(broken).unwrap();
-    assert!(batch.step(&mut |_, _| {}).is_err());
+    let mut told = Vec::new();
+    assert!(batch.step(&mut |_, event| told.push(format!("{event:?}"))).is_err());
+    assert!(matches!(&told[..], [failed] if failed.contains("it broke")), "{told:?}");
     assert!(batch.is_empty());
     assert_eq!((batch.ledger().held(), batch.ledger().promised()), (0, 0));
 }
@@ -320,7 +319,7 @@ fn a_document_is_asked_many_times_in_chunks_beside_answers() {
     let asked: Vec<SequenceId> = [9, 3]
         .map(|tokens| {
             let start = Start::Then { cache: document.fork().unwrap(), tokens: vec![2; tokens] };
-            batch.submit(Request { start, stop: stop(4) }).unwrap()
+            batch.submit(Request::greedy(start, stop(4))).unwrap()
         })
         .into();
     let mut chunks = Vec::new();
@@ -340,4 +339,89 @@ fn a_document_is_asked_many_times_in_chunks_beside_answers() {
     assert_eq!(answers[&asked[0]], expected(59, 4));
     assert_eq!(answers[&asked[1]], expected(53, 4));
     assert_eq!(answers[&answering], expected(5, 30));
+}
+
+#[test]
+fn answers_to_one_prompt_share_what_was_read() {
+    for compress in [None, Some(20)] {
+        let mut batch = batch(1 << 20);
+        let samplers = (0..3).map(|choice| Sampler::new(Sampling { seed: 7, ..Sampling::default() }, choice, &[]));
+        let request = Request { samplers: samplers.collect(), ..prompt(50, 6, compress) };
+        let needed = request.bytes(layout(), Format::F16);
+        let first = batch.submit(request).unwrap();
+        let (mut ended, mut most) = (Vec::new(), 0);
+        while batch
+            .step(&mut |id, event| match event {
+                Event::Ended { answer, cache, .. } => ended.push((id, answer.len(), cache.next_position())),
+                Event::Failed(error) => panic!("{error}"),
+                _ => {}
+            })
+            .unwrap()
+        {
+            most = most.max(batch.ledger().held());
+            assert!(batch.ledger().promised() <= needed);
+        }
+        ended.sort_unstable();
+        assert_eq!(ended, [0, 1, 2].map(|choice| (SequenceId(first.0 + choice), 6, 55)));
+        let kept = compress.unwrap_or(50);
+        assert!(most <= needed && most >= ((kept + 3 * 6) * TOKEN_BYTES) as u64, "{most} of {needed}");
+        assert_eq!((batch.ledger().held(), batch.ledger().promised()), (0, 0));
+        assert_ne!(batch.submit(prompt(1, 1, None)).unwrap().0, first.0 + 1, "ids are nobody else's");
+    }
+}
+
+/// A conversation: each turn begins with all that was said before, which nobody reads again.
+#[test]
+fn what_is_read_goes_on_in_other_sequences() {
+    let mut batch = batch(1 << 20);
+    let mut history: Option<RaggedCache> = None;
+    for (turn, seen) in [(0, 30), (1, 49), (2, 68)] {
+        let cache = history.take().unwrap_or_else(|| fake().cache(Format::F16, 0).unwrap());
+        let tokens = vec![1; if turn == 0 { 30 } else { 10 }];
+        let before = cache.next_position();
+        batch.submit(Request::greedy(Start::Then { cache, tokens: tokens.clone() }, stop(10))).unwrap();
+        let mut read = Vec::new();
+        while batch
+            .step(&mut |_, event| match event {
+                Event::Read { cache } => read.push(cache.next_position()),
+                Event::Ended { answer, mut cache, promise, .. } => {
+                    assert_eq!(answer, expected(seen, 10));
+                    cache.settle().unwrap();
+                    cache.freeze().unwrap();
+                    drop(promise);
+                    history = Some(cache);
+                }
+                _ => {}
+            })
+            .unwrap()
+        {}
+        // Behind two segments nothing is frozen until the answer is there.
+        assert_eq!(read, if turn == 0 { vec![before + tokens.len()] } else { vec![] });
+        let cache = history.as_ref().unwrap();
+        assert_eq!(cache.own_bytes(), 0);
+        for tokens in [1, 29, 30, 31, cache.next_position()] {
+            let prefix = cache.prefix(tokens).unwrap();
+            assert_eq!((prefix.next_position(), prefix.len(1, 0), prefix.own_bytes()), (tokens, tokens, 0));
+            assert_eq!(prefix.positions(0, 0), (0..tokens as u32).collect::<Vec<_>>());
+        }
+        assert!(cache.prefix(cache.next_position() + 1).is_none());
+    }
+}
+
+#[test]
+fn short_prompts_go_before_a_long_one_but_not_for_ever() {
+    let mut batch = batch(1 << 20);
+    batch.settings_mut().short_ones_first = 2;
+    let long = batch.submit(prompt(100, 1, None)).unwrap();
+    let short: Vec<_> = (0..4).map(|_| batch.submit(prompt(3, 1, None)).unwrap()).collect();
+    let mut order = Vec::new();
+    while batch
+        .step(&mut |id, event| {
+            if let Event::Ended { .. } = event {
+                order.push(id);
+            }
+        })
+        .unwrap()
+    {}
+    assert_eq!(order, [short[0], short[1], long, short[2], short[3]]);
 }

@@ -59,7 +59,7 @@ impl RaggedCache {
             HeadSelection::Everything => 0..segment.len(head),
             HeadSelection::Tokens(_) => 0..0,
         });
-        let slice = Slice { segment: Arc::clone(segment), rows: shared.collect() };
+        let slice = Slice { rows: shared.collect(), ..Slice::whole(Arc::clone(segment)) };
         let shares = slice.rows.iter().any(|rows| !rows.is_empty());
         let own = match pairs {
             _ if rows.iter().all(|rows| rows.is_empty()) => segment.store().empty(),
@@ -90,7 +90,7 @@ impl RaggedCache {
     pub fn masked(segment: &Arc<Segment>, coalition: &Coalition, window: usize) -> Self {
         let start = |head, len: usize| if coalition.contains(head) { 0 } else { len.saturating_sub(window) };
         let rows = segment.whole().into_iter().enumerate().map(|(head, rows)| start(head, rows.end)..rows.end);
-        let slice = Slice { segment: Arc::clone(segment), rows: rows.collect() };
+        let slice = Slice { rows: rows.collect(), ..Slice::whole(Arc::clone(segment)) };
         Self { slices: vec![slice], ..Self::after(segment) }
     }
 
@@ -209,8 +209,7 @@ impl RaggedCache {
             }
             Some(last) => {
                 let positions = |head| last.positions(head).chain(self.own_positions(head)).collect();
-                let positions = heads.clone().map(positions);
-                let positions = Positions::Listed(positions.collect());
+                let positions = Positions::of(heads.clone().map(positions).collect());
                 let mut store = self.own.empty();
                 store.append(last.segment.store(), &last.rows)?;
                 let own: Vec<_> = heads.map(|head| 0..self.own.rows(head)).collect();
@@ -241,6 +240,39 @@ impl RaggedCache {
         let rows: Vec<_> = (0..self.layout.heads()).map(|head| 0..self.own.rows(head)).collect();
         own.append(self.own.as_ref(), &rows)?;
         Ok(Self { slices: self.slices.clone(), own, kept: Arc::clone(&self.kept), ..*self })
+    }
+
+    /// What a cache of its first tokens would hold, in the same memory: none where rows of its own are among them, or something
+    /// before them was dropped.
+    pub fn prefix(&self, tokens: usize) -> Option<Self> {
+        let frozen = self.slices.last().map_or(0, |slice| slice.end);
+        if tokens > frozen {
+            return None;
+        }
+        let starts = std::iter::once(0).chain(self.slices.iter().map(|slice| slice.end));
+        let before = self.slices.iter().zip(starts).filter(|&(_, start)| start < tokens);
+        let slices = before.map(|(slice, _)| slice.prefix(tokens)).collect::<Option<_>>()?;
+        Some(Self { slices, next_position: tokens, ..Self::new(self.layout, self.format, self.own.empty()) })
+    }
+
+    /// Segments that it shares, oldest first.
+    pub fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.slices.iter().map(|slice| &slice.segment)
+    }
+
+    /// Gives back the room for tokens to come.
+    ///
+    /// # Errors
+    /// Where the backend has no memory for the copy that this takes.
+    pub fn settle(&mut self) -> Result<(), ModelError> {
+        let heads = self.layout.heads();
+        let exact: usize = (0..heads).map(|head| self.own.rows(head)).sum();
+        if exact * self.format.token_bytes(self.layout.head_dim) < self.own.allocated_bytes() {
+            let rows: Vec<Vec<u32>> = (0..heads).map(|head| (0..self.own.rows(head) as u32).collect()).collect();
+            let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+            self.own = self.own.gather(&rows)?;
+        }
+        Ok(())
     }
 
     /// The cache itself, leaving one in its place that has seen nothing.

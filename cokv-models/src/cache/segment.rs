@@ -1,12 +1,13 @@
 //! Frozen keys and values that many caches share.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cokv_core::{Format, HeadLayout, Pairs};
 
 use super::store::Store;
 use crate::error::ModelError;
+use crate::ledger::Promise;
 
 /// Segments that one cache shares at most: a document, and what was said of it before.
 pub const SLICES: usize = crate::kernel::attention::SLICES;
@@ -20,6 +21,8 @@ pub struct Segment {
     seen: usize,
     positions: Positions,
     store: Arc<dyn Store>,
+    /// What a ledger promised for its memory, with which it goes.
+    promise: Arc<OnceLock<Promise>>,
     /// Of the store's rows of each head the first ones, where not all are the segment's.
     rows: Option<usize>,
 }
@@ -33,6 +36,19 @@ pub(super) enum Positions {
     Listed(Vec<Vec<u32>>),
 }
 
+impl Positions {
+    /// Of each head's tokens.
+    pub(super) fn of(listed: Vec<Vec<u32>>) -> Self {
+        let first = listed.first().and_then(|positions| positions.first()).copied().unwrap_or_default();
+        let follows = |positions: &Vec<u32>| positions.iter().zip(first..).all(|(&position, next)| position == next);
+        let rows = listed.first().map_or(0, Vec::len);
+        match listed.iter().all(|positions| positions.len() == rows && follows(positions)) {
+            true => Self::From(first as usize),
+            false => Self::Listed(listed),
+        }
+    }
+}
+
 impl Segment {
     pub(super) fn new(
         layout: HeadLayout,
@@ -41,7 +57,8 @@ impl Segment {
         positions: Positions,
         store: Box<dyn Store>,
     ) -> Self {
-        Self { layout, format, seen, positions, store: store.into(), rows: None }
+        let promise = Arc::default();
+        Self { layout, format, seen, positions, store: store.into(), promise, rows: None }
     }
 
     /// Heads of the model.
@@ -69,7 +86,8 @@ impl Segment {
         let Positions::From(first) = self.positions else { return None };
         let rows = Some(tokens.checked_sub(first)?.min(self.len(0)));
         let positions = self.positions.clone();
-        Some(Self { store: Arc::clone(&self.store), seen: tokens, rows, positions, ..*self })
+        let (store, promise) = (Arc::clone(&self.store), Arc::clone(&self.promise));
+        Some(Self { store, promise, seen: tokens, rows, positions, ..*self })
     }
 
     /// Tokens that all heads hold together.
@@ -108,6 +126,16 @@ impl Segment {
         self.store.allocated_bytes()
     }
 
+    /// Keeps a ledger's promise for its memory until that is let go. Only the first is kept; another goes back at once.
+    pub fn hold(&self, promise: Promise) {
+        drop(self.promise.set(promise));
+    }
+
+    /// Tells segments apart that do not share their memory.
+    pub fn identity(&self) -> usize {
+        Arc::as_ptr(&self.promise).addr()
+    }
+
     pub(crate) fn store(&self) -> &dyn Store {
         self.store.as_ref()
     }
@@ -124,11 +152,24 @@ pub(crate) struct Slice {
     pub segment: Arc<Segment>,
     /// Of each head.
     pub rows: Vec<Range<usize>>,
+    /// Position of the token that follows.
+    pub end: usize,
 }
 
 impl Slice {
     pub(super) fn whole(segment: Arc<Segment>) -> Self {
-        Self { rows: segment.whole(), segment }
+        Self { rows: segment.whole(), end: segment.seen, segment }
+    }
+
+    /// What of it stands before a position, in the same memory: none where something before it was dropped.
+    pub(super) fn prefix(&self, position: usize) -> Option<Self> {
+        if self.end <= position {
+            return Some(self.clone());
+        }
+        let Positions::From(first) = self.segment.positions else { return None };
+        let end = position.saturating_sub(first);
+        let rows = self.rows.iter().map(|rows| rows.start.min(end)..rows.end.min(end)).collect();
+        Some(Self { segment: Arc::clone(&self.segment), rows, end: position })
     }
 
     /// Positions of its rows of a head, ascending.

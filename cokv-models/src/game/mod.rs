@@ -16,7 +16,7 @@ pub use self::record::{GameRecord, Unplayable};
 use self::record::{Prepared, cache_bytes};
 pub use self::utility::Scorer;
 use self::utility::utilities;
-use crate::batch::Ledger;
+use crate::ledger::Ledger;
 use crate::cache::RaggedCache;
 use crate::error::ModelError;
 use crate::model::LanguageModel;
@@ -40,7 +40,7 @@ pub struct GameRules {
 impl GameRules {
     /// Four fifths of what the model's device may still give: a game leaves something to everybody else.
     pub fn memory_of(model: &LanguageModel) -> Option<u64> {
-        Ledger::of(model.engine().as_ref(), 0.8).limit()
+        Ledger::of_free(model.engine().free_bytes(), 0.8).limit()
     }
 }
 

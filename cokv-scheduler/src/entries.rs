@@ -1,0 +1,222 @@
+//! What is kept of what was read: prefixes of later prompts, and documents.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cokv_models::cache::{RaggedCache, Segment};
+
+use crate::handle::EntryState;
+use crate::job::Namespace;
+use crate::told::{Document, MadeBy};
+
+/// What is said of a document beside its tokens.
+#[derive(Clone, Debug)]
+pub struct DocumentFacts {
+    pub name: String,
+    pub text: Arc<String>,
+    pub pinned: bool,
+    pub time_to_live: Option<Duration>,
+}
+
+/// Tokens that were read, and what is kept of them.
+#[derive(Debug)]
+pub struct Entry {
+    pub namespace: Namespace,
+    pub shared: bool,
+    pub tokens: Arc<Vec<u32>>,
+    /// Frozen.
+    pub cache: RaggedCache,
+    /// What chose, where not all is kept of its beginning.
+    pub made_by: Option<MadeBy>,
+    pub document: Option<DocumentFacts>,
+    pub hits: u64,
+    pub used: Instant,
+}
+
+/// Entries in the order in which they came.
+#[derive(Debug, Default)]
+pub struct Entries(Vec<Entry>);
+
+/// Where a prompt goes on.
+#[derive(Debug)]
+pub struct Found {
+    /// Frozen.
+    pub cache: RaggedCache,
+    /// Tokens that it has seen.
+    pub tokens: usize,
+}
+
+impl Entry {
+    /// Who may use it.
+    fn serves(&self, namespace: &Namespace) -> bool {
+        self.shared || self.namespace == *namespace
+    }
+
+    /// The memory of a compressed beginning; none where all is kept.
+    fn base(&self) -> Option<usize> {
+        self.made_by.as_ref().and(self.cache.segments().next()).map(|segment| segment.identity())
+    }
+
+    fn is_pinned(&self) -> bool {
+        self.document.as_ref().is_some_and(|document| document.pinned)
+    }
+
+    fn is_expired(&self, now: Instant) -> bool {
+        let lives = self.document.as_ref().and_then(|document| document.time_to_live);
+        lives.is_some_and(|lives| now.duration_since(self.used) > lives)
+    }
+
+    /// As it is told to others; none where it is no document.
+    pub fn document(&self) -> Option<Document> {
+        let DocumentFacts { name, text, pinned, time_to_live } = self.document.clone()?;
+        let cache = Arc::clone(self.cache.segments().next()?);
+        let (shared, hits) = (self.shared, self.hits);
+        let (tokens, made_by) = (Arc::clone(&self.tokens), self.made_by.clone());
+        Some(Document { name, shared, tokens, text, made_by, pinned, time_to_live, hits, cache })
+    }
+}
+
+impl Entries {
+    /// Bytes of the segments that some entries hold, each counted once.
+    fn bytes_of<'a>(entries: impl Iterator<Item = &'a Entry>) -> u64 {
+        let segments = entries.flat_map(|entry| entry.cache.segments());
+        let by_identity: HashMap<usize, usize> = segments.map(|segment| (segment.identity(), segment.bytes())).collect();
+        by_identity.values().map(|&bytes| bytes as u64).sum()
+    }
+
+    /// Bytes of documents that stay whatever else wants memory.
+    pub fn pinned_bytes(&self) -> u64 {
+        Self::bytes_of(self.0.iter().filter(|entry| entry.is_pinned()))
+    }
+
+    /// Bytes of documents, and of the other entries; what both hold is the documents'.
+    pub fn bytes(&self) -> (u64, u64) {
+        let documents = Self::bytes_of(self.0.iter().filter(|entry| entry.document.is_some()));
+        (documents, Self::bytes_of(self.0.iter()) - documents)
+    }
+
+    /// How many are documents.
+    pub fn documents(&self) -> usize {
+        self.0.iter().filter(|entry| entry.document.is_some()).count()
+    }
+
+    /// All segments, some of them more than once.
+    pub fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.0.iter().flat_map(|entry| entry.cache.segments())
+    }
+
+    /// The longest beginning of a prompt that a namespace may use, where it is at least so long: of what is kept whole, or of what
+    /// begins with this compressed segment. One token is always left to be read.
+    pub fn longest(&mut self, namespace: &Namespace, tokens: &[u32], base: Option<usize>, least: usize, now: Instant) -> Option<Found> {
+        let most = tokens.len().saturating_sub(1);
+        let of_entry = |(place, entry): (usize, &Entry)| {
+            let usable = entry.serves(namespace) && entry.base() == base;
+            let common = if usable { common(&entry.tokens, tokens).min(most) } else { 0 };
+            (common >= least.max(1)).then_some((common, place))
+        };
+        let mut found: Vec<(usize, usize)> = self.0.iter().enumerate().filter_map(of_entry).collect();
+        found.sort_unstable_by(|one, other| other.cmp(one));
+        found.into_iter().find_map(|(common, place)| {
+            let entry = &mut self.0[place];
+            let cache = entry.cache.prefix(common)?;
+            (entry.used, entry.hits) = (now, entry.hits + 1);
+            Some(Found { cache, tokens: common })
+        })
+    }
+
+    /// A compressed beginning of just these tokens, made just so.
+    pub fn compressed(&self, namespace: &Namespace, tokens: &[u32], made_by: &MadeBy) -> Option<&Entry> {
+        self.0.iter().find(|entry| {
+            entry.serves(namespace) && entry.made_by.as_ref() == Some(made_by) && entry.tokens.as_slice() == tokens
+        })
+    }
+
+    /// A document, by its name.
+    pub fn named(&self, namespace: &Namespace, name: &str) -> Option<&Entry> {
+        let named = |entry: &&Entry| entry.document.as_ref().is_some_and(|document| document.name == name);
+        let mut all = self.0.iter().filter(named).filter(|entry| entry.serves(namespace));
+        let first = all.next()?;
+        // One's own goes before what others share.
+        Some(if first.namespace == *namespace { first } else { all.find(|entry| entry.namespace == *namespace).unwrap_or(first) })
+    }
+
+    /// All documents that a namespace may use.
+    pub fn of(&self, namespace: &Namespace) -> impl Iterator<Item = Document> {
+        self.0.iter().filter(|entry| entry.serves(namespace)).filter_map(Entry::document)
+    }
+
+    /// Takes a document of a namespace's own out.
+    pub fn forget(&mut self, namespace: &Namespace, name: &str) -> Option<Document> {
+        let is_it = |entry: &Entry| {
+            entry.namespace == *namespace && entry.document.as_ref().is_some_and(|document| document.name == name)
+        };
+        let place = self.0.iter().position(is_it)?;
+        self.0.remove(place).document()
+    }
+
+    /// Keeps an entry. Others that are its beginnings are not needed beside it, documents apart; nor is it beside one that begins
+    /// with it.
+    pub fn insert(&mut self, new: Entry) {
+        if new.document.is_none() {
+            let longer = |old: &Entry| old.serves(&new.namespace) && old.base() == new.base() && old.tokens.starts_with(&new.tokens);
+            if self.0.iter().any(longer) {
+                return;
+            }
+        }
+        self.0.retain(|old| {
+            let within = old.namespace == new.namespace && old.base() == new.base() && new.tokens.starts_with(&old.tokens);
+            old.document.is_some() || !within
+        });
+        self.0.push(new);
+    }
+
+    /// Whether letting go of all that may be let go would free so many bytes.
+    pub fn could_free(&self, bytes: u64) -> bool {
+        let mut held: HashMap<usize, (usize, &Arc<Segment>)> = HashMap::new();
+        for segment in self.0.iter().filter(|entry| !entry.is_pinned()).flat_map(|entry| entry.cache.segments()) {
+            held.entry(segment.identity()).or_insert((0, segment)).0 += 1;
+        }
+        // What somebody else reads stays with them.
+        let ours = held.values().filter(|(count, segment)| Arc::strong_count(segment) <= *count);
+        ours.map(|(_, segment)| segment.bytes() as u64).sum::<u64>() >= bytes
+    }
+
+    /// Lets go of what has outlived its time.
+    pub fn expire(&mut self, now: Instant) {
+        self.0.retain(|entry| !entry.is_expired(now));
+    }
+
+    /// Lets go of one that is not pinned: of those that nobody used again the oldest, then of the others. False where there is none.
+    pub fn drop_one(&mut self) -> bool {
+        let droppable = self.0.iter().enumerate().filter(|(_, entry)| !entry.is_pinned());
+        let oldest = droppable.min_by_key(|(_, entry)| (entry.hits > 0, entry.used)).map(|(place, _)| place);
+        oldest.map(|place| self.0.remove(place)).is_some()
+    }
+
+    /// What is told of them.
+    pub fn states(&self, now: Instant) -> Vec<EntryState> {
+        let state = |entry: &Entry| {
+            let layout = entry.cache.layout();
+            let kept_by_head: Vec<usize> =
+                (0..layout.heads()).map(|head| entry.cache.len(head / layout.kv_heads, head % layout.kv_heads)).collect();
+            EntryState {
+                document: entry.document.as_ref().map(|document| document.name.clone()),
+                tokens: entry.tokens.len(),
+                kept_tokens: entry.cache.total_tokens() as f64 / layout.heads() as f64,
+                bytes: entry.cache.bytes(),
+                pinned: entry.is_pinned(),
+                compressed: entry.made_by.is_some(),
+                hits: entry.hits,
+                idle_seconds: now.duration_since(entry.used).as_secs_f64(),
+                kept_by_head,
+            }
+        };
+        self.0.iter().map(state).collect()
+    }
+}
+
+/// Tokens that two texts have in common at their beginning.
+pub fn common(one: &[u32], other: &[u32]) -> usize {
+    one.iter().zip(other).take_while(|(one, other)| one == other).count()
+}
