@@ -4,7 +4,9 @@
 mod api;
 mod http;
 mod metrics;
+mod page;
 mod prompt;
+mod random;
 mod serve;
 mod server;
 mod text;

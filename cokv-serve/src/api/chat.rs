@@ -49,18 +49,23 @@ const REFUSED: [&str; 5] = ["audio", "functions", "function_call", "prediction",
 impl Conversed {
     /// Takes the fields that say what is rendered.
     pub fn take(fields: &mut Fields) -> Result<Self, ApiError> {
+        let continue_final_message = fields.or("continue_final_message", false)?;
         let conversation = Self {
             messages: messages(fields.required("messages")?)?,
             tools: tools(fields)?,
             kwargs: fields.or("chat_template_kwargs", Map::new())?,
-            add_generation_prompt: fields.or("add_generation_prompt", true)?,
-            continue_final_message: fields.or("continue_final_message", false)?,
+            add_generation_prompt: fields.or("add_generation_prompt", !continue_final_message)?,
+            continue_final_message,
         };
         if conversation.continue_final_message {
             let last = conversation.messages.last().map_or("", Message::role);
             if last != "assistant" {
                 let message = "`continue_final_message` goes on with an assistant's message, and the last one is none";
                 return Err(ApiError::value("continue_final_message", message));
+            }
+            if conversation.add_generation_prompt {
+                let message = "an answer either goes on with the last message or begins one: not both";
+                return Err(ApiError::value("add_generation_prompt", message));
             }
         }
         Ok(conversation)

@@ -31,6 +31,12 @@ impl Message {
         self.seen.get("content").and_then(Json::as_str).unwrap_or_default()
     }
 
+    /// Says something else.
+    pub fn say(&mut self, content: &str) {
+        self.seen.insert("content".into(), content.into());
+        self.breakpoints.clear();
+    }
+
     /// Says something behind what is said, and `between` in between.
     pub fn append(&mut self, behind: &str, between: &str) {
         let content = format!("{}{between}{behind}", self.content());
@@ -132,7 +138,7 @@ fn content_of(path: &str, content: Json) -> Result<(Option<String>, Vec<usize>),
     Ok((Some(text), breakpoints))
 }
 
-/// Calls as templates expect them: their arguments are an object, where they are JSON at all.
+/// Calls as they were made.
 fn tool_calls(path: &str, calls: Json) -> Result<Json, ApiError> {
     let Json::Array(calls) = calls else {
         return Err(ApiError::value(path, format!("`{path}` must be an array, not {}", kind(&calls))));
@@ -147,8 +153,7 @@ fn tool_calls(path: &str, calls: Json) -> Result<Json, ApiError> {
         };
         let name: String = function.required("name")?;
         let arguments = match function.json("arguments") {
-            Some(Json::String(text)) => serde_json::from_str(&text).ok().filter(Json::is_object).unwrap_or(text.into()),
-            Some(other) => other,
+            Some(arguments) => arguments,
             None => Json::Object(Map::new()),
         };
         let function = Map::from_iter([("name".to_owned(), name.into()), ("arguments".to_owned(), arguments)]);
@@ -184,7 +189,7 @@ mod tests {
         let read = read.unwrap();
         assert_eq!(read[0].role(), "system");
         assert_eq!((read[1].content(), read[1].breakpoints.as_slice()), ("aéb", &[3][..]));
-        assert_eq!(read[2].seen["tool_calls"][0]["function"]["arguments"], json!({ "x": 1 }));
+        assert_eq!(read[2].seen["tool_calls"][0]["function"]["arguments"], "{\"x\": 1}");
         assert_eq!(read[2].seen["tool_calls"][1]["function"]["arguments"], "{");
         assert_eq!(read[3].seen["tool_call_id"], "1");
         let mut later = read[1].clone();

@@ -11,15 +11,16 @@ use axum::response::Response;
 
 use super::body;
 use super::generate::Request;
-use super::jobs::{Common, answer, check_model, documents, notice_meaningless};
+use super::jobs::{Common, answer, check_model, documents, is_framed, notice_meaningless};
 use super::notes::Notes;
-use super::shared::{Caller, OfKey, Shared, aside, drawn_id, random};
+use super::shared::{Caller, OfKey, Shared, aside};
 use crate::api::answer::{Head, Style};
 use crate::api::chat::ChatRequest;
 use crate::api::completions::CompletionRequest;
 use crate::api::error::ApiError;
 use crate::api::wanted::Wanted;
 use crate::prompt::{Prepared, prepare};
+use crate::random::{drawn_id, random};
 
 /// Answers to a conversation.
 pub async fn chat(
@@ -37,8 +38,9 @@ pub async fn chat(
     notice_meaningless(&shared, &asked.wanted);
     let namespace = shared.namespace(&caller, asked.salt.as_deref());
     let (named, known) = documents(&shared, &namespace, &asked.cache).await?;
-    let (of, conversation) = (Arc::clone(&shared), asked.conversation);
-    let prepared = aside(move || prepare(&of.prompts, &conversation, named.as_ref(), &known)).await?;
+    let (of, conversation) = (Arc::clone(&shared), asked.conversation.clone());
+    let framed = is_framed(&shared, &asked.cache);
+    let prepared = aside(move || prepare(&of.prompts, &conversation, named.as_ref(), &known, framed)).await?;
     let ChatRequest { wanted, cache, only_breakpoints, .. } = asked;
     let prompt_tokens = prepared.tokens.len();
     let common = Common { shared: &shared, namespace, wanted: &wanted, cache: &cache, only_breakpoints };

@@ -13,6 +13,7 @@ use super::reply::{json as reply, ok};
 use super::shared::Shared;
 use crate::api::documents::{by_layer, state};
 use crate::api::error::ApiError;
+use crate::page::PAGE;
 
 /// `/v1/models`: there is one.
 pub async fn models(State(shared): State<Arc<Shared>>) -> Response {
@@ -124,5 +125,5 @@ pub async fn page() -> Response {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
     ];
-    (headers, include_str!("../page/index.html")).into_response()
+    (headers, PAGE.as_str()).into_response()
 }

@@ -79,7 +79,10 @@ impl Generation {
                         answer.piece.text.push_str(&text);
                         answer.piece.lines.extend(lines);
                     }
-                    Said::Calls(calls) => answer.calls = calls,
+                    Said::Calls(calls) => {
+                        answer.piece.text = answer.piece.text.trim().to_owned();
+                        answer.calls = calls;
+                    }
                     Said::End(reason) => answer.reason = reason,
                 }
             }

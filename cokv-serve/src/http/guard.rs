@@ -11,8 +11,9 @@ use cokv_scheduler::Refusal;
 
 use super::notes::Notes;
 use super::reply::ErrorCode;
-use super::shared::{Shared, drawn_id};
+use super::shared::{Caller, Shared};
 use crate::api::error::ApiError;
+use crate::random::drawn_id;
 use crate::server::{RequestLine, Settings};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -56,7 +57,7 @@ pub async fn guard(State(shared): State<Arc<Shared>>, mut request: Request, next
 }
 
 enum Entrance {
-    Caller(super::shared::Caller),
+    Caller(Caller),
     Preflight,
 }
 
@@ -73,7 +74,7 @@ fn let_in(shared: &Shared, request: &Request, from_listed_page: bool) -> Result<
     let key = key.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
     let caller = match shared.caller(key.map(|(_, key)| key.trim())) {
         Some(caller) => caller,
-        None if OPEN.contains(&path) => super::shared::Caller::default(),
+        None if OPEN.contains(&path) => Caller::default(),
         None => return Err(ApiError::key()),
     };
     if shared.is_draining() && path != "/health" && path != "/metrics" {

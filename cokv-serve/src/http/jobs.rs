@@ -109,6 +109,12 @@ impl Common<'_> {
     }
 }
 
+/// Whether it matters where the parts of a prompt lie.
+pub fn is_framed(shared: &Shared, cache: &Extension) -> bool {
+    let compress = cache.compress.as_ref().unwrap_or(&shared.settings().compress);
+    compress.mode != Mode::Off && !cache.exact
+}
+
 /// A method as a request says it, for this model.
 pub fn method(shared: &Shared, said: &Map<String, Json>, param: &str) -> Result<(Method, Budget), ApiError> {
     let (method, budget) = (shared.server.methods)(said).map_err(|error| ApiError::value(param, error))?;

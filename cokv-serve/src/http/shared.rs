@@ -1,7 +1,6 @@
 //! What all requests share.
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -174,16 +173,6 @@ where
         Ok(done) => done.map_err(Into::into),
         Err(_) => Err(ApiError::internal("something failed that must not")),
     }
-}
-
-/// Drawn by the system, as the keys of the standard library's hash maps are.
-pub fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
-/// An id that nobody guesses and no other answer has.
-pub fn drawn_id(prefix: &str) -> String {
-    format!("{prefix}{:016x}{:08x}", random(), random() >> 32)
 }
 
 fn hash(key: &str) -> [u8; 32] {

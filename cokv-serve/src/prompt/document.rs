@@ -35,12 +35,12 @@ pub fn open(prompts: &Prompts, content: &Content) -> Result<Opened, ApiError> {
         // The user has not come to an end: a template that trims a text must not trim the document.
         asked.messages[0].append("?", BETWEEN);
     }
-    let first = first(&asked.messages);
-    let Prompt { mut tokens, marks, .. } = prompts.conversation(&asked, &[first, ends])?;
-    tokens.truncate(marks[1]);
+    let Prompt { mut tokens, marks, .. } = prompts.conversation(&asked, &[ends])?;
+    let (head, _) = prompts.around(&asked, &tokens, first(&asked.messages).message)?;
+    tokens.truncate(marks[0]);
     match tokens.is_empty() {
         true => Err(ModelError::EmptyPrompt.into()),
-        false => Ok(Opened { tokens, head: marks[0], text }),
+        false => Ok(Opened { tokens, head, text }),
     }
 }
 
@@ -57,7 +57,7 @@ pub fn followed(conversed: &Conversed, document: &Document) -> Result<Vec<(Conve
         let mut whole = conversed.clone();
         let first = &mut whole.messages[0];
         if first.role() == "user" {
-            first.prepend(&document.text.trim_end(), BETWEEN);
+            first.prepend(document.text.trim_end(), BETWEEN);
             ways.push((whole, Mark { message: 0, byte: document.text.trim_end().len() }));
         } else if ways.is_empty() {
             let message = "a document is the beginning of a user's message: the first message must be a user's";

@@ -22,7 +22,7 @@ pub struct Prepared {
 }
 
 /// The prompt of a conversation. It follows the document that is named; where none is, it may begin with one of those that are
-/// known.
+/// known. Where its parts lie is looked for where it is to be `framed`.
 ///
 /// # Errors
 /// Of the template, and where the prompt does not begin with the tokens of the document that is named.
@@ -31,15 +31,16 @@ pub fn prepare(
     conversed: &Conversed,
     named: Option<&Document>,
     known: &[Document],
+    framed: bool,
 ) -> Result<Prepared, ApiError> {
     if let Some(document) = named {
         let ways = followed(conversed, document)?;
         if ways.is_empty() {
-            let prepared = rendered(prompts, conversed, None)?;
+            let prepared = rendered(prompts, conversed, None, framed)?;
             return with(prepared, document).ok_or_else(|| mismatch(document));
         }
         for (whole, ends) in ways {
-            if let Some(prepared) = with(rendered(prompts, &whole, Some(ends))?, document) {
+            if let Some(prepared) = with(rendered(prompts, &whole, Some(ends), framed)?, document) {
                 return Ok(prepared);
             }
         }
@@ -50,11 +51,11 @@ pub fn prepare(
     candidates.sort_by_key(|(_, document)| std::cmp::Reverse(document.tokens.len()));
     for (ends, document) in candidates {
         // One that was read with another template is another text.
-        if let Some(prepared) = with(rendered(prompts, conversed, Some(ends))?, document) {
+        if let Some(prepared) = with(rendered(prompts, conversed, Some(ends), framed)?, document) {
             return Ok(prepared);
         }
     }
-    rendered(prompts, conversed, None)
+    rendered(prompts, conversed, None, framed)
 }
 
 /// A prompt that begins with a document.
@@ -63,29 +64,33 @@ fn with(prepared: Prepared, document: &Document) -> Option<Prepared> {
     begins.then(|| Prepared { document: Some(document.name.clone()), ..prepared })
 }
 
-fn rendered(prompts: &Prompts, conversed: &Conversed, ends: Option<Mark>) -> Result<Prepared, ApiError> {
-    let messages = &conversed.messages;
-    let set = messages.iter().enumerate();
-    let set = set.flat_map(|(message, said)| said.breakpoints.iter().map(move |&byte| Mark { message, byte }));
-    let mut marks: Vec<Mark> = set.collect();
-    let breakpoints = marks.len();
-    marks.push(first(messages));
-    let last = messages.iter().rposition(|message| message.role() == "user");
-    if let Some(message) = last {
-        marks.extend([0, messages[message].content().len()].map(|byte| Mark { message, byte }));
-    }
-    marks.extend(ends);
+fn rendered(
+    prompts: &Prompts,
+    conversed: &Conversed,
+    document: Option<Mark>,
+    framed: bool,
+) -> Result<Prepared, ApiError> {
+    let messages = conversed.messages.iter().enumerate();
+    let set = messages.flat_map(|(message, said)| said.breakpoints.iter().map(move |&byte| Mark { message, byte }));
+    let mut marks: Vec<Mark> = document.into_iter().chain(set).collect();
+    marks.sort();
     let Prompt { tokens, marks: places, .. } = prompts.conversation(conversed, &marks)?;
-    let breakpoint = breakpoints.checked_sub(1).map(|at| places[at]);
-    let frame = match last {
-        Some(_) => {
-            let [head, begins, ended] = [0, 1, 2].map(|at| places[breakpoints + at]);
-            let document = ends.and_then(|_| places.last().copied());
-            // What stands behind a document, or a breakpoint, asks about it.
-            let question = [breakpoint, document].into_iter().flatten().filter(|&at| at <= ended).fold(begins, usize::max);
-            Frame { head, question: ended - question, tail: tokens.len() - ended }
-        }
-        None => Frame { head: places[breakpoints], ..Frame::default() },
-    };
+    let set = marks.iter().zip(&places).filter(|(mark, _)| Some(**mark) != document);
+    let breakpoint = set.map(|(_, &place)| place).next_back();
+    let frame = if framed { frame(prompts, conversed, &tokens, &places)? } else { Frame::default() };
     Ok(Prepared { tokens, document: None, breakpoint, frame })
+}
+
+/// Where the parts of a prompt lie: the question is what the last user says, or what of it stands behind the last place.
+fn frame(prompts: &Prompts, conversed: &Conversed, tokens: &[u32], places: &[usize]) -> Result<Frame, ApiError> {
+    let messages = &conversed.messages;
+    let first = first(messages).message;
+    let (head, _) = prompts.around(conversed, tokens, first)?;
+    let Some(last) = messages.iter().rposition(|message| message.role() == "user") else {
+        return Ok(Frame { head, ..Frame::default() });
+    };
+    let (begins, tail) = prompts.around(conversed, tokens, last)?;
+    let ends = tokens.len() - tail;
+    let question = places.iter().copied().filter(|&place| place <= ends).fold(begins, usize::max);
+    Ok(Frame { head, question: ends - question, tail })
 }

@@ -2,11 +2,17 @@
 
 use std::sync::Arc;
 
+use cokv_models::chat::{Breakpoint, Conversation, ToolCall};
 use cokv_models::{ModelError, Outline};
+use serde_json::Value as Json;
 
+use crate::api::answer::Call;
 use crate::api::chat::Conversed;
 use crate::api::completions::Prompt as Continued;
 use crate::api::error::ApiError;
+use crate::api::texts::Tokenize;
+use crate::random::drawn_id;
+use crate::text::calls::ParseCalls;
 
 /// A place in what is said: so many bytes of a message's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,33 +63,59 @@ impl Prompts {
         &self.close
     }
 
-    /// A conversation.
+    /// A conversation. Words that spell a control token are words; the tokens before a mark do not depend on what stands behind it.
     pub fn conversation(&self, conversed: &Conversed, marks: &[Mark]) -> Result<Prompt, ApiError> {
         let Some(template) = self.outline.chat_template() else {
             let message = "this model has no chat template: it goes on with texts, at /v1/completions";
             return Err(ApiError::unsupported("messages", message));
         };
-        // TEMPORARY until branch sampling has conversations.
-        let content: String = conversed.messages.iter().map(|message| message.content()).collect();
-        let text = template.render(&content)?;
-        let start = text.find(&content).unwrap_or(0);
-        let base = |mark: &Mark| -> usize {
-            start + conversed.messages[..mark.message].iter().map(|m| m.content().len()).sum::<usize>() + mark.byte
+        let conversation = Conversation {
+            messages: conversed.messages.iter().map(|message| Json::Object(message.seen.clone())).collect(),
+            tools: conversed.tools.clone(),
+            kwargs: conversed.kwargs.clone(),
+            add_generation_prompt: conversed.add_generation_prompt,
+            continue_final_message: conversed.continue_final_message,
         };
-        let tokens = self.outline.tokenizer().encode_conversation(&text)?;
-        let before = |at: usize| Ok::<_, ModelError>(self.outline.tokenizer().encode_conversation(&text[..at])?.len());
-        let marks = marks.iter().map(|mark| before(base(mark))).collect::<Result<_, _>>()?;
-        Ok(Prompt { text, tokens, marks })
+        let breakpoints: Vec<Breakpoint> =
+            marks.iter().map(|mark| Breakpoint { message: mark.message, offset: mark.byte }).collect();
+        let compatible = false;
+        let rendered = template.tokenize(&conversation, &breakpoints, self.outline.tokenizer(), compatible)?;
+        Ok(Prompt { text: rendered.text, tokens: rendered.tokens, marks: rendered.breakpoints })
+    }
+
+    /// Tokens of a prompt before and behind what one message says; the message's own lie between them.
+    pub fn around(&self, conversed: &Conversed, tokens: &[u32], message: usize) -> Result<(usize, usize), ApiError> {
+        let content = conversed.messages[message].content().trim();
+        // Whatever begins alike, or ends alike, where the message does not is the template's.
+        let differs = |letter: &&str| !content.starts_with(*letter) && !content.ends_with(*letter);
+        let mut other = conversed.clone();
+        other.messages[message].say(["a", "b", "c"].into_iter().find(differs).unwrap_or_default());
+        let other = self.conversation(&other, &[])?.tokens;
+        let alike = |pair: &(&u32, &u32)| pair.0 == pair.1;
+        let before = tokens.iter().zip(&other).take_while(alike).count();
+        let behind = tokens[before..].iter().rev().zip(other[before..].iter().rev()).take_while(alike).count();
+        Ok((before, behind))
     }
 
     /// What finds calls of tools, where the template has a way to write them.
-    pub fn calls(&self) -> Option<crate::text::calls::ParseCalls> {
-        None
+    pub fn calls(&self) -> Option<ParseCalls> {
+        let syntax = self.outline.chat_template()?.tool_syntax()?;
+        Some(Arc::new(move |answer: &str| {
+            let (beside, calls) = syntax.parse(answer);
+            let call = |call: ToolCall| Call { id: drawn_id("call_"), name: call.name, arguments: call.arguments };
+            (beside, calls.into_iter().map(call).collect())
+        }))
     }
 
     /// A text's tokens.
-    pub fn encode(&self, asked: &crate::api::texts::Tokenize) -> Result<Vec<u32>, ApiError> {
-        Ok(self.outline.tokenizer().encode(&asked.content, asked.add_special)?)
+    pub fn encode(&self, asked: &Tokenize) -> Result<Vec<u32>, ApiError> {
+        let tokenizer = self.outline.tokenizer();
+        Ok(match (asked.parse_special, asked.add_special) {
+            (true, add_special) => tokenizer.encode(&asked.content, add_special)?,
+            (false, false) => tokenizer.encode_text(&asked.content)?,
+            // Nothing at all is opened, too.
+            (false, true) => [tokenizer.encode_conversation("")?, tokenizer.encode_text(&asked.content)?].concat(),
+        })
     }
 
     /// A text to go on with.
