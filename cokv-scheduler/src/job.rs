@@ -39,7 +39,7 @@ pub struct Job {
 }
 
 /// What is kept of a prompt that is read for a job.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub enum Compression {
     /// Everything.
     #[default]
