@@ -1,5 +1,6 @@
 //! What was chosen for methods with settings to choose from, as a run reads it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -142,7 +143,8 @@ pub fn selection_fingerprint(config: &Config, model: &str) -> String {
     parts.extend(context_lengths.iter().map(|lengths| format!("{lengths:?}")));
     parts.extend(haystack.iter().map(|file| file.display().to_string()));
     parts.extend(own.map(|own| format!("{own:?}")));
-    let kwargs = &config.run.model.chat_template_kwargs;
+    // Their order says nothing.
+    let kwargs = BTreeMap::from_iter(&config.run.model.chat_template_kwargs);
     parts.extend((!kwargs.is_empty()).then(|| format!("{kwargs:?}")));
     parts.extend(build(config.run.model.device.backend()));
     for variant in variants {

@@ -6,10 +6,9 @@ use chrono::Local;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
 use minijinja::{Environment, Error, ErrorKind, Value};
-use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 use serde_json::{Map, Value as Json};
 
+use super::json::{Style, dumps};
 use crate::error::ModelError;
 
 /// What a template writes of a context.
@@ -54,41 +53,34 @@ fn strftime_now(format: &str) -> Result<String, Error> {
     Ok(text)
 }
 
-/// `json.dumps(x, ensure_ascii=False, indent=indent)`: jinja's own filter escapes HTML.
+/// `json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)`: jinja's own filter escapes
+/// HTML.
 fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
-        return Err(Error::new(ErrorKind::InvalidOperation, "tojson with ensure_ascii is not implemented"));
-    }
+    let indent = match options.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none()) {
+        Some(indent) if indent.is_integer() => Some(" ".repeat(usize::try_from(indent)?)),
+        indent => indent.map(|indent| indent.to_string()),
+    };
+    let separators = match options.get::<Option<Vec<String>>>("separators")? {
+        Some(pair) => Some(<[String; 2]>::try_from(pair).map_err(|_| wrong("tojson: separators are two texts"))?),
+        None => None,
+    };
+    let ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
+    let sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     options.assert_all_used()?;
-    match indent {
-        Some(spaces) => dumps(&value, PrettyFormatter::with_indent(" ".repeat(spaces).as_bytes())),
-        None => dumps(&value, Spaced),
-    }
+    let style = Style { indent, separators, ascii };
+    let text = match sort_keys {
+        true => {
+            let mut json = serde_json::to_value(&value).map_err(|error| wrong(&error.to_string()))?;
+            json.sort_all_objects();
+            dumps(&json, style)
+        }
+        false => dumps(&value, style),
+    };
+    text.map_err(|error| wrong(&error))
 }
 
-fn dumps(value: &Value, formatter: impl Formatter) -> Result<String, Error> {
-    let failed = |error: &dyn std::fmt::Display| Error::new(ErrorKind::BadSerialization, error.to_string());
-    let mut bytes = Vec::new();
-    value.serialize(&mut Serializer::with_formatter(&mut bytes, formatter)).map_err(|error| failed(&error))?;
-    String::from_utf8(bytes).map_err(|error| failed(&error))
-}
-
-/// A space behind every comma and colon, as Python writes JSON.
-struct Spaced;
-
-impl Formatter for Spaced {
-    fn begin_array_value<W: std::io::Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: std::io::Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: std::io::Write + ?Sized>(&mut self, writer: &mut W) -> std::io::Result<()> {
-        writer.write_all(b": ")
-    }
+fn wrong(message: &str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message.to_owned())
 }
 
 /// Jinja reads all line ends as one, and transformers adds the block `generation`, which marks an assistant's words for
@@ -159,6 +151,14 @@ mod tests {
         assert_eq!(rendered("{{ text | tojson }}"), r#""a < 'b' & c""#);
         assert_eq!(rendered("{{ table | tojson }}"), r#"{"a": [1, "é"], "b": {}}"#);
         assert_eq!(rendered("{{ list | tojson(indent=2) }}"), "[\n  1,\n  2,\n  3\n]");
-        assert!(render("{{ 1 | tojson(sort=true) }}", Map::new()).is_err());
+        let sorted = r#"{{ {'b': 1, 'a': {'d': 2, 'c': 3}} | tojson(sort_keys=true, separators=(',', ':')) }}"#;
+        assert_eq!(rendered(sorted), r#"{"a":{"c":3,"d":2},"b":1}"#);
+        assert_eq!(
+            rendered("{{ table | tojson(ensure_ascii=true, indent=none) }}"),
+            r#"{"a": [1, "\u00e9"], "b": {}}"#
+        );
+        for wrong in ["sort=true", "separators=[',']", "indent=-1"] {
+            assert!(render(&format!("{{{{ 1 | tojson({wrong}) }}}}"), Map::new()).is_err(), "{wrong}");
+        }
     }
 }

@@ -1,11 +1,22 @@
 //! Chat templates, rendered as Hugging Face does.
 
+mod conversation;
 mod jinja;
+mod json;
+mod marks;
+mod secret;
+mod tokens;
+mod tools;
 
 use std::path::Path;
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 
+pub use self::conversation::Conversation;
+use self::conversation::up_to_tag;
+use self::secret::Secret;
+pub use self::tokens::{Breakpoint, Rendered};
+pub use self::tools::{ToolCall, ToolSyntax};
 use crate::error::ModelError;
 use crate::files::read_optional;
 use crate::tokenizer::{Tokenizer, TokenizerConfig};
@@ -78,14 +89,49 @@ impl ChatTemplate {
 
     /// A conversation of one user message, up to where the model's answer begins.
     pub fn render(&self, message: &str) -> Result<String, ModelError> {
+        self.render_conversation(&Conversation::of_user(message))
+    }
+
+    /// A conversation, up to where the model's answer begins or goes on.
+    ///
+    /// # Errors
+    /// Where the template refuses, in its words, or cannot be read; where a last message that is to be continued is not written as
+    /// it is, or is to be answered, too.
+    pub fn render_conversation(&self, conversation: &Conversation) -> Result<String, ModelError> {
+        let mut conversation = conversation.for_templates();
+        if !conversation.continue_final_message {
+            return self.write(conversation);
+        }
+        if conversation.add_generation_prompt {
+            let message = "continue_final_message and add_generation_prompt exclude each other";
+            return Err(ModelError::ChatTemplate(message.into()));
+        }
+        let tag = Secret::draw();
+        let text = conversation.tag_end(&tag)?;
+        up_to_tag(&self.write(conversation)?, &tag, &text)
+    }
+
+    /// What the template writes of a conversation.
+    fn write(&self, conversation: Conversation) -> Result<String, ModelError> {
+        let Conversation { messages, tools, kwargs, add_generation_prompt, .. } = conversation;
         let mut context = self.context.clone();
-        context.insert("messages".into(), json!([{ "role": "user", "content": message }]));
+        context.extend(kwargs);
+        context.extend(tools.map(|tools| ("tools".into(), tools)));
+        context.insert("messages".into(), messages.into());
+        context.insert("add_generation_prompt".into(), add_generation_prompt.into());
         jinja::render(&self.source, context)
+    }
+
+    /// How the model writes calls of tools, which its template shows it; none where it shows none that is known.
+    pub fn tool_syntax(&self) -> Option<ToolSyntax> {
+        ToolSyntax::of_template(&self.source)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn template(source: &str) -> ChatTemplate {

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
+use tokenizers::{AddedToken, Model, Normalizer, OffsetType, PreTokenizedString, PreTokenizer};
 
 pub(crate) use self::config::TokenizerConfig;
 pub use self::stream::TextStream;
@@ -61,8 +62,47 @@ impl Tokenizer {
     /// Token ids of what a chat template has rendered: opened as every text is, where the template has not done so, and never
     /// closed, because the answer follows.
     pub fn encode_conversation(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        let ids = self.encode_part(text)?;
-        Ok(if ids.starts_with(&self.opening) { ids } else { [&self.opening[..], &ids].concat() })
+        Ok(self.open(self.encode_part(text)?))
+    }
+
+    /// Puts before a text's tokens what opens every text, where they do not begin with it.
+    pub(crate) fn open(&self, ids: Vec<u32>) -> Vec<u32> {
+        if ids.starts_with(&self.opening) { ids } else { [&self.opening[..], &ids].concat() }
+    }
+
+    /// Token ids of words that somebody said: whatever they are, no special token is among them, nor any that was added to the
+    /// tokenizer's own.
+    ///
+    /// # Errors
+    /// Where the tokenizer's own rules make a special token of a text.
+    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let ids = self.encode_plainly(text).map_err(|error| ModelError::Tokenizer(error.to_string()))?;
+        let added = self.inner.get_added_tokens_decoder();
+        match ids.iter().find_map(|id| added.get(id).filter(|token| token.special)) {
+            Some(AddedToken { content, .. }) => {
+                Err(ModelError::Tokenizer(format!("`{content}` in a text cannot be told apart from the special token")))
+            }
+            None => Ok(ids),
+        }
+    }
+
+    /// What the tokenizer does to what lies between added tokens.
+    fn encode_plainly(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
+        let mut text = PreTokenizedString::from(text);
+        if let Some(normalizer) = self.inner.get_normalizer() {
+            text.normalize(|text| normalizer.normalize(text))?;
+        }
+        if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut text)?;
+        }
+        text.tokenize(|text| self.inner.get_model().tokenize(text.get()))?;
+        Ok(text.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
+    }
+
+    /// Texts of all special tokens.
+    pub(crate) fn special_texts(&self) -> impl Iterator<Item = &str> {
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder().values();
+        added.filter(|token| token.special && !token.content.is_empty()).map(|token| token.content.as_str())
     }
 
     fn encode_part(&self, text: &str) -> Result<Vec<u32>, ModelError> {
