@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use cokv_models::cache::file::{Identity, SavedCache};
 
@@ -15,7 +15,8 @@ use crate::told::Document;
 pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
 /// What the computing thread is asked.
-pub(crate) enum Command {
+#[doc(hidden)]
+pub enum Command {
     Run(Job, Arc<Flags>),
     Read(NewDocument, Arc<Flags>),
     Restore {
@@ -104,8 +105,9 @@ pub struct EntryState {
 }
 
 /// What its owner has to say to the computing thread while it runs.
+#[doc(hidden)]
 #[derive(Debug, Default)]
-pub(crate) struct Flags {
+pub struct Flags {
     gone: AtomicBool,
     /// A bit for every answer that is wanted no more.
     enough: AtomicU64,
@@ -153,6 +155,13 @@ pub struct Handle {
 impl Handle {
     pub(crate) fn new(commands: Sender<Command>, figures: Arc<Figures>) -> Self {
         Self { commands, figures }
+    }
+
+    /// One whose commands somebody else obeys: for tests of what talks to a scheduler.
+    #[doc(hidden)]
+    pub fn scripted() -> (Self, Receiver<Command>) {
+        let (commands, asked) = channel();
+        (Self::new(commands, Arc::default()), asked)
     }
 
     /// What has been counted since the start.

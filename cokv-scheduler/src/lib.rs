@@ -13,6 +13,8 @@ mod settings;
 mod told;
 mod worker;
 
+#[doc(hidden)]
+pub use handle::{Command, Flags};
 pub use figures::{Counter, Figures, Seconds};
 pub use handle::{EntryState, Handle, Reply, Restored, State, Ticket};
 pub use job::{Compression, Job, Namespace, NewDocument};

@@ -1,0 +1,217 @@
+//! `/v1/chat/completions`, and the conversation of `/apply-template`.
+
+use cokv_models::sampling::Sampling;
+use serde_json::{Map, Value as Json};
+
+use super::error::ApiError;
+use super::extension::Extension;
+use super::fields::Fields;
+use super::message::{Message, messages};
+use super::wanted::Wanted;
+
+/// What a chat template is to render.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conversed {
+    /// What was said; at least one message.
+    pub messages: Vec<Message>,
+    /// Tools that the model may call.
+    pub tools: Option<Json>,
+    /// What else the template is told.
+    pub kwargs: Map<String, Json>,
+    /// Whether the prompt ends where an assistant's answer begins.
+    pub add_generation_prompt: bool,
+    /// Whether the last message is left open, so that the answer goes on with it.
+    pub continue_final_message: bool,
+}
+
+/// A request for answers to a conversation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChatRequest {
+    /// Who is to answer.
+    pub model: String,
+    /// To what.
+    pub conversation: Conversed,
+    /// Whether calls of tools are looked for in what is said.
+    pub calls_tools: bool,
+    /// What the answer is to be.
+    pub wanted: Wanted,
+    /// What it says of caches.
+    pub cache: Extension,
+    /// A namespace within that of the key.
+    pub salt: Option<String>,
+    /// Whether only what stands before a breakpoint is kept for later.
+    pub only_breakpoints: bool,
+}
+
+/// What OpenAI's servers do and this one does not, and what would change the answer.
+const REFUSED: [&str; 5] = ["audio", "functions", "function_call", "prediction", "web_search_options"];
+
+impl Conversed {
+    /// Takes the fields that say what is rendered.
+    pub fn take(fields: &mut Fields) -> Result<Self, ApiError> {
+        let conversation = Self {
+            messages: messages(fields.required("messages")?)?,
+            tools: tools(fields)?,
+            kwargs: fields.or("chat_template_kwargs", Map::new())?,
+            add_generation_prompt: fields.or("add_generation_prompt", true)?,
+            continue_final_message: fields.or("continue_final_message", false)?,
+        };
+        if conversation.continue_final_message {
+            let last = conversation.messages.last().map_or("", Message::role);
+            if last != "assistant" {
+                let message = "`continue_final_message` goes on with an assistant's message, and the last one is none";
+                return Err(ApiError::value("continue_final_message", message));
+            }
+        }
+        Ok(conversation)
+    }
+}
+
+impl ChatRequest {
+    /// Reads a body. `defaults` is how tokens are chosen where the request does not say it, `drawn` the seed.
+    pub fn read(body: &[u8], defaults: &Sampling, drawn: u64) -> Result<Self, ApiError> {
+        let mut fields = Fields::read(body)?;
+        let model = fields.required("model")?;
+        fields.refuse(&REFUSED)?;
+        modalities(&mut fields)?;
+        response_format(&mut fields)?;
+        let conversation = Conversed::take(&mut fields)?;
+        let calls_tools = tool_choice(&mut fields)? && conversation.tools.is_some();
+        let mut wanted = Wanted::take(&mut fields, defaults, drawn)?;
+        wanted.sampling.top_logprobs = logprobs(&mut fields)?;
+        Ok(Self {
+            model,
+            conversation,
+            calls_tools,
+            wanted,
+            cache: Extension::take(&mut fields)?,
+            salt: fields.optional("cache_salt")?,
+            only_breakpoints: only_breakpoints(&mut fields)?,
+        })
+    }
+}
+
+fn modalities(fields: &mut Fields) -> Result<(), ApiError> {
+    let modalities: Vec<String> = fields.or("modalities", Vec::new())?;
+    match modalities.iter().find(|modality| *modality != "text") {
+        Some(other) => Err(ApiError::unsupported("modalities", format!("answers are text, not {other}"))),
+        None => Ok(()),
+    }
+}
+
+/// Answers that follow a grammar. There is none yet: whatever needs one is refused.
+fn response_format(fields: &mut Fields) -> Result<(), ApiError> {
+    let Some(mut format) = fields.object("response_format")? else { return Ok(()) };
+    match format.required::<String>("type")?.as_str() {
+        "text" => Ok(()),
+        kind @ ("json_object" | "json_schema") => {
+            let message = format!("this build has no grammars, and without one `{kind}` would be a wish");
+            Err(ApiError::unsupported("response_format", message))
+        }
+        other => Err(ApiError::value("response_format.type", format!("there is no format `{other}`"))),
+    }
+}
+
+fn tools(fields: &mut Fields) -> Result<Option<Json>, ApiError> {
+    let tools: Vec<Json> = fields.or("tools", Vec::new())?;
+    for (at, tool) in tools.iter().enumerate() {
+        let mut tool = Fields::within(&format!("tools[{at}]"), tool.clone())?;
+        let kind: String = tool.required("type")?;
+        if kind != "function" {
+            return Err(ApiError::unsupported(tool.path("type"), format!("tools are functions, not `{kind}`")));
+        }
+        let path = tool.path("function");
+        let function = tool.object("function")?;
+        let mut function = function.ok_or_else(|| ApiError::value(&path, format!("`{path}` is missing")))?;
+        function.required::<String>("name")?;
+    }
+    Ok(if tools.is_empty() { None } else { Some(tools.into()) })
+}
+
+/// Whether the model may call tools.
+fn tool_choice(fields: &mut Fields) -> Result<bool, ApiError> {
+    let forced = "this build has no grammars, and without one a model cannot be made to call a tool";
+    match fields.json("tool_choice") {
+        None => Ok(true),
+        Some(Json::String(choice)) => match choice.as_str() {
+            "auto" => Ok(true),
+            "none" => Ok(false),
+            "required" => Err(ApiError::unsupported("tool_choice", forced)),
+            other => Err(ApiError::value("tool_choice", format!("there is no tool choice `{other}`"))),
+        },
+        Some(Json::Object(_)) => Err(ApiError::unsupported("tool_choice", forced)),
+        Some(_) => Err(ApiError::value("tool_choice", "`tool_choice` must be a string or an object")),
+    }
+}
+
+fn logprobs(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
+    let wanted = fields.or("logprobs", false)?;
+    let top = fields.integer("top_logprobs", 0..=20)?;
+    match (wanted, top) {
+        (false, Some(1..)) => Err(ApiError::value("top_logprobs", "`top_logprobs` wants `logprobs` to be true")),
+        (false, _) => Ok(None),
+        (true, top) => Ok(Some(top.unwrap_or(0) as usize)),
+    }
+}
+
+fn only_breakpoints(fields: &mut Fields) -> Result<bool, ApiError> {
+    let Some(mut options) = fields.object("prompt_cache_options")? else { return Ok(false) };
+    Ok(options.or("mode", String::new())? == "explicit")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(more: Json) -> Result<ChatRequest, ApiError> {
+        let mut body = json!({ "model": "m", "messages": [{ "role": "user", "content": "hi" }] });
+        if let (Json::Object(body), Json::Object(more)) = (&mut body, more) {
+            body.extend(more);
+        }
+        ChatRequest::read(body.to_string().as_bytes(), &Sampling::default(), 7)
+    }
+
+    #[test]
+    fn fields_that_nobody_knows_change_nothing() {
+        let plain = read(json!({})).unwrap();
+        assert_eq!(read(json!({ "frobnicate": [1], "prompt_cache_key": "x" })).unwrap(), plain);
+        assert!(plain.conversation.add_generation_prompt && !plain.conversation.continue_final_message);
+        assert_eq!((plain.calls_tools, plain.wanted.sampling.top_logprobs), (false, None));
+    }
+
+    #[test]
+    fn what_would_change_the_answer_is_refused() {
+        for (more, code, param) in [
+            (json!({ "audio": {} }), "unsupported", "audio"),
+            (json!({ "functions": [] }), "unsupported", "functions"),
+            (json!({ "prediction": {} }), "unsupported", "prediction"),
+            (json!({ "web_search_options": {} }), "unsupported", "web_search_options"),
+            (json!({ "modalities": ["text", "audio"] }), "unsupported", "modalities"),
+            (json!({ "response_format": { "type": "json_object" } }), "unsupported", "response_format"),
+            (json!({ "response_format": { "type": "json_schema", "json_schema": {} } }), "unsupported", "response_format"),
+            (json!({ "response_format": { "type": "x" } }), "invalid_value", "response_format.type"),
+            (json!({ "tools": [{ "type": "web" }] }), "unsupported", "tools[0].type"),
+            (json!({ "tools": [{ "type": "function", "function": {} }] }), "invalid_value", "tools[0].function.name"),
+            (json!({ "tool_choice": "required" }), "unsupported", "tool_choice"),
+            (json!({ "tool_choice": { "type": "function" } }), "unsupported", "tool_choice"),
+            (json!({ "top_logprobs": 2 }), "invalid_value", "top_logprobs"),
+            (json!({ "logprobs": true, "top_logprobs": 21 }), "invalid_value", "top_logprobs"),
+            (json!({ "continue_final_message": true }), "invalid_value", "continue_final_message"),
+            (json!({ "model": null }), "invalid_value", "model"),
+            (json!({ "messages": null }), "invalid_value", "messages"),
+        ] {
+            let error = read(more.clone()).unwrap_err();
+            assert_eq!((error.code, error.param.as_deref()), (Some(code), Some(param)), "{more}");
+        }
+    }
+
+    #[test]
+    fn tools_are_looked_for_unless_nobody_wants_them() {
+        let tools = json!([{ "type": "function", "function": { "name": "f", "parameters": {} } }]);
+        assert!(read(json!({ "tools": tools })).unwrap().calls_tools);
+        let none = read(json!({ "tools": tools, "tool_choice": "none" })).unwrap();
+        assert!(!none.calls_tools && none.conversation.tools.is_some());
+    }
+}

@@ -1,0 +1,16 @@
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs)]
+
+mod api;
+mod http;
+mod metrics;
+mod prompt;
+mod serve;
+mod server;
+mod text;
+
+#[cfg(test)]
+mod testing;
+
+pub use serve::{ServeError, Shutdown, run, serve};
+pub use server::{Compress, FileWriter, Files, Logged, MethodMaker, Mode, RequestLine, Served, Server, Settings};
