@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use cokv_core::HeadScores;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -24,6 +25,13 @@ pub fn fingerprint(files: &ModelFiles) -> Result<String, ModelError> {
 /// are there.
 pub fn known_fingerprint(files: &ModelFiles) -> Option<String> {
     kept(&identifying(files).ok()?, &digests()).ok()?.1
+}
+
+/// Identifies head scores: the SHA-256 of all their numbers.
+pub fn scores_fingerprint(scores: &HeadScores) -> String {
+    let all = scores.values().iter().chain(scores.query_heads().unwrap_or_default());
+    let bytes: Vec<u8> = all.flat_map(|score| score.to_le_bytes()).collect();
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Where digests are kept.

@@ -36,7 +36,7 @@ pub mod weights;
 /// would be computed now. `tests/bits.rs` notices such changes.
 pub const NUMERICS: u32 = 5;
 
-pub use digest::{fingerprint, known_fingerprint};
+pub use digest::{fingerprint, known_fingerprint, scores_fingerprint};
 pub use error::ModelError;
 pub use eviction::Eviction;
 pub use generate::{Answered, ComparedWith, Forced};

@@ -103,6 +103,11 @@ impl SecondPass {
         self.of - self.done
     }
 
+    /// Bytes of the cache in which a chunk is on its way.
+    pub fn bytes(&self) -> usize {
+        self.feeding.as_ref().map_or(0, |feeding| feeding.cache.own_bytes())
+    }
+
     /// Bytes that a cache takes at most while a prompt of so many tokens is fed again.
     pub fn most_bytes(replay: &Replay, layout: HeadLayout, format: Format, prompt_len: usize) -> usize {
         let chunk = replay.chunk.min(prompt_len) + replay.overlap + ASKED;
@@ -170,12 +175,7 @@ impl SecondPass {
 }
 
 /// What is fed, chunk by chunk.
-fn fed(
-    tokenizer: &Tokenizer,
-    prefill: &Prefill,
-    replay: &Replay,
-    close: &[u32],
-) -> Result<VecDeque<Fed>, ModelError> {
+fn fed(tokenizer: &Tokenizer, prefill: &Prefill, replay: &Replay, close: &[u32]) -> Result<VecDeque<Fed>, ModelError> {
     let (tokens, frame) = (prefill.tokens(), prefill.frame());
     let (document, close) = match replay.verbatim {
         true => (0..tokens.len(), &[][..]),
@@ -199,9 +199,7 @@ fn fed(
     let of_chunk = |start: usize| {
         let asks = match start == document.start {
             true => first.clone(),
-            false => {
-                [&further[..], &tokens[document.start.max(start.saturating_sub(replay.overlap))..start]].concat()
-            }
+            false => [&further[..], &tokens[document.start.max(start.saturating_sub(replay.overlap))..start]].concat(),
         };
         let chunk = start..document.end.min(start + chunk);
         Fed { tokens: [&asks, close, &tokens[chunk.clone()]].concat(), chunk }

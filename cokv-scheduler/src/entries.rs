@@ -45,16 +45,35 @@ pub struct Found {
     pub cache: RaggedCache,
     /// Tokens that it has seen.
     pub tokens: usize,
+    /// Of the entry, as long as nothing is kept or let go.
+    place: Option<usize>,
+}
+
+impl Found {
+    /// Nothing: a cache that has seen nothing.
+    pub fn nothing(cache: RaggedCache) -> Self {
+        Self { cache, tokens: 0, place: None }
+    }
+
+    /// The same once more.
+    pub fn again(&self) -> Option<Self> {
+        Some(Self { cache: self.cache.prefix(self.tokens)?, ..*self })
+    }
 }
 
 impl Entry {
+    /// Its first tokens, for a prompt that begins with them; none where something before them was left out.
+    pub fn beginning(&self, tokens: usize) -> Option<Found> {
+        Some(Found { cache: self.cache.prefix(tokens)?, tokens, place: None })
+    }
+
     /// Who may use it.
     fn serves(&self, namespace: &Namespace) -> bool {
         self.shared || self.namespace == *namespace
     }
 
     /// The memory of a compressed beginning; none where all is kept.
-    fn base(&self) -> Option<usize> {
+    pub fn base(&self) -> Option<usize> {
         self.made_by.as_ref().and(self.cache.segments().next()).map(|segment| segment.identity())
     }
 
@@ -81,7 +100,8 @@ impl Entries {
     /// Bytes of the segments that some entries hold, each counted once.
     fn bytes_of<'a>(entries: impl Iterator<Item = &'a Entry>) -> u64 {
         let segments = entries.flat_map(|entry| entry.cache.segments());
-        let by_identity: HashMap<usize, usize> = segments.map(|segment| (segment.identity(), segment.bytes())).collect();
+        let by_identity: HashMap<usize, usize> =
+            segments.map(|segment| (segment.identity(), segment.bytes())).collect();
         by_identity.values().map(|&bytes| bytes as u64).sum()
     }
 
@@ -108,7 +128,7 @@ impl Entries {
 
     /// The longest beginning of a prompt that a namespace may use, where it is at least so long: of what is kept whole, or of what
     /// begins with this compressed segment. One token is always left to be read.
-    pub fn longest(&mut self, namespace: &Namespace, tokens: &[u32], base: Option<usize>, least: usize, now: Instant) -> Option<Found> {
+    pub fn longest(&self, namespace: &Namespace, tokens: &[u32], base: Option<usize>, least: usize) -> Option<Found> {
         let most = tokens.len().saturating_sub(1);
         let of_entry = |(place, entry): (usize, &Entry)| {
             let usable = entry.serves(namespace) && entry.base() == base;
@@ -117,18 +137,25 @@ impl Entries {
         };
         let mut found: Vec<(usize, usize)> = self.0.iter().enumerate().filter_map(of_entry).collect();
         found.sort_unstable_by(|one, other| other.cmp(one));
-        found.into_iter().find_map(|(common, place)| {
-            let entry = &mut self.0[place];
-            let cache = entry.cache.prefix(common)?;
-            (entry.used, entry.hits) = (now, entry.hits + 1);
-            Some(Found { cache, tokens: common })
+        found.into_iter().find_map(|(tokens, place)| {
+            let cache = self.0[place].cache.prefix(tokens)?;
+            Some(Found { cache, tokens, place: Some(place) })
         })
     }
 
-    /// A compressed beginning of just these tokens, made just so.
+    /// What was found is used.
+    pub fn touch(&mut self, found: &Found, now: Instant) {
+        if let Some(entry) = found.place.and_then(|place| self.0.get_mut(place)) {
+            (entry.used, entry.hits) = (now, entry.hits + 1);
+        }
+    }
+
+    /// Something that begins with a compressed beginning of just these tokens, made just so.
     pub fn compressed(&self, namespace: &Namespace, tokens: &[u32], made_by: &MadeBy) -> Option<&Entry> {
         self.0.iter().find(|entry| {
-            entry.serves(namespace) && entry.made_by.as_ref() == Some(made_by) && entry.tokens.as_slice() == tokens
+            let begins = entry.cache.segments().next().is_some_and(|segment| segment.seen() == tokens.len());
+            let made_so = begins && entry.made_by.as_ref() == Some(made_by);
+            made_so && entry.serves(namespace) && entry.tokens.starts_with(tokens)
         })
     }
 
@@ -138,7 +165,11 @@ impl Entries {
         let mut all = self.0.iter().filter(named).filter(|entry| entry.serves(namespace));
         let first = all.next()?;
         // One's own goes before what others share.
-        Some(if first.namespace == *namespace { first } else { all.find(|entry| entry.namespace == *namespace).unwrap_or(first) })
+        Some(if first.namespace == *namespace {
+            first
+        } else {
+            all.find(|entry| entry.namespace == *namespace).unwrap_or(first)
+        })
     }
 
     /// All documents that a namespace may use.
@@ -159,13 +190,16 @@ impl Entries {
     /// with it.
     pub fn insert(&mut self, new: Entry) {
         if new.document.is_none() {
-            let longer = |old: &Entry| old.serves(&new.namespace) && old.base() == new.base() && old.tokens.starts_with(&new.tokens);
+            let longer = |old: &Entry| {
+                old.serves(&new.namespace) && old.base() == new.base() && old.tokens.starts_with(&new.tokens)
+            };
             if self.0.iter().any(longer) {
                 return;
             }
         }
         self.0.retain(|old| {
-            let within = old.namespace == new.namespace && old.base() == new.base() && new.tokens.starts_with(&old.tokens);
+            let within =
+                old.namespace == new.namespace && old.base() == new.base() && new.tokens.starts_with(&old.tokens);
             old.document.is_some() || !within
         });
         self.0.push(new);
@@ -198,8 +232,9 @@ impl Entries {
     pub fn states(&self, now: Instant) -> Vec<EntryState> {
         let state = |entry: &Entry| {
             let layout = entry.cache.layout();
-            let kept_by_head: Vec<usize> =
-                (0..layout.heads()).map(|head| entry.cache.len(head / layout.kv_heads, head % layout.kv_heads)).collect();
+            let kept_by_head: Vec<usize> = (0..layout.heads())
+                .map(|head| entry.cache.len(head / layout.kv_heads, head % layout.kv_heads))
+                .collect();
             EntryState {
                 document: entry.document.as_ref().map(|document| document.name.clone()),
                 tokens: entry.tokens.len(),

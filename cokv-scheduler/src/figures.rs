@@ -73,9 +73,7 @@ impl Counter {
     }
 }
 
-/// Upper ends of buckets, in seconds.
-pub type Ends = [f64];
-/// Of passes.
+/// Buckets of passes.
 pub const STEPS: usize = 12;
 /// Of waits and requests.
 pub const WAITS: usize = 16;
@@ -145,7 +143,9 @@ mod tests {
     #[test]
     fn buckets_are_cumulated() {
         let seconds: Seconds<STEPS> = Seconds::default();
-        [1, 2, 3, 30, 9000].map(|milliseconds| seconds.observe(Duration::from_millis(milliseconds)));
+        for milliseconds in [1, 2, 3, 30, 9000] {
+            seconds.observe(Duration::from_millis(milliseconds));
+        }
         let cumulated: Vec<_> = seconds.cumulated().collect();
         assert_eq!((cumulated[0], cumulated[1], cumulated[11]), ((0.001, 1), (0.0025, 2), (5.0, 4)));
         assert_eq!(seconds.total(), (5, 9.036));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use cokv_models::cache::file::SavedCache;
+use cokv_models::cache::file::{Identity, SavedCache};
 
 use crate::figures::Figures;
 use crate::job::{Job, Namespace, NewDocument};
@@ -19,11 +19,28 @@ pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 pub enum Command {
     Run(Job, Arc<Flags>),
     Read(NewDocument, Arc<Flags>),
-    Restore { saved: Box<SavedCache>, of: Restored, reply: Reply<Result<Document, Refusal>> },
-    Find { namespace: Namespace, name: String, reply: Reply<Option<Document>> },
-    List { namespace: Namespace, reply: Reply<Vec<Document>> },
-    Forget { namespace: Namespace, name: String, reply: Reply<Option<Document>> },
-    Show { reply: Reply<State> },
+    Restore {
+        saved: Box<SavedCache>,
+        of: Restored,
+        reply: Reply<Result<Document, Refusal>>,
+    },
+    Find {
+        namespace: Namespace,
+        name: String,
+        reply: Reply<Option<Document>>,
+    },
+    List {
+        namespace: Namespace,
+        reply: Reply<Vec<Document>>,
+    },
+    Forget {
+        namespace: Namespace,
+        name: String,
+        reply: Reply<Option<Document>>,
+    },
+    Show {
+        reply: Reply<State>,
+    },
     /// Takes nobody any more, and refuses who waits.
     Drain,
     /// Ends all, now.
@@ -41,8 +58,10 @@ pub struct Restored {
     pub shared: bool,
     /// Its name.
     pub name: String,
-    /// What is kept of it was chosen so.
+    /// Whether it stays whatever else wants memory.
     pub pin: bool,
+    /// That of the model, which must be the file's.
+    pub identity: Identity,
 }
 
 /// What is in memory, and who runs.
@@ -170,7 +189,12 @@ impl Handle {
     ///
     /// # Errors
     /// Where the computing thread has ended.
-    pub fn restore(&self, saved: SavedCache, of: Restored, reply: Reply<Result<Document, Refusal>>) -> Result<(), Refusal> {
+    pub fn restore(
+        &self,
+        saved: SavedCache,
+        of: Restored,
+        reply: Reply<Result<Document, Refusal>>,
+    ) -> Result<(), Refusal> {
         self.send(Command::Restore { saved: Box::new(saved), of, reply })
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::entries::Found;
 use crate::handle::Flags;
 use crate::job::Job;
+use crate::told::MadeBy;
 
 /// A job in the queue.
 pub struct Waiting {
@@ -14,6 +15,8 @@ pub struct Waiting {
     pub flags: Arc<Flags>,
     /// The document that it names, which stays for it whatever becomes of the name.
     pub document: Option<Found>,
+    /// What made that, where not all of it is kept.
+    pub made_by: Option<MadeBy>,
     pub since: Instant,
     /// Later ones that went before it because it did not fit.
     pub overtaken: usize,

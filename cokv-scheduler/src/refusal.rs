@@ -32,6 +32,9 @@ pub enum Refusal {
         /// What would help.
         advice: &'static str,
     },
+    /// Memory that others hold now.
+    #[error("there is no memory for its {0} bytes now; try again when fewer requests run")]
+    NoRoomNow(u64),
     /// Too many wait.
     #[error("{waiting} requests are waiting already; try again in about {} s", retry_after.as_secs())]
     QueueFull {
@@ -41,7 +44,9 @@ pub enum Refusal {
         retry_after: Duration,
     },
     /// Pinned documents have their share.
-    #[error("pinned documents may have {limit} bytes, and with this one they would have {needed}: forget one, or do not pin it")]
+    #[error(
+        "pinned documents may have {limit} bytes, and with this one they would have {needed}: forget one, or do not pin it"
+    )]
     PinLimit {
         /// Bytes.
         needed: u64,
@@ -55,7 +60,9 @@ pub enum Refusal {
     #[error("{0}")]
     Method(String),
     /// An exact answer is wanted and only a compressed cache is there.
-    #[error("document `{0}` is compressed, and an exact answer is wanted: leave `exact` out, or send the document's text")]
+    #[error(
+        "document `{0}` is compressed, and an exact answer is wanted: leave `exact` out, or send the document's text"
+    )]
     Compressed(String),
     /// No such document.
     #[error("there is no document `{0}`")]
@@ -64,7 +71,9 @@ pub enum Refusal {
     #[error("there is another document `{0}`: forget it first, or take another name")]
     DocumentExists(String),
     /// The prompt does not begin with the document.
-    #[error("the prompt does not begin with the {tokens} tokens of document `{name}`: it was made with another template or other settings")]
+    #[error(
+        "the prompt does not begin with the {tokens} tokens of document `{name}`: it was made with another template or other settings"
+    )]
     Mismatch {
         /// The document.
         name: String,

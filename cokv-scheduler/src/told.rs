@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cokv_core::{Budget, Method};
 use cokv_models::batch::Why;
 use cokv_models::cache::Segment;
 use cokv_models::sampling::TokenLogprobs;
+use cokv_models::scores_fingerprint;
 
 use crate::refusal::Refusal;
 
@@ -135,6 +137,18 @@ pub struct MadeBy {
     pub budget: String,
     /// SHA-256 of the head scores that it went by.
     pub head_scores: Option<String>,
+}
+
+impl MadeBy {
+    /// A method with a budget.
+    pub fn of(method: &Method, budget: Budget) -> Self {
+        Self {
+            method: method.name().into(),
+            settings: method.settings().to_string(),
+            budget: budget.to_string(),
+            head_scores: method.head_scores().map(scores_fingerprint),
+        }
+    }
 }
 
 impl Document {

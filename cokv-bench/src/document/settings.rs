@@ -2,6 +2,7 @@
 
 use cokv_core::{Budget, Method};
 use cokv_models::cache::file::{CacheFileError, Description, Identity};
+use cokv_models::scores_fingerprint;
 use cokv_models::source::Source;
 use sha2::{Digest, Sha256};
 
@@ -29,10 +30,7 @@ pub struct Made<'a> {
 /// What a file is to say of a cache that is made now.
 pub fn describe(made: Made<'_>) -> Description {
     let Made { by, identity, backend, document, method, budget } = made;
-    let scores = method.head_scores().map(|scores| {
-        let all = scores.values().iter().chain(scores.query_heads().unwrap_or_default());
-        sha256(&all.flat_map(|score| score.to_le_bytes()).collect::<Vec<u8>>())
-    });
+    let scores = method.head_scores().map(scores_fingerprint);
     Description {
         identity,
         model: wherever(&by.source),

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use cokv_core::Format;
 
-pub use self::request::{Event, Request, SequenceId, Start, Why};
 use self::choose::Next;
+pub use self::request::{Event, Request, SequenceId, Start, Why};
 use self::sequence::{Sequence, Taken};
 use crate::cache::{RaggedCache, Segment};
 use crate::engine::{Engine, Row};
@@ -40,7 +40,14 @@ pub struct BatchSettings {
 
 impl Default for BatchSettings {
     fn default() -> Self {
-        Self { format: Format::default(), chunk: 512, chunk_beside_rows: 128, rows: usize::MAX, overtakes: 8, short_ones_first: 0 }
+        Self {
+            format: Format::default(),
+            chunk: 512,
+            chunk_beside_rows: 128,
+            rows: usize::MAX,
+            overtakes: 8,
+            short_ones_first: 0,
+        }
     }
 }
 
@@ -105,8 +112,7 @@ impl Batch {
             let limit = self.ledger.limit().unwrap_or(u64::MAX);
             return Err(ModelError::OutOfMemory { needed: bytes, limit });
         }
-        let id = SequenceId(self.submitted);
-        self.submitted += request.answers() as u64;
+        let id = self.name(&request);
         self.waiting.push_back(Waiting { id, request, bytes, overtaken: 0 });
         Ok(id)
     }
@@ -207,17 +213,51 @@ impl Batch {
                 place += 1;
                 continue;
             };
-            let Some(Waiting { id, mut request, .. }) = self.waiting.remove(place) else { return };
+            let Some(Waiting { id, request, .. }) = self.waiting.remove(place) else { return };
             self.waiting.iter_mut().take(place).for_each(|waiting| waiting.overtaken += 1);
-            let first = request.take_first().map(Next::Top);
-            match Sequence::new(&self.engine, id, request, self.settings.format, promise) {
-                Err(error) => heard(id, Event::Failed(error)),
-                Ok(mut sequence) => {
-                    let taken = first.map_or(Taken::GoesOn, |first| sequence.choose(&first, heard));
-                    self.join(sequence, taken, heard);
-                }
+            self.run(id, request, promise, heard);
+        }
+    }
+
+    /// Runs a request from the next pass on, to which all the bytes are promised that it will ever need. Its answers are named as those
+    /// of [`submit`](Self::submit).
+    ///
+    /// # Errors
+    /// Where it can never be run.
+    pub fn start(
+        &mut self,
+        request: Request,
+        promise: Promise,
+        heard: &mut dyn FnMut(SequenceId, Event),
+    ) -> Result<SequenceId, ModelError> {
+        request.check(self.engine.config())?;
+        let id = self.name(&request);
+        self.run(id, request, promise, heard);
+        Ok(id)
+    }
+
+    fn run(
+        &mut self,
+        id: SequenceId,
+        mut request: Request,
+        promise: Promise,
+        heard: &mut dyn FnMut(SequenceId, Event),
+    ) {
+        let first = request.take_first().map(Next::Top);
+        match Sequence::new(&self.engine, id, request, self.settings.format, promise) {
+            Err(error) => heard(id, Event::Failed(error)),
+            Ok(mut sequence) => {
+                let taken = first.map_or(Taken::GoesOn, |first| sequence.choose(&first, heard));
+                self.join(sequence, taken, heard);
             }
         }
+    }
+
+    /// Names a request's answers.
+    fn name(&mut self, request: &Request) -> SequenceId {
+        let id = SequenceId(self.submitted);
+        self.submitted += request.answers() as u64;
+        id
     }
 }
 

@@ -260,6 +260,12 @@ impl RaggedCache {
         self.slices.iter().map(|slice| &slice.segment)
     }
 
+    /// Of the tokens that all heads hold together, those that freezing leaves where they are.
+    pub fn tokens_that_stay_frozen(&self) -> usize {
+        let stay = self.slices.iter().take(SLICES - 1);
+        stay.map(|slice| slice.rows.iter().map(Range::len).sum::<usize>()).sum()
+    }
+
     /// Gives back the room for tokens to come.
     ///
     /// # Errors
