@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cokv_core::{Budget, Format, Method};
 use cokv_models::Outline;
-use cokv_models::cache::file::Description;
+use cokv_models::cache::file::{Description, Identity};
 use cokv_models::sampling::Sampling;
 use cokv_scheduler::{Document, Handle};
 use serde_json::{Map, Value as Json};
@@ -57,6 +57,8 @@ pub struct Served {
 pub struct Files {
     /// Where they lie, and nothing else.
     pub folder: PathBuf,
+    /// The model's, which must be a file's.
+    pub identity: Identity,
     /// What a file is to say of a document.
     pub describe: Arc<dyn Fn(&Document) -> Description + Send + Sync>,
     /// Writes a file that is whole or absent.

@@ -113,6 +113,7 @@ fn served_with(keys: &[&str]) -> Served {
     let mut library = Library { model, kept: BTreeMap::new(), jobs: Arc::clone(&jobs) };
     let files = Files {
         folder: folder.path().to_owned(),
+        identity: identity.clone(),
         describe: Arc::new(move |document| describe(&identity, document)),
         write: Arc::new(|path, bytes| std::fs::write(path, bytes)),
     };

@@ -39,6 +39,7 @@ fn what_the_scheduler_refuses_has_its_status_before_any_header() {
         (Refusal::DocumentExists("d".into()), 409, "conflict_error", "document_exists"),
         (Refusal::Mismatch { name: "d".into(), tokens: 3 }, 409, "conflict_error", "document_mismatch"),
         (Refusal::QueueFull { waiting: 64, retry_after: wait }, 429, "rate_limit_error", "queue_full"),
+        (Refusal::NoRoomNow(5), 429, "rate_limit_error", "no_room_now"),
         (Refusal::NotFinite("x".into()), 500, "server_error", "not_finite"),
         (Refusal::Internal("x".into()), 500, "server_error", "internal"),
         (Refusal::Draining, 503, "server_error", "draining"),

@@ -173,6 +173,10 @@ impl From<Refusal> for ApiError {
                 let error = Self::new(429, "rate_limit_error", Some("queue_full"), message);
                 Self { retry_after: Some(retry_after), ..error }
             }
+            Refusal::NoRoomNow(_) => {
+                let error = Self::new(429, "rate_limit_error", Some("no_room_now"), message);
+                Self { retry_after: Some(Duration::from_secs(5)), ..error }
+            }
             Refusal::Sampling(error) => error.into(),
             Refusal::Method(_) => invalid("invalid_value", message).of("cokv.compress"),
             Refusal::Compressed(_) => conflict("compressed_cache", message),

@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use cokv_models::cache::file::{CacheFileError, SavedCache, encode};
-use cokv_scheduler::Restored;
+use cokv_scheduler::{Refusal, Restored};
 use serde_json::json;
 
 use super::body;
@@ -69,8 +69,9 @@ pub async fn load(
         shared: false,
         name: id.unwrap_or_else(|| name.clone()),
         pin: true,
+        identity: files(&shared)?.identity.clone(),
     };
-    let document = shared.ask(|handle, reply| handle.restore(saved, of, reply)).await??;
+    let document = shared.ask(|handle, reply| handle.restore(saved, of, reply)).await?.map_err(unread)?;
     let mut answer = shown(&document, true);
     (answer["name"], answer["file_bytes"], answer["tokens"]) = (name.into(), bytes.into(), tokens.into());
     Ok(ok(&answer))
@@ -98,6 +99,14 @@ fn files(shared: &Shared) -> Result<&Files, ApiError> {
 /// The name was checked: it leads nowhere else.
 fn path(files: &Files, name: &str) -> PathBuf {
     files.folder.join(format!("{name}{ENDING}"))
+}
+
+/// What the model cannot go on with is the file's affair.
+fn unread(refusal: Refusal) -> ApiError {
+    match refusal {
+        Refusal::Method(message) => ApiError::value("name", message),
+        other => other.into(),
+    }
 }
 
 fn unwritten(error: &dyn std::error::Error) -> ApiError {
