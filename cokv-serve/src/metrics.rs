@@ -67,10 +67,12 @@ impl Metrics {
         text.counter("cokv_prefix_lookups_total", "Prompts that looked for what was read.", &figures.prefix_lookups)?;
         text.counter("cokv_prefix_hits_total", "Of them, those that found some.", &figures.prefix_hits)?;
         let action = |action: &str| format!("action=\"{action}\"");
-        let evicted = [(action("compressed"), &figures.compressed_entries), (action("dropped"), &figures.dropped_entries)];
+        let evicted =
+            [(action("compressed"), &figures.compressed_entries), (action("dropped"), &figures.dropped_entries)];
         text.counters("cokv_cache_evictions_total", "Idle entries that made room.", &evicted)?;
         let stage = |stage: &str| format!("stage=\"{stage}\"");
-        let cancelled = [(stage("waiting"), &figures.cancelled_waiting), (stage("running"), &figures.cancelled_running)];
+        let cancelled =
+            [(stage("waiting"), &figures.cancelled_waiting), (stage("running"), &figures.cancelled_running)];
         text.counters("cokv_cancelled_total", "Requests whose client has gone.", &cancelled)?;
         text.head("cokv_cache_bytes", "gauge", "Bytes of caches.")?;
         let kinds = [
@@ -84,7 +86,11 @@ impl Metrics {
         }
         text.gauge("cokv_cache_budget_bytes", "Bytes that all caches may have; 0 is unknown.", &figures.limit_bytes)?;
         text.gauge("cokv_documents", "Documents.", &figures.documents)?;
-        text.gauge("cokv_ledger_error_bytes", "Bytes by which ledger and buffers differ.", &figures.ledger_error_bytes)?;
+        text.gauge(
+            "cokv_ledger_error_bytes",
+            "Bytes by which ledger and buffers differ.",
+            &figures.ledger_error_bytes,
+        )?;
         if let Some(bytes) = resident_bytes() {
             text.head("process_resident_memory_bytes", "gauge", "Memory of this process.")?;
             writeln!(text.written, "process_resident_memory_bytes {bytes}")?;
@@ -161,7 +167,9 @@ mod tests {
         metrics.request.observe(Duration::from_millis(20));
         figures.generated_tokens.add(5);
         let text = metrics.text(&figures, "a\"b");
-        assert!(text.contains("cokv_requests_total{model=\"a\\\"b\",endpoint=\"/v1/chat/completions\",status=\"200\"} 2\n"));
+        assert!(
+            text.contains("cokv_requests_total{model=\"a\\\"b\",endpoint=\"/v1/chat/completions\",status=\"200\"} 2\n")
+        );
         assert!(text.contains("cokv_generated_tokens_total{model=\"a\\\"b\"} 5\n"));
         assert!(text.contains("cokv_request_seconds_bucket{model=\"a\\\"b\",le=\"0.025\"} 1\n"));
         assert!(text.contains("cokv_request_seconds_bucket{model=\"a\\\"b\",le=\"+Inf\"} 1\n"));

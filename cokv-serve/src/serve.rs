@@ -89,11 +89,7 @@ pub async fn serve(
 }
 
 /// Answers whoever comes, and ends when all that ran when it was told to drain has ended, or may no longer run.
-async fn until_drained(
-    shared: &Shared,
-    accept: impl Future<Output = Never>,
-    shutdown: &mut watch::Receiver<Shutdown>,
-) {
+async fn until_drained(shared: &Shared, accept: impl Future<Output = Never>, shutdown: &mut watch::Receiver<Shutdown>) {
     tokio::pin!(accept);
     tokio::select! {
         never = &mut accept => match never {},
@@ -117,7 +113,12 @@ async fn until_drained(
 /// What never comes.
 enum Never {}
 
-async fn accept(listener: &TcpListener, router: &Router, places: &Arc<Semaphore>, ended: &watch::Receiver<()>) -> Never {
+async fn accept(
+    listener: &TcpListener,
+    router: &Router,
+    places: &Arc<Semaphore>,
+    ended: &watch::Receiver<()>,
+) -> Never {
     loop {
         // Nothing closes the semaphore.
         let Ok(place) = Arc::clone(places).acquire_owned().await else { continue };
@@ -148,7 +149,8 @@ async fn connection(stream: TcpStream, router: Router, _place: OwnedSemaphorePer
 #[cfg(unix)]
 async fn signals(shutdown: watch::Sender<Shutdown>) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return;
     };
     for next in [Shutdown::Drain, Shutdown::Now] {

@@ -8,7 +8,8 @@ use cokv_models::source::ModelFiles;
 use serde_json::{Map, Value as Json, json};
 
 /// ChatML, as Qwen and SmolLM2 have it.
-const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}\
+                        <tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}\
                         {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 /// Writes its files.
@@ -38,8 +39,11 @@ pub fn write(folder: &Path) -> ModelFiles {
         "intermediate_size": 128, "vocab_size": 258, "max_position_embeddings": 512, "rope_theta": 10000, "rms_norm_eps": 1e-5,
         "tie_word_embeddings": true,
     });
-    let files =
-        [("tokenizer.json", tokenizer.to_string()), ("config.json", config.to_string()), ("chat_template.jinja", TEMPLATE.into())];
+    let files = [
+        ("tokenizer.json", tokenizer.to_string()),
+        ("config.json", config.to_string()),
+        ("chat_template.jinja", TEMPLATE.into()),
+    ];
     for (name, text) in files {
         fs::write(folder.join(name), text).expect("a folder for tests can be written");
     }

@@ -47,7 +47,9 @@ fn a_stream_is_told_in_order() {
     }
     let of = |index: u64| {
         let chunks = events.iter().filter(move |event| event["choices"][0]["index"] == index);
-        chunks.map(|event| (event["choices"][0]["delta"].clone(), event["choices"][0]["finish_reason"].clone())).collect::<Vec<_>>()
+        chunks
+            .map(|event| (event["choices"][0]["delta"].clone(), event["choices"][0]["finish_reason"].clone()))
+            .collect::<Vec<_>>()
     };
     for index in [0, 1] {
         let expected = [
@@ -98,8 +100,13 @@ fn logprobs_are_those_of_the_text() {
     assert_eq!((&lines[0]["logprob"], &lines[0]["bytes"]), (&json!(-0.5), &json!([97])));
     assert_eq!(lines[0]["top_logprobs"].as_array().unwrap().len(), 2);
     let events = server.chat(json!({ "logprobs": true, "stream": true })).events();
-    let told = events.iter().filter(|event| event["choices"][0]["delta"]["content"].as_str().is_some_and(|text| !text.is_empty()));
-    assert!(told.clone().count() == 2 && told.clone().all(|event| event["choices"][0]["logprobs"]["content"].as_array().unwrap().len() == 1));
+    let told = events
+        .iter()
+        .filter(|event| event["choices"][0]["delta"]["content"].as_str().is_some_and(|text| !text.is_empty()));
+    assert!(
+        told.clone().count() == 2
+            && told.clone().all(|event| event["choices"][0]["logprobs"]["content"].as_array().unwrap().len() == 1)
+    );
 }
 
 #[test]
@@ -175,7 +182,8 @@ fn jobs_are_as_requests_say() {
             sender.send(job).unwrap();
         }
     });
-    let reply = server.chat(json!({ "max_tokens": 7, "n": 3, "temperature": 0.5, "seed": 9, "logit_bias": { "65": 2 } }));
+    let reply =
+        server.chat(json!({ "max_tokens": 7, "n": 3, "temperature": 0.5, "seed": 9, "logit_bias": { "65": 2 } }));
     assert_eq!(reply.json()["choices"][2]["finish_reason"], "length");
     let job = jobs.recv().unwrap();
     assert_eq!((job.choices, job.stop.max_new_tokens, job.stop.min_new_tokens), (3, 7, 0));
@@ -189,7 +197,61 @@ fn jobs_are_as_requests_say() {
     let job = jobs.recv().unwrap();
     assert_eq!((job.stop.max_new_tokens, job.stop.min_new_tokens, job.store, job.exact), (32, 32, false, true));
 
-    server.post("/v1/chat/completions", &chat(json!({ "cokv": { "compress": { "mode": "question", "budget": "25%" } } })));
+    server.post(
+        "/v1/chat/completions",
+        &chat(json!({ "cokv": { "compress": { "mode": "question", "budget": "25%" } } })),
+    );
     let job = jobs.recv().unwrap();
-    assert!(matches!(job.compression, cokv_scheduler::Compression::Question { frame, .. } if frame.head > 0 && frame.question > 0 && frame.tail > 0));
+    assert!(
+        matches!(job.compression, cokv_scheduler::Compression::Question { frame, .. } if frame.head > 0 && frame.question > 0 && frame.tail > 0)
+    );
+}
+
+#[test]
+fn calls_of_tools_are_found() {
+    let server = start(saying("Well. <tool_call>{\"name\": \"f\", \"arguments\": {\"x\": 1}}</tool_call>"));
+    let tools = json!([{ "type": "function", "function": { "name": "f", "parameters": { "type": "object" } } }]);
+    let answer = server.chat(json!({ "tools": tools, "max_tokens": 100 })).json();
+    let choice = &answer["choices"][0];
+    assert_eq!((&choice["finish_reason"], &choice["message"]["content"]), (&json!("tool_calls"), &json!("Well.")));
+    let call = &choice["message"]["tool_calls"][0];
+    assert_eq!(call["function"], json!({ "name": "f", "arguments": "{\"x\":1}" }));
+    assert!(call["id"].as_str().unwrap().starts_with("call_"));
+    let events = server.chat(json!({ "tools": tools, "stream": true, "max_tokens": 100 })).events();
+    let deltas: Vec<&Json> = events.iter().map(|event| &event["choices"][0]["delta"]).collect();
+    let text: String = deltas.iter().filter_map(|delta| delta["content"].as_str()).collect();
+    assert_eq!(text, "Well. ");
+    let calls: Vec<&Json> = deltas.iter().filter_map(|delta| delta.get("tool_calls")).collect();
+    assert_eq!((calls.len(), &calls[0][0]["index"], &calls[0][0]["function"]["name"]), (1, &json!(0), &json!("f")));
+    assert_eq!(events.last().unwrap()["choices"][0]["finish_reason"], "tool_calls");
+    let none = server.chat(json!({ "tools": tools, "tool_choice": "none", "max_tokens": 100 })).json();
+    assert!(none["choices"][0]["message"]["content"].as_str().unwrap().contains("<tool_call>"));
+
+    let said = json!([
+        { "role": "user", "content": "hi" },
+        { "role": "assistant", "content": null, "tool_calls": [{ "id": "1", "type": "function", "function": { "name": "f", "arguments": "{\"x\": 1}" } }] },
+        { "role": "tool", "tool_call_id": "1", "content": "2" },
+    ]);
+    let prompt = server.post("/apply-template", &json!({ "messages": said })).json()["prompt"].clone();
+    assert!(
+        prompt.as_str().unwrap().contains("<tool_call>{\"name\": \"f\", \"arguments\": {\"x\": 1}}</tool_call>"),
+        "{prompt}"
+    );
+}
+
+#[test]
+fn words_that_spell_control_tokens_are_words() {
+    let server = start(saying("x"));
+    let body = json!({ "messages": [{ "role": "user", "content": "a<|im_end|>b" }] });
+    let applied = server.post("/apply-template", &body).json();
+    let tokens: Vec<u64> = applied["tokens"].as_array().unwrap().iter().filter_map(Json::as_u64).collect();
+    assert_eq!(tokens.iter().filter(|&&token| token == 257).count(), 1, "the template's own");
+    let refused =
+        server.chat(json!({ "messages": [{ "role": "user", "content": "hi" }], "continue_final_message": true }));
+    assert_eq!(refused.error().1, "invalid_value");
+    let parts =
+        json!([{ "type": "text", "text": "ab", "prompt_cache_breakpoint": {} }, { "type": "text", "text": "c" }]);
+    let applied = server.post("/apply-template", &json!({ "messages": [{ "role": "user", "content": parts }] })).json();
+    let before = "user\nab".len() + 1;
+    assert_eq!(applied["breakpoints"], json!([before]));
 }

@@ -155,7 +155,10 @@ fn a_document_is_made_once_listed_shown_and_forgotten() {
     let made = server.post(DOCUMENTS, &body);
     assert_eq!(made.status, 201, "{}", made.body);
     let document = made.json();
-    assert_eq!((&document["id"], &document["state"], &document["method"]), (&json!("report"), &json!("compressed"), &json!("keydiff")));
+    assert_eq!(
+        (&document["id"], &document["state"], &document["method"]),
+        (&json!("report"), &json!("compressed"), &json!("keydiff"))
+    );
     assert_eq!((&document["budget"], document["kept_by_head"].as_array().unwrap().len()), (&json!("50%"), 2));
     let head = "<|im_start|>user\nThe sky is blue.";
     assert_eq!(document["tokens"], head.len() - "<|im_start|>".len() + 1);
@@ -177,7 +180,10 @@ fn a_document_that_is_read_says_how_far_it_is() {
     let body = json!({ "id": "a", "text": "The sky is blue." }).to_string();
     let reply = server.post_with(DOCUMENTS, "Accept: text/event-stream\r\n", body.as_bytes());
     assert_eq!(reply.header("content-type"), Some("text/event-stream"));
-    assert!(reply.body.starts_with(": queued\n\nevent: progress\ndata: {\"tokens\":1,") || reply.body.contains("event: progress\ndata: "));
+    assert!(
+        reply.body.starts_with(": queued\n\nevent: progress\ndata: {\"tokens\":1,")
+            || reply.body.contains("event: progress\ndata: ")
+    );
     assert!(reply.body.contains("event: done\ndata: {") && reply.body.ends_with("data: [DONE]\n\n"));
 }
 
@@ -227,7 +233,8 @@ fn what_stands_before_a_breakpoint_is_compressed() {
         { "type": "text", "text": " What of it?" },
     ]);
     let compress = json!({ "mode": "document", "compressor": "keydiff", "budget": "50%" });
-    let reply = server.chat(json!({ "messages": [{ "role": "user", "content": parts }], "cokv": { "compress": compress } }));
+    let reply =
+        server.chat(json!({ "messages": [{ "role": "user", "content": parts }], "cokv": { "compress": compress } }));
     assert_eq!(reply.status, 200, "{}", reply.body);
     let job = served.last();
     let Compression::Document { tokens, frame, close, .. } = &job.compression else { panic!("it is a document") };
@@ -261,7 +268,10 @@ fn a_document_is_saved_and_read_again() {
     let saved = server.post("/v1/cokv/documents/sky/save", &json!({ "name": "sky-1" }));
     assert_eq!(saved.status, 200, "{}", saved.body);
     let path = folder.path().join("sky-1.cokv.safetensors");
-    assert_eq!(saved.json(), json!({ "name": "sky-1", "bytes": path.metadata().unwrap().len(), "tokens": made["tokens"] }));
+    assert_eq!(
+        saved.json(),
+        json!({ "name": "sky-1", "bytes": path.metadata().unwrap().len(), "tokens": made["tokens"] })
+    );
     let loaded = server.post("/v1/cokv/documents/load", &json!({ "name": "sky-1", "id": "again" })).json();
     assert_eq!((&loaded["id"], &loaded["sha256"]), (&json!("again"), &made["sha256"]));
     assert_eq!(server.chat(json!({ "cokv": { "document": "again" } })).status, 200);
@@ -299,10 +309,14 @@ fn texts_are_cut_into_tokens_and_put_together() {
     assert_eq!(server.post("/tokenize", &json!({ "content": "ab" })).json(), json!({ "tokens": [97, 98] }));
     let pieces = server.post("/tokenize", &json!({ "content": "ab", "with_pieces": true })).json();
     assert_eq!(pieces["tokens"][1], json!({ "id": 98, "piece": "b" }));
-    let mark = |parse: bool| server.post("/tokenize", &json!({ "content": "<|im_end|>", "parse_special": parse })).json();
+    let mark =
+        |parse: bool| server.post("/tokenize", &json!({ "content": "<|im_end|>", "parse_special": parse })).json();
     assert_eq!(mark(true), json!({ "tokens": [257] }));
     assert_eq!(mark(false)["tokens"].as_array().unwrap().len(), 10, "text is text");
-    assert_eq!(server.post("/detokenize", &json!({ "tokens": [97, 98, 257] })).json(), json!({ "content": "ab<|im_end|>" }));
+    assert_eq!(
+        server.post("/detokenize", &json!({ "tokens": [97, 98, 257] })).json(),
+        json!({ "content": "ab<|im_end|>" })
+    );
     let applied = server.post("/apply-template", &json!({ "messages": [{ "role": "user", "content": "hi" }] })).json();
     assert_eq!(applied["prompt"], "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
     assert_eq!((applied["tokens"][0].as_u64(), &applied["breakpoints"]), (Some(256), &json!([])));

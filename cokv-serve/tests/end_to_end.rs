@@ -80,7 +80,10 @@ fn answers_are_the_same_whole_and_streamed_and_again() {
     let whole = server.chat(greedy(json!({})));
     assert_eq!(whole.status, 200, "{}", whole.body);
     let whole = whole.json();
-    assert_eq!((&whole["choices"][0]["finish_reason"], &whole["usage"]["completion_tokens"]), (&json!("length"), &json!(12)));
+    assert_eq!(
+        (&whole["choices"][0]["finish_reason"], &whole["usage"]["completion_tokens"]),
+        (&json!("length"), &json!(12))
+    );
     let events = server.chat(greedy(json!({ "stream": true }))).events();
     let told: String = events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();
     assert_eq!(told, text(&whole));
@@ -109,7 +112,10 @@ fn a_document_serves_many_questions_and_survives_a_file() {
         reply.json()
     };
     let answer = ask("sky");
-    assert_eq!((&answer["cokv"]["cache"]["state"], &answer["cokv"]["cache"]["document"]), (&json!("compressed"), &json!("sky")));
+    assert_eq!(
+        (&answer["cokv"]["cache"]["state"], &answer["cokv"]["cache"]["document"]),
+        (&json!("compressed"), &json!("sky"))
+    );
     assert_eq!(answer["usage"]["prompt_tokens_details"]["cached_tokens"], made["tokens"]);
     let begun = json!({ "messages": [{ "role": "user", "content": format!("{}\n\nhi", text_of.trim_end()) }] });
     let found = server.chat(greedy(begun)).json();
@@ -124,7 +130,9 @@ fn a_document_serves_many_questions_and_survives_a_file() {
 
     let status = server.get("/v1/cokv/status").json();
     let entries = status["entries"].as_array().unwrap();
-    assert!(entries.iter().any(|entry| entry["document"] == "sky" && entry["kept_by_head"].as_array().unwrap().len() == 2));
+    assert!(
+        entries.iter().any(|entry| entry["document"] == "sky" && entry["kept_by_head"].as_array().unwrap().len() == 2)
+    );
     assert!(status["bytes"]["held"].as_u64().unwrap() > 0);
     assert_eq!(server.delete("/v1/cokv/documents/sky").status, 200);
     assert_eq!(server.chat(greedy(json!({ "cokv": { "document": "sky" } }))).status, 404);

@@ -29,7 +29,12 @@ fn sampling_error() -> Refusal {
 fn what_the_scheduler_refuses_has_its_status_before_any_header() {
     let wait = Duration::from_secs(7);
     let rows = [
-        (Refusal::TooLong { prompt_tokens: 5, max_tokens: 6, context: 7 }, 400, "invalid_request_error", "context_length_exceeded"),
+        (
+            Refusal::TooLong { prompt_tokens: 5, max_tokens: 6, context: 7 },
+            400,
+            "invalid_request_error",
+            "context_length_exceeded",
+        ),
         (Refusal::NeverFits { needed: 5, limit: 4, advice: "x" }, 400, "invalid_request_error", "cache_too_large"),
         (Refusal::PinLimit { needed: 5, limit: 4 }, 400, "invalid_request_error", "pin_limit"),
         (sampling_error(), 400, "invalid_request_error", "invalid_value"),
@@ -82,19 +87,37 @@ fn what_is_wrong_with_a_request_is_said() {
     invalid(json!({ "top_p": 0 }), "invalid_value", "top_p");
     invalid(json!({ "logit_bias": { "999": 1 } }), "invalid_value", "logit_bias");
     invalid(json!({ "cokv": { "documnt": "x" } }), "invalid_value", "cokv.documnt");
-    invalid(json!({ "cokv": { "compress": { "mode": "question", "compressor": "none such" } } }), "invalid_value", "cokv.compress");
+    invalid(
+        json!({ "cokv": { "compress": { "mode": "question", "compressor": "none such" } } }),
+        "invalid_value",
+        "cokv.compress",
+    );
     invalid(json!({ "cokv": { "compress": "document" } }), "invalid_value", "cokv.compress");
     invalid(json!({ "cokv": { "compress": "question", "exact": true } }), "invalid_value", "cokv.exact");
     invalid(json!({ "response_format": { "type": "json_object" } }), "unsupported", "response_format");
     invalid(json!({ "max_tokens": 1000 }), "context_length_exceeded", "messages");
-    invalid(json!({ "messages": [{ "role": "user", "content": "x".repeat(600) }] }), "context_length_exceeded", "messages");
+    invalid(
+        json!({ "messages": [{ "role": "user", "content": "x".repeat(600) }] }),
+        "context_length_exceeded",
+        "messages",
+    );
     assert_error(&server.chat(json!({ "model": "gpt" })), 404, json!("model_not_found"), json!("model"));
     assert_error(&server.chat(json!({ "cokv": { "document": "d" } })), 404, json!("document_not_found"), Json::Null);
     assert_eq!(server.chat(json!({ "model": "org/other", "frobnicate": 1 })).status, 200);
     let tokens = server.post("/v1/completions", &json!({ "model": "tiny", "prompt": [999] }));
     assert_error(&tokens, 400, json!("invalid_value"), json!("prompt"));
-    assert_error(&server.post("/v1/completions", &json!({ "model": "tiny", "prompt": "" })), 400, json!("invalid_value"), json!("prompt"));
-    assert_error(&server.post("/detokenize", &json!({ "tokens": [999] })), 400, json!("invalid_value"), json!("tokens"));
+    assert_error(
+        &server.post("/v1/completions", &json!({ "model": "tiny", "prompt": "" })),
+        400,
+        json!("invalid_value"),
+        json!("prompt"),
+    );
+    assert_error(
+        &server.post("/detokenize", &json!({ "tokens": [999] })),
+        400,
+        json!("invalid_value"),
+        json!("tokens"),
+    );
 }
 
 #[test]
@@ -111,18 +134,24 @@ fn bodies_that_are_none_are_refused() {
     assert_error(&post("Content-Type: text/plain\r\n", b"{}"), 415, Json::Null, Json::Null);
     let form = post("Content-Type: application/x-www-form-urlencoded\r\n", b"{}");
     assert_error(&form, 415, Json::Null, Json::Null);
-    assert_eq!(post("Content-Type: Application/JSON; charset=utf-8\r\n", chat(json!({})).to_string().as_bytes()).status, 200);
+    assert_eq!(
+        post("Content-Type: Application/JSON; charset=utf-8\r\n", chat(json!({})).to_string().as_bytes()).status,
+        200
+    );
     assert_error(&post("", &[b' '; 1001]), 413, json!("body_too_large"), Json::Null);
     // Without a length the limit is found on the way.
     let chunk = format!("3e9\r\n{}\r\n0\r\n\r\n", " ".repeat(1001));
-    let head = format!("POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
     assert_error(&server.raw(format!("{head}{chunk}").as_bytes()), 413, json!("body_too_large"), Json::Null);
 }
 
 #[test]
 fn heads_that_are_none_are_refused() {
     let server = start(saying("x"));
-    let reply = server.raw(format!("GET /health HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(20_000)).as_bytes());
+    let reply =
+        server.raw(format!("GET /health HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(20_000)).as_bytes());
     assert_eq!(reply.status, 431);
     assert_eq!(server.raw(b"nonsense\r\n\r\n").status, 400);
     let both = b"POST /v1/models HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\nConnection: close\r\n\r\n";
@@ -139,7 +168,16 @@ fn addresses_that_there_are_not_are_named() {
     assert_error(&server.get("/v1/models/gpt"), 404, json!("model_not_found"), json!("model"));
     assert_error(&server.get("/v1/cokv/documents/none"), 404, json!("document_not_found"), Json::Null);
     assert_error(&server.delete("/v1/cokv/documents/none"), 404, json!("document_not_found"), Json::Null);
-    for path in ["/models", "/v1/models", "/v1/models/tiny", "/v1/models/org/other", "/health", "/metrics", "/", "/v1/cokv/status"] {
+    for path in [
+        "/models",
+        "/v1/models",
+        "/v1/models/tiny",
+        "/v1/models/org/other",
+        "/health",
+        "/metrics",
+        "/",
+        "/v1/cokv/status",
+    ] {
         assert_eq!(server.get(path).status, 200, "{path}");
     }
 }
@@ -148,7 +186,13 @@ fn addresses_that_there_are_not_are_named() {
 fn keys_are_wanted_where_there_are_any() {
     let server = start_with(saying("x"), |server| server.settings.keys = vec!["one".into(), "two".into()]);
     let with = |headers: &str| server.post_with(CHAT, headers, chat(json!({})).to_string().as_bytes());
-    for headers in ["", "Authorization: Bearer three\r\n", "Authorization: Bearer\r\n", "Authorization: Basic one\r\n", "Authorization: one\r\n"] {
+    for headers in [
+        "",
+        "Authorization: Bearer three\r\n",
+        "Authorization: Bearer\r\n",
+        "Authorization: Basic one\r\n",
+        "Authorization: one\r\n",
+    ] {
         let reply = with(headers);
         assert_error(&reply, 401, json!("invalid_api_key"), Json::Null);
         assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
@@ -180,7 +224,10 @@ fn other_names_and_other_pages_are_not_answered() {
     assert_eq!(listed.header("access-control-allow-origin"), Some("https://app.example"));
     assert_eq!(listed.header("access-control-allow-credentials"), None);
     let preflight = |origin: &str| {
-        server.raw(format!("OPTIONS {CHAT} HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\nConnection: close\r\n\r\n").as_bytes())
+        server.raw(
+            format!("OPTIONS {CHAT} HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\nConnection: close\r\n\r\n")
+                .as_bytes(),
+        )
     };
     assert_eq!(preflight("https://app.example").status, 204);
     assert_eq!(preflight("https://evil.example").status, 405);
@@ -199,7 +246,13 @@ fn a_key_has_its_share() {
         server.settings.keys = vec!["one".into(), "two".into()];
         server.settings.requests_per_key = Some(1);
     });
-    let with = |key: &str| posted(CHAT, &format!("Authorization: Bearer {key}\r\n"), chat(json!({ "stream": true })).to_string().as_bytes());
+    let with = |key: &str| {
+        posted(
+            CHAT,
+            &format!("Authorization: Bearer {key}\r\n"),
+            chat(json!({ "stream": true })).to_string().as_bytes(),
+        )
+    };
     let mut first = server.connect();
     first.write_all(&with("one")).unwrap();
     let job = jobs.recv().unwrap();
@@ -256,5 +309,24 @@ fn requests_are_counted() {
         "cokv_time_to_first_token_seconds_count{model=\"tiny\"} 1",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+}
+
+#[test]
+fn what_the_description_names_is_there() {
+    let server = start(saying("x"));
+    let description = server.get("/openapi.json").json();
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let head = format!(
+                "{} {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+                method.to_uppercase(),
+                path.replace("{id}", "none")
+            );
+            let reply = server.raw(head.as_bytes());
+            let documented = &methods[method]["responses"];
+            assert!(documented.get(reply.status.to_string()).is_some(), "{method} {path}: {}", reply.status);
+            assert!(reply.status != 405, "{method} {path}");
+        }
     }
 }

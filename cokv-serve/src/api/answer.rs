@@ -211,7 +211,9 @@ impl Head {
     fn logprobs(&self, piece: &Piece, offset: usize, wanted: bool) -> Json {
         match (wanted, self.style) {
             (false, _) => Json::Null,
-            (true, Style::Chat) => json!({ "content": piece.lines.iter().map(chat_line).collect::<Json>(), "refusal": null }),
+            (true, Style::Chat) => {
+                json!({ "content": piece.lines.iter().map(chat_line).collect::<Json>(), "refusal": null })
+            }
             (true, Style::Text) => text_lines(&piece.lines, offset),
         }
     }
@@ -286,7 +288,9 @@ impl Bill {
 
     /// `cokv`: of several prompts the longest waits, and the cache of the first.
     pub fn extension(&self) -> Json {
-        let longest = |of: fn(&Used) -> std::time::Duration| self.used.iter().map(of).max().unwrap_or_default().as_millis() as u64;
+        let longest = |of: fn(&Used) -> std::time::Duration| {
+            self.used.iter().map(of).max().unwrap_or_default().as_millis() as u64
+        };
         let mut extension = json!({
             // Two's complement, as it was taken.
             "seed": self.seed as i64,
@@ -295,7 +299,8 @@ impl Bill {
             "decode_ms": longest(|used| used.answering),
         });
         if let Some(Used { cache, .. }) = self.used.first() {
-            let mut json = json!({ "state": state(cache.compressed), "kept_share": cache.kept_share, "bytes": cache.bytes });
+            let mut json =
+                json!({ "state": state(cache.compressed), "kept_share": cache.kept_share, "bytes": cache.bytes });
             for (key, name) in [("document", &cache.document), ("method", &cache.method)] {
                 if let Some(name) = name {
                     json[key] = name.as_str().into();

@@ -195,7 +195,11 @@ mod tests {
             (json!({ "web_search_options": {} }), "unsupported", "web_search_options"),
             (json!({ "modalities": ["text", "audio"] }), "unsupported", "modalities"),
             (json!({ "response_format": { "type": "json_object" } }), "unsupported", "response_format"),
-            (json!({ "response_format": { "type": "json_schema", "json_schema": {} } }), "unsupported", "response_format"),
+            (
+                json!({ "response_format": { "type": "json_schema", "json_schema": {} } }),
+                "unsupported",
+                "response_format",
+            ),
             (json!({ "response_format": { "type": "x" } }), "invalid_value", "response_format.type"),
             (json!({ "tools": [{ "type": "web" }] }), "unsupported", "tools[0].type"),
             (json!({ "tools": [{ "type": "function", "function": {} }] }), "invalid_value", "tools[0].function.name"),

@@ -53,18 +53,14 @@ impl CompletionRequest {
             return Err(ApiError::value("prompt", format!("a request may ask for {MOST_ROWS} answers altogether")));
         }
         wanted.sampling.top_logprobs = fields.integer("logprobs", 0..=5)?.map(|count| count as usize);
-        Ok(Self {
-            model,
-            prompts,
-            wanted,
-            cache: Extension::take(&mut fields)?,
-            salt: fields.optional("cache_salt")?,
-        })
+        Ok(Self { model, prompts, wanted, cache: Extension::take(&mut fields)?, salt: fields.optional("cache_salt")? })
     }
 }
 
 fn prompts(json: Json) -> Result<Vec<Prompt>, ApiError> {
-    let wrong = || ApiError::value("prompt", "`prompt` must be a string, strings, token ids or lists of token ids; none is empty");
+    let wrong = || {
+        ApiError::value("prompt", "`prompt` must be a string, strings, token ids or lists of token ids; none is empty")
+    };
     let list = match json {
         Json::String(text) => return Ok(vec![Prompt::Text(text)]),
         Json::Array(list) if !list.is_empty() => list,

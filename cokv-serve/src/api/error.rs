@@ -166,9 +166,9 @@ impl From<Refusal> for ApiError {
             Refusal::NeverFits { needed, limit, .. } => {
                 invalid("cache_too_large", message).with(json!({ "needed_bytes": needed, "limit_bytes": limit }))
             }
-            Refusal::PinLimit { needed, limit } => invalid("pin_limit", message)
-                .of("pin")
-                .with(json!({ "needed_bytes": needed, "limit_bytes": limit })),
+            Refusal::PinLimit { needed, limit } => {
+                invalid("pin_limit", message).of("pin").with(json!({ "needed_bytes": needed, "limit_bytes": limit }))
+            }
             Refusal::QueueFull { retry_after, .. } => {
                 let error = Self::new(429, "rate_limit_error", Some("queue_full"), message);
                 Self { retry_after: Some(retry_after), ..error }

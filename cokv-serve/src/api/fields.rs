@@ -27,7 +27,8 @@ impl Fields {
         if depth(body) > DEEPEST {
             return Err(ApiError::json(format!("the body's arrays and objects lie more than {DEEPEST} deep")));
         }
-        let json = serde_json::from_slice(body).map_err(|error| ApiError::json(format!("the body is no JSON: {error}")))?;
+        let json =
+            serde_json::from_slice(body).map_err(|error| ApiError::json(format!("the body is no JSON: {error}")))?;
         match json {
             Json::Object(fields) => Ok(Self { fields, path: String::new() }),
             other => Err(ApiError::json(format!("the body must be an object, not {}", kind(&other)))),
@@ -84,7 +85,8 @@ impl Fields {
         match json.as_u64().filter(|number| range.contains(number)) {
             Some(number) => Ok(Some(number)),
             None => {
-                let message = format!("`{path}` is {json}; it must be a whole number of {} to {}", range.start(), range.end());
+                let message =
+                    format!("`{path}` is {json}; it must be a whole number of {} to {}", range.start(), range.end());
                 Err(ApiError::value(path, message))
             }
         }

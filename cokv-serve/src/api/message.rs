@@ -208,8 +208,16 @@ mod tests {
             (json!([{ "role": "user" }]), "invalid_value", "messages[0].content"),
             (json!([{ "role": "assistant" }]), "invalid_value", "messages[0].content"),
             (json!([{ "role": "user", "content": 3 }]), "invalid_value", "messages[0].content"),
-            (json!([{ "role": "user", "content": [{ "type": "text" }] }]), "invalid_value", "messages[0].content[0].text"),
-            (json!([{ "role": "user", "content": [{ "type": "image_url" }] }]), "unsupported", "messages[0].content[0].type"),
+            (
+                json!([{ "role": "user", "content": [{ "type": "text" }] }]),
+                "invalid_value",
+                "messages[0].content[0].text",
+            ),
+            (
+                json!([{ "role": "user", "content": [{ "type": "image_url" }] }]),
+                "unsupported",
+                "messages[0].content[0].type",
+            ),
             (json!([{ "role": "user", "content": "x", "audio": {} }]), "unsupported", "messages[0].audio"),
             (json!([{ "role": "user", "content": "x", "tool_calls": [1] }]), "invalid_value", "messages[0].tool_calls"),
             (

@@ -121,7 +121,8 @@ fn sampling(fields: &mut Fields, defaults: &Sampling, drawn: u64) -> Result<Samp
 
 fn logit_bias(fields: &mut Fields) -> Result<Option<Vec<(u32, f32)>>, ApiError> {
     let Some(biases) = fields.optional::<Map<String, Json>>("logit_bias")? else { return Ok(None) };
-    let wrong = |token: &str| ApiError::value("logit_bias", format!("`logit_bias` has no token id and number in `{token}`"));
+    let wrong =
+        |token: &str| ApiError::value("logit_bias", format!("`logit_bias` has no token id and number in `{token}`"));
     let read = |(token, bias): (&String, &Json)| {
         let parsed = token.parse().ok().zip(bias.as_f64());
         parsed.map(|(id, bias)| (id, bias as f32)).ok_or_else(|| wrong(token))

@@ -111,6 +111,11 @@ fn shown(entry: &EntryState, kv_heads: usize) -> Json {
     })
 }
 
+/// `/openapi.json`: all of it, for programs.
+pub async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("../api/openapi.json")).into_response()
+}
+
 /// `/`: a page to chat with.
 pub async fn page() -> Response {
     let headers = [

@@ -120,7 +120,8 @@ fn is_own_host(host: Option<&str>, listed: &[String]) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    let loopback = name.parse::<IpAddr>().map_or(name.eq_ignore_ascii_case("localhost"), |address| address.is_loopback());
+    let loopback =
+        name.parse::<IpAddr>().map_or(name.eq_ignore_ascii_case("localhost"), |address| address.is_loopback());
     loopback || listed.iter().any(|listed| listed.eq_ignore_ascii_case(name) || listed.eq_ignore_ascii_case(host))
 }
 
@@ -131,10 +132,21 @@ mod tests {
     #[test]
     fn hosts_are_loopback_or_listed() {
         let listed = ["models.example".to_owned(), "other:8000".to_owned()];
-        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.9.9.9", "[::1]:80", "[::1]", "models.example:443", "other:8000"] {
+        for host in [
+            "localhost",
+            "LOCALHOST:8080",
+            "127.0.0.1:1",
+            "127.9.9.9",
+            "[::1]:80",
+            "[::1]",
+            "models.example:443",
+            "other:8000",
+        ] {
             assert!(is_own_host(Some(host), &listed), "{host}");
         }
-        for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "other:1", "", "[::2]"] {
+        for host in
+            ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "other:1", "", "[::2]"]
+        {
             assert!(!is_own_host(Some(host), &listed), "{host}");
         }
         assert!(!is_own_host(None, &listed));

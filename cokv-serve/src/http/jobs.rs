@@ -77,7 +77,9 @@ impl Common<'_> {
         let asked = self.cache.compress.as_ref();
         if self.cache.exact {
             return match asked.is_some_and(|compress| compress.mode != Mode::Off) {
-                true => Err(ApiError::value("cokv.exact", "an answer is exact, or its prompt is compressed, but not both")),
+                true => {
+                    Err(ApiError::value("cokv.exact", "an answer is exact, or its prompt is compressed, but not both"))
+                }
                 false => Ok(Compression::Off),
             };
         }

@@ -30,6 +30,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/", get(facts::page))
         .route("/health", get(facts::health))
+        .route("/openapi.json", get(facts::openapi))
         .route("/metrics", get(facts::metrics))
         .route("/tokenize", post(texts::tokenize))
         .route("/detokenize", post(texts::detokenize))

@@ -11,10 +11,13 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
 use serde_json::Value as Json;
 use tokio::sync::mpsc::{self, Receiver, Sender};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Frames that a client has not taken yet. What is written behind them waits; what computes does not.
 const ROOM: usize = 16;
+
+/// Within which a client takes something; who takes nothing has gone without a word.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The end of every stream.
 pub const DONE: &str = "[DONE]";
@@ -76,7 +79,10 @@ impl Events {
 
     async fn send(&mut self, frame: String) -> Result<(), Gone> {
         self.due = Instant::now() + self.silence;
-        self.frames.send(frame.into()).await.map_err(|_| Gone)
+        match timeout(PATIENCE, self.frames.send(frame.into())).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Gone),
+        }
     }
 }
 
@@ -87,7 +93,10 @@ impl hyper::body::Body for Frames {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.0.poll_recv(context).map(|frame| frame.map(|bytes| Ok(Frame::data(bytes))))
     }
 }

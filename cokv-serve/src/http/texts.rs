@@ -18,11 +18,7 @@ use crate::api::texts::{Tokenize, detokenize as tokens_of};
 use crate::prompt::Mark;
 
 /// A text's tokens.
-pub async fn tokenize(
-    State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
+pub async fn tokenize(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
     let bytes = body::read(&headers, body, shared.settings().body).await?;
     let of = move || {
         let asked = Tokenize::read(&bytes)?;
@@ -68,7 +64,8 @@ pub async fn apply_template(
     let of = move || {
         let conversation = Conversed::take(&mut Fields::read(&bytes)?)?;
         let messages = conversation.messages.iter().enumerate();
-        let marks = messages.flat_map(|(message, said)| said.breakpoints.iter().map(move |&byte| Mark { message, byte }));
+        let marks =
+            messages.flat_map(|(message, said)| said.breakpoints.iter().map(move |&byte| Mark { message, byte }));
         let prompt = shared.prompts.conversation(&conversation, &marks.collect::<Vec<_>>())?;
         Ok::<_, ApiError>(json!({ "prompt": prompt.text, "tokens": prompt.tokens, "breakpoints": prompt.marks }))
     };

@@ -36,7 +36,13 @@ struct One<'a> {
 
 impl<'a> Choices<'a> {
     /// Of so many jobs; `calls` finds calls of tools, where these are wanted.
-    pub fn new(tokenizer: &'a Tokenizer, jobs: usize, of_each: usize, stops: &[String], calls: Option<&ParseCalls>) -> Self {
+    pub fn new(
+        tokenizer: &'a Tokenizer,
+        jobs: usize,
+        of_each: usize,
+        stops: &[String],
+        calls: Option<&ParseCalls>,
+    ) -> Self {
         let one = |_| One {
             text: AnswerText::new(tokenizer, stops.to_vec()),
             calls: calls.map(|parse| CallFinder::new(Arc::clone(parse))),
@@ -56,7 +62,12 @@ impl<'a> Choices<'a> {
     }
 
     /// Hears a token. Where the last thing that is said is the end, a stop string was found.
-    pub fn token(&mut self, index: usize, token: u32, logprobs: Option<&TokenLogprobs>) -> Result<Vec<Said>, ModelError> {
+    pub fn token(
+        &mut self,
+        index: usize,
+        token: u32,
+        logprobs: Option<&TokenLogprobs>,
+    ) -> Result<Vec<Said>, ModelError> {
         let Some(one) = self.answers.get_mut(index).filter(|one| !one.ended) else { return Ok(Vec::new()) };
         let (piece, stopped) = one.text.push(token, logprobs)?;
         let mut said = Vec::new();

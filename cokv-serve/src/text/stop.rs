@@ -78,7 +78,11 @@ mod tests {
 
     #[test]
     fn the_first_of_several_ends_it() {
-        assert_eq!(told(&["bc", "abcd"], &["xab", "cd"]), (vec!["x".into(), "".into()], true), "the one that begins first");
+        assert_eq!(
+            told(&["bc", "abcd"], &["xab", "cd"]),
+            (vec!["x".into(), "".into()], true),
+            "the one that begins first"
+        );
         assert_eq!(told(&["b", "a"], &["xab"]), (vec!["x".into()], true));
     }
 

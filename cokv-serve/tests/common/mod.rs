@@ -116,7 +116,11 @@ impl Reply {
     /// Events of a stream as JSON, without comments; the last is `[DONE]`.
     pub fn events(&self) -> Vec<Json> {
         let blocks: Vec<&str> = self.body.split("\n\n").filter(|block| !block.is_empty()).collect();
-        let mut data: Vec<&str> = blocks.iter().filter(|block| !block.starts_with(':')).map(|block| block.strip_prefix("data: ").unwrap()).collect();
+        let mut data: Vec<&str> = blocks
+            .iter()
+            .filter(|block| !block.starts_with(':'))
+            .map(|block| block.strip_prefix("data: ").unwrap())
+            .collect();
         assert_eq!(data.pop(), Some("[DONE]"), "{}", self.body);
         data.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
@@ -198,9 +202,13 @@ pub fn chat(more: Json) -> Json {
 }
 
 pub fn posted(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-    let kind = if headers.to_ascii_lowercase().contains("content-type") { "" } else { "Content-Type: application/json\r\n" };
+    let kind =
+        if headers.to_ascii_lowercase().contains("content-type") { "" } else { "Content-Type: application/json\r\n" };
     let host = if headers.to_ascii_lowercase().contains("host:") { "" } else { "Host: localhost\r\n" };
-    let head = format!("POST {path} HTTP/1.1\r\n{host}Connection: close\r\n{kind}{headers}Content-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST {path} HTTP/1.1\r\n{host}Connection: close\r\n{kind}{headers}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
     [head.as_bytes(), body].concat()
 }
 
