@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::ask::{Against, Along, Ask, Distributions, Top};
 use crate::batch::{Batch, BatchSettings, Event, Request, SequenceId, Start};
-use crate::ledger::Ledger;
 use crate::cache::RaggedCache;
 use crate::engine::Row;
 use crate::error::ModelError;
 use crate::eviction::Eviction;
+use crate::ledger::Ledger;
 use crate::model::LanguageModel;
 use crate::stop::StopRule;
 
@@ -99,7 +99,8 @@ impl LanguageModel {
                         answers[row].most_held = most_held;
                     }
                     Event::Failed(error) => failed = Some(error),
-                    Event::Prefilled { .. } | Event::Read { .. } | Event::Compressed { .. } | Event::Evicted { .. } => {}
+                    Event::Prefilled { .. } | Event::Read { .. } | Event::Compressed { .. } | Event::Evicted { .. } => {
+                    }
                 }
             })?;
             if !goes_on {

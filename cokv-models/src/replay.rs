@@ -170,12 +170,7 @@ impl SecondPass {
 }
 
 /// What is fed, chunk by chunk.
-fn fed(
-    tokenizer: &Tokenizer,
-    prefill: &Prefill,
-    replay: &Replay,
-    close: &[u32],
-) -> Result<VecDeque<Fed>, ModelError> {
+fn fed(tokenizer: &Tokenizer, prefill: &Prefill, replay: &Replay, close: &[u32]) -> Result<VecDeque<Fed>, ModelError> {
     let (tokens, frame) = (prefill.tokens(), prefill.frame());
     let (document, close) = match replay.verbatim {
         true => (0..tokens.len(), &[][..]),
@@ -199,9 +194,7 @@ fn fed(
     let of_chunk = |start: usize| {
         let asks = match start == document.start {
             true => first.clone(),
-            false => {
-                [&further[..], &tokens[document.start.max(start.saturating_sub(replay.overlap))..start]].concat()
-            }
+            false => [&further[..], &tokens[document.start.max(start.saturating_sub(replay.overlap))..start]].concat(),
         };
         let chunk = start..document.end.min(start + chunk);
         Fed { tokens: [&asks, close, &tokens[chunk.clone()]].concat(), chunk }

@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use cokv_models::batch::{Batch, BatchSettings, Event, Request, SequenceId, Start};
-use cokv_models::ledger::Ledger;
 use cokv_models::cache::RaggedCache;
 use cokv_models::config::ModelConfig;
+use cokv_models::ledger::Ledger;
 use cokv_models::{LanguageModel, ModelError, StopRule};
 
 use super::error::DocumentError;

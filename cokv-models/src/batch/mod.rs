@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use cokv_core::Format;
 
-pub use self::request::{Event, Request, SequenceId, Start, Why};
 use self::choose::Next;
+pub use self::request::{Event, Request, SequenceId, Start, Why};
 use self::sequence::{Sequence, Taken};
 use crate::cache::{RaggedCache, Segment};
 use crate::engine::{Engine, Row};
@@ -40,7 +40,14 @@ pub struct BatchSettings {
 
 impl Default for BatchSettings {
     fn default() -> Self {
-        Self { format: Format::default(), chunk: 512, chunk_beside_rows: 128, rows: usize::MAX, overtakes: 8, short_ones_first: 0 }
+        Self {
+            format: Format::default(),
+            chunk: 512,
+            chunk_beside_rows: 128,
+            rows: usize::MAX,
+            overtakes: 8,
+            short_ones_first: 0,
+        }
     }
 }
 

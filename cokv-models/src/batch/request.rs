@@ -142,7 +142,8 @@ impl Request {
             Start::Then { tokens, .. } if tokens.is_empty() => return Err(ModelError::EmptyPrompt),
             Start::Prompt { tokens, .. } => tokens.len(),
             Start::Cache { .. } if !self.samplers.is_empty() => {
-                let message = "tokens are drawn from all logits, of which a cache by itself has none: leave it a token to read";
+                let message =
+                    "tokens are drawn from all logits, of which a cache by itself has none: leave it a token to read";
                 return Err(ModelError::Backend(message.into()));
             }
             Start::Cache { cache, .. } => cache.next_position(),

@@ -155,10 +155,11 @@ impl Sequence {
     ) -> Taken {
         let (id, several) = (self.id, !self.others.is_empty());
         let state = mem::replace(&mut self.state, State::Over);
-        let (state, next) = match state.advance(answer, &self.stop, several, &mut self.promise, &mut |event| heard(id, event)) {
-            Ok(advanced) => advanced,
-            Err(error) => return Taken::Over(Err(error)),
-        };
+        let (state, next) =
+            match state.advance(answer, &self.stop, several, &mut self.promise, &mut |event| heard(id, event)) {
+                Ok(advanced) => advanced,
+                Err(error) => return Taken::Over(Err(error)),
+            };
         self.state = state;
         let Some(next) = next else {
             self.account();

@@ -266,7 +266,8 @@ fn a_large_one_is_overtaken_but_not_for_ever() {
 #[test]
 fn a_row_that_is_not_finite_concerns_nobody_else() {
     let mut batch = batch(1 << 20);
-    let poisoned = Request::greedy(Start::Prompt { tokens: vec![1, POISON], frame: Frame::default(), compress: None }, stop(5));
+    let poisoned =
+        Request::greedy(Start::Prompt { tokens: vec![1, POISON], frame: Frame::default(), compress: None }, stop(5));
     let [sound, poisoned] = [prompt(20, 5, None), poisoned].map(|request| batch.submit(request).unwrap());
     let mut ended = Vec::new();
     while batch
@@ -285,7 +286,8 @@ fn a_row_that_is_not_finite_concerns_nobody_else() {
 #[test]
 fn a_pass_that_fails_frees_its_rows() {
     let mut batch = batch(1 << 20);
-    let broken = Request::greedy(Start::Prompt { tokens: vec![FAILURE], frame: Frame::default(), compress: None }, stop(5));
+    let broken =
+        Request::greedy(Start::Prompt { tokens: vec![FAILURE], frame: Frame::default(), compress: None }, stop(5));
     batch.submit(broken).unwrap();
     let mut told = Vec::new();
     assert!(batch.step(&mut |_, event| told.push(format!("{event:?}"))).is_err());

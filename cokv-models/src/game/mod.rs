@@ -16,9 +16,9 @@ pub use self::record::{GameRecord, Unplayable};
 use self::record::{Prepared, cache_bytes};
 pub use self::utility::Scorer;
 use self::utility::utilities;
-use crate::ledger::Ledger;
 use crate::cache::RaggedCache;
 use crate::error::ModelError;
+use crate::ledger::Ledger;
 use crate::model::LanguageModel;
 
 /// The rules of the game.
