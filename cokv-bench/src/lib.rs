@@ -23,6 +23,7 @@ pub mod report;
 pub mod run;
 pub mod scores;
 pub mod selection;
+pub mod serving;
 pub mod statistics;
 
 /// The examples of its README are tested here.

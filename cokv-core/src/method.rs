@@ -55,6 +55,11 @@ impl Method {
         self.learned = Some(learned);
     }
 
+    /// What was learned of the model, if it was given that.
+    pub fn learned(&self) -> Option<&Arc<Learned>> {
+        self.learned.as_ref()
+    }
+
     /// Whether its scores need what was learned of the model.
     pub fn needs_learned(&self) -> bool {
         let again = self.while_decoding.as_ref().is_some_and(|again| again.compressor.needs_learned());

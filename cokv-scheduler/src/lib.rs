@@ -13,9 +13,9 @@ mod settings;
 mod told;
 mod worker;
 
+pub use figures::{Counter, Figures, Seconds};
 #[doc(hidden)]
 pub use handle::{Command, Flags};
-pub use figures::{Counter, Figures, Seconds};
 pub use handle::{EntryState, Handle, Reply, Restored, State, Ticket};
 pub use job::{Compression, Job, Namespace, NewDocument};
 pub use refusal::Refusal;

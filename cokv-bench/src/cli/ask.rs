@@ -136,7 +136,7 @@ fn beside(summary: &Summary, asked: &[Asked], max_new_tokens: usize) -> Beside {
 /// Refuses a cache whose document this cokv, or this model's chat template, would put to the model otherwise.
 fn check_text(saved: &SavedCache, turn: &Turn<'_>) -> Result<()> {
     let Some(text) = saved.text.as_ref().filter(|_| !turn.is_dated()) else { return Ok(()) };
-    if prefix_hash(&turn.open(text)?) != saved.description.prefix {
+    if prefix_hash(&turn.open(text)?.text) != saved.description.prefix {
         bail!(
             "the document would be put to the model in other words now than when it was compressed: compress it again"
         );

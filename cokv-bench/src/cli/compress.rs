@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use cokv_core::Registry;
 use cokv_models::cache::file::{Summary, encode};
+use cokv_scheduler::MadeBy;
 use cokv_shapley::whole;
 use indicatif::ProgressBar;
 
@@ -15,7 +16,7 @@ use super::load::{load, outline};
 use super::method::{MethodArguments, budget_remark};
 use super::prompt_source::read_text;
 use crate::document::{
-    CompressedDocument, Done, Made, Turn, check_document, check_method, compress, describe, window_remark,
+    CompressedDocument, Done, Made, Turn, check_document, check_method, compress, describe, prefix_hash, window_remark,
 };
 use crate::machine::memory::mebibytes;
 use crate::model::{Beside, ModelSettings};
@@ -106,9 +107,8 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
         by: settings,
         identity: outlined.outline.identity(&fingerprint, model.format())?,
         backend: model.engine().backend(),
-        document: &open,
-        method: &method,
-        budget,
+        prefix: prefix_hash(&open.text),
+        made_by: MadeBy::of(&method, budget),
     });
     let bytes = encode(&description, &open.tokens, Some(text.as_str()).filter(|_| !arguments.no_text), &cache)?;
     whole::write_private(out, &bytes).with_context(|| out.display().to_string())?;
@@ -132,7 +132,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
 }
 
 /// Refuses a place where something is that must not be lost. What is no file, such as `/dev/stdout`, is written to.
-fn check_place(path: &Path, force: bool) -> Result<()> {
+pub fn check_place(path: &Path, force: bool) -> Result<()> {
     let shown = path.display();
     match std::fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

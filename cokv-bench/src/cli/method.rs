@@ -31,6 +31,12 @@ impl MethodArguments {
     pub fn fit(&self, method: &mut Method, model: &ModelStamp, layout: HeadLayout) -> Result<()> {
         self.sharing.fit(method, model, layout)
     }
+
+    /// What was said, as a table of configurations.
+    pub fn table(&self) -> Result<toml::Table> {
+        let toml = self.sharing.toml(&self.method)?.0;
+        toml::from_str(&toml).map_err(|error| anyhow!("{}", error.message()))
+    }
 }
 
 /// Which tokens of a prompt are kept, by several methods at several budgets.
@@ -86,6 +92,10 @@ struct SharingArguments {
 impl SharingArguments {
     fn build(&self, registry: &Registry, compressor: &str) -> Result<Method> {
         method(registry, compressor, self.allocator.as_deref(), self.while_decoding.as_deref())
+    }
+
+    fn toml(&self, compressor: &str) -> Result<(String, Vec<&'static str>)> {
+        toml(compressor, self.allocator.as_deref(), self.while_decoding.as_deref())
     }
 
     fn fit(&self, method: &mut Method, model: &ModelStamp, layout: HeadLayout) -> Result<()> {
@@ -148,6 +158,22 @@ pub fn method(
     if !scores_tokens && registry.allocators().any(|name| name == compressor) {
         bail!("--method: `{compressor}` is an allocator: --method snapkv --allocator {compressor}");
     }
+    let (toml, written) = toml(compressor, allocator, while_decoding)?;
+    let of_option = |error: ConfigError| {
+        let option = error.line.and_then(|line| written.get(line - 1)).unwrap_or(&"--method");
+        without_line(ConfigError { file: (*option).into(), ..error })
+    };
+    ConfigTable::parse("--method", &toml)
+        .and_then(|table| registry.method(table))
+        .map_err(|error| of_option(error).into())
+}
+
+/// Options as lines of a configuration, and which option each line is.
+fn toml(
+    compressor: &str,
+    allocator: Option<&str>,
+    while_decoding: Option<&str>,
+) -> Result<(String, Vec<&'static str>)> {
     let options = [
         ("--method", "compressor", Some(compressor)),
         ("--allocator", "allocator", allocator),
@@ -164,13 +190,7 @@ pub fn method(
         toml += &line;
         written.push(option);
     }
-    let of_option = |error: ConfigError| {
-        let option = error.line.and_then(|line| written.get(line - 1)).unwrap_or(&"--method");
-        without_line(ConfigError { file: (*option).into(), ..error })
-    };
-    ConfigTable::parse("--method", &toml)
-        .and_then(|table| registry.method(table))
-        .map_err(|error| of_option(error).into())
+    Ok((toml, written))
 }
 
 /// An option has but one line.

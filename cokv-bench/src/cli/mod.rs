@@ -3,6 +3,7 @@
 mod ask;
 mod bar;
 mod bench;
+mod chat;
 mod choice;
 mod cluster;
 mod compare;
@@ -36,6 +37,8 @@ mod sampling;
 mod score;
 mod scores;
 mod select;
+#[cfg(feature = "serve")]
+mod serve;
 mod stopped;
 mod threads;
 mod version;
@@ -76,6 +79,9 @@ enum Command {
     Generate(generate::Arguments),
     Compress(compress::Arguments),
     Ask(ask::Arguments),
+    Chat(Box<chat::Arguments>),
+    #[cfg(feature = "serve")]
+    Serve(Box<serve::Arguments>),
     Inspect(inspect::Arguments),
     Estimate(Box<estimate::Arguments>),
     Merge(estimate::Merge),
@@ -108,6 +114,9 @@ pub fn main_with(registry: Registry) -> ExitCode {
         Command::Generate(arguments) => generate::run(&arguments, &registry),
         Command::Compress(arguments) => compress::run(&arguments, &registry),
         Command::Ask(arguments) => ask::run(&arguments),
+        Command::Chat(arguments) => chat::run(&arguments, registry),
+        #[cfg(feature = "serve")]
+        Command::Serve(arguments) => serve::run(&arguments, registry),
         Command::Inspect(arguments) => inspect::run(&arguments, &registry),
         Command::Estimate(arguments) => estimate::run(&arguments, &registry),
         Command::Merge(arguments) => estimate::merge(&arguments),

@@ -1,12 +1,10 @@
 //! What a saved cache says of where it comes from, and what that means to whoever reads it.
 
-use cokv_core::{Budget, Method};
 use cokv_models::cache::file::{CacheFileError, Description, Identity};
-use cokv_models::scores_fingerprint;
 use cokv_models::source::Source;
+use cokv_scheduler::MadeBy;
 use sha2::{Digest, Sha256};
 
-use super::turn::OpenTurn;
 use crate::device::DeviceSetting;
 use crate::model::ModelSettings;
 use crate::names::by_name;
@@ -19,36 +17,33 @@ pub struct Made<'a> {
     pub identity: Identity,
     /// What computed them.
     pub backend: &'a str,
-    /// What was read.
-    pub document: &'a OpenTurn,
+    /// Hash of what was read.
+    pub prefix: String,
     /// What chose.
-    pub method: &'a Method,
-    /// How much was to be kept.
-    pub budget: Budget,
+    pub made_by: MadeBy,
 }
 
 /// What a file is to say of a cache that is made now.
 pub fn describe(made: Made<'_>) -> Description {
-    let Made { by, identity, backend, document, method, budget } = made;
-    let scores = method.head_scores().map(scores_fingerprint);
+    let Made { by, identity, backend, prefix, made_by } = made;
     Description {
         identity,
         model: wherever(&by.source),
         weights: name(&by.weights),
         backend: backend.into(),
         chat_template_kwargs: serde_json::Value::Object(by.chat_template_kwargs.clone()).to_string(),
-        prefix: prefix_hash(document),
-        method: method.settings().to_string(),
-        budget: budget.to_string(),
-        head_scores: scores,
+        prefix,
+        method: made_by.settings,
+        budget: made_by.budget,
+        head_scores: made_by.head_scores,
         created: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
         cokv: env!("CARGO_PKG_VERSION").into(),
     }
 }
 
 /// A hash of what was read.
-pub fn prefix_hash(document: &OpenTurn) -> String {
-    sha256(document.text.as_bytes())
+pub fn prefix_hash(text: &str) -> String {
+    sha256(text.as_bytes())
 }
 
 /// How the model that made a cache is loaded again, from where it came or from somewhere else.
@@ -90,7 +85,7 @@ fn sha256(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use cokv_core::{ConfigTable, Format, Frame, HeadLayout, HeadScores};
+    use cokv_core::{Budget, ConfigTable, Format, HeadLayout, HeadScores, Method};
     use cokv_models::WeightType;
     use serde_json::json;
 
@@ -114,12 +109,11 @@ mod tests {
             chat_template_kwargs: json!({ "date_string": "26 Jul 2024" }).as_object().unwrap().clone(),
             ..ModelSettings::default()
         };
-        let document = OpenTurn { text: "abc".into(), tokens: vec![1], frame: Frame::default() };
         let method =
             cokv_policies::registry().method(ConfigTable::parse("test", "compressor = 'knorm'").unwrap()).unwrap();
         let made = |method: &Method| {
-            let (identity, budget) = (identity.clone(), Budget::Share(0.05));
-            describe(Made { by: &by, identity, backend: "cpu", document: &document, method, budget })
+            let (identity, made_by) = (identity.clone(), MadeBy::of(method, Budget::Share(0.05)));
+            describe(Made { by: &by, identity, backend: "cpu", prefix: prefix_hash("abc"), made_by })
         };
         let description = made(&method);
         assert_eq!(description.prefix, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");

@@ -1,0 +1,454 @@
+//! `cokv serve`
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, anyhow, bail};
+use cokv_core::{Budget, Method, Registry};
+use cokv_models::cache::file::{Identity, SavedCache, Summary};
+use cokv_models::memory::free_bytes;
+use cokv_models::sampling::Sampling;
+use cokv_models::{LanguageModel, NUMERICS, Outline, instructions};
+use cokv_scheduler::{
+    Document, DocumentTold, Handle, Namespace, NewDocument, Refusal, Restored, Settings as SchedulerSettings, Worker,
+};
+use cokv_serve::{Compress, Files, Logged, Mode, RequestLine, Served, Server, Settings};
+use serde_json::json;
+
+use super::load::{load, outline};
+use super::method::MethodArguments;
+use crate::document::{Turn, check_document, check_method};
+use crate::machine::memory::mebibytes;
+use crate::model::{Beside, Loaded, ModelSettings, Outlined};
+use crate::scores::ModelStamp;
+use crate::serving::{Describing, Methods};
+
+/// Where an API key may stand.
+const KEY: &str = "COKV_API_KEY";
+/// Share of the free memory that caches have where nobody says how much.
+const SHARE: f64 = 0.5;
+
+/// Serve a model behind the API that OpenAI's clients speak, with documents that are read and compressed once
+///
+/// Answers are those of the full cache unless a request, a document or --compress says otherwise, and every answer says what it
+/// was had from. Documents are read once, shared by all requests that begin with them, and saved to files that `cokv ask` reads,
+/// too. Open http://127.0.0.1:8080 for a page to talk to the model.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cokv serve                                                    # http://127.0.0.1:8080/v1
+  cokv serve --model path:llama.gguf --cache-memory '4 GiB' --cache q8
+  cokv serve --document report=report.txt --compress document --method keydiff --budget 30%
+  cokv serve --document report=report.cokv --cache-dir caches/  # a cache that `cokv compress` saved
+  COKV_API_KEY=secret cokv serve --host 0.0.0.0 --public-name models.example.org
+
+  curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' -d '{
+    \"model\": \"cokv\", \"messages\": [{\"role\": \"user\", \"content\": \"Who wrote it?\"}], \"cokv\": {\"document\": \"report\"}}'")]
+pub struct Arguments {
+    #[command(flatten)]
+    model: ModelSettings,
+    /// Address to listen on; other machines reach only addresses that are not this machine's loopback
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// Port to listen on; 0 takes one that is free and says which
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// The model's name in requests [default: cokv]
+    #[arg(long, value_name = "NAME", default_value = "cokv", hide_default_value = true)]
+    name: String,
+    /// Further names for it
+    #[arg(long, value_name = "NAME")]
+    alias: Vec<String>,
+    /// Answer whatever model a request names
+    #[arg(long)]
+    any_model: bool,
+    /// Memory for all caches together, such as '4 GiB' [default: half of what is free once the model is loaded]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    cache_memory: Option<u64>,
+    /// Share of that memory for documents that are not let go
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    pin_share: f64,
+    /// Answers that are written at the same time
+    #[arg(long, value_name = "ANSWERS", default_value_t = 16)]
+    parallel: usize,
+    /// Requests that may wait; those that come then are told when to come again
+    #[arg(long, value_name = "REQUESTS", default_value_t = 64)]
+    queue: usize,
+    /// How long answers may stand still while a prompt is read beside them, in milliseconds
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 100)]
+    stall_target: u64,
+    /// A document that is there from the start: a text file, or a cache that `cokv compress` or this server saved. A text is compressed
+    /// with --compress document
+    #[arg(long = "document", value_name = "NAME=FILE")]
+    documents: Vec<String>,
+    /// What is compressed where a request does not say it: off, question (each prompt, once it is read) or document (what stands before
+    /// a breakpoint, and documents)
+    #[arg(long, value_name = "MODE", default_value = "off", value_parser = mode)]
+    compress: Mode,
+    #[command(flatten)]
+    method: MethodArguments,
+    /// Folder where documents are saved, and loaded from, by requests
+    #[arg(long, value_name = "FOLDER")]
+    cache_dir: Option<PathBuf>,
+    /// File with API keys, one a line; COKV_API_KEY may hold one, too
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Answer everybody who can reach an address that is not this machine's loopback
+    #[arg(long)]
+    no_auth: bool,
+    /// Let all API keys use what was read for one of them
+    #[arg(long)]
+    share_cache: bool,
+    /// A name by which the server is called from elsewhere; * is every name
+    #[arg(long, value_name = "HOST")]
+    public_name: Vec<String>,
+    /// An origin whose pages may read answers, such as https://example.org
+    #[arg(long, value_name = "ORIGIN")]
+    cors_origin: Vec<String>,
+    /// Tokens of an answer at most, where a request does not say it
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
+    max_tokens: usize,
+    /// Seconds after which a request ends whatever it has; 0 is never
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    timeout: u64,
+    /// Seconds for which what runs may go on once the server is told to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    drain: u64,
+    /// Write a line of JSON for every request
+    #[arg(long)]
+    json_log: bool,
+}
+
+/// A document of the command line.
+struct Preloaded {
+    name: String,
+    path: PathBuf,
+    what: Kind,
+}
+
+enum Kind {
+    Text(String),
+    Saved,
+}
+
+pub fn run(arguments: &Arguments, registry: Registry) -> Result<()> {
+    let keys = keys(arguments)?;
+    if !arguments.host.is_loopback() && keys.is_empty() && !arguments.no_auth {
+        bail!(
+            "--host {}: everybody who reaches this machine would be answered: give {KEY} or --api-key-file, or --no-auth if that is meant",
+            arguments.host
+        );
+    }
+    if !(0.0..=1.0).contains(&arguments.pin_share) || arguments.parallel == 0 || arguments.queue == 0 {
+        bail!("--pin-share is between 0 and 1, and --parallel and --queue are at least 1");
+    }
+    let budget = arguments.method.budget;
+    let mut method = arguments.method.build(&registry)?;
+    if arguments.compress != Mode::Off && !method.evicts() {
+        bail!("--compress: say what is kept, such as --method keydiff --budget 30%; `cokv methods` lists them");
+    }
+    if arguments.compress == Mode::Document {
+        check_method(&method, &registry)?;
+    }
+    let documents = arguments.documents.iter().map(|said| preloaded(said)).collect::<Result<Vec<_>>>()?;
+    if let Some(folder) = &arguments.cache_dir {
+        std::fs::create_dir_all(folder).with_context(|| format!("--cache-dir {}", folder.display()))?;
+    }
+    let listener = TcpListener::bind((arguments.host, arguments.port))
+        .with_context(|| format!("cannot listen on {}:{}", arguments.host, arguments.port))?;
+
+    let outlined = outline(&arguments.model, false)?;
+    let (layout, fingerprint) = (outlined.outline.config().layout, outlined.fingerprint()?);
+    let stamp = ModelStamp::of(&arguments.model.source, Some(&fingerprint), layout);
+    arguments.method.fit(&mut method, &stamp, layout)?;
+    let identity = outlined.outline.identity(&fingerprint, arguments.model.cache)?;
+    check_documents(&documents, &outlined, &identity)?;
+    let Loaded { model, fingerprint } = load(&outlined, &beside(arguments))?;
+    let model = Arc::new(model);
+    let limit = arguments.cache_memory.or_else(|| cache_memory(&model));
+    let (handle, worker) = cokv_scheduler::start(Arc::clone(&model), scheduling(arguments, limit))?;
+    let watched = watch(worker);
+
+    let compress = (arguments.compress == Mode::Document).then(|| (method.clone(), budget));
+    preload(documents, &handle, &outlined, &identity, compress)?;
+    let describing = Describing::new(arguments.model.clone(), identity, model.engine().backend(), &registry)?;
+    let methods = Arc::new(Methods::new(registry, layout, arguments.method.table()?, method, budget));
+    let json_log = arguments.json_log;
+    let server = Server {
+        handle,
+        model: served(arguments, &outlined, &model, &fingerprint),
+        methods: Arc::new(move |said| methods.make(said)),
+        files: arguments.cache_dir.clone().map(|folder| files(folder, describing, &model)),
+        settings: settings(arguments, keys),
+        log: Arc::new(move |logged| eprintln!("{}", line(logged, json_log))),
+    };
+    say_hello(arguments, &listener, limit)?;
+    cokv_serve::run(listener, server)?;
+    // It was told to stop, and has at most one pass before it.
+    let _ = watched.join();
+    Ok(())
+}
+
+/// Keys of the file and of the environment.
+fn keys(arguments: &Arguments) -> Result<Vec<String>> {
+    let mut keys: Vec<String> = std::env::var(KEY).into_iter().filter(|key| !key.is_empty()).collect();
+    if let Some(path) = &arguments.api_key_file {
+        let text = std::fs::read_to_string(path).with_context(|| format!("--api-key-file {}", path.display()))?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let before = keys.len();
+        keys.extend(lines.map(str::to_owned));
+        if keys.len() == before {
+            bail!("--api-key-file {}: there is no key in it", path.display());
+        }
+    }
+    Ok(keys)
+}
+
+fn preloaded(said: &str) -> Result<Preloaded> {
+    let (name, path) = said.split_once('=').ok_or_else(|| anyhow!("--document {said}: write NAME=FILE"))?;
+    let path = PathBuf::from(path);
+    if Summary::read(&path).is_ok() {
+        return Ok(Preloaded { name: name.into(), path, what: Kind::Saved });
+    }
+    let text = std::fs::read_to_string(&path).with_context(|| format!("--document {said}"))?;
+    match text.trim().is_empty() {
+        true => bail!("--document {said}: it is empty"),
+        false => Ok(Preloaded { name: name.into(), path, what: Kind::Text(text) }),
+    }
+}
+
+/// Refuses what could not be used, before the weights are loaded.
+fn check_documents(documents: &[Preloaded], outlined: &Outlined, identity: &Identity) -> Result<()> {
+    for Preloaded { name, path, what } in documents {
+        let at = || format!("--document {name}={}", path.display());
+        match what {
+            Kind::Saved => {
+                Summary::read(path).and_then(|summary| summary.description.check(identity)).with_context(at)?
+            }
+            Kind::Text(text) => {
+                let open = Turn::of(&outlined.outline)?.open(text).with_context(at)?;
+                check_document(&open, outlined.outline.config()).with_context(at)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn beside(arguments: &Arguments) -> Beside {
+    Beside {
+        bytes: arguments.cache_memory.unwrap_or(64 << 20),
+        what: "the caches".into(),
+        advice: "give --cache-memory less, or take a smaller model",
+    }
+}
+
+/// Half of what is free now.
+fn cache_memory(model: &LanguageModel) -> Option<u64> {
+    model.engine().free_bytes().or_else(free_bytes).map(|bytes| (bytes as f64 * SHARE) as u64)
+}
+
+fn scheduling(arguments: &Arguments, cache_memory: Option<u64>) -> SchedulerSettings {
+    SchedulerSettings {
+        cache_memory,
+        rows: arguments.parallel,
+        queue: arguments.queue,
+        stall_target: Duration::from_millis(arguments.stall_target),
+        pin_share: arguments.pin_share,
+        ..SchedulerSettings::default()
+    }
+}
+
+/// Ends the process where the thread that computes breaks: nobody would be answered any more.
+fn watch(worker: Worker) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        if !worker.join() {
+            eprintln!("cokv: the thread that computes has broken; start the server again");
+            std::process::exit(1);
+        }
+    })
+}
+
+/// Reads documents of the command line while the first requests come in.
+fn preload(
+    documents: Vec<Preloaded>,
+    handle: &Handle,
+    outlined: &Outlined,
+    identity: &Identity,
+    compress: Option<(Method, Budget)>,
+) -> Result<()> {
+    let turn = Turn::of(&outlined.outline)?;
+    for Preloaded { name, path, what } in documents {
+        let at = format!("--document {name}={}", path.display());
+        match what {
+            Kind::Saved => restore(handle, &path, name, identity).context(at)?,
+            Kind::Text(text) => {
+                let open = turn.open(&text)?;
+                let of = name.clone();
+                let new = NewDocument {
+                    namespace: Namespace::default(),
+                    shared: true,
+                    name: Some(name),
+                    tokens: open.tokens,
+                    text: text.trim_end().to_owned(),
+                    compress: compress.clone(),
+                    frame: open.frame,
+                    close: turn.close()?,
+                    pin: true,
+                    time_to_live: None,
+                    hear: Box::new(move |told| heard(&of, told)),
+                };
+                // It is read whoever listens.
+                std::mem::forget(handle.read(new)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn heard(name: &str, told: DocumentTold) {
+    match told {
+        DocumentTold::Done { document, .. } => eprintln!("document {name}: {}", size(&document)),
+        DocumentTold::Refused(refusal) => eprintln!("document {name}: {refusal}"),
+        DocumentTold::Queued | DocumentTold::Read { .. } => {}
+    }
+}
+
+fn size(document: &Document) -> String {
+    let share = 100.0 * document.kept_tokens() / document.tokens.len() as f64;
+    let bytes = mebibytes(document.cache.bytes() as u64);
+    format!("{} tokens, {share:.1} % of them kept, {bytes}", document.tokens.len())
+}
+
+fn restore(handle: &Handle, path: &Path, name: String, identity: &Identity) -> Result<()> {
+    let saved = SavedCache::read(path)?;
+    let of = Restored {
+        namespace: Namespace::default(),
+        shared: true,
+        name: name.clone(),
+        pin: true,
+        identity: identity.clone(),
+    };
+    let (send, received) = std::sync::mpsc::channel();
+    let reply = Box::new(move |restored: Result<Document, Refusal>| drop(send.send(restored)));
+    handle.restore(saved, of, reply)?;
+    let document = received.recv().context("the thread that computes has ended")??;
+    eprintln!("document {name}: {}", size(&document));
+    Ok(())
+}
+
+fn served(arguments: &Arguments, outlined: &Outlined, model: &LanguageModel, fingerprint: &str) -> Served {
+    let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let held = arguments.model.held_as();
+    let all = format!("{fingerprint} {held} {} {NUMERICS} {:?}", model.engine().backend(), instructions());
+    Served {
+        outline: Arc::clone(&outlined.outline),
+        id: arguments.name.clone(),
+        aliases: [arguments.model.source.clone()].into_iter().chain(arguments.alias.clone()).collect(),
+        created,
+        fingerprint: format!("cokv-{}", &crate::document::prefix_hash(&all)[..16]),
+        format: model.format(),
+        sampling: Sampling::default(),
+    }
+}
+
+fn files(folder: PathBuf, describing: Describing, model: &LanguageModel) -> Files {
+    let outline: Arc<Outline> = Arc::clone(model.outline());
+    Files {
+        folder,
+        identity: describing.identity.clone(),
+        describe: Arc::new(move |document| describing.describe(document, &outline)),
+        write: Arc::new(|path, bytes| cokv_shapley::whole::write_private(path, bytes)),
+    }
+}
+
+fn settings(arguments: &Arguments, keys: Vec<String>) -> Settings {
+    Settings {
+        keys,
+        hosts: arguments.public_name.clone(),
+        cors_origins: arguments.cors_origin.clone(),
+        any_model: arguments.any_model,
+        max_tokens: arguments.max_tokens,
+        share_cache: arguments.share_cache,
+        compress: Compress { mode: arguments.compress, ..Compress::default() },
+        timeout: (arguments.timeout > 0).then(|| Duration::from_secs(arguments.timeout)),
+        drain: Duration::from_secs(arguments.drain),
+        ..Settings::default()
+    }
+}
+
+fn say_hello(arguments: &Arguments, listener: &TcpListener, limit: Option<u64>) -> Result<()> {
+    let mut text = format!("serving {} at http://{}/v1", arguments.model.source, listener.local_addr()?);
+    if let Some(limit) = limit {
+        let _ = write!(text, ", {} for caches", mebibytes(limit));
+    }
+    eprintln!("{text}");
+    Ok(())
+}
+
+/// As it is written to standard error.
+fn line(logged: &Logged, as_json: bool) -> String {
+    let seconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e6;
+    match logged {
+        Logged::Request(line) if as_json => {
+            let RequestLine {
+                id, method, path, status, error, prompt_tokens, cached_tokens, completion_tokens, ..
+            } = line;
+            json!({
+                "id": id, "method": method, "path": path, "status": status, "error": error, "prompt_tokens": prompt_tokens,
+                "cached_tokens": cached_tokens, "completion_tokens": completion_tokens, "queued_seconds": seconds(line.queued),
+                "prefill_seconds": seconds(line.reading), "decode_seconds": seconds(line.answering),
+                "cache_bytes": line.cache_bytes, "seconds": seconds(line.taken),
+            })
+            .to_string()
+        }
+        Logged::Request(line) => line.to_string(),
+        Logged::Notice(notice) if as_json => json!({ "note": notice }).to_string(),
+        Logged::Notice(notice) => format!("note: {notice}"),
+    }
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(Budget::Bytes(bytes)) if bytes > 0 => Ok(bytes),
+        _ => Err("write bytes, such as '512 MiB' or '4 GiB'".into()),
+    }
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "off" => Ok(Mode::Off),
+        "question" => Ok(Mode::Question),
+        "document" => Ok(Mode::Document),
+        _ => Err("off, question and document are".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_logged_as_text_or_as_json() {
+        let line_of = RequestLine {
+            id: "a".into(),
+            method: "GET".into(),
+            path: "/health".into(),
+            status: 200,
+            ..Default::default()
+        };
+        let logged = Logged::Request(line_of);
+        assert_eq!(line(&logged, false), "a GET /health 200 ms=0");
+        let read: serde_json::Value = serde_json::from_str(&line(&logged, true)).unwrap();
+        assert_eq!((read["status"].as_u64(), read["error"].is_null()), (Some(200), true));
+        assert_eq!(line(&Logged::Notice("x".into()), false), "note: x");
+    }
+
+    #[test]
+    fn memory_is_said_in_bytes() {
+        assert_eq!(bytes("2 GiB"), Ok(2 << 30));
+        assert!(bytes("10%").is_err() && bytes("0 B").is_err() && bytes("128").is_err());
+    }
+}
