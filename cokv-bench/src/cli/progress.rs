@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(sentence(&event), "2/8 prompts, 2.0 cells/s, 1024 MiB at the peak, about 30 seconds left");
         let json = serde_json::to_value(&event).unwrap();
         let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
-        assert_eq!(keys, ["event", "peak_bytes", "prompts", "prompts_done", "rows", "seconds", "seconds_left"]);
+        assert_eq!(keys, ["event", "prompts_done", "prompts", "rows", "seconds", "seconds_left", "peak_bytes"]);
         assert_eq!(json["event"], "prompt");
     }
 }

@@ -110,7 +110,15 @@ impl Survivors {
     }
 }
 
-/// The largest logits, by ascending id; lower ids first among equals.
+/// The largest logits with their ids, largest first; lower ids first among equals.
+pub(super) fn likeliest(logits: &[f32], count: usize) -> Vec<(u32, f64)> {
+    let tokens = if count == 0 { Vec::new() } else { top_k(logits, count) };
+    let mut best: Vec<(u32, f64)> = tokens.into_iter().map(|token| (token, logits[token as usize].into())).collect();
+    best.sort_unstable_by(likelier);
+    best
+}
+
+/// The ids of the largest logits, ascending; lower ids before equals. At least one is wanted.
 fn top_k(logits: &[f32], k: usize) -> Vec<u32> {
     let least = reached_by(logits, k);
     let reaching = (0..).zip(logits).filter(|&(_, &logit)| logit >= least);

@@ -1,10 +1,9 @@
 //! One answer's choices.
 
-use super::cuts::{Survivors, max, sum};
+use super::cuts::{Survivors, likeliest, max, sum};
 use super::draw::uniform;
 use super::history::History;
 use super::{NoTokenLeft, Sampling};
-use crate::ask::likeliest;
 use crate::kernel::exponential::exponentials;
 
 /// Chooses the tokens of one answer.
@@ -152,9 +151,9 @@ impl OwnDistribution {
     }
 
     fn of_token(&self, token: u32) -> TokenLogprobs {
-        let logprob = |logit: f32| f64::from(logit) - self.log_sum_exp;
+        let logprob = |logit: f64| logit - self.log_sum_exp;
         let top = likeliest(&self.logits, self.count).into_iter().map(|(token, logit)| (token, logprob(logit)));
-        TokenLogprobs { logprob: logprob(self.logits[token as usize]), top: top.collect() }
+        TokenLogprobs { logprob: logprob(self.logits[token as usize].into()), top: top.collect() }
     }
 }
 
@@ -221,6 +220,11 @@ mod tests {
         assert!((logprobs.logprob - 0.125f64.ln()).abs() < 1e-7);
         assert_eq!(logprobs.top.iter().map(|pair| pair.0).collect::<Vec<_>>(), [0, 2, 3]);
         assert!((logprobs.top[0].1 - 0.375f64.ln()).abs() < 1e-7);
+        for (count, told) in [(0, 0), (20, 4)] {
+            let sampling = Sampling { top_logprobs: Some(count), ..Sampling::greedy() };
+            let chosen = sampler(sampling).choose(vec![0.0; 4], &[], None).unwrap();
+            assert_eq!(chosen.logprobs.map(|logprobs| logprobs.top.len()), Some(told));
+        }
     }
 
     #[test]

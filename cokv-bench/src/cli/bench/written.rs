@@ -111,7 +111,7 @@ mod tests {
     fn programs_read_keys_and_not_headings() {
         let done = summary(&[row("x")], 0);
         let names: Vec<&String> = done["cells"][0]["measures"].as_object().unwrap().keys().collect();
-        assert_eq!(names, ["agreement", "divergence", "log-likelihood", "score"]);
+        assert_eq!(names, ["score", "log-likelihood", "divergence", "agreement"]);
     }
 
     #[test]

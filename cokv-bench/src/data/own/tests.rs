@@ -208,7 +208,7 @@ fn mistakes_are_named_with_their_record_and_its_fields() {
     rows.push(json!({"context": "c", "answer": "a"}));
     assert!(
         error(&rows, "").contains(
-            "my.jsonl:4: record 4 has no `question`, which the prompt names; its fields are `answer`, `context`"
+            "my.jsonl:4: record 4 has no `question`, which the prompt names; its fields are `context`, `answer`"
         ),
         "{}",
         error(&rows, "")
