@@ -14,7 +14,7 @@ use common::{Running, chat, eventually, posted, read_until, start_with, used};
 use serde_json::json;
 
 enum Asked {
-    Run(Job),
+    Run(Box<Job>),
     Drain,
     Stop,
 }
@@ -25,7 +25,7 @@ fn by_hand(drain: Duration) -> (Running, Receiver<Asked>) {
         let asked = match command {
             Command::Run(mut job, _) => {
                 (job.hear)(Told::Queued { before: 0 });
-                Asked::Run(job)
+                Asked::Run(Box::new(job))
             }
             Command::Drain => Asked::Drain,
             Command::Stop => Asked::Stop,
@@ -43,7 +43,7 @@ fn begin(server: &Running) -> BufReader<TcpStream> {
     BufReader::new(connection)
 }
 
-fn job(asked: &Receiver<Asked>) -> Job {
+fn job(asked: &Receiver<Asked>) -> Box<Job> {
     let Ok(Asked::Run(job)) = asked.recv() else { panic!("a job was to be run") };
     job
 }
