@@ -203,6 +203,30 @@ fn generate_streams_an_answer_and_says_what_it_took() {
 }
 
 #[test]
+fn answers_are_drawn_as_a_seed_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let generate = |more: &[&str]| {
+        let fixed = ["generate", "--model", "random:tiny", "--prompt", "Hello.", "--max-new-tokens", "24"];
+        cokv(folder.path(), &[&fixed[..], more].concat())
+    };
+    let drawn = |seed: &str| stdout(&generate(&["--temperature", "1", "--top-p", "0.95", "--seed", seed]));
+    assert_eq!(drawn("3"), drawn("3"));
+    assert!(drawn("3") != drawn("4") && drawn("3") != stdout(&generate(&[])));
+    let repeated = stdout(&generate(&["--presence-penalty", "-2"]));
+    assert!(repeated != stdout(&generate(&["--presence-penalty", "2", "--repetition-penalty", "1.5"])));
+    for (mistake, told) in [
+        (&["--top-p", "0.9"][..], "--temperature"),
+        (&["--temperature", "3"], "--temperature: 3 is not between 0 and 2"),
+        (&["--temperature", "1", "--top-p", "0"], "--top-p: 0 is not above 0"),
+        (&["--temperature", "1", "--json"], "without --json"),
+        (&["--temperature", "1", "--method", "snapkv", "--budget", "8,9"], "one method"),
+    ] {
+        let output = generate(mistake);
+        assert!(!output.status.success() && stderr(&output).contains(told), "{mistake:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn answers_do_not_depend_on_the_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("prompt.txt"), "The sky is blue, and the grass is green. ".repeat(40)).unwrap();

@@ -10,12 +10,14 @@ use anyhow::{Context, Result, bail};
 use cokv_core::{Budget, Method, Registry, WhileDecoding};
 use cokv_models::batch::{Batch, BatchSettings, Event, Request, Start};
 use cokv_models::ledger::Ledger;
+use cokv_models::sampling::{Sampler, Sampling};
 use cokv_models::{LanguageModel, StopRule};
 
 use super::bar::bar;
 use super::load::{load, outline};
 use super::method::{SeveralArguments, budget_remark};
 use super::prompt_source::PromptArguments;
+use super::sampling::SamplingArguments;
 use crate::data::prompt::Framed;
 use crate::machine::memory::{mebibytes, peak_resident_bytes};
 use crate::model::{Beside, Loaded, ModelSettings};
@@ -31,6 +33,7 @@ use crate::scores::ModelStamp;
 #[command(after_help = "\
 Examples:
   cokv generate --prompt 'What is a KV cache?'
+  cokv generate --prompt 'Tell me a story.' --temperature 0.8 --top-p 0.95 --seed 7
   cokv generate --prompt-file report.txt --method snapkv --budget 128
   cokv generate --prompt-file report.txt --method full --method snapkv --method tova --budget 64,128
   cokv generate --prompt-file report.txt --method '{ name = \"snapkv\", window = 32 }' --budget 10%
@@ -44,6 +47,8 @@ pub struct Arguments {
     methods: SeveralArguments,
     #[command(flatten)]
     prompt: PromptArguments,
+    #[command(flatten)]
+    sampling: SamplingArguments,
     /// Tokens of the answer at most
     #[arg(long, default_value_t = 256)]
     max_new_tokens: usize,
@@ -60,6 +65,15 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     }
     let outlined = outline(&arguments.model, false)?;
     let layout = outlined.outline.config().layout;
+    let sampling = arguments.sampling.sampling(outlined.outline.config().vocabulary)?;
+    // A batch has no text to feed a prompt again.
+    let streams =
+        matches!((&methods[..], &arguments.methods.budgets[..]), ([method], [_]) if method.replay().is_none());
+    if !sampling.is_greedy_alone() && (arguments.json || !streams) {
+        bail!(
+            "tokens are drawn or penalised where one method answers at one budget, without --json, and reads its prompt once"
+        );
+    }
     let framed = arguments.prompt.framed(text, &outlined.outline)?;
     outlined.outline.config().check_length(framed.tokens.len() + arguments.max_new_tokens)?;
     let cached = layout.heads() * (framed.tokens.len() + arguments.max_new_tokens);
@@ -77,16 +91,20 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<()> {
     let stop =
         StopRule { tokens: model.stop_tokens().to_vec(), max_new_tokens: arguments.max_new_tokens, min_new_tokens: 0 };
     match (&methods[..], &arguments.methods.budgets[..]) {
-        // A batch has no text to feed a prompt again.
-        ([method], &[budget]) if !arguments.json && method.replay().is_none() => {
-            one(method, budget, framed, stop, &model)
-        }
+        ([method], &[budget]) if streams && !arguments.json => one(method, budget, framed, stop, sampling, &model),
         (methods, budgets) => several::answer(methods, budgets, framed, &stop, &model, arguments.json),
     }
 }
 
 /// One answer, as it comes.
-fn one(method: &Method, budget: Budget, prompt: Framed, stop: StopRule, model: &LanguageModel) -> Result<()> {
+fn one(
+    method: &Method,
+    budget: Budget,
+    prompt: Framed,
+    stop: StopRule,
+    sampling: Sampling,
+    model: &LanguageModel,
+) -> Result<()> {
     let layout = model.config().layout;
     let Framed { tokens: prompt, frame, .. } = prompt;
     let full_bytes = layout.heads() * prompt.len() * model.format().token_bytes(layout.head_dim);
@@ -94,7 +112,9 @@ fn one(method: &Method, budget: Budget, prompt: Framed, stop: StopRule, model: &
     let settings = BatchSettings { format: model.format(), ..BatchSettings::default() };
     let mut batch = Batch::new(Arc::clone(model.engine()), settings, Ledger::of_free(model.engine().free_bytes(), 1.0));
     let compress = Some((method.clone(), budget));
-    let sequence = batch.submit(Request { start: Start::Prompt { tokens: prompt, frame, compress }, stop })?;
+    let samplers = vec![Sampler::new(sampling, 0, &prompt)];
+    let sequence =
+        batch.submit(Request { start: Start::Prompt { tokens: prompt, frame, compress }, stop, samplers })?;
 
     let bar = bar(false, "prefill {wide_bar} {pos}/{len} tokens, {per_sec}, {eta} left", prompt_len);
     let (mut stream, mut out) = (model.tokenizer().stream(), std::io::stdout().lock());
@@ -121,6 +141,7 @@ fn one(method: &Method, budget: Budget, prompt: Framed, stop: StopRule, model: &
                 Ok(out.flush()?)
             });
         }
+        Event::Read { .. } => {}
         Event::Evicted { .. } => told.evictions += 1,
         Event::Ended { most_held, .. } => told.most_held = most_held,
         Event::Failed(error) => written = Err(error.into()),

@@ -32,6 +32,7 @@ mod prompt_source;
 mod ready;
 mod replayed;
 mod report;
+mod sampling;
 mod score;
 mod scores;
 mod select;

@@ -205,6 +205,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn words_are_no_special_tokens() {
+        let mut with = tokenizer(&[], &[]);
+        with.inner.add_special_tokens([AddedToken::from("<end>", true), AddedToken::from("</s>", true)]).unwrap();
+        assert_eq!(with.encode("a <end>", false).unwrap(), [1, 5]);
+        assert_eq!(with.encode_text("a <end> b").unwrap(), [1, 3, 2]);
+        // Here the tokenizer's own words have it, too.
+        assert!(with.encode_text("</s>").unwrap_err().to_string().contains("cannot be told apart"));
+    }
+
     /// A folder with a tokenizer.json of the words `<s>`, `a`, `b`, `?` and `</s>` and the given post-processor.
     fn written(post_processor: Json) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
