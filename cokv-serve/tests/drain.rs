@@ -118,3 +118,19 @@ fn a_scheduler_that_has_ended_is_a_failure() {
     assert_eq!(server.chat(json!({})).error(), (500, json!("internal"), serde_json::Value::Null));
     assert_eq!(server.get("/v1/cokv/status").error().0, 500);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_file_can_be_connected_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cokv.socket");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let (handle, commands) = cokv_scheduler::Handle::scripted();
+    std::thread::spawn(move || commands.into_iter().for_each(common::saying("x")));
+    let _server = common::serve_at(listener, handle, common::model::outline(), |_| ());
+    let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    stream.write_all(&posted("/v1/chat/completions", "", chat(json!({})).to_string().as_bytes())).unwrap();
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).unwrap();
+    assert_eq!(common::parse(&reply).status, 200);
+}
