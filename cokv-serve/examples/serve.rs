@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         },
         methods: Arc::new(method),
         files: None,
-        settings: Settings { any_model: true, ..Settings::default() },
+        settings: Settings { any_model: true, max_tokens: 64, ..Settings::default() },
         log: Arc::new(|logged| match logged {
             Logged::Request(line) => println!("{line}"),
             Logged::Notice(text) => println!("{text}"),

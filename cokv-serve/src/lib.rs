@@ -3,6 +3,7 @@
 
 mod api;
 mod http;
+mod listen;
 mod metrics;
 mod page;
 mod prompt;
@@ -14,5 +15,6 @@ mod text;
 #[cfg(test)]
 mod testing;
 
+pub use listen::Listener;
 pub use serve::{ServeError, Shutdown, run, serve};
 pub use server::{Compress, FileWriter, Files, Logged, MethodMaker, Mode, RequestLine, Served, Server, Settings};

@@ -9,11 +9,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::http::{Shared, router};
+use crate::listen::{Accepting, Listener, Stream};
 use crate::server::Server;
 
 /// Bytes of a request's head.
@@ -52,13 +52,12 @@ pub enum Shutdown {
 ///
 /// # Errors
 /// Where the system does not give what a server needs.
-pub fn run(listener: std::net::TcpListener, server: Server) -> Result<(), ServeError> {
+pub fn run(listener: impl Into<Listener>, server: Server) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()?;
     runtime.block_on(async {
-        listener.set_nonblocking(true)?;
         let (sender, shutdown) = watch::channel(Shutdown::Not);
         let signals = tokio::spawn(signals(sender));
-        let served = serve(TcpListener::from_std(listener)?, server, shutdown).await;
+        let served = serve(listener, server, shutdown).await;
         signals.abort();
         served
     })
@@ -69,10 +68,11 @@ pub fn run(listener: std::net::TcpListener, server: Server) -> Result<(), ServeE
 /// # Errors
 /// Where the chat template fails at a user's message.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     server: Server,
     mut shutdown: watch::Receiver<Shutdown>,
 ) -> Result<(), ServeError> {
+    let listener = Accepting::of(listener.into())?;
     let shared = Arc::new(Shared::new(server)?);
     let router = router(Arc::clone(&shared));
     let limit = shared.settings().connections;
@@ -113,25 +113,23 @@ async fn until_drained(shared: &Shared, accept: impl Future<Output = Never>, shu
 /// What never comes.
 enum Never {}
 
-async fn accept(
-    listener: &TcpListener,
-    router: &Router,
-    places: &Arc<Semaphore>,
-    ended: &watch::Receiver<()>,
-) -> Never {
+async fn accept(listener: &Accepting, router: &Router, places: &Arc<Semaphore>, ended: &watch::Receiver<()>) -> Never {
     loop {
         // Nothing closes the semaphore.
         let Ok(place) = Arc::clone(places).acquire_owned().await else { continue };
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(connection(stream, router.clone(), place, ended.clone()))),
+            Ok(stream) => drop(tokio::spawn(connection(stream, router.clone(), place, ended.clone()))),
             Err(_) => sleep(BREATH).await,
         }
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, _place: OwnedSemaphorePermit, mut ended: watch::Receiver<()>) {
-    // Tokens are small, and none waits for the next.
-    let _ = stream.set_nodelay(true);
+async fn connection(
+    stream: Box<dyn Stream>,
+    router: Router,
+    _place: OwnedSemaphorePermit,
+    mut ended: watch::Receiver<()>,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)

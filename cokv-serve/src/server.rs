@@ -81,6 +81,8 @@ pub struct Settings {
     pub any_model: bool,
     /// Tokens of an answer at most, where a request does not say it.
     pub max_tokens: usize,
+    /// Whether conversations are encoded in one piece, as transformers does it: whoever writes control tokens sends them.
+    pub template_compat: bool,
     /// Whether what was read for one key serves all.
     pub share_cache: bool,
     /// What is kept where a request does not say it.
@@ -107,6 +109,7 @@ impl Default for Settings {
             cors_origins: Vec::new(),
             any_model: false,
             max_tokens: 1024,
+            template_compat: false,
             share_cache: false,
             compress: Compress::default(),
             requests_per_key: None,

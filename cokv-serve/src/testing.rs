@@ -8,7 +8,7 @@ use cokv_models::source::ModelFiles;
 use serde_json::{Map, Value as Json, json};
 
 /// ChatML, as Qwen and SmolLM2 have it.
-const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}\
+const TEMPLATE: &str = "{{ before }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}\
                         <tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}\
                         {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 

@@ -110,6 +110,13 @@ fn logprobs_are_those_of_the_text() {
 }
 
 #[test]
+fn parts_of_characters_have_their_bytes() {
+    let answer = start(saying("é")).chat(json!({ "logprobs": true })).json();
+    let lines = &answer["choices"][0]["logprobs"]["content"];
+    assert_eq!((&lines[0]["bytes"], &lines[1]["bytes"]), (&json!([0xc3]), &json!([0xa9])));
+}
+
+#[test]
 fn texts_go_on_prompt_by_prompt() {
     let server = start(saying("xy"));
     let ask = |more: Json| {

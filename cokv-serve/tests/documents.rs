@@ -208,6 +208,42 @@ fn questions_go_on_from_a_document_by_its_name() {
 }
 
 #[test]
+fn a_conversation_goes_on_from_another() {
+    let served = served();
+    let Served { server, .. } = &served;
+    let said = json!([{ "role": "system", "content": "Be brief." }, { "role": "user", "content": "The sky is blue." }]);
+    let made = server.post(DOCUMENTS, &json!({ "id": "talk", "messages": said })).json();
+    let more = json!([{ "role": "assistant", "content": "Yes." }, { "role": "user", "content": "Why?" }]);
+    assert_eq!(server.chat(json!({ "messages": more, "cokv": { "document": "talk" } })).status, 200);
+    let job = served.last();
+    let text = |tokens: &[u32]| model::outline().tokenizer().decode(tokens, false).unwrap();
+    let start = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nThe sky is blue.";
+    assert_eq!(text(&job.tokens[..made["tokens"].as_u64().unwrap() as usize]), start);
+    let rest =
+        "<|im_end|>\n<|im_start|>assistant\nYes.<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n";
+    assert_eq!(text(&job.tokens), format!("{start}{rest}"));
+
+    // Said once more, it is found; with anything else in it, it is not.
+    let whole: Vec<Json> = [&said, &more].into_iter().flat_map(|part| part.as_array().unwrap().clone()).collect();
+    server.chat(json!({ "messages": whole }));
+    assert_eq!(served.last().document.as_deref(), Some("talk"));
+    server.chat(json!({ "messages": whole[1..] }));
+    assert_eq!(served.last().document, None);
+}
+
+#[test]
+fn what_follows_a_document_otherwise_is_a_mismatch() {
+    let served = served();
+    let Served { server, .. } = &served;
+    // As if another template had been there.
+    server.post(DOCUMENTS, &json!({ "id": "sky", "text": "The sky is blue." }));
+    let tools = json!([{ "type": "function", "function": { "name": "f" } }]);
+    assert_eq!(server.chat(json!({ "cokv": { "document": "sky" }, "tools": tools })).status, 200);
+    let before = json!({ "cokv": { "document": "sky" }, "chat_template_kwargs": { "before": "x" } });
+    assert_eq!(server.chat(before).error(), (409, json!("document_mismatch"), Json::Null));
+}
+
+#[test]
 fn a_text_that_a_request_begins_with_is_found() {
     let served = served();
     let Served { server, .. } = &served;

@@ -14,7 +14,7 @@ use common::{Running, chat, eventually, posted, read_until, start_with, used};
 use serde_json::json;
 
 enum Asked {
-    Run(Job),
+    Run(Box<Job>),
     Drain,
     Stop,
 }
@@ -25,7 +25,7 @@ fn by_hand(drain: Duration) -> (Running, Receiver<Asked>) {
         let asked = match command {
             Command::Run(mut job, _) => {
                 (job.hear)(Told::Queued { before: 0 });
-                Asked::Run(job)
+                Asked::Run(Box::new(job))
             }
             Command::Drain => Asked::Drain,
             Command::Stop => Asked::Stop,
@@ -43,7 +43,7 @@ fn begin(server: &Running) -> BufReader<TcpStream> {
     BufReader::new(connection)
 }
 
-fn job(asked: &Receiver<Asked>) -> Job {
+fn job(asked: &Receiver<Asked>) -> Box<Job> {
     let Ok(Asked::Run(job)) = asked.recv() else { panic!("a job was to be run") };
     job
 }
@@ -117,4 +117,20 @@ fn a_scheduler_that_has_ended_is_a_failure() {
     assert_eq!(health.json(), json!({ "status": "failed" }));
     assert_eq!(server.chat(json!({})).error(), (500, json!("internal"), serde_json::Value::Null));
     assert_eq!(server.get("/v1/cokv/status").error().0, 500);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_can_be_connected_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cokv.socket");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let (handle, commands) = cokv_scheduler::Handle::scripted();
+    std::thread::spawn(move || commands.into_iter().for_each(common::saying("x")));
+    let _server = common::serve_at(listener, handle, common::model::outline(), |_| ());
+    let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    stream.write_all(&posted("/v1/chat/completions", "", chat(json!({})).to_string().as_bytes())).unwrap();
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).unwrap();
+    assert_eq!(common::parse(&reply).status, 200);
 }

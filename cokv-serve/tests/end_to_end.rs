@@ -76,7 +76,7 @@ fn text(answer: &Json) -> &str {
 
 #[test]
 fn answers_are_the_same_whole_and_streamed_and_again() {
-    let EndToEnd { server, .. } = start();
+    let EndToEnd { server, _folder } = start();
     let whole = server.chat(greedy(json!({})));
     assert_eq!(whole.status, 200, "{}", whole.body);
     let whole = whole.json();
@@ -98,7 +98,7 @@ fn answers_are_the_same_whole_and_streamed_and_again() {
 
 #[test]
 fn a_document_serves_many_questions_and_survives_a_file() {
-    let EndToEnd { server, .. } = start();
+    let EndToEnd { server, _folder } = start();
     let text_of = "The sky is blue because of how air scatters light. ".repeat(4);
     let compress = json!({ "compressor": "keydiff", "budget": "50%" });
     let made = server.post("/v1/cokv/documents", &json!({ "id": "sky", "text": text_of, "compress": compress }));
@@ -123,7 +123,8 @@ fn a_document_serves_many_questions_and_survives_a_file() {
     let exact = server.chat(greedy(json!({ "cokv": { "document": "sky", "exact": true } })));
     assert_eq!(exact.error().1, "compressed_cache");
 
-    assert_eq!(server.post("/v1/cokv/documents/sky/save", &json!({ "name": "sky" })).status, 200);
+    let saved = server.post("/v1/cokv/documents/sky/save", &json!({ "name": "sky" }));
+    assert_eq!(saved.status, 200, "{}", saved.body);
     let loaded = server.post("/v1/cokv/documents/load", &json!({ "name": "sky", "id": "again" }));
     assert_eq!(loaded.status, 200, "{}", loaded.body);
     assert_eq!(text(&ask("again")), text(&answer));
@@ -140,7 +141,7 @@ fn a_document_serves_many_questions_and_survives_a_file() {
 
 #[test]
 fn what_was_read_is_not_read_again() {
-    let EndToEnd { server, .. } = start();
+    let EndToEnd { server, _folder } = start();
     let messages = json!([{ "role": "user", "content": "Say something about the weather. ".repeat(6) }]);
     let ask = || server.chat(greedy(json!({ "messages": messages }))).json();
     let (first, second) = (ask(), ask());
@@ -153,7 +154,7 @@ fn what_was_read_is_not_read_again() {
 
 #[test]
 fn what_never_fits_is_refused_at_once() {
-    let EndToEnd { server, .. } = start();
+    let EndToEnd { server, _folder } = start();
     let logprobs = server.chat(greedy(json!({ "logprobs": true, "top_logprobs": 3 }))).json();
     let lines = logprobs["choices"][0]["logprobs"]["content"].as_array().unwrap();
     assert!(lines.len() == 12 && lines.iter().all(|line| line["top_logprobs"].as_array().unwrap().len() == 3));

@@ -1,5 +1,6 @@
 //! Text to token ids and back.
 
+mod bytes;
 mod config;
 mod from_gguf;
 mod stream;

@@ -34,6 +34,8 @@ pub enum Style {
 pub struct Likely {
     /// Its text; where it is a part of a character, the replacement character.
     pub text: String,
+    /// What it stands for, characters or parts of one.
+    pub bytes: Vec<u8>,
     /// Logarithm of its probability.
     pub logprob: f64,
 }
@@ -241,7 +243,7 @@ impl Call {
 
 impl Likely {
     fn json(&self) -> Json {
-        json!({ "token": self.text, "logprob": self.logprob.max(LEAST), "bytes": self.text.as_bytes() })
+        json!({ "token": self.text, "logprob": self.logprob.max(LEAST), "bytes": self.bytes })
     }
 }
 

@@ -77,10 +77,7 @@ impl DocumentRequest {
             salt: fields.optional("cache_salt")?,
         };
         fields.end()?;
-        match &request.id {
-            Some(id) => check_name("id", id)?,
-            None => {}
-        }
+        request.id.iter().try_for_each(|id| check_name("id", id))?;
         Ok(request)
     }
 }

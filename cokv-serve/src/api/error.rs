@@ -5,7 +5,7 @@ use std::time::Duration;
 use cokv_models::ModelError;
 use cokv_models::sampling::SamplingError;
 use cokv_scheduler::Refusal;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 /// Why a request is not answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,18 +21,20 @@ pub struct ApiError {
     /// The field that is wrong.
     pub param: Option<String>,
     /// Numbers that programs may want beside the message.
-    pub extra: Map<String, Json>,
-    /// When it may be otherwise.
-    pub retry_after: Option<Duration>,
+    pub extra: Vec<(&'static str, u64)>,
+    /// Seconds after which it may be otherwise, 1 to 120.
+    pub retry_after: Option<u32>,
 }
 
 /// What clients wait at most before they ask again.
 const LONGEST_WAIT: u64 = 120;
+/// Where nobody knows how long it takes.
+const A_MOMENT: Duration = Duration::from_secs(5);
 
 impl ApiError {
     fn new(status: u16, kind: &'static str, code: Option<&'static str>, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { status, kind, code, message, param: None, extra: Map::new(), retry_after: None }
+        Self { status, kind, code, message, param: None, extra: Vec::new(), retry_after: None }
     }
 
     /// The request is wrong as it is: 400.
@@ -113,8 +115,7 @@ impl ApiError {
     /// A key that has its share already: 429.
     pub fn of_key(requests: usize, retry_after: Duration) -> Self {
         let message = format!("{requests} requests with this key are being answered already");
-        let error = Self::new(429, "rate_limit_error", Some("too_many_requests_of_key"), message);
-        Self { retry_after: Some(retry_after), ..error }
+        Self::new(429, "rate_limit_error", Some("too_many_requests_of_key"), message).after(retry_after)
     }
 
     /// Something that must not happen: 500.
@@ -127,16 +128,13 @@ impl ApiError {
         Self { param: Some(param.into()), ..self }
     }
 
-    fn with(mut self, extra: Json) -> Self {
-        if let Json::Object(extra) = extra {
-            self.extra.extend(extra);
-        }
-        self
+    fn with(self, extra: &[(&'static str, u64)]) -> Self {
+        Self { extra: extra.to_vec(), ..self }
     }
 
-    /// Seconds after which a client may ask again.
-    pub fn retry_seconds(&self) -> Option<u64> {
-        self.retry_after.map(|wait| wait.as_secs().clamp(1, LONGEST_WAIT))
+    fn after(self, wait: Duration) -> Self {
+        let seconds = wait.as_secs().clamp(1, LONGEST_WAIT) as u32;
+        Self { retry_after: Some(seconds), ..self }
     }
 
     /// Whether a client that asks again after such a status is to be told that it gets the same.
@@ -148,7 +146,7 @@ impl ApiError {
     pub fn body_json(&self) -> Json {
         let mut error = json!({ "message": self.message, "type": self.kind, "param": self.param, "code": self.code });
         if let Json::Object(error) = &mut error {
-            error.extend(self.extra.clone());
+            error.extend(self.extra.iter().map(|&(key, number)| (key.to_owned(), number.into())));
         }
         json!({ "error": error })
     }
@@ -160,23 +158,23 @@ impl From<Refusal> for ApiError {
         let invalid = |code, message| Self::invalid(code, message);
         let conflict = |code, message| Self::new(409, "conflict_error", Some(code), message);
         match refusal {
-            Refusal::TooLong { prompt_tokens, max_tokens, context } => invalid("context_length_exceeded", message)
-                .of("messages")
-                .with(json!({ "prompt_tokens": prompt_tokens, "max_tokens": max_tokens, "context": context })),
+            Refusal::TooLong { prompt_tokens, max_tokens, context } => {
+                invalid("context_length_exceeded", message).of("messages").with(&[
+                    ("prompt_tokens", prompt_tokens as u64),
+                    ("max_tokens", max_tokens as u64),
+                    ("context", context as u64),
+                ])
+            }
             Refusal::NeverFits { needed, limit, .. } => {
-                invalid("cache_too_large", message).with(json!({ "needed_bytes": needed, "limit_bytes": limit }))
+                invalid("cache_too_large", message).with(&[("needed_bytes", needed), ("limit_bytes", limit)])
             }
             Refusal::PinLimit { needed, limit } => {
-                invalid("pin_limit", message).of("pin").with(json!({ "needed_bytes": needed, "limit_bytes": limit }))
+                invalid("pin_limit", message).of("pin").with(&[("needed_bytes", needed), ("limit_bytes", limit)])
             }
             Refusal::QueueFull { retry_after, .. } => {
-                let error = Self::new(429, "rate_limit_error", Some("queue_full"), message);
-                Self { retry_after: Some(retry_after), ..error }
+                Self::new(429, "rate_limit_error", Some("queue_full"), message).after(retry_after)
             }
-            Refusal::NoRoomNow(_) => {
-                let error = Self::new(429, "rate_limit_error", Some("no_room_now"), message);
-                Self { retry_after: Some(Duration::from_secs(5)), ..error }
-            }
+            Refusal::NoRoomNow(_) => Self::new(429, "rate_limit_error", Some("no_room_now"), message).after(A_MOMENT),
             Refusal::Sampling(error) => error.into(),
             Refusal::Method(_) => invalid("invalid_value", message).of("cokv.compress"),
             Refusal::Compressed(_) => conflict("compressed_cache", message),
@@ -184,10 +182,7 @@ impl From<Refusal> for ApiError {
             Refusal::DocumentExists(_) => conflict("document_exists", message),
             Refusal::Mismatch { .. } => conflict("document_mismatch", message),
             Refusal::Deadline(_) => Self::new(408, "invalid_request_error", Some("deadline"), message),
-            Refusal::Draining => {
-                let error = Self::new(503, "server_error", Some("draining"), message);
-                Self { retry_after: Some(Duration::from_secs(5)), ..error }
-            }
+            Refusal::Draining => Self::new(503, "server_error", Some("draining"), message).after(A_MOMENT),
             Refusal::NotFinite(_) => Self::new(500, "server_error", Some("not_finite"), message),
             _ => Self::internal(message),
         }

@@ -47,7 +47,7 @@ impl Shared {
     /// # Errors
     /// Where the chat template fails at one user's message.
     pub fn new(server: Server) -> Result<Self, ModelError> {
-        let prompts = Prompts::of(Arc::clone(&server.model.outline))?;
+        let prompts = Prompts::of(Arc::clone(&server.model.outline), server.settings.template_compat)?;
         let keys = server.settings.keys.iter().map(|key| hash(key)).collect();
         Ok(Self {
             server,

@@ -39,14 +39,16 @@ pub struct Prompts {
     outline: Arc<Outline>,
     /// What the template puts behind a user's text.
     close: Vec<u32>,
+    /// Whether all is encoded in one piece.
+    compatible: bool,
 }
 
 impl Prompts {
-    /// For a model.
+    /// For a model; `compatible` is as of [`ChatTemplate::tokenize`](cokv_models::chat::ChatTemplate::tokenize).
     ///
     /// # Errors
     /// Where its chat template fails at one user's message.
-    pub fn of(outline: Arc<Outline>) -> Result<Self, ModelError> {
+    pub fn of(outline: Arc<Outline>, compatible: bool) -> Result<Self, ModelError> {
         let close = match outline.chat_template() {
             Some(template) => {
                 let rendered = template.render("?")?;
@@ -55,7 +57,7 @@ impl Prompts {
             }
             None => Vec::new(),
         };
-        Ok(Self { outline, close })
+        Ok(Self { outline, close, compatible })
     }
 
     /// What the template puts behind a user's text.
@@ -78,8 +80,7 @@ impl Prompts {
         };
         let breakpoints: Vec<Breakpoint> =
             marks.iter().map(|mark| Breakpoint { message: mark.message, offset: mark.byte }).collect();
-        let compatible = false;
-        let rendered = template.tokenize(&conversation, &breakpoints, self.outline.tokenizer(), compatible)?;
+        let rendered = template.tokenize(&conversation, &breakpoints, self.outline.tokenizer(), self.compatible)?;
         Ok(Prompt { text: rendered.text, tokens: rendered.tokens, marks: rendered.breakpoints })
     }
 

@@ -85,7 +85,8 @@ impl<'a> AnswerText<'a> {
 
     fn line(&self, token: u32, logprobs: &TokenLogprobs) -> Result<Line, ModelError> {
         let likely = |token: u32, logprob: f64| {
-            Ok::<_, ModelError>(Likely { text: self.tokenizer.decode(&[token], false)?, logprob })
+            let text = self.tokenizer.decode(&[token], false)?;
+            Ok::<_, ModelError>(Likely { text, bytes: self.tokenizer.token_bytes(token)?, logprob })
         };
         let top = logprobs.top.iter().map(|&(token, logprob)| likely(token, logprob)).collect::<Result<_, _>>()?;
         Ok(Line { chosen: likely(token, logprobs.logprob)?, top })

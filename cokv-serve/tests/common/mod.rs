@@ -16,7 +16,7 @@ use cokv_models::Outline;
 use cokv_models::batch::Why;
 use cokv_models::sampling::Sampling;
 use cokv_scheduler::{Command, Flags, Handle, Job, Told, Used, UsedCache};
-use cokv_serve::{Logged, Served, Server, Settings, Shutdown};
+use cokv_serve::{Listener, Logged, Served, Server, Settings, Shutdown};
 use serde_json::{Map, Value as Json};
 use tokio::sync::watch;
 
@@ -52,6 +52,20 @@ pub fn start_with(mut script: impl FnMut(Command) + Send + 'static, change: impl
 
 /// Starts one in front of a handle.
 pub fn serve(handle: Handle, outline: Outline, change: impl FnOnce(&mut Server)) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut running = serve_at(listener, handle, outline, change);
+    running.address = address;
+    running
+}
+
+/// Starts one that listens somewhere.
+pub fn serve_at(
+    listener: impl Into<Listener>,
+    handle: Handle,
+    outline: Outline,
+    change: impl FnOnce(&mut Server),
+) -> Running {
     let logged = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&logged);
     let mut server = Server {
@@ -71,18 +85,15 @@ pub fn serve(handle: Handle, outline: Outline, change: impl FnOnce(&mut Server))
         log: Arc::new(move |line: &Logged| log.lock().unwrap().push(line.clone())),
     };
     change(&mut server);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = listener.into();
     let (shutdown, ends) = watch::channel(Shutdown::Not);
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            listener.set_nonblocking(true).unwrap();
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             cokv_serve::serve(listener, server, ends).await.unwrap();
         });
     });
-    Running { address, logged, shutdown, thread: Some(thread) }
+    Running { address: SocketAddr::from(([127, 0, 0, 1], 0)), logged, shutdown, thread: Some(thread) }
 }
 
 /// What a client got.
