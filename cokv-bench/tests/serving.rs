@@ -1,0 +1,226 @@
+//! `cokv serve` and `cokv chat` as users run them, on the real default model: a document is read once, asked by clients, saved, and asked
+//! again by other processes.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use common::{cokv, stderr, stdout, wheel_source};
+use serde_json::{Value as Json, json};
+
+const QUESTION: &str = "What is the door code of the lab?";
+const NEW_TOKENS: usize = 12;
+
+/// Some two hundred tokens.
+fn document() -> String {
+    let day = |day: usize| format!("On day {day} it rained until noon, and the lab was open from 9 to 5.\n");
+    let days: String = (0..4).map(day).collect();
+    format!("Notes of the lab.\n{days}The door code of the lab is 5583 blue.\n{days}\n")
+}
+
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("notes.txt"), document()).unwrap();
+    folder
+}
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cokv"));
+    command.env("CUDA_VISIBLE_DEVICES", "").env_remove("COKV_API_KEY").env_remove("RUST_BACKTRACE");
+    command.current_dir(folder).args(arguments);
+    command
+}
+
+/// A server that is killed with the test.
+struct Server {
+    child: Child,
+    address: String,
+    said: BufReader<std::process::ChildStderr>,
+}
+
+impl Server {
+    fn start(folder: &Path, rest: &[&str]) -> Self {
+        let source = wheel_source();
+        let arguments = [&["serve", "--model", &source, "--port", "0", "--cache-memory", "256 MiB"], rest].concat();
+        let mut child = command(folder, &arguments).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let line = until(&mut said, "serving ");
+        let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
+        Self { child, address, said }
+    }
+
+    /// Waits for a line on standard error.
+    fn until(&mut self, words: &str) -> String {
+        until(&mut self.said, words)
+    }
+
+    fn request(&self, method: &str, path: &str, body: &Json) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            self.address,
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    fn json(&self, method: &str, path: &str, body: &Json) -> Json {
+        let (status, body) = self.request(method, path, body);
+        assert!(status < 300, "{path}: {status} {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    fn ask(&self, more: Json) -> Json {
+        let mut body = json!({
+            "model": "cokv", "temperature": 0, "max_tokens": NEW_TOKENS,
+            "messages": [{ "role": "user", "content": QUESTION }],
+        });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.json("POST", "/v1/chat/completions", &body)
+    }
+
+    /// Asks it to end, and says how it did.
+    fn end(mut self) -> std::process::ExitStatus {
+        let kill = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(kill.success());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn until(said: &mut impl BufRead, words: &str) -> String {
+    let mut all = String::new();
+    loop {
+        let mut line = String::new();
+        assert!(said.read_line(&mut line).unwrap() > 0, "it never said `{words}`: {all}");
+        if line.contains(words) {
+            return line;
+        }
+        all += &line;
+    }
+}
+
+fn content(answer: &Json) -> &str {
+    answer["choices"][0]["message"]["content"].as_str().unwrap()
+}
+
+fn asked(folder: &Path, file: &str) -> String {
+    let most = NEW_TOKENS.to_string();
+    stdout(&cokv(folder, &["ask", file, QUESTION, "--max-new-tokens", &most]))
+}
+
+/// A document is the same whoever reads it: the server, `cokv compress`, or a file of either.
+#[test]
+fn a_document_is_asked_by_clients_saved_and_asked_by_others() {
+    let folder = folder();
+    let compress = ["--compress", "document", "--method", "keydiff", "--budget", "60%"];
+    let files = ["--document", "notes=notes.txt", "--cache-dir", "caches"];
+    let mut server = Server::start(folder.path(), &[&compress[..], &files].concat());
+    assert!(server.until("document notes:").contains("60.0 % of them kept"));
+
+    let by_name = server.ask(json!({ "cokv": { "document": "notes" } }));
+    assert_eq!(by_name["cokv"]["cache"]["state"], "compressed");
+    assert_eq!(by_name["cokv"]["cache"]["document"], "notes");
+    let cached = by_name["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+    assert!(cached > 100, "{by_name}");
+    // Whoever sends the text gets the document, too; who wants an exact answer does not.
+    let text = format!("{}\n\n{QUESTION}", document().trim_end());
+    let whole = json!([{ "role": "user", "content": text }]);
+    let by_text = server.ask(json!({ "messages": whole }));
+    assert_eq!(content(&by_text), content(&by_name));
+    let exact = server.ask(json!({ "messages": whole, "cokv": { "exact": true } }));
+    assert_eq!(exact["cokv"]["cache"]["state"], "full");
+
+    let saved = server.json("POST", "/v1/cokv/documents/notes/save", &json!({ "name": "notes" }));
+    assert!(saved["bytes"].as_u64().unwrap() > 100_000, "{saved}");
+    let metrics = server.request("GET", "/metrics", &Json::Null).1;
+    assert!(metrics.contains("cokv_ledger_error_bytes{model=\"cokv\"} 0"), "{metrics}");
+    assert!(server.end().success(), "SIGTERM is how a server ends");
+
+    let file = "caches/notes.cokv.safetensors";
+    assert_eq!(asked(folder.path(), file).trim(), content(&by_name));
+    // What `cokv compress` makes of it is the same, and the server takes it.
+    let source = wheel_source();
+    let out = ["--document", "notes.txt", "--out", "compressed.cokv"];
+    let made = [&["compress", "--model", &source], &compress[2..], &out].concat();
+    stdout(&cokv(folder.path(), &made));
+    assert_eq!(asked(folder.path(), "compressed.cokv").trim(), content(&by_name));
+    let server = Server::start(folder.path(), &["--document", "report=compressed.cokv", "--cache-dir", "caches"]);
+    let restored = server.ask(json!({ "cokv": { "document": "report" } }));
+    assert_eq!(content(&restored), content(&by_name));
+    let loaded = server.json("POST", "/v1/cokv/documents/load", &json!({ "name": "notes", "id": "again" }));
+    assert_eq!(loaded["id"], "again");
+    assert_eq!(content(&server.ask(json!({ "cokv": { "document": "again" } }))), content(&by_name));
+}
+
+fn chat(folder: &Path, said: &str, rest: &[&str]) -> Output {
+    let source = wheel_source();
+    let most = NEW_TOKENS.to_string();
+    let arguments = [&["chat", "--model", &source, "--max-new-tokens", &most], rest].concat();
+    let mut command = command(folder, &arguments);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(said.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn conversations_go_on_from_documents_and_from_what_was_compressed_of_them() {
+    let folder = folder();
+    let compressed = ["--document", "notes.txt", "--method", "keydiff", "--budget", "60%"];
+    let said = format!("{QUESTION}\n/status\n/save notes.cokv\n");
+    let talked = chat(folder.path(), &said, &compressed);
+    let answer = stdout(&talked);
+    assert!(stderr(&talked).contains("60.0 % of them kept"), "{}", stderr(&talked));
+    assert!(stderr(&talked).contains("tokens of the prompt were there"), "{}", stderr(&talked));
+    assert_eq!(asked(folder.path(), "notes.cokv").trim(), answer.trim());
+    let again = chat(folder.path(), &format!("{QUESTION}\n"), &["--document", "notes.cokv"]);
+    assert_eq!(stdout(&again).trim(), answer.trim());
+
+    // Nothing is left out: the conversation goes on as if nobody had compressed it.
+    let [plain, kept] = ["", "/compress keydiff 100%\n"].map(|compress| {
+        let talked = chat(folder.path(), &format!("Name a colour.\n{compress}Name another.\n/regenerate\n"), &[]);
+        stdout(&talked)
+    });
+    assert_eq!(plain, kept);
+    let smaller = chat(folder.path(), "Name a colour.\n/compress keydiff 50%\nName another.\n/clear\n/status\n", &[]);
+    assert!(stderr(&smaller).contains("50.0 % of them kept"), "{}", stderr(&smaller));
+}
+
+#[test]
+fn what_cannot_be_served_is_said_before_a_model_is_loaded() {
+    let folder = folder();
+    let serve = |rest: &[&str]| {
+        let output = command(folder.path(), &[&["serve", "--model", "path:nowhere.gguf"], rest].concat()).output().unwrap();
+        assert!(!output.status.success());
+        stderr(&output)
+    };
+    assert!(serve(&["--host", "0.0.0.0"]).contains("COKV_API_KEY"));
+    assert!(serve(&["--compress", "document"]).contains("say what is kept"));
+    assert!(serve(&["--document", "notes.txt"]).contains("NAME=FILE"));
+    assert!(serve(&["--document", "notes=missing.txt"]).contains("missing.txt"));
+    assert!(serve(&["--cache-memory", "10%"]).contains("512 MiB"));
+    fs::write(folder.path().join("keys"), "# none\n").unwrap();
+    assert!(serve(&["--api-key-file", "keys"]).contains("there is no key in it"));
+    assert!(serve(&[]).contains("nowhere.gguf"));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    assert!(serve(&["--port", &port]).contains("cannot listen"));
+}
