@@ -175,8 +175,7 @@ fn chat(folder: &Path, said: &str, rest: &[&str]) -> Output {
     let most = NEW_TOKENS.to_string();
     let arguments = [&["chat", "--model", &source, "--max-new-tokens", &most], rest].concat();
     let mut command = command(folder, &arguments);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(said.as_bytes()).unwrap();
     child.wait_with_output().unwrap()
 }
@@ -204,11 +203,53 @@ fn conversations_go_on_from_documents_and_from_what_was_compressed_of_them() {
     assert!(stderr(&smaller).contains("50.0 % of them kept"), "{}", stderr(&smaller));
 }
 
+/// Runs a Python program with what these modules are needed for; nothing where they are not there.
+#[track_caller]
+fn python(modules: &str, arguments: &[&str]) -> Option<Output> {
+    let python = std::env::var_os("COKV_PYTHON").unwrap_or_else(|| "python3".into());
+    let can = Command::new(&python).args(["-c", &format!("import {modules}")]).output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        cokv_golden::skip(&format!("python3 lacks {modules}; COKV_PYTHON names another one"));
+        return None;
+    }
+    Some(Command::new(python).args(arguments).output().unwrap())
+}
+
+#[test]
+fn openai_s_own_client_is_content() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &["--any-model"]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cokv-serve/tests/clients/openai_client.py");
+    let address = format!("http://{}", server.address);
+    let Some(output) = python("openai", &[&script.display().to_string(), &address]) else { return };
+    assert!(stdout(&output).contains("openai-python is content"), "{}", stderr(&output));
+}
+
+/// The suite of somebody else, test by test. What fails is what is refused: images, and calls of tools that are forced.
+#[test]
+fn the_conformance_suite_passes_but_for_what_is_refused() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &["--any-model", "--max-tokens", "64"]);
+    let address = format!("http://{}/v1", server.address);
+    let program = "import runpy, sys; sys.argv[0] = 'llm-comply'; from importlib.metadata import entry_points; \
+                   next(e for e in entry_points(group='console_scripts') if e.name == 'llm-comply').load()()";
+    let arguments = ["-c", program, "run", "-u", &address, "-k", "x", "-m", "any", "--format", "openai-chat", "--json"];
+    let Some(output) = python("llm_comply", &arguments) else { return };
+    let report: Json = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+    let of = |status: &str| -> Vec<&str> {
+        let results = report["results"].as_array().unwrap().iter();
+        results.filter(|result| result["status"] == status).map(|result| result["name"].as_str().unwrap()).collect()
+    };
+    assert_eq!(of("failed"), ["Tool Calling", "Image Input"], "{report:#}");
+    assert_eq!((of("passed").len(), of("skipped")), (6, vec!["Reasoning Summary"]), "{report:#}");
+}
+
 #[test]
 fn what_cannot_be_served_is_said_before_a_model_is_loaded() {
     let folder = folder();
     let serve = |rest: &[&str]| {
-        let output = command(folder.path(), &[&["serve", "--model", "path:nowhere.gguf"], rest].concat()).output().unwrap();
+        let output =
+            command(folder.path(), &[&["serve", "--model", "path:nowhere.gguf"], rest].concat()).output().unwrap();
         assert!(!output.status.success());
         stderr(&output)
     };

@@ -158,10 +158,10 @@ fn a_text_behind_a_cache_may_come_in_chunks() {
             let mut batch = Batch::new(Arc::clone(&engine), settings, Ledger::new(None));
             let start = Start::Then { cache: RaggedCache::full(document.prompt()), tokens: text[20..].to_vec() };
             let stop = StopRule { tokens: Vec::new(), max_new_tokens: 1, min_new_tokens: 0 };
-            batch.submit(Request { start, stop }).unwrap();
+            batch.submit(Request::greedy(start, stop)).unwrap();
             let mut answer = Vec::new();
             let mut heard = |_, event| {
-                if let Event::Token(token) = event {
+                if let Event::Token { token, .. } = event {
                     answer.push(token);
                 }
             };

@@ -14,6 +14,8 @@ use cokv_scheduler::{
 use serde_json::{Value as Json, json};
 use thiserror::Error;
 
+use crate::document::Turn;
+
 /// Stands between a document and what is asked about it, as for `cokv ask`.
 const BETWEEN: &str = "\n\n";
 /// What the document of a conversation is called.
@@ -248,7 +250,7 @@ impl Talk {
             }
             None => 0,
         };
-        let close = self.close()?;
+        let close = Turn::of(&self.outline)?.close()?;
         let (send, told) = channel();
         let ticket = self.handle.read(NewDocument {
             namespace: Namespace::default(),
@@ -264,14 +266,6 @@ impl Talk {
             hear: Box::new(move |event| drop(send.send(event))),
         })?;
         Ok(Reading { _ticket: ticket, end, open, told })
-    }
-
-    /// What the template puts behind a user's text.
-    fn close(&self) -> Result<Vec<u32>, TalkError> {
-        let template = self.outline.chat_template().ok_or(TalkError::NoTemplate)?;
-        let rendered = template.render("?")?;
-        let tail = rendered.rsplit_once('?').map_or("", |(_, tail)| tail);
-        Ok(self.outline.tokenizer().encode(tail, false)?)
     }
 
     /// Goes on with a document that was read.
