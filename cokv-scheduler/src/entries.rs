@@ -145,8 +145,14 @@ impl Entries {
 
     /// What was found is used.
     pub fn touch(&mut self, found: &Found, now: Instant) {
-        if let Some(entry) = found.place.and_then(|place| self.0.get_mut(place)) {
-            (entry.used, entry.hits) = (now, entry.hits + 1);
+        let first = |cache: &RaggedCache| cache.segments().next().map(|segment| segment.identity());
+        let memory = first(&found.cache);
+        for (place, entry) in self.0.iter_mut().enumerate() {
+            // A document that is named was not looked for.
+            let is_all = entry.tokens.len() == found.tokens && memory.is_some() && first(&entry.cache) == memory;
+            if is_all || found.place == Some(place) {
+                (entry.used, entry.hits) = (now, entry.hits + 1);
+            }
         }
     }
 
@@ -228,8 +234,8 @@ impl Entries {
         oldest.map(|place| self.0.remove(place)).is_some()
     }
 
-    /// What is told of them.
-    pub fn states(&self, now: Instant) -> Vec<EntryState> {
+    /// What is told of those that a namespace may use.
+    pub fn states(&self, namespace: &Namespace, now: Instant) -> Vec<EntryState> {
         let state = |entry: &Entry| {
             let layout = entry.cache.layout();
             let kept_by_head: Vec<usize> = (0..layout.heads())
@@ -247,7 +253,7 @@ impl Entries {
                 kept_by_head,
             }
         };
-        self.0.iter().map(state).collect()
+        self.0.iter().filter(|entry| entry.serves(namespace)).map(state).collect()
     }
 }
 

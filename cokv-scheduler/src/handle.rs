@@ -39,6 +39,7 @@ pub enum Command {
         reply: Reply<Option<Document>>,
     },
     Show {
+        namespace: Namespace,
         reply: Reply<State>,
     },
     /// Takes nobody any more, and refuses who waits.
@@ -222,12 +223,12 @@ impl Handle {
         self.send(Command::Forget { namespace, name, reply })
     }
 
-    /// What is in memory, and who runs.
+    /// What is in memory, and who runs; of what is kept, that which a namespace may use.
     ///
     /// # Errors
     /// Where the computing thread has ended.
-    pub fn show(&self, reply: Reply<State>) -> Result<(), Refusal> {
-        self.send(Command::Show { reply })
+    pub fn show(&self, namespace: Namespace, reply: Reply<State>) -> Result<(), Refusal> {
+        self.send(Command::Show { namespace, reply })
     }
 
     /// Takes nobody any more and refuses who waits; what runs goes on.

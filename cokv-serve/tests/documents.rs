@@ -42,7 +42,7 @@ impl Library {
                 self.kept.insert((of.namespace, of.name), document.clone());
                 reply(Ok(document));
             }
-            Command::Show { reply } => reply(Default::default()),
+            Command::Show { reply, .. } => reply(Default::default()),
             _ => {}
         }
     }

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use cokv_core::Registry;
 use cokv_models::cache::file::{SavedCache, Summary};
 use cokv_models::tokenizer::Tokenizer;
-use cokv_scheduler::{DocumentTold, Handle, Settings, Told, Used};
+use cokv_scheduler::{DocumentTold, Handle, Namespace, Settings, Told, Used};
 
 use self::commands::{Command, HELP};
 use self::lines::Lines;
@@ -154,6 +154,9 @@ impl Chat {
                 self.listen(answering)
             }
             Command::Regenerate => {
+                if self.talk.sampling.is_greedy() {
+                    eprintln!("note: the likeliest tokens are the same again; --temperature 0.7 draws others");
+                }
                 self.talk.sampling.seed = self.talk.sampling.seed.wrapping_add(1);
                 let answering = self.talk.again()?;
                 self.listen(answering)
@@ -317,7 +320,7 @@ impl Chat {
             eprintln!("cache     {share:.1} % of the prompt kept, {bytes}");
         }
         let (send, shown) = std::sync::mpsc::channel();
-        self.handle.show(Box::new(move |state| drop(send.send(state))))?;
+        self.handle.show(Namespace::default(), Box::new(move |state| drop(send.send(state))))?;
         let state = shown.recv().context("the thread that computes has ended")?;
         let limit = state.limit.map_or(String::new(), |limit| format!(" of {}", mebibytes(limit)));
         eprintln!("memory    {}{limit} for all caches", mebibytes(state.held));

@@ -1,9 +1,10 @@
 //! `cokv serve`
 
-use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::net::{IpAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -15,9 +16,10 @@ use cokv_models::{LanguageModel, NUMERICS, Outline, instructions};
 use cokv_scheduler::{
     Document, DocumentTold, Handle, Namespace, NewDocument, Refusal, Restored, Settings as SchedulerSettings, Worker,
 };
-use cokv_serve::{Compress, Files, Logged, Mode, RequestLine, Served, Server, Settings};
+use cokv_serve::{Compress, Files, Listener, Logged, Mode, RequestLine, Served, Server, Settings};
 use serde_json::json;
 
+use super::bar::bar;
 use super::load::{load, outline};
 use super::method::MethodArguments;
 use crate::document::{Turn, check_document, check_method};
@@ -56,6 +58,10 @@ pub struct Arguments {
     /// Port to listen on; 0 takes one that is free and says which
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    /// A file to listen at instead, for a proxy on this machine
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]
+    socket: Option<PathBuf>,
     /// The model's name in requests [default: cokv]
     #[arg(long, value_name = "NAME", default_value = "cokv", hide_default_value = true)]
     name: String,
@@ -117,6 +123,9 @@ pub struct Arguments {
     /// Seconds for which what runs may go on once the server is told to end
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain: u64,
+    /// Encode conversations in one piece, as transformers does: whoever writes the text of a control token sends the token
+    #[arg(long)]
+    template_compat: bool,
     /// Write a line of JSON for every request
     #[arg(long)]
     json_log: bool,
@@ -154,11 +163,20 @@ pub fn run(arguments: &Arguments, registry: Registry) -> Result<()> {
         check_method(&method, &registry)?;
     }
     let documents = arguments.documents.iter().map(|said| preloaded(said)).collect::<Result<Vec<_>>>()?;
+    if let Some(twice) =
+        (1..documents.len()).find(|&at| documents[..at].iter().any(|one| one.name == documents[at].name))
+    {
+        bail!("--document {}={}: another one has that name", documents[twice].name, documents[twice].path.display());
+    }
+    if arguments.compress == Mode::Off && method.evicts() {
+        eprintln!(
+            "note: nothing is compressed without --compress: --method is for requests that ask for it and name none"
+        );
+    }
     if let Some(folder) = &arguments.cache_dir {
         std::fs::create_dir_all(folder).with_context(|| format!("--cache-dir {}", folder.display()))?;
     }
-    let listener = TcpListener::bind((arguments.host, arguments.port))
-        .with_context(|| format!("cannot listen on {}:{}", arguments.host, arguments.port))?;
+    let (listener, address) = listen(arguments)?;
 
     let outlined = outline(&arguments.model, false)?;
     let (layout, fingerprint) = (outlined.outline.config().layout, outlined.fingerprint()?);
@@ -185,7 +203,7 @@ pub fn run(arguments: &Arguments, registry: Registry) -> Result<()> {
         settings: settings(arguments, keys),
         log: Arc::new(move |logged| eprintln!("{}", line(logged, json_log))),
     };
-    say_hello(arguments, &listener, limit)?;
+    say_hello(arguments, &address, limit);
     cokv_serve::run(listener, server)?;
     // It was told to stop, and has at most one pass before it.
     let _ = watched.join();
@@ -209,6 +227,15 @@ fn keys(arguments: &Arguments) -> Result<Vec<String>> {
 
 fn preloaded(said: &str) -> Result<Preloaded> {
     let (name, path) = said.split_once('=').ok_or_else(|| anyhow!("--document {said}: write NAME=FILE"))?;
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+    if !name.starts_with(|letter: char| letter.is_ascii_alphanumeric())
+        || !name.chars().all(is_plain)
+        || name.len() > 64
+    {
+        bail!(
+            "--document {said}: a name is of at most 64 letters, digits, `.`, `_` and `-`, and begins with one of the first two"
+        );
+    }
     let path = PathBuf::from(path);
     if Summary::read(&path).is_ok() {
         return Ok(Preloaded { name: name.into(), path, what: Kind::Saved });
@@ -271,7 +298,7 @@ fn watch(worker: Worker) -> std::thread::JoinHandle<()> {
     })
 }
 
-/// Reads documents of the command line while the first requests come in.
+/// Reads the documents of the command line.
 fn preload(
     documents: Vec<Preloaded>,
     handle: &Handle,
@@ -298,21 +325,39 @@ fn preload(
                     close: turn.close()?,
                     pin: true,
                     time_to_live: None,
-                    hear: Box::new(move |told| heard(&of, told)),
+                    hear: Box::new(|_| ()),
                 };
-                // It is read whoever listens.
-                std::mem::forget(handle.read(new)?);
+                wait(&of, handle, new).context(at)?;
             }
         }
     }
     Ok(())
 }
 
-fn heard(name: &str, told: DocumentTold) {
-    match told {
-        DocumentTold::Done { document, .. } => eprintln!("document {name}: {}", size(&document)),
-        DocumentTold::Refused(refusal) => eprintln!("document {name}: {refusal}"),
-        DocumentTold::Queued | DocumentTold::Read { .. } => {}
+/// Has a text read, and says how far it is.
+fn wait(name: &str, handle: &Handle, new: NewDocument) -> Result<()> {
+    let (send, told) = channel();
+    let hear = Box::new(move |event| drop(send.send(event)));
+    let _ticket = handle.read(NewDocument { hear, ..new })?;
+    let bar = bar(false, "reading {msg} {wide_bar} {pos}/{len} tokens, {per_sec}, {eta} left", 0)
+        .with_message(name.to_owned());
+    loop {
+        match told.recv().context("the thread that computes has ended")? {
+            DocumentTold::Queued => {}
+            DocumentTold::Read { tokens, of } => {
+                bar.set_length(of as u64);
+                bar.set_position(tokens as u64);
+            }
+            DocumentTold::Done { document, .. } => {
+                bar.finish_and_clear();
+                eprintln!("document {name}: {}", size(&document));
+                return Ok(());
+            }
+            DocumentTold::Refused(refusal) => {
+                bar.finish_and_clear();
+                return Err(refusal.into());
+            }
+        }
     }
 }
 
@@ -331,7 +376,7 @@ fn restore(handle: &Handle, path: &Path, name: String, identity: &Identity) -> R
         pin: true,
         identity: identity.clone(),
     };
-    let (send, received) = std::sync::mpsc::channel();
+    let (send, received) = channel();
     let reply = Box::new(move |restored: Result<Document, Refusal>| drop(send.send(restored)));
     handle.restore(saved, of, reply)?;
     let document = received.recv().context("the thread that computes has ended")??;
@@ -371,6 +416,7 @@ fn settings(arguments: &Arguments, keys: Vec<String>) -> Settings {
         cors_origins: arguments.cors_origin.clone(),
         any_model: arguments.any_model,
         max_tokens: arguments.max_tokens,
+        template_compat: arguments.template_compat,
         share_cache: arguments.share_cache,
         compress: Compress { mode: arguments.compress, ..Compress::default() },
         timeout: (arguments.timeout > 0).then(|| Duration::from_secs(arguments.timeout)),
@@ -379,13 +425,29 @@ fn settings(arguments: &Arguments, keys: Vec<String>) -> Settings {
     }
 }
 
-fn say_hello(arguments: &Arguments, listener: &TcpListener, limit: Option<u64>) -> Result<()> {
-    let mut text = format!("serving {} at http://{}/v1", arguments.model.source, listener.local_addr()?);
-    if let Some(limit) = limit {
-        let _ = write!(text, ", {} for caches", mebibytes(limit));
+fn say_hello(arguments: &Arguments, address: &str, limit: Option<u64>) {
+    let caches = limit.map_or(String::new(), |limit| format!(", {} for caches", mebibytes(limit)));
+    eprintln!("serving {} at {address}{caches}", arguments.model.source);
+}
+
+/// Where it listens, and what that is called.
+fn listen(arguments: &Arguments) -> Result<(Listener, String)> {
+    #[cfg(unix)]
+    if let Some(path) = &arguments.socket {
+        let at = || format!("cannot listen at {}", path.display());
+        // One that nobody listens at was left by a server that was killed.
+        if std::os::unix::net::UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        {
+            std::fs::remove_file(path).with_context(at)?;
+        }
+        let listener = std::os::unix::net::UnixListener::bind(path).with_context(at)?;
+        return Ok((listener.into(), path.display().to_string()));
     }
-    eprintln!("{text}");
-    Ok(())
+    let listener = TcpListener::bind((arguments.host, arguments.port))
+        .with_context(|| format!("cannot listen on {}:{}", arguments.host, arguments.port))?;
+    let address = format!("http://{}/v1", listener.local_addr()?);
+    Ok((listener.into(), address))
 }
 
 /// As it is written to standard error.

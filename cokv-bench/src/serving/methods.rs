@@ -55,7 +55,12 @@ impl Methods {
                 return Err(format!("`budget`: {other} is no budget: \"10%\", 128 (tokens per head) or \"8 MiB\""));
             }
         };
-        Ok((method, budget))
+        match method.evicts() && (said.contains_key("budget") || budget != Budget::Share(1.0)) {
+            true => Ok((method, budget)),
+            false => {
+                Err("this would keep everything: say what is kept, such as keydiff, and how much, such as 30%".into())
+            }
+        }
     }
 }
 
@@ -95,7 +100,8 @@ mod tests {
             (json!({ "budget": "much" }), "budget"),
             (json!({ "budget": [1] }), "no budget"),
             (json!({ "compressor": null }), "compressor"),
-            (json!({ "compressor": "knorm", "allocator": "cokv" }), "scores"),
+            (json!({ "compressor": "full", "budget": "30%" }), "keep everything"),
+            (json!({ "compressor": "knorm", "allocator": "cokv" }), "needs a score"),
         ] {
             let error = made(said).unwrap_err();
             assert!(error.contains(named) && !error.contains('\n'), "{error}");

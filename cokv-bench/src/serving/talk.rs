@@ -30,6 +30,9 @@ pub enum TalkError {
     /// Nothing was said yet.
     #[error("nothing was said yet")]
     NothingSaid,
+    /// The last answer is a part of what was compressed.
+    #[error("nothing was said since the conversation was compressed, the last answer with it")]
+    Compressed,
     /// A saved cache without the document's text.
     #[error("the file holds no text, without which a conversation cannot go on from it: `cokv ask` answers from it")]
     NoText,
@@ -136,13 +139,17 @@ impl Talk {
     /// # Errors
     /// As of [`say`](Self::say), and where nothing was said.
     pub fn again(&mut self) -> Result<Answering, TalkError> {
+        let compressed = match &self.document {
+            Some(Beginning { open: None, end, .. }) => end.message + 1 - usize::from(self.system.is_some()),
+            _ => 0,
+        };
+        if self.messages.len() <= compressed {
+            return Err(if compressed > 0 { TalkError::Compressed } else { TalkError::NothingSaid });
+        }
         if self.messages.last().is_some_and(|last| last["role"] == "assistant") {
             self.messages.pop();
         }
-        match self.messages.is_empty() {
-            true => Err(TalkError::NothingSaid),
-            false => self.answer(),
-        }
+        self.answer()
     }
 
     /// Takes an answer for said.

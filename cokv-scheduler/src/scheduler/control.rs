@@ -12,7 +12,7 @@ use super::Scheduler;
 use super::documents::Making;
 use crate::entries::{DocumentFacts, Entry, Found};
 use crate::handle::{Command, Flags, Restored, State};
-use crate::job::{Compression, Job, NewDocument};
+use crate::job::{Compression, Job, Namespace, NewDocument};
 use crate::queue::Waiting;
 use crate::refusal::Refusal;
 use crate::told::{Document, DocumentTold, MadeBy, Told};
@@ -25,6 +25,7 @@ const LATEST: Duration = Duration::from_secs(120);
 impl Scheduler {
     /// Does what is asked. False where that is to end.
     pub(crate) fn obey(&mut self, command: Command, now: Instant) -> bool {
+        self.entries.expire(now);
         match command {
             Command::Run(job, flags) => self.take(job, flags, now),
             Command::Read(document, flags) => self.take_document(document, flags, now),
@@ -34,7 +35,7 @@ impl Scheduler {
             }
             Command::List { namespace, reply } => reply(self.entries.of(&namespace).collect()),
             Command::Forget { namespace, name, reply } => reply(self.entries.forget(&namespace, &name)),
-            Command::Show { reply } => reply(self.show(now)),
+            Command::Show { namespace, reply } => reply(self.show(&namespace, now)),
             Command::Drain => self.drain(),
             Command::Stop => return false,
             Command::Wake => {}
@@ -288,14 +289,14 @@ impl Scheduler {
         document.ok_or_else(|| Refusal::Internal("a restored document has no segment".into()))
     }
 
-    fn show(&self, now: Instant) -> State {
+    fn show(&self, namespace: &Namespace, now: Instant) -> State {
         State {
             waiting: self.queue.len(),
             running: self.batch.len().0,
             limit: self.ledger.limit(),
             promised: self.ledger.promised(),
             held: self.ledger.held(),
-            entries: self.entries.states(now),
+            entries: self.entries.states(namespace, now),
         }
     }
 

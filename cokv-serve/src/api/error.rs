@@ -90,6 +90,13 @@ impl ApiError {
         Refusal::NoDocument(name.into()).into()
     }
 
+    /// A document that somebody else lets this one use: 403.
+    pub fn not_ours(name: &str) -> Self {
+        let message =
+            format!("document `{name}` is not yours to forget: another key shares it, or it was given at the start");
+        Self::new(403, "invalid_request_error", Some("forbidden"), message)
+    }
+
     /// An address that wants another method: 405.
     pub fn method() -> Self {
         Self::new(405, "invalid_request_error", None, "this address wants another method")

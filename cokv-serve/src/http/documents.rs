@@ -124,7 +124,11 @@ pub async fn forget(
     let forgotten = shared.ask(|handle, reply| handle.forget(namespace, name, reply)).await?;
     match forgotten {
         Some(_) => Ok(ok(&json!({ "id": id, "object": "cokv.document", "deleted": true }))),
-        None => Err(ApiError::document(&id)),
+        None => {
+            let namespace = shared.namespace(&caller, cache_salt.as_deref());
+            find(&shared, namespace, &id).await?;
+            Err(ApiError::not_ours(&id))
+        }
     }
 }
 

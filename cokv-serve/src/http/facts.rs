@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::jobs::check_model;
 use super::reply::{json as reply, ok};
-use super::shared::Shared;
+use super::shared::{Caller, Shared};
 use crate::api::documents::{by_layer, state};
 use crate::api::error::ApiError;
 use crate::page::PAGE;
@@ -66,8 +67,12 @@ pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// `/v1/cokv/status`: who runs and what is in memory; no texts.
-pub async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
-    let now = shared.ask(|handle, reply| handle.show(reply)).await?;
+pub async fn status(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, ApiError> {
+    let namespace = shared.namespace(&caller, None);
+    let now = shared.ask(|handle, reply| handle.show(namespace, reply)).await?;
     let figures = shared.handle().figures();
     let layout = shared.server.model.outline.config().layout;
     let entries = now.entries.iter().map(|entry| shown(entry, layout.kv_heads));

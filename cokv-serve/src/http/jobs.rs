@@ -83,16 +83,20 @@ impl Common<'_> {
                 false => Ok(Compression::Off),
             };
         }
+        if self.cache.document.is_some() && asked.is_some() {
+            let message = "a document's cache is as it was made: leave `compress` or `document` out";
+            return Err(ApiError::value("cokv.compress", message));
+        }
         let compress = asked.unwrap_or(&self.shared.settings().compress);
         let frame = prepared.frame;
         match compress.mode {
             Mode::Off => Ok(Compression::Off),
+            // What a document keeps was chosen when it was read.
+            Mode::Question | Mode::Document if prepared.document.is_some() => Ok(Compression::Off),
             Mode::Question => {
                 let (method, budget) = method(self.shared, &compress.method, "cokv.compress")?;
                 Ok(Compression::Question { method, budget, frame })
             }
-            // What a document keeps was chosen when it was read.
-            Mode::Document if prepared.document.is_some() => Ok(Compression::Off),
             Mode::Document => match prepared.breakpoint {
                 Some(tokens) => {
                     let (method, budget) = method(self.shared, &compress.method, "cokv.compress")?;
@@ -151,7 +155,10 @@ pub async fn documents(
     }
     let of = namespace.clone();
     let mut known = shared.ask(|handle, reply| handle.list(of, reply)).await?;
-    known.retain(|document| !cache.exact || document.made_by.is_none());
+    // What something was left out of is for those who want documents compressed.
+    let mode = cache.compress.as_ref().unwrap_or(&shared.settings().compress).mode;
+    let compressed = mode == Mode::Document && !cache.exact;
+    known.retain(|document| compressed || document.made_by.is_none());
     Ok((None, known))
 }
 

@@ -75,7 +75,8 @@ const sampling = () => {
 const asked = () => document.querySelector('input[name=about]:checked')?.value || null;
 
 async function ask(question) {
-  said.push({ role: 'user', content: question });
+  const turn = { role: 'user', content: question };
+  said.push(turn);
   show('You', question);
   const { box, words } = show('Model', '');
   asking = new AbortController();
@@ -90,6 +91,7 @@ async function ask(question) {
     for await (const { comment, json } of events(response)) {
       if (comment) { at('progress').textContent = comment; continue; }
       const text = json.choices[0]?.delta?.content;
+      if (json.choices[0]?.finish_reason === 'length') element('small', 'as long as an answer may become: raise "Tokens of an answer at most" for more', box);
       if (text) {
         answer += text;
         words.textContent = answer;
@@ -108,8 +110,11 @@ async function ask(question) {
     if (error.name === 'AbortError') element('small', 'stopped', box);
     else show('Error', error.message, 'error');
   } finally {
-    if (answer) said.push({ role: 'assistant', content: answer });
-    else said.pop();
+    // A new chat may have begun meanwhile.
+    if (said.at(-1) === turn) {
+      if (answer) said.push({ role: 'assistant', content: answer });
+      else said.pop();
+    }
     asking = null;
     at('send').disabled = false;
     at('stop').disabled = true;

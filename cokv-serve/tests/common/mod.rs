@@ -308,7 +308,7 @@ pub fn saying(text: &'static str) -> impl FnMut(Command) + Send + 'static {
         Command::Run(mut job, flags) => say(&mut job, &flags, text, Why::Stop),
         Command::Find { reply, .. } | Command::Forget { reply, .. } => reply(None),
         Command::List { reply, .. } => reply(Vec::new()),
-        Command::Show { reply } => reply(Default::default()),
+        Command::Show { reply, .. } => reply(Default::default()),
         _ => {}
     }
 }
