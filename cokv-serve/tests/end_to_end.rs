@@ -118,7 +118,11 @@ fn a_document_serves_many_questions_and_survives_a_file() {
     );
     assert_eq!(answer["usage"]["prompt_tokens_details"]["cached_tokens"], made["tokens"]);
     let begun = json!({ "messages": [{ "role": "user", "content": format!("{}\n\nhi", text_of.trim_end()) }] });
-    let found = server.chat(greedy(begun)).json();
+    let full = server.chat(greedy(begun.clone())).json();
+    assert_eq!(full["cokv"]["cache"]["state"], "full", "nobody asked for less");
+    let mut compressed = begun;
+    compressed["cokv"] = json!({ "compress": "document" });
+    let found = server.chat(greedy(compressed)).json();
     assert_eq!((text(&found), &found["cokv"]["cache"]["document"]), (text(&answer), &json!("sky")));
     let exact = server.chat(greedy(json!({ "cokv": { "document": "sky", "exact": true } })));
     assert_eq!(exact.error().1, "compressed_cache");
