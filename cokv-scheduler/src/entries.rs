@@ -99,10 +99,7 @@ impl Entry {
 impl Entries {
     /// Bytes of the segments that some entries hold, each counted once.
     fn bytes_of<'a>(entries: impl Iterator<Item = &'a Entry>) -> u64 {
-        let segments = entries.flat_map(|entry| entry.cache.segments());
-        let by_identity: HashMap<usize, usize> =
-            segments.map(|segment| (segment.identity(), segment.bytes())).collect();
-        by_identity.values().map(|&bytes| bytes as u64).sum()
+        bytes_of(entries.flat_map(|entry| entry.cache.segments()))
     }
 
     /// Bytes of documents that stay whatever else wants memory.
@@ -255,6 +252,12 @@ impl Entries {
         };
         self.0.iter().filter(|entry| entry.serves(namespace)).map(state).collect()
     }
+}
+
+/// Bytes of segments, of which those that share their memory count once.
+pub fn bytes_of<'a>(segments: impl Iterator<Item = &'a Arc<Segment>>) -> u64 {
+    let by_identity: HashMap<usize, usize> = segments.map(|segment| (segment.identity(), segment.bytes())).collect();
+    by_identity.values().map(|&bytes| bytes as u64).sum()
 }
 
 /// Tokens that two texts have in common at their beginning.

@@ -1,6 +1,5 @@
 //! Who is let in.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use cokv_models::batch::{Request, Start};
@@ -86,7 +85,7 @@ impl Scheduler {
                 Err(refusal) => return self.refuse(place, refusal),
             };
             needed = request.bytes(self.model.config().layout, self.model.format());
-            if self.make_room(needed, now) {
+            if self.make_room(needed) {
                 return self.run(place, found, base, request, needed, now);
             }
         }
@@ -174,11 +173,10 @@ impl Scheduler {
     }
 
     /// Lets go of what is kept until so many bytes can be promised. False, and nothing is let go, where that would not help.
-    pub(super) fn make_room(&mut self, bytes: u64, now: Instant) -> bool {
+    pub(super) fn make_room(&mut self, bytes: u64) -> bool {
         if self.ledger.could_now(bytes) {
             return true;
         }
-        self.entries.expire(now);
         let free = self.ledger.limit().map_or(u64::MAX, |limit| limit.saturating_sub(self.ledger.promised()));
         if !self.entries.could_free(bytes.saturating_sub(free)) {
             return false;
@@ -233,7 +231,7 @@ impl Scheduler {
         let open = vec![true; job.choices];
         self.running.push(Running {
             job,
-            flags: Arc::clone(&flags),
+            flags,
             first,
             open,
             reading: true,

@@ -263,7 +263,7 @@ impl Scheduler {
         let bytes = (saved.kept() * format.token_bytes(self.model.config().layout.head_dim)) as u64;
         self.check_need(bytes, 0)?;
         self.check_pins(if pin { bytes } else { 0 })?;
-        if !self.make_room(bytes, now) {
+        if !self.make_room(bytes) {
             return Err(Refusal::NoRoomNow(bytes));
         }
         let mut promise = self.ledger.promise(bytes).ok_or(Refusal::NoRoomNow(bytes))?;

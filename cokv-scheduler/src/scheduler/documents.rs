@@ -202,7 +202,7 @@ impl Scheduler {
         let Some(mut making) = self.making.pop_front() else { return false };
         let started = clock();
         if matches!(making.state, State::Waiting) {
-            match self.begin(&making, started) {
+            match self.begin(&making) {
                 Ok(Some(state)) => making.state = state,
                 Ok(None) => {
                     self.making.push_front(making);
@@ -239,10 +239,10 @@ impl Scheduler {
     }
 
     /// Makes room for a document's buffers; none where there is none yet.
-    fn begin(&mut self, making: &Making, now: Instant) -> Result<Option<State>, Refusal> {
+    fn begin(&mut self, making: &Making) -> Result<Option<State>, Refusal> {
         let format = self.model.format();
         let needed = making.needs(self.model.config().layout, format);
-        if !self.make_room(needed, now) {
+        if !self.make_room(needed) {
             // What was pinned meanwhile may have taken the room for good.
             return self.check_need(needed, 0).map(|()| None);
         }

@@ -93,15 +93,10 @@ impl Scheduler {
         for id in running.ids().collect::<Vec<_>>() {
             let Some((cache, promise)) = self.batch.cancel(id) else { continue };
             let seen = cache.next_position();
-            if reading && seen >= self.settings.least_partial && self.keeps(running) {
-                self.keep(running, &running.job.tokens[..seen.min(running.job.tokens.len())], cache, promise, now);
+            if reading && seen >= self.settings.least_partial && running.keeps() {
+                self.keep(running, running.prompt(seen).to_vec(), cache, promise, now);
             }
         }
-    }
-
-    /// Whether what a job reads is kept for others.
-    fn keeps(&self, running: &Running) -> bool {
-        running.job.store && !matches!(running.job.compression, Compression::Question { .. })
     }
 
     /// A prompt was read.
@@ -109,11 +104,11 @@ impl Scheduler {
         let running = &mut self.running[place];
         running.reading = false;
         let seen = cache.next_position();
-        if !running.job.store || matches!(running.job.compression, Compression::Question { .. }) {
+        if !running.keeps() {
             return;
         }
         running.used.written_tokens = seen - running.used.cached_tokens;
-        let entry = entry(&self.running[place], running_tokens(&self.running[place], seen), cache, now);
+        let entry = entry(running, running.prompt(seen).to_vec(), cache, now);
         self.insert(entry);
     }
 
@@ -121,21 +116,21 @@ impl Scheduler {
     fn keep_answer(&mut self, place: usize, answer: &[u32], cache: RaggedCache, promise: Promise, now: Instant) {
         let running = &self.running[place];
         let seen = cache.next_position();
-        if !self.keeps(running) || seen > running.job.tokens.len() + answer.len() {
+        if !running.keeps() || seen > running.job.tokens.len() + answer.len() {
             return;
         }
         let tokens: Vec<u32> = running.job.tokens.iter().chain(answer).copied().take(seen).collect();
         let running = self.running.remove(place);
-        self.keep(&running, &tokens, cache, promise, now);
+        self.keep(&running, tokens, cache, promise, now);
         self.running.insert(place, running);
     }
 
     /// Keeps a cache whose rows of its own are not frozen yet, where there is memory for the copy that freezing takes.
-    fn keep(&mut self, running: &Running, tokens: &[u32], mut cache: RaggedCache, promise: Promise, now: Instant) {
+    fn keep(&mut self, running: &Running, tokens: Vec<u32>, mut cache: RaggedCache, promise: Promise, now: Instant) {
         let token_bytes = cache.format().token_bytes(cache.layout().head_dim);
         let copied = cache.total_tokens() - cache.tokens_that_stay_frozen();
         let bytes = (copied * token_bytes) as u64;
-        if !self.make_room(bytes, now) {
+        if !self.make_room(bytes) {
             return;
         }
         let Some(mut room) = self.ledger.promise(bytes) else { return };
@@ -149,7 +144,7 @@ impl Scheduler {
             room.hold((segment.bytes() as u64).min(bytes));
             segment.hold(room);
         }
-        let entry = entry(running, tokens.to_vec(), cache, now);
+        let entry = entry(running, tokens, cache, now);
         self.insert(entry);
     }
 
@@ -159,10 +154,6 @@ impl Scheduler {
             self.entries.insert(entry);
         }
     }
-}
-
-fn running_tokens(running: &Running, seen: usize) -> Vec<u32> {
-    running.job.tokens[..seen.min(running.job.tokens.len())].to_vec()
 }
 
 fn entry(running: &Running, tokens: Vec<u32>, cache: RaggedCache, now: Instant) -> Entry {

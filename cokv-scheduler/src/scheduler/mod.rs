@@ -9,7 +9,7 @@ mod documents;
 mod hear;
 mod running;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use cokv_models::ledger::Ledger;
 
 use self::documents::Making;
 use self::running::Running;
-use crate::entries::Entries;
+use crate::entries::{Entries, bytes_of};
 use crate::figures::Figures;
 use crate::pace::Pace;
 use crate::queue::Queue;
@@ -188,9 +188,8 @@ impl Scheduler {
         let all = segments.iter().chain(self.entries.segments()).chain(
             self.queue.iter().flat_map(|waiting| waiting.document.iter().flat_map(|found| found.cache.segments())),
         );
-        let by_identity: HashMap<usize, usize> = all.map(|segment| (segment.identity(), segment.bytes())).collect();
         let making: usize = self.making.iter().map(Making::bytes).sum();
-        (own + making + by_identity.values().sum::<usize>()) as u64
+        (own + making) as u64 + bytes_of(all)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use cokv_models::batch::SequenceId;
 
 use crate::handle::Flags;
-use crate::job::Job;
+use crate::job::{Compression, Job};
 use crate::told::{MadeBy, Told, Used};
 
 /// A job that has been let in.
@@ -46,6 +46,16 @@ impl Running {
     pub fn ids(&self) -> impl Iterator<Item = SequenceId> {
         let open = (0..self.open.len()).filter(|&choice| self.open[choice]);
         open.map(|choice| self.id(choice)).take(if self.reading { 1 } else { usize::MAX })
+    }
+
+    /// Whether what it reads is kept for others.
+    pub fn keeps(&self) -> bool {
+        self.job.store && !matches!(self.job.compression, Compression::Question { .. })
+    }
+
+    /// Of its prompt what a cache has seen that has seen so many tokens.
+    pub fn prompt(&self, seen: usize) -> &[u32] {
+        &self.job.tokens[..seen.min(self.job.tokens.len())]
     }
 
     pub fn is_over(&self) -> bool {

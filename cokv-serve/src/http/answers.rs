@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use cokv_models::sampling::Sampling;
 
 use super::body;
 use super::generate::Request;
@@ -30,10 +31,7 @@ pub async fn chat(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let bytes = body::read(&headers, body, shared.settings().body).await?;
-    let of_key = shared.admit(&caller)?;
-    let (defaults, seed) = (shared.server.model.sampling.clone(), drawn_seed());
-    let asked = aside(move || ChatRequest::read(&bytes, &defaults, seed)).await?;
+    let (of_key, asked) = read(&shared, &caller, &headers, body, ChatRequest::read).await?;
     check_model(&shared, &asked.model)?;
     notice_meaningless(&shared, &asked.wanted);
     let namespace = shared.namespace(&caller, asked.salt.as_deref());
@@ -59,10 +57,7 @@ pub async fn completions(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let bytes = body::read(&headers, body, shared.settings().body).await?;
-    let of_key = shared.admit(&caller)?;
-    let (defaults, seed) = (shared.server.model.sampling.clone(), drawn_seed());
-    let asked = aside(move || CompletionRequest::read(&bytes, &defaults, seed)).await?;
+    let (of_key, asked) = read(&shared, &caller, &headers, body, CompletionRequest::read).await?;
     check_model(&shared, &asked.model)?;
     notice_meaningless(&shared, &asked.wanted);
     let CompletionRequest { prompts, wanted, cache, salt, .. } = asked;
@@ -76,6 +71,21 @@ pub async fn completions(
     let jobs = prompts.into_iter().map(job).collect::<Result<Vec<_>, _>>()?;
     let head = head(&shared, Style::Text);
     answer(request(shared, notes, of_key, head, &wanted, prompt_tokens), jobs, wanted.stream).await
+}
+
+/// What is asked, and its place among the requests of its key.
+async fn read<R: Send + 'static>(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    headers: &HeaderMap,
+    body: Body,
+    read: fn(&[u8], &Sampling, u64) -> Result<R, ApiError>,
+) -> Result<(OfKey, R), ApiError> {
+    let bytes = body::read(headers, body, shared.settings().body).await?;
+    let of_key = shared.admit(caller)?;
+    let (defaults, seed) = (shared.server.model.sampling.clone(), drawn_seed());
+    let asked = aside(move || read(&bytes, &defaults, seed)).await?;
+    Ok((of_key, asked))
 }
 
 fn request(

@@ -120,12 +120,12 @@ pub async fn forget(
     Path(id): Path<String>,
     Query(Salted { cache_salt }): Query<Salted>,
 ) -> Result<Response, ApiError> {
-    let (namespace, name) = (shared.namespace(&caller, cache_salt.as_deref()), id.clone());
-    let forgotten = shared.ask(|handle, reply| handle.forget(namespace, name, reply)).await?;
+    let namespace = shared.namespace(&caller, cache_salt.as_deref());
+    let (of, name) = (namespace.clone(), id.clone());
+    let forgotten = shared.ask(|handle, reply| handle.forget(of, name, reply)).await?;
     match forgotten {
         Some(_) => Ok(ok(&json!({ "id": id, "object": "cokv.document", "deleted": true }))),
         None => {
-            let namespace = shared.namespace(&caller, cache_salt.as_deref());
             find(&shared, namespace, &id).await?;
             Err(ApiError::not_ours(&id))
         }
