@@ -48,7 +48,8 @@ struct Server {
 impl Server {
     fn start(folder: &Path, rest: &[&str]) -> Self {
         let source = wheel_source();
-        let arguments = [&["serve", "--model", &source, "--port", "0", "--cache-memory", "256 MiB"], rest].concat();
+        let memory: &[&str] = if rest.contains(&"--cache-memory") { &[] } else { &["--cache-memory", "256 MiB"] };
+        let arguments = [&["serve", "--model", &source, "--port", "0"], memory, rest].concat();
         let mut child = command(folder, &arguments).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let said = until(&mut log, "serving ");
@@ -165,6 +166,31 @@ fn a_document_is_asked_by_clients_saved_and_asked_by_others() {
     let loaded = server.json("POST", "/v1/cokv/documents/load", &json!({ "name": "notes", "id": "again" }));
     assert_eq!(loaded["id"], "again");
     assert_eq!(content(&server.ask(json!({ "cokv": { "document": "again" } }))), content(&by_name));
+}
+
+/// More conversations have room than keep everything, and whoever goes on with one hears what became of it.
+#[test]
+fn idle_conversations_are_compressed_where_memory_is_short() {
+    let folder = folder();
+    // Of some 190 tokens each, four MiB in 16 bits.
+    let server = Server::start(folder.path(), &["--compress-idle", "30%", "--cache-memory", "14 MiB"]);
+    let about =
+        |town: &str| format!("In {town} the door code is 5583 blue.\n{}\nWhat is the door code there?", document());
+    let towns = ["Bern", "Kiel", "Linz", "Graz", "Genf"];
+    for town in towns {
+        let answer = server.ask(json!({ "messages": [{ "role": "user", "content": about(town) }] }));
+        assert_eq!(answer["cokv"]["cache"]["state"], "full", "{answer}");
+    }
+    let entries = server.json("GET", "/v1/cokv/status", &Json::Null)["entries"].as_array().unwrap().clone();
+    assert!(entries.len() >= towns.len(), "none was dropped: {entries:?}");
+    assert!(entries.iter().filter(|entry| entry["compressed"] == true).count() >= 2, "{entries:?}");
+    let again = json!({ "messages": [{ "role": "user", "content": about("Bern") + " Which colour?" }] });
+    let cache = server.ask(again.clone())["cokv"]["cache"].clone();
+    assert_eq!((&cache["state"], &cache["method"]), (&json!("compressed"), &json!("keydiff")));
+    assert!(cache["kept_share"].as_f64().unwrap() < 0.5, "{cache}");
+    let mut exact = again;
+    exact["cokv"] = json!({ "exact": true });
+    assert_eq!(server.ask(exact)["cokv"]["cache"]["state"], "full");
 }
 
 fn chat(folder: &Path, said: &str, rest: &[&str]) -> Output {

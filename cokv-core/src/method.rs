@@ -245,6 +245,15 @@ impl Method {
         (1..=frame.tail).contains(&window).then_some(window)
     }
 
+    /// What it looks at beside keys and values, all that is left of a text once it was read; none where these suffice, so that a cache can be
+    /// compressed by it at any time.
+    pub fn lacks_at_rest(&self) -> Option<&'static str> {
+        let compressor = &self.compressor;
+        let observed = compressor.observations(Frame::default());
+        let queries = observed.last_queries() > 0 || observed.column_sums || observed.query_statistics;
+        queries.then_some("queries").or_else(|| crate::while_decoding::lacks(compressor))
+    }
+
     /// Whether another method's compressor is the same, so that its scores are this one's too.
     pub fn scores_like(&self, other: &Self) -> bool {
         self.compressor.settings() == other.compressor.settings()
@@ -295,16 +304,24 @@ impl Method {
         if !self.compressor.evicts() {
             return Ok(Selection::everything(layout.heads()));
         }
-        let plan = self.plan(layout, scores, total)?;
-        Ok(select::select(scores, &plan, self.protected(scores.frame())))
+        let protected = self.protected(scores.frame());
+        let plan = self.plan(layout, scores, total, protected)?;
+        Ok(select::select(scores, &plan, protected))
     }
 
     /// How many of the tokens that it holds each head keeps while the model answers, of `total` for all, and which. `held` are scores
-    /// of each head's own, in the order of its tokens. A head that holds fewer than its share keeps all of them.
+    /// of each head's own, in the order of its tokens. A head that holds fewer than its share keeps all of them. First and last tokens
+    /// are kept where the compressor or `besides` says so.
     ///
     /// # Errors
     /// As of [`select`](Self::select).
-    pub fn select_held(&self, layout: HeadLayout, held: &[Vec<f32>], total: usize) -> Result<Selection, PolicyError> {
+    pub fn select_held(
+        &self,
+        layout: HeadLayout,
+        held: &[Vec<f32>],
+        total: usize,
+        besides: Protected,
+    ) -> Result<Selection, PolicyError> {
         let longest = held.iter().map(Vec::len).max().unwrap_or(0);
         let mut scores = TokenScores::with_capacity(layout, longest);
         // Allocators look at as many tokens of every head. Those that a head lacks are worth no more than its least, and stand in
@@ -314,18 +331,24 @@ impl Method {
             scores.push_layer(&vec![least; longest - head.len()]);
             scores.push_layer(head);
         }
-        let plan = self.plan(layout, &scores, total)?;
-        let protected = self.protected(scores.frame());
+        let protected = self.protected(scores.frame()).or(besides);
+        let plan = self.plan(layout, &scores, total, protected)?;
         let heads = held.iter().zip(plan.kept()).map(|(held, &kept)| select::best_tokens(held, kept, protected));
         Ok(Selection { heads: heads.collect() })
     }
 
-    fn plan(&self, layout: HeadLayout, scores: &TokenScores, total: usize) -> Result<BudgetPlan, PolicyError> {
+    fn plan(
+        &self,
+        layout: HeadLayout,
+        scores: &TokenScores,
+        total: usize,
+        protected: Protected,
+    ) -> Result<BudgetPlan, PolicyError> {
         let request = AllocationRequest {
             layout,
             prompt_len: scores.prompt_len(),
             total,
-            protected: self.protected(scores.frame()),
+            protected,
             token_scores: scores,
             head_scores: self.head_scores.as_ref(),
         };

@@ -20,6 +20,11 @@ impl Protected {
         self.sinks.min(end)..end
     }
 
+    /// What either protects.
+    pub fn or(self, other: Self) -> Self {
+        Self { sinks: self.sinks.max(other.sinks), window: self.window.max(other.window) }
+    }
+
     /// Protected tokens of one head, or [`PolicyError::BudgetBelowProtected`] where a total for all heads does not pay for
     /// them.
     pub fn within(&self, total: usize, layout: HeadLayout, prompt_len: usize) -> Result<usize, PolicyError> {

@@ -32,18 +32,22 @@ impl WhileDecoding {
 
     /// What the compressor looks at that is not there while a model answers; none where it can be used.
     pub fn lacks(&self) -> Option<&'static str> {
-        let compressor = &self.compressor;
-        let ObservationRequest { block_sums, value_output_norms, output_grams, inputs, .. } =
-            compressor.observations(Default::default());
-        let lacking = [
-            (compressor.replay().is_some(), "a second reading of the prompt"),
-            (compressor.needs_question(), "where the question stands"),
-            (!block_sums.is_empty(), "attention inside blocks of the prompt"),
-            (value_output_norms || output_grams, "values behind the output projection"),
-            (inputs, "hidden states"),
-            (compressor.moves_keys(), "keys where their tokens stand, and turns them"),
-            (compressor.adds_biases(), "a second reading of the prompt to fit biases to"),
-        ];
-        lacking.into_iter().find_map(|(lacks, what)| lacks.then_some(what))
+        lacks(&self.compressor)
     }
+}
+
+/// What a compressor looks at that is gone once a prompt was read, the last queries apart.
+pub(crate) fn lacks(compressor: &Named<dyn CacheCompressor>) -> Option<&'static str> {
+    let ObservationRequest { block_sums, value_output_norms, output_grams, inputs, .. } =
+        compressor.observations(Default::default());
+    let lacking = [
+        (compressor.replay().is_some(), "a second reading of the prompt"),
+        (compressor.needs_question(), "where the question stands"),
+        (!block_sums.is_empty(), "attention inside blocks of the prompt"),
+        (value_output_norms || output_grams, "values behind the output projection"),
+        (inputs, "hidden states"),
+        (compressor.moves_keys(), "keys where their tokens stand, and turns them"),
+        (compressor.adds_biases(), "a second reading of the prompt to fit biases to"),
+    ];
+    lacking.into_iter().find_map(|(lacks, what)| lacks.then_some(what))
 }

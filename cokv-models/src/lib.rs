@@ -38,7 +38,7 @@ pub const NUMERICS: u32 = 5;
 
 pub use digest::{fingerprint, known_fingerprint, scores_fingerprint};
 pub use error::ModelError;
-pub use eviction::Eviction;
+pub use eviction::{Eviction, compress_at_rest};
 pub use generate::{Answered, ComparedWith, Forced};
 pub use kernel::matmul::linear as product;
 pub use kernel::matmul::multiply_transposed;
@@ -47,7 +47,7 @@ pub use kernel::pool::{set_threads, threads};
 pub use kernel::simd::instructions;
 pub use model::{Device, LanguageModel, LoadOptions, load_engine, load_on};
 pub use outline::Outline;
-pub use prefill::{Compressed, Prefill, Prefilling, rotates_alike};
+pub use prefill::{Compressed, Prefill, Prefilling, Scoring, rotates_alike};
 pub use replay::SecondPass;
 pub use stop::StopRule;
 pub use weights::WeightType;

@@ -1,5 +1,7 @@
 //! One pass over a prompt that serves every method, budget and coalition.
 
+mod scoring;
+
 use std::sync::Arc;
 
 use cokv_core::{
@@ -7,6 +9,7 @@ use cokv_core::{
     Selection, TokenScores,
 };
 
+pub use self::scoring::Scoring;
 use crate::ask::{Answer, Ask, Top};
 use crate::backend::{LayerSummaries, Watch};
 use crate::cache::{RaggedCache, Segment};
@@ -262,35 +265,13 @@ impl Prefill {
         Ok(self.score_all(&[(method, total)])?.swap_remove(0))
     }
 
-    /// Scores of several methods at their totals, in their order. What they look at is made once per layer for all of them, and
-    /// scored once for all methods of one compressor; for every total where scores follow it.
+    /// Scores of several methods at their totals, in their order: see [`Scoring`].
     pub fn score_all(&self, asked: &[(&Method, usize)]) -> Result<Vec<Arc<TokenScores>>, ModelError> {
-        let layout = self.prompt.layout();
-        let same = |(method, total): (&Method, usize), (other, others): (&Method, usize)| {
-            method.scores_like(other) && (total == others || !method.follows_budget())
-        };
-        let first_like = |one: (&Method, usize)| asked.iter().position(|&other| same(one, other)).unwrap_or(0);
-        let firsts: Vec<usize> = asked.iter().map(|&one| first_like(one)).collect();
-        let mut scored = vec![TokenScores::with_capacity(layout, 0); asked.len()];
-        let scorers: Vec<usize> = (0..asked.len()).filter(|&place| firsts[place] == place).collect();
-        let empty = || TokenScores::with_capacity(layout, self.prompt_len()).within(self.frame);
-        scorers.iter().for_each(|&place| scored[place] = empty());
-        for layer in 0..layout.layers {
-            self.view(layer, |view| -> Result<(), ModelError> {
-                for &place in &scorers {
-                    let (method, total) = asked[place];
-                    let kept = method.follows_budget().then(|| total / layout.heads());
-                    let view = &LayerView { kept, ..*view };
-                    scored[place].push_layer(&method.score(view)?);
-                    if let Some(needed) = method.layer_preference(view)? {
-                        scored[place].push_preference(needed);
-                    }
-                }
-                Ok(())
-            })??;
+        let mut scoring = Scoring::new(self, asked);
+        while scoring.left() > 0 {
+            scoring.step(self)?;
         }
-        let scored: Vec<Arc<TokenScores>> = scored.into_iter().map(Arc::new).collect();
-        Ok(firsts.into_iter().map(|first| Arc::clone(&scored[first])).collect())
+        Ok(scoring.finish())
     }
 
     /// What a method keeps of this prompt when all heads together may keep `total` tokens.
@@ -320,8 +301,19 @@ impl Prefill {
 
     /// The same where no head shares the prompt's memory, not even one that keeps everything.
     pub fn compress_apart(&self, method: &Method, budget: Budget) -> Result<Compressed, ModelError> {
+        let scores = self.score(method, self.allowed(method, budget))?;
+        self.compress_apart_scored(method, &scores, budget)
+    }
+
+    /// The same from scores that are known already.
+    pub fn compress_apart_scored(
+        &self,
+        method: &Method,
+        scores: &TokenScores,
+        budget: Budget,
+    ) -> Result<Compressed, ModelError> {
         let allowed = self.allowed(method, budget);
-        let selection = self.select(method, allowed)?;
+        let selection = method.select(self.prompt.layout(), scores, allowed)?;
         let mut apart = selection.clone();
         for (head, kept) in apart.heads.iter_mut().enumerate() {
             if *kept == HeadSelection::Everything {

@@ -29,6 +29,11 @@ pub struct Entry {
     pub cache: RaggedCache,
     /// What chose, where not all is kept of its beginning.
     pub made_by: Option<MadeBy>,
+    /// The token from which on all is kept, where its beginning was compressed for want of memory: it serves every job that does not want to
+    /// be exact.
+    pub at_rest: Option<usize>,
+    /// Tokens at its end that the last job added.
+    pub last_turn: usize,
     pub document: Option<DocumentFacts>,
     pub hits: u64,
     pub used: Instant,
@@ -47,6 +52,16 @@ pub struct Found {
     pub tokens: usize,
     /// Of the entry, as long as nothing is kept or let go.
     place: Option<usize>,
+}
+
+/// Where a job goes on.
+#[derive(Debug)]
+pub struct Beginning {
+    pub found: Found,
+    /// The compressed memory that it begins with, and what made that.
+    pub base: Option<(usize, MadeBy)>,
+    /// As of [`Entry`].
+    pub at_rest: Option<usize>,
 }
 
 impl Found {
@@ -126,18 +141,44 @@ impl Entries {
     /// The longest beginning of a prompt that a namespace may use, where it is at least so long: of what is kept whole, or of what
     /// begins with this compressed segment. One token is always left to be read.
     pub fn longest(&self, namespace: &Namespace, tokens: &[u32], base: Option<usize>, least: usize) -> Option<Found> {
+        let found = self.common_with(namespace, tokens, least, |entry| entry.base() == base);
+        found.into_iter().find_map(|(tokens, place)| {
+            let cache = self.0[place].cache.prefix(tokens)?;
+            Some(Found { cache, tokens, place: Some(place) })
+        })
+    }
+
+    /// The same of what was compressed for want of memory.
+    pub fn longest_at_rest(&self, namespace: &Namespace, tokens: &[u32], least: usize) -> Option<Beginning> {
+        let found = self.common_with(namespace, tokens, least, |entry| entry.at_rest.is_some());
+        found.into_iter().find_map(|(tokens, place)| {
+            let entry = &self.0[place];
+            let last_tokens_are_there = entry.at_rest.is_some_and(|whole_from| tokens >= whole_from);
+            let rest = || last_tokens_are_there.then(|| entry.cache.kept_prefix(tokens)).flatten();
+            let found = Found { cache: entry.cache.prefix(tokens).or_else(rest)?, tokens, place: Some(place) };
+            let base = entry.base().zip(entry.made_by.clone());
+            Some(Beginning { found, base, at_rest: entry.at_rest })
+        })
+    }
+
+    /// How many of its first tokens a prompt has in common with entries that a namespace may use, where these are so many at least, and the
+    /// entries' places: the longest first. One token is always left to be read.
+    fn common_with(
+        &self,
+        namespace: &Namespace,
+        tokens: &[u32],
+        least: usize,
+        is_meant: impl Fn(&Entry) -> bool,
+    ) -> Vec<(usize, usize)> {
         let most = tokens.len().saturating_sub(1);
         let of_entry = |(place, entry): (usize, &Entry)| {
-            let usable = entry.serves(namespace) && entry.base() == base;
+            let usable = entry.serves(namespace) && is_meant(entry);
             let common = if usable { common(&entry.tokens, tokens).min(most) } else { 0 };
             (common >= least.max(1)).then_some((common, place))
         };
         let mut found: Vec<(usize, usize)> = self.0.iter().enumerate().filter_map(of_entry).collect();
         found.sort_unstable_by(|one, other| other.cmp(one));
-        found.into_iter().find_map(|(tokens, place)| {
-            let cache = self.0[place].cache.prefix(tokens)?;
-            Some(Found { cache, tokens, place: Some(place) })
-        })
+        found
     }
 
     /// What was found is used.
@@ -210,10 +251,7 @@ impl Entries {
 
     /// Whether letting go of all that may be let go would free so many bytes.
     pub fn could_free(&self, bytes: u64) -> bool {
-        let mut held: HashMap<usize, (usize, &Arc<Segment>)> = HashMap::new();
-        for segment in self.0.iter().filter(|entry| !entry.is_pinned()).flat_map(|entry| entry.cache.segments()) {
-            held.entry(segment.identity()).or_insert((0, segment)).0 += 1;
-        }
+        let held = held_by(self.0.iter().filter(|entry| !entry.is_pinned()));
         // What somebody else reads stays with them.
         let ours = held.values().filter(|(count, segment)| Arc::strong_count(segment) <= *count);
         ours.map(|(_, segment)| segment.bytes() as u64).sum::<u64>() >= bytes
@@ -222,6 +260,32 @@ impl Entries {
     /// Lets go of what has outlived its time.
     pub fn expire(&mut self, now: Instant) {
         self.0.retain(|entry| !entry.is_expired(now));
+    }
+
+    /// Of the prefixes of which all is kept and that nobody reads, the one that was used longest ago: `is_meant` says of which something can
+    /// be left out.
+    pub fn oldest_idle(&self, is_meant: impl Fn(&Entry) -> bool) -> Option<usize> {
+        let held = held_by(self.0.iter());
+        let is_ours = |segment: &Arc<Segment>| {
+            held.get(&segment.identity()).is_some_and(|(count, _)| Arc::strong_count(segment) <= *count)
+        };
+        let is_whole = |entry: &Entry| entry.made_by.is_none() && entry.document.is_none();
+        // What many begin with is always read by somebody; whoever goes on with a conversation reads all of it.
+        let is_idle =
+            |entry: &Entry| is_whole(entry) && is_meant(entry) && entry.cache.segments().last().is_some_and(is_ours);
+        let idle = self.0.iter().enumerate().filter(|(_, entry)| is_idle(entry));
+        idle.min_by_key(|(_, entry)| entry.used).map(|(place, _)| place)
+    }
+
+    /// The entry at a place.
+    pub fn at(&self, place: usize) -> &Entry {
+        &self.0[place]
+    }
+
+    /// What is left of the entry at a place, and from which token on that is all.
+    pub fn compress(&mut self, place: usize, cache: RaggedCache, made_by: MadeBy, whole_from: usize) {
+        let entry = &mut self.0[place];
+        (entry.cache, entry.made_by, entry.at_rest) = (cache, Some(made_by), Some(whole_from));
     }
 
     /// Lets go of one that is not pinned: of those that nobody used again the oldest, then of the others. False where there is none.
@@ -252,6 +316,15 @@ impl Entries {
         };
         self.0.iter().filter(|entry| entry.serves(namespace)).map(state).collect()
     }
+}
+
+/// Segments that some entries hold, by their memory, with how many of the entries hold each.
+fn held_by<'a>(entries: impl Iterator<Item = &'a Entry>) -> HashMap<usize, (usize, &'a Arc<Segment>)> {
+    let mut held: HashMap<usize, (usize, &Arc<Segment>)> = HashMap::new();
+    for segment in entries.flat_map(|entry| entry.cache.segments()) {
+        held.entry(segment.identity()).or_insert((0, segment)).0 += 1;
+    }
+    held
 }
 
 /// Bytes of segments, of which those that share their memory count once.

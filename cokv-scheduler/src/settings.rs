@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use cokv_core::{Budget, Method};
+
 /// How the scheduler shares its model out.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// Bytes that all caches together may have; none where nobody knows a limit.
     pub cache_memory: Option<u64>,
@@ -23,6 +25,9 @@ pub struct Settings {
     pub overtaking: Duration,
     /// Tokens that a prompt has to have in common with what was read before.
     pub least_prefix: usize,
+    /// What is kept of idle prefixes before any of them is dropped, of which all is kept otherwise. The method must need keys and values alone
+    /// ([`Method::lacks_at_rest`]).
+    pub compress_idle: Option<(Method, Budget)>,
     /// Tokens of a prompt that nobody waits for any more from which on what was read of it is kept.
     pub least_partial: usize,
 }
@@ -39,6 +44,7 @@ impl Default for Settings {
             overtakes: 8,
             overtaking: Duration::from_secs(10),
             least_prefix: 32,
+            compress_idle: None,
             least_partial: 512,
         }
     }

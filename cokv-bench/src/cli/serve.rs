@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::bar::bar;
 use super::load::{load, outline};
-use super::method::MethodArguments;
+use super::method::{MethodArguments, method};
 use crate::document::{Turn, check_document, check_method};
 use crate::machine::memory::mebibytes;
 use crate::model::{Beside, Loaded, ModelSettings, Outlined};
@@ -45,6 +45,7 @@ Examples:
   cokv serve --model path:llama.gguf --cache-memory '4 GiB' --cache q8
   cokv serve --document report=report.txt --compress document --method keydiff --budget 30%
   cokv serve --document report=report.cokv --cache-dir caches/  # a cache that `cokv compress` saved
+  cokv serve --cache-memory '1 GiB' --compress-idle 25%         # more conversations in the same memory
   COKV_API_KEY=secret cokv serve --host 0.0.0.0 --public-name models.example.org
 
   curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' -d '{
@@ -96,6 +97,13 @@ pub struct Arguments {
     compress: Mode,
     #[command(flatten)]
     method: MethodArguments,
+    /// Compress conversations that nobody goes on with before any is dropped for want of memory, to so much of their cache: 25%, tokens per
+    /// KV head, or bytes. Whoever goes on with one is told, and may refuse (`exact`)
+    #[arg(long, value_name = "BUDGET")]
+    compress_idle: Option<Budget>,
+    /// The compressor that does this, of those that look at keys and values alone
+    #[arg(long, value_name = "METHOD", default_value = "keydiff")]
+    idle_method: String,
     /// Folder where documents are saved, and loaded from, by requests
     #[arg(long, value_name = "FOLDER")]
     cache_dir: Option<PathBuf>,
@@ -162,6 +170,7 @@ pub fn run(arguments: &Arguments, registry: Registry) -> Result<()> {
     if arguments.compress == Mode::Document {
         check_method(&method, &registry)?;
     }
+    let compress_idle = compress_idle(arguments, &registry)?;
     let documents = arguments.documents.iter().map(|said| preloaded(said)).collect::<Result<Vec<_>>>()?;
     if let Some(twice) =
         (1..documents.len()).find(|&at| documents[..at].iter().any(|one| one.name == documents[at].name))
@@ -187,7 +196,7 @@ pub fn run(arguments: &Arguments, registry: Registry) -> Result<()> {
     let Loaded { model, fingerprint } = load(&outlined, &beside(arguments))?;
     let model = Arc::new(model);
     let limit = arguments.cache_memory.or_else(|| cache_memory(&model));
-    let (handle, worker) = cokv_scheduler::start(Arc::clone(&model), scheduling(arguments, limit))?;
+    let (handle, worker) = cokv_scheduler::start(Arc::clone(&model), scheduling(arguments, limit, compress_idle))?;
     let watched = watch(worker);
 
     let compress = (arguments.compress == Mode::Document).then(|| (method.clone(), budget));
@@ -277,9 +286,30 @@ fn cache_memory(model: &LanguageModel) -> Option<u64> {
     model.engine().free_bytes().or_else(free_bytes).map(|bytes| (bytes as f64 * SHARE) as u64)
 }
 
-fn scheduling(arguments: &Arguments, cache_memory: Option<u64>) -> SchedulerSettings {
+/// What is kept of idle conversations, where that is not all.
+fn compress_idle(arguments: &Arguments, registry: &Registry) -> Result<Option<(Method, Budget)>> {
+    let Some(budget) = arguments.compress_idle else { return Ok(None) };
+    let method = method(registry, &arguments.idle_method, None, None)?;
+    let name = method.name();
+    if !method.evicts() || budget == Budget::Share(1.0) {
+        bail!("--compress-idle {budget}: `{name}` would keep everything of it; take 25%, and keydiff, say");
+    }
+    match method.lacks_at_rest() {
+        Some(lacks) => bail!(
+            "--idle-method {name}: it looks at {lacks}, which is gone once a prompt was read; keydiff, knorm and lagkv look at keys and values"
+        ),
+        None => Ok(Some((method, budget))),
+    }
+}
+
+fn scheduling(
+    arguments: &Arguments,
+    cache_memory: Option<u64>,
+    compress_idle: Option<(Method, Budget)>,
+) -> SchedulerSettings {
     SchedulerSettings {
         cache_memory,
+        compress_idle,
         rows: arguments.parallel,
         queue: arguments.queue,
         stall_target: Duration::from_millis(arguments.stall_target),

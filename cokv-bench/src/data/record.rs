@@ -31,7 +31,7 @@ pub struct Record {
     pub fingerprint: String,
     /// Where in a grid of lengths and depths it stands; none outside of one.
     pub place: Option<Place>,
-    /// Hash of the text where others may ask about the same, of records of one's own: what they say is not independent.
+    /// Hash of the text where others may ask about the same: what they say is not independent.
     pub text: Option<String>,
     /// What else the task's template names, of records of one's own.
     pub fields: BTreeMap<String, String>,

@@ -245,13 +245,22 @@ impl RaggedCache {
     /// What a cache of its first tokens would hold, in the same memory: none where rows of its own are among them, or something
     /// before them was dropped.
     pub fn prefix(&self, tokens: usize) -> Option<Self> {
+        self.beginning(tokens, |slice| slice.prefix(tokens))
+    }
+
+    /// What is left of its first tokens, in the same memory: none where rows of its own are among them.
+    pub fn kept_prefix(&self, tokens: usize) -> Option<Self> {
+        self.beginning(tokens, |slice| Some(slice.kept_before(tokens)))
+    }
+
+    fn beginning(&self, tokens: usize, of_slice: impl Fn(&Slice) -> Option<Slice>) -> Option<Self> {
         let frozen = self.slices.last().map_or(0, |slice| slice.end);
         if tokens > frozen {
             return None;
         }
         let starts = std::iter::once(0).chain(self.slices.iter().map(|slice| slice.end));
         let before = self.slices.iter().zip(starts).filter(|&(_, start)| start < tokens);
-        let slices = before.map(|(slice, _)| slice.prefix(tokens)).collect::<Option<_>>()?;
+        let slices = before.map(|(slice, _)| of_slice(slice)).collect::<Option<_>>()?;
         Some(Self { slices, next_position: tokens, ..Self::new(self.layout, self.format, self.own.empty()) })
     }
 

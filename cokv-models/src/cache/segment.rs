@@ -163,13 +163,15 @@ impl Slice {
 
     /// What of it stands before a position, in the same memory: none where something before it was dropped.
     pub(super) fn prefix(&self, position: usize) -> Option<Self> {
-        if self.end <= position {
-            return Some(self.clone());
-        }
-        let Positions::From(first) = self.segment.positions else { return None };
-        let end = position.saturating_sub(first);
-        let rows = self.rows.iter().map(|rows| rows.start.min(end)..rows.end.min(end)).collect();
-        Some(Self { segment: Arc::clone(&self.segment), rows, end: position })
+        let is_whole = self.end <= position || matches!(self.segment.positions, Positions::From(_));
+        is_whole.then(|| self.kept_before(position))
+    }
+
+    /// What is left of it before a position, in the same memory.
+    pub(super) fn kept_before(&self, position: usize) -> Self {
+        let of_head = |(head, rows): (usize, &Range<usize>)| rows.start..rows.start + self.before(head, position);
+        let rows = self.rows.iter().enumerate().map(of_head).collect();
+        Self { segment: Arc::clone(&self.segment), rows, end: self.end.min(position) }
     }
 
     /// Positions of its rows of a head, ascending.

@@ -1,12 +1,16 @@
 //! Eviction while a model answers: what a cache holds is looked at again every so many tokens. See [`WhileDecoding`](cokv_core::WhileDecoding).
 
 mod held;
+mod rest;
 
 use std::sync::Arc;
 
-use cokv_core::{Budget, HeadLayout, HeadSelection, LayerView, Method, ObservationRequest, Pairs, Selection};
+use cokv_core::{
+    Budget, HeadLayout, HeadSelection, LayerView, Method, ObservationRequest, Pairs, Protected, Selection,
+};
 
 use self::held::{HeldHead, Queries};
+pub use self::rest::compress_at_rest;
 use crate::backend::Watch;
 use crate::cache::RaggedCache;
 use crate::engine::Engine;
@@ -118,38 +122,16 @@ impl Eviction {
         let (layout, method) = (cache.layout(), &self.method);
         let seen = cache.next_position();
         let allowed = self.allowed(cache, seen);
-        let kept = method.follows_budget().then(|| allowed / layout.heads());
         let of_layers: Vec<Queries> =
             (0..layout.layers).map(|layer| self.queries(layer, seen)).collect::<Result<_, _>>()?;
         let rotary = self.engine.rotary(seen);
-        let look = |head: usize| {
+        let look = |cache: &RaggedCache, head: usize| {
             let layer = layout.place(head).0;
             let sums = self.sums.as_ref().map(|sums| (sums[head].as_slice(), self.since));
             let window = self.engine.config().window(layer);
             HeldHead::look(cache, head, &of_layers[layer], &self.request, sums, window, &rotary)
         };
-        let looked = pool::map(layout.heads(), |head| -> Result<(Vec<f32>, Option<Vec<f32>>), ModelError> {
-            let mut held = look(head)?;
-            let scores = method.score(&LayerView { kept, ..held.view() })?;
-            Ok((scores, self.sums.is_some().then(|| held.take_column_sums())))
-        });
-        let (mut scores, mut sums) = (Vec::with_capacity(looked.len()), Vec::with_capacity(looked.len()));
-        for of_head in looked {
-            let (of_head, summed) = of_head?;
-            scores.push(of_head);
-            sums.push(summed.unwrap_or_default());
-        }
-        let selection = method.select_held(layout, &scores, allowed)?;
-        if method.rewrites() {
-            let rewritten = pool::map(layout.heads(), |head| match &selection.heads[head] {
-                HeadSelection::Everything => cache.read(head),
-                kept => Ok(rewrite(method, &look(head)?.view(), kept)?),
-            });
-            let pairs = rewritten.into_iter().collect::<Result<Vec<_>, _>>()?;
-            cache.keep_rewritten(&selection, &pairs)?;
-        } else {
-            cache.keep(&selection)?;
-        }
+        let (selection, sums) = keep_best(cache, method, allowed, Protected::default(), look)?;
         self.sums = self.sums.is_some().then(|| sums_kept(layout, &sums, &selection));
         self.since = 0;
         cache.reserve(self.until_next())
@@ -162,6 +144,39 @@ impl Eviction {
         let count = queries.len() / (layout.query_heads * layout.head_dim);
         Ok(Queries { of_layer: queries, first_position: seen - count, count })
     }
+}
+
+/// Keeps the best of what each head of a cache holds, `total` tokens of all heads together, apart from all segments. `look` sees a head of
+/// it, counted flat. Returns what was chosen, and the attention that the tokens of each head got until then, where it is summed up.
+fn keep_best<'a>(
+    cache: &mut RaggedCache,
+    method: &Method,
+    total: usize,
+    besides: Protected,
+    look: impl Fn(&RaggedCache, usize) -> Result<HeldHead<'a>, ModelError> + Sync,
+) -> Result<(Selection, Vec<Vec<f32>>), ModelError> {
+    let layout = cache.layout();
+    let kept = method.follows_budget().then(|| total / layout.heads());
+    let held: &RaggedCache = cache;
+    let looked = pool::map(layout.heads(), |head| -> Result<(Vec<f32>, Vec<f32>), ModelError> {
+        let mut held = look(held, head)?;
+        let scores = method.score(&LayerView { kept, ..held.view() })?;
+        Ok((scores, held.take_column_sums()))
+    });
+    let looked = looked.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let (scores, sums): (Vec<_>, Vec<_>) = looked.into_iter().unzip();
+    let selection = method.select_held(layout, &scores, total, besides)?;
+    if !method.rewrites() {
+        cache.keep(&selection)?;
+        return Ok((selection, sums));
+    }
+    let rewritten = pool::map(layout.heads(), |head| match &selection.heads[head] {
+        HeadSelection::Everything => held.read(head),
+        kept => Ok(rewrite(method, &look(held, head)?.view(), kept)?),
+    });
+    let pairs = rewritten.into_iter().collect::<Result<Vec<_>, _>>()?;
+    cache.keep_rewritten(&selection, &pairs)?;
+    Ok((selection, sums))
 }
 
 /// Queries of an answer that are recorded, for a compressor that asks for this. What is summed up, and statistics, are of all tokens

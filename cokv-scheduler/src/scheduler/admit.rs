@@ -8,7 +8,7 @@ use cokv_models::sampling::Sampler;
 use super::Scheduler;
 use super::documents::Making;
 use super::running::Running;
-use crate::entries::{Found, common};
+use crate::entries::{Beginning, Found, common};
 use crate::job::Compression;
 use crate::queue::Waiting;
 use crate::refusal::Refusal;
@@ -30,6 +30,8 @@ enum Admission {
 struct Places {
     /// The compressed memory that it begins with, and what made that.
     base: Option<(usize, MadeBy)>,
+    /// What was compressed for want of memory and has seen much more of the prompt than what is kept whole.
+    at_rest: Option<Beginning>,
     /// What has seen most of the prompt, where anything was found.
     longest: Option<Found>,
     /// What has seen no more of it than must be.
@@ -72,21 +74,23 @@ impl Scheduler {
         if self.has_its_share(place) {
             return Admission::Waits;
         }
-        let Some(Places { base, longest, least }) = self.places(place, now) else { return Admission::Waits };
-        let seen = longest.as_ref().map_or(least.tokens, |longest| longest.tokens);
+        let Some(Places { base, at_rest, longest, least }) = self.places(place, now) else { return Admission::Waits };
+        let seen = at_rest.as_ref().map(|beginning| &beginning.found).or(longest.as_ref()).unwrap_or(&least).tokens;
         if self.is_being_read(place, base.as_ref().map(|(base, _)| *base), seen) {
             return Admission::Waits;
         }
         // A few tokens at the beginning of something long hold all of its memory: where that is needed they are read again.
         let mut needed = 0;
-        for found in longest.into_iter().chain([least]) {
-            let request = match self.request(place, &found) {
+        let others =
+            longest.into_iter().chain([least]).map(|found| Beginning { found, base: base.clone(), at_rest: None });
+        for beginning in at_rest.into_iter().chain(others) {
+            let request = match self.request(place, &beginning.found) {
                 Ok(request) => request,
                 Err(refusal) => return self.refuse(place, refusal),
             };
             needed = request.bytes(self.model.config().layout, self.model.format());
             if self.make_room(needed) {
-                return self.run(place, found, base, request, needed, now);
+                return self.run(place, beginning, request, needed, now);
             }
         }
         // What was pinned meanwhile may have taken the room for good.
@@ -109,7 +113,7 @@ impl Scheduler {
         let Waiting { job, document, made_by, .. } = &self.queue[place];
         let (mut base, mut least) = (None, self.model.engine().cache(self.model.format(), 0).ok().map(Found::nothing)?);
         if let Compression::Question { .. } = job.compression {
-            return Some(Places { base, longest: None, least });
+            return Some(Places { base, at_rest: None, longest: None, least });
         }
         if let Some(document) = document {
             least = document.again()?;
@@ -128,7 +132,11 @@ impl Scheduler {
         let of = base.as_ref().map(|(base, _)| *base);
         let longest = self.entries.longest(&job.namespace, &job.tokens, of, self.settings.least_prefix);
         let longest = longest.filter(|longest| longest.tokens > least.tokens);
-        Some(Places { base, longest, least })
+        let may_lack = matches!(job.compression, Compression::Off) && base.is_none() && !job.exact;
+        let whole = longest.as_ref().map_or(0, |longest| longest.tokens);
+        let least_at_rest = whole + self.settings.least_prefix;
+        let at_rest = may_lack.then(|| self.entries.longest_at_rest(&job.namespace, &job.tokens, least_at_rest));
+        Some(Places { base, at_rest: at_rest.flatten(), longest, least })
     }
 
     /// Reads the beginning of a prompt as a document that nobody has named, unless that is done already.
@@ -172,21 +180,6 @@ impl Scheduler {
         Ok(Request { start, stop: job.stop.clone(), samplers: samplers.collect() })
     }
 
-    /// Lets go of what is kept until so many bytes can be promised. False, and nothing is let go, where that would not help.
-    pub(super) fn make_room(&mut self, bytes: u64) -> bool {
-        if self.ledger.could_now(bytes) {
-            return true;
-        }
-        let free = self.ledger.limit().map_or(u64::MAX, |limit| limit.saturating_sub(self.ledger.promised()));
-        if !self.entries.could_free(bytes.saturating_sub(free)) {
-            return false;
-        }
-        while !self.ledger.could_now(bytes) && self.entries.drop_one() {
-            self.figures.dropped_entries.add(1);
-        }
-        self.ledger.could_now(bytes)
-    }
-
     fn refuse(&mut self, place: usize, refusal: Refusal) -> Admission {
         if let Some(mut waiting) = self.queue.remove(place) {
             (waiting.job.hear)(Told::Refused(refusal));
@@ -194,15 +187,8 @@ impl Scheduler {
         Admission::Left
     }
 
-    fn run(
-        &mut self,
-        place: usize,
-        found: Found,
-        base: Option<(usize, MadeBy)>,
-        request: Request,
-        needed: u64,
-        now: Instant,
-    ) -> Admission {
+    fn run(&mut self, place: usize, beginning: Beginning, request: Request, needed: u64, now: Instant) -> Admission {
+        let Beginning { found, base, at_rest } = beginning;
         let Some(promise) = self.ledger.promise(needed) else { return Admission::NoRoom };
         let mut events = Vec::new();
         let first = match self.batch.start(request, promise, &mut |id, event| events.push((id, event))) {
@@ -237,6 +223,7 @@ impl Scheduler {
             reading: true,
             base,
             made_by,
+            at_rest,
             read: 0,
             queued_at: since,
             started: now,

@@ -283,7 +283,18 @@ impl Scheduler {
             head_scores: description.head_scores.clone(),
         });
         let facts = DocumentFacts { name, text: Arc::new(text), pinned: pin, time_to_live: None };
-        let entry = Entry { namespace, shared, tokens, cache, made_by, document: Some(facts), hits: 0, used: now };
+        let entry = Entry {
+            namespace,
+            shared,
+            tokens,
+            cache,
+            made_by,
+            at_rest: None,
+            last_turn: 0,
+            document: Some(facts),
+            hits: 0,
+            used: now,
+        };
         let document = entry.document();
         self.entries.insert(entry);
         document.ok_or_else(|| Refusal::Internal("a restored document has no segment".into()))

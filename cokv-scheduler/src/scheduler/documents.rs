@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cokv_core::{Budget, Format, Frame, HeadLayout, Method, ObservationRequest};
 use cokv_models::cache::{RaggedCache, Segment};
 use cokv_models::ledger::Promise;
-use cokv_models::{Compressed, LanguageModel, ModelError, Prefill, Prefilling, SecondPass};
+use cokv_models::{Compressed, LanguageModel, ModelError, Prefill, Prefilling, Scoring, SecondPass};
 
 use super::Scheduler;
 use super::hear::refusal;
@@ -45,6 +45,7 @@ enum State {
     Waiting,
     Reading(Box<Prefilling>, Promise),
     ReadingAgain(Box<Prefill>, Box<SecondPass>, Promise),
+    Scoring(Box<Prefill>, Box<Scoring>, Promise),
     Over,
 }
 
@@ -101,6 +102,7 @@ impl Making {
             State::Waiting | State::Over => 0,
             State::Reading(prompt, _) => prompt.bytes(),
             State::ReadingAgain(prefill, again, _) => prefill.prompt().bytes() + again.bytes(),
+            State::Scoring(prefill, ..) => prefill.prompt().bytes(),
         }
     }
 
@@ -126,8 +128,8 @@ impl Making {
         }
     }
 
-    /// Reads at most so many tokens of it.
-    fn work(&mut self, model: &LanguageModel, chunk: usize) -> Result<Piece, ModelError> {
+    /// Reads at most so many tokens of it, or scores at most so many layers.
+    fn work(&mut self, model: &LanguageModel, chunk: usize, layers: usize) -> Result<Piece, ModelError> {
         match mem::replace(&mut self.state, State::Over) {
             State::Waiting | State::Over => Err(ModelError::Backend("a document was read out of turn".into())),
             State::Reading(mut prompt, mut promise) => {
@@ -143,7 +145,7 @@ impl Making {
                 }
                 let prefill = prompt.finish()?.within(self.frame);
                 match replay {
-                    None => self.compressed(&prefill, promise),
+                    None => self.scored(Box::new(prefill), promise),
                     Some(replay) => {
                         let again = SecondPass::new(model.tokenizer(), &prefill, &replay, &self.close)?;
                         Ok(Piece::More(State::ReadingAgain(Box::new(prefill), Box::new(again), promise)))
@@ -159,26 +161,37 @@ impl Making {
                     return Ok(Piece::More(State::ReadingAgain(prefill, again, promise)));
                 }
                 again.finish(&mut prefill);
-                self.compressed(&prefill, promise)
+                self.scored(prefill, promise)
+            }
+            State::Scoring(prefill, mut scoring, promise) => {
+                for _ in 0..layers.min(scoring.left()) {
+                    scoring.step(&prefill)?;
+                }
+                match scoring.left() {
+                    0 => self.compressed(&prefill, *scoring, promise),
+                    _ => Ok(Piece::More(State::Scoring(prefill, scoring, promise))),
+                }
             }
         }
     }
 
-    /// What is kept of it, with the promise for that.
-    fn compressed(&self, prefill: &Prefill, mut promise: Promise) -> Result<Piece, ModelError> {
-        let segment = match self.compress.as_ref().filter(|(method, _)| method.evicts()) {
-            None => Arc::clone(prefill.prompt()),
+    /// It is read, and scored next where not all of it is kept.
+    fn scored(&self, prefill: Box<Prefill>, promise: Promise) -> Result<Piece, ModelError> {
+        match self.compress.as_ref().filter(|(method, _)| method.evicts()) {
+            None => Ok(made(Arc::clone(prefill.prompt()), promise)),
             Some((method, budget)) => {
-                let Compressed { cache, .. } = prefill.compress_apart(method, *budget)?;
-                let nothing = || ModelError::Backend(format!("at {budget} no head keeps any token of the document"));
-                cache.into_segment()?.ok_or_else(nothing)?
+                let scoring = Scoring::new(&prefill, &[(method, prefill.allowed(method, *budget))]);
+                Ok(Piece::More(State::Scoring(prefill, Box::new(scoring), promise)))
             }
-        };
-        let bytes = segment.bytes() as u64;
-        promise.hold(bytes);
-        promise.lower(bytes);
-        segment.hold(promise);
-        Ok(Piece::Made(segment))
+        }
+    }
+
+    /// What is kept of it.
+    fn compressed(&self, prefill: &Prefill, scoring: Scoring, promise: Promise) -> Result<Piece, ModelError> {
+        let nothing = || ModelError::Backend("no head keeps any token of the document".into());
+        let ((method, budget), scores) = self.compress.as_ref().zip(scoring.finish().pop()).ok_or_else(nothing)?;
+        let Compressed { cache, .. } = prefill.compress_apart_scored(method, &scores, *budget)?;
+        Ok(made(cache.into_segment()?.ok_or_else(nothing)?, promise))
     }
 
     /// What is kept of it from now on.
@@ -189,11 +202,22 @@ impl Making {
             tokens: Arc::clone(&self.tokens),
             cache: RaggedCache::full(segment),
             made_by: self.made_by.clone(),
+            at_rest: None,
+            last_turn: 0,
             document: self.facts.clone(),
             hits: 0,
             used: now,
         }
     }
+}
+
+/// A segment with the promise for its bytes.
+fn made(segment: Arc<Segment>, mut promise: Promise) -> Piece {
+    let bytes = segment.bytes() as u64;
+    promise.hold(bytes);
+    promise.lower(bytes);
+    segment.hold(promise);
+    Piece::Made(segment)
 }
 
 impl Scheduler {
@@ -215,7 +239,9 @@ impl Scheduler {
             }
         }
         let before = making.read();
-        match making.work(&self.model, self.chunk()) {
+        // Whoever is being answered waits for one layer at a time.
+        let layers = if self.batch.is_empty() { usize::MAX } else { 1 };
+        match making.work(&self.model, self.chunk(), layers) {
             Ok(Piece::More(state)) => {
                 making.state = state;
                 let read = making.read().saturating_sub(before);
@@ -279,6 +305,7 @@ impl Making {
             State::Waiting | State::Over => 0,
             State::Reading(prompt, _) => prompt.done(),
             State::ReadingAgain(_, again, _) => self.tokens.len() + again.done(),
+            State::Scoring(..) => self.tokens.len(),
         }
     }
 

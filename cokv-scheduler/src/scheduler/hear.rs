@@ -157,12 +157,15 @@ impl Scheduler {
 }
 
 fn entry(running: &Running, tokens: Vec<u32>, cache: RaggedCache, now: Instant) -> Entry {
+    let last_turn = tokens.len() - running.used.cached_tokens.min(tokens.len());
     Entry {
         namespace: running.job.namespace.clone(),
         shared: false,
         tokens: Arc::new(tokens),
         cache,
         made_by: running.made_by.clone(),
+        at_rest: running.at_rest,
+        last_turn,
         document: None,
         hits: 0,
         used: now,

@@ -7,6 +7,7 @@ mod admit;
 mod control;
 mod documents;
 mod hear;
+mod room;
 mod running;
 
 use std::collections::VecDeque;

@@ -23,6 +23,8 @@ pub struct Running {
     pub base: Option<usize>,
     /// What made that.
     pub made_by: Option<MadeBy>,
+    /// From which token on all is kept, where that was for want of memory.
+    pub at_rest: Option<usize>,
     /// Of the tokens that its prompt leaves to be read, those that are.
     pub read: usize,
     pub queued_at: Instant,

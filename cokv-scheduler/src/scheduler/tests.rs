@@ -68,7 +68,17 @@ impl World {
     }
 
     fn of_tokens(tokens: u64) -> Self {
-        Self::new(Settings {
+        Self::new(Self::settings(tokens))
+    }
+
+    /// Where idle prefixes are compressed to so many tokens of each head before any is dropped.
+    fn compressing_idle(tokens: u64, kept: usize) -> Self {
+        let compress_idle = Some((method("keydiff"), Budget::Tokens(kept)));
+        Self::new(Settings { compress_idle, ..Self::settings(tokens) })
+    }
+
+    fn settings(tokens: u64) -> Settings {
+        Settings {
             cache_memory: Some(tokens * token_bytes()),
             rows: 6,
             queue: 12,
@@ -76,7 +86,7 @@ impl World {
             least_prefix: 4,
             least_partial: 8,
             ..Settings::default()
-        })
+        }
     }
 
     fn obey(&mut self) {
@@ -263,6 +273,7 @@ struct Open {
     heard: Arc<Mutex<Heard>>,
     /// Where all answers are those of the model by itself.
     expected: Option<Vec<u32>>,
+    exact: bool,
     choices: usize,
     enough: bool,
 }
@@ -270,8 +281,8 @@ struct Open {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
     #[test]
-    fn whatever_clients_do(acts in acts(), memory in 80u64..400) {
-        let mut world = World::of_tokens(memory);
+    fn whatever_clients_do(acts in acts(), memory in 80u64..400, compresses_idle: bool) {
+        let mut world = if compresses_idle { World::compressing_idle(memory, 10) } else { World::of_tokens(memory) };
         let mut open: Vec<Open> = Vec::new();
         let mut reading: Vec<Ticket> = Vec::new();
         let mut steps = 0;
@@ -287,13 +298,13 @@ proptest! {
                         },
                         _ => Compression::Off,
                     };
-                    let exact = matches!(compression, Compression::Off);
-                    let expected = exact.then(|| alone(&prompt, answer));
-                    let job = Job { choices, compression, ..job(whose, prompt, answer) };
+                    let expected = matches!(compression, Compression::Off).then(|| alone(&prompt, answer));
+                    let exact = compressed == 2;
+                    let job = Job { choices, compression, exact, ..job(whose, prompt, answer) };
                     let (ticket, heard) = world.run(job);
                     let (queued, refused) = { let heard = heard.lock().unwrap(); (heard.queued, heard.refused.is_some()) };
                     prop_assert!(queued != refused);
-                    open.push(Open { ticket: Some(ticket), heard, expected, choices, enough: false });
+                    open.push(Open { ticket: Some(ticket), heard, expected, exact, choices, enough: false });
                 }
                 Act::Read { text: which, tokens, budget, pin } => {
                     let compress = budget.map(|budget| (method("keydiff"), Budget::Tokens(budget)));
@@ -330,7 +341,7 @@ proptest! {
             }
             prop_assert!(steps < 5000, "somebody starves: {} wait, {} run", world.scheduler.queue.len(), world.scheduler.running.len());
         }
-        for Open { ticket, heard, expected, choices, enough } in open {
+        for Open { ticket, heard, expected, exact, choices, enough } in open {
             let heard = heard.lock().unwrap();
             if ticket.is_none() {
                 continue;
@@ -340,7 +351,9 @@ proptest! {
             if heard.done.is_some() {
                 prop_assert_eq!(heard.ended.len(), choices);
             }
-            if let (Some(expected), Some(_)) = (expected, &heard.done) {
+            let lacks = heard.done.as_ref().is_some_and(|used| used.cache.compressed);
+            prop_assert!(!lacks || (!exact && (compresses_idle || expected.is_none())), "what was left out of serves those alone who take it");
+            if let (Some(expected), Some(_), false) = (expected, &heard.done, lacks) {
                 for choice in 0..choices {
                     let said = heard.tokens.get(&choice).cloned().unwrap_or_default();
                     let all = if enough && choice == 0 { &expected[..said.len()] } else { &expected[..] };
@@ -489,6 +502,50 @@ fn what_can_never_be_run_is_refused_at_once_and_the_rest_waits() {
     world.handle.drain();
     world.obey();
     assert!(waiting.iter().all(|(_, heard)| heard.lock().unwrap().refused == Some(Refusal::Draining)));
+}
+
+#[test]
+fn idle_conversations_are_compressed_before_any_is_dropped() {
+    let mut world = World::compressing_idle(200, 16);
+    // Behind what texts have in common.
+    let conversations: Vec<Vec<u32>> = (0..6).map(|which| text(which + 1, 80)[20..].to_vec()).collect();
+    for tokens in &conversations {
+        assert!(!world.answer(job(0, tokens.clone(), 2)).done.unwrap().cache.compressed);
+    }
+    let figures = Arc::clone(&world.scheduler.figures);
+    assert_eq!(
+        figures.dropped_entries.get(),
+        0,
+        "of six conversations of 60 tokens, 16 of which are kept, 200 have room for all"
+    );
+    assert!(figures.compressed_entries.get() >= 4, "{}", figures.compressed_entries.get());
+    let again = [&conversations[0][..], &text(9, 7)].concat();
+    let exact = world.answer(Job { exact: true, ..job(0, again.clone(), 4) });
+    let used = exact.done.unwrap();
+    assert_eq!((used.cached_tokens, used.cache.compressed, &exact.tokens[&0]), (0, false, &alone(&again, 4)));
+    // What was read for this is whole, and goes before what something was left out of.
+    assert!(!world.answer(job(0, again, 4)).done.unwrap().cache.compressed);
+    let again = [&conversations[4][..], &text(9, 7)].concat();
+    let used = world.answer(job(0, again.clone(), 4)).done.unwrap();
+    assert!(used.cache.compressed && used.cached_tokens >= 60 && used.cache.kept_share < 0.5, "{used:?}");
+    assert_eq!(used.cache.method.as_deref(), Some("keydiff"));
+    // And so does what goes on from there.
+    let further = world.answer(job(0, [&again[..], &text(8, 5)].concat(), 2)).done.unwrap();
+    assert!(further.cache.compressed && further.cached_tokens >= again.len(), "{further:?}");
+    world.check().unwrap();
+}
+
+/// Conversations that begin with the same words hold the memory of the first: it is free once all of them are compressed.
+#[test]
+fn conversations_that_share_their_beginning_are_compressed_too() {
+    let mut world = World::compressing_idle(200, 12);
+    for which in [1, 3, 5, 7, 9, 11, 13] {
+        assert!(world.answer(job(0, text(which, 60), 2)).done.is_some());
+        world.check().unwrap();
+    }
+    let figures = &world.scheduler.figures;
+    assert!(figures.compressed_entries.get() >= 3, "{}", figures.compressed_entries.get());
+    assert!(world.scheduler.entries.states(&namespace(0), *world.now.borrow()).len() >= 5);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rand::RngExt;
 use rand_pcg::Pcg64;
 
 use super::Definition;
-use super::draft::{Depth, Draft, Planted, endless};
+use super::draft::{Asked, Depth, Draft, Planted, QUESTIONS, endless};
 use super::words::{self, pick};
 use crate::metrics::Metric;
 
@@ -21,8 +21,12 @@ pub(super) const DEFINITION: Definition = Definition {
     chat: false,
     stops_at_newline: true,
     language: "python",
-    draft: Some(draft),
+    draft: Some(|random, depth| asking(random, depth, 1)),
 };
+
+/// Several functions break off, each of which makes an object of another class.
+pub(super) const SHARED: Definition =
+    Definition { name: "shared-code", draft: Some(|random, depth| asking(random, depth, QUESTIONS)), ..DEFINITION };
 
 const VERBS: [&str; 16] = [
     "add", "build", "check", "clean", "count", "find", "load", "measure", "merge", "open", "read", "scale", "send",
@@ -71,15 +75,21 @@ impl Class {
     }
 }
 
-fn draft(mut random: Pcg64, depth: Depth) -> Draft {
-    let wanted = Class::random(&mut random);
+fn asking(mut random: Pcg64, depth: Depth, questions: usize) -> Draft {
+    let mut wanted = Vec::with_capacity(questions);
+    for _ in 0..questions {
+        wanted.push(other_class(&mut random, &wanted));
+    }
     let shown = other_class(&mut random, &wanted);
-    let planted =
-        depth.spread(2).zip([&wanted, &shown]).map(|(depth, class)| Planted { depth, text: class.definition() });
-    Draft {
-        planted: planted.collect(),
+    let classes = wanted.iter().chain([&shown]);
+    let planted = depth.spread(questions as u32 + 1).zip(classes);
+    let asked = |wanted: &Class| Asked {
         input: format!("{} {}\n\n\n{}", shown.factory(), shown.construction(), wanted.factory()),
         answers: vec![wanted.construction()],
+    };
+    Draft {
+        planted: planted.map(|(depth, class)| Planted { depth, text: class.definition() }).collect(),
+        asked: wanted.iter().map(asked).collect(),
         classes: Vec::new(),
         arrange: None,
         filler: endless(move || match random.random_range(0..3_u32) {
@@ -90,10 +100,11 @@ fn draft(mut random: Pcg64, depth: Depth) -> Draft {
     }
 }
 
-fn other_class(random: &mut Pcg64, wanted: &Class) -> Class {
+/// A class that has none of these names.
+fn other_class(random: &mut Pcg64, others: &[Class]) -> Class {
     loop {
         let class = Class::random(random);
-        if class.name != wanted.name {
+        if others.iter().all(|other| other.name != class.name) {
             return class;
         }
     }

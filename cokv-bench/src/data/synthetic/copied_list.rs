@@ -3,7 +3,7 @@
 use rand_pcg::Pcg64;
 
 use super::Definition;
-use super::draft::{Depth, Draft, Planted, endless};
+use super::draft::{Asked, Depth, Draft, Planted, endless};
 use super::{filler, words};
 use crate::metrics::Metric;
 
@@ -26,8 +26,10 @@ fn draft(mut random: Pcg64, depth: Depth) -> Draft {
     let lines: Vec<String> = items.iter().enumerate().map(|(place, item)| format!("{}. {item}", place + 1)).collect();
     let list = lines.join("\n");
     Draft {
-        input: "Write the whole list again, from the first item to the last.\n\n1.".to_owned(),
-        answers: vec![list["1. ".len()..].to_owned()],
+        asked: Asked::only(
+            "Write the whole list again, from the first item to the last.\n\n1.".to_owned(),
+            vec![list["1. ".len()..].to_owned()],
+        ),
         classes: Vec::new(),
         arrange: None,
         planted: vec![Planted { depth, text: format!("{list}\n\n") }],

@@ -62,13 +62,29 @@ pub(super) fn endless(mut draw: impl FnMut() -> String + 'static) -> Filler {
     Box::new(move || Some(draw()))
 }
 
-/// A record whose context can still be of any length.
-///
-/// All texts bring the white space that separates them from what follows.
-pub(super) struct Draft {
+/// Questions about one context, of tasks that ask several.
+pub(super) const QUESTIONS: usize = 5;
+
+/// A question.
+pub(super) struct Asked {
     pub(super) input: String,
     /// Accepted answers; the first is the reference.
     pub(super) answers: Vec<String>,
+}
+
+impl Asked {
+    /// The one question about a context.
+    pub(super) fn only(input: impl Into<String>, answers: Vec<String>) -> Vec<Self> {
+        vec![Self { input: input.into(), answers }]
+    }
+}
+
+/// A context that can still be of any length, with what is asked about it.
+///
+/// All texts bring the white space that separates them from what follows.
+pub(super) struct Draft {
+    /// What is asked about the context, at least one question.
+    pub(super) asked: Vec<Asked>,
     pub(super) classes: Vec<String>,
     /// In the order in which those at the same place are to appear.
     pub(super) planted: Vec<Planted>,
@@ -230,8 +246,7 @@ mod tests {
 
     fn draft(planted: &[(Depth, &str)]) -> Draft {
         Draft {
-            input: String::new(),
-            answers: Vec::new(),
+            asked: Vec::new(),
             classes: Vec::new(),
             arrange: None,
             planted: planted.iter().map(|&(depth, text)| Planted { depth, text: text.to_owned() }).collect(),

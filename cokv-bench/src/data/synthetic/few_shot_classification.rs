@@ -7,7 +7,7 @@ use rand::seq::SliceRandom;
 use rand_pcg::Pcg64;
 
 use super::Definition;
-use super::draft::{Depth, Draft, Planted, endless};
+use super::draft::{Asked, Depth, Draft, Planted, QUESTIONS, endless};
 use super::words::pick;
 use crate::metrics::Metric;
 
@@ -19,7 +19,14 @@ pub(super) const DEFINITION: Definition = Definition {
     chat: false,
     stops_at_newline: true,
     language: "en",
-    draft: Some(draft),
+    draft: Some(|random, depth| asking(random, depth, 1)),
+};
+
+/// Several texts are without their labels, of different topics.
+pub(super) const SHARED: Definition = Definition {
+    name: "shared-classification",
+    draft: Some(|random, depth| asking(random, depth, QUESTIONS)),
+    ..DEFINITION
 };
 
 /// Classes of one record.
@@ -245,33 +252,35 @@ static TOPICS: [Topic; 8] = [
     },
 ];
 
-fn draft(mut random: Pcg64, depth: Depth) -> Draft {
+fn asking(mut random: Pcg64, depth: Depth, questions: usize) -> Draft {
     let mut topics: Vec<&Topic> = TOPICS.iter().collect();
     topics.shuffle(&mut random);
     topics.truncate(CLASSES);
-    let wanted = topics[0];
-    let query = text(&mut random, wanted);
+    let queries: Vec<String> = topics.iter().take(questions).map(|topic| text(&mut random, topic)).collect();
+    let asked = |(query, topic): (&String, &&Topic)| Asked {
+        input: format!("Text: {query}\nLabel:"),
+        answers: vec![topic.label.to_owned()],
+    };
     let planted = depth
         .spread(CLASSES as u32)
         .zip(&topics)
-        .map(|(depth, topic)| Planted { depth, text: example(&mut random, topic, &query) });
+        .map(|(depth, topic)| Planted { depth, text: example(&mut random, topic, &queries) });
     Draft {
         planted: planted.collect(),
-        input: format!("Text: {query}\nLabel:"),
-        answers: vec![wanted.label.to_owned()],
+        asked: queries.iter().zip(&topics).map(asked).collect(),
         classes: topics.iter().map(|topic| topic.label.to_owned()).collect(),
         arrange: None,
         filler: endless(move || {
             let topic = pick(&mut random, &topics);
-            example(&mut random, topic, &query)
+            example(&mut random, topic, &queries)
         }),
     }
 }
 
-/// A labelled text that is not the one asked about.
-fn example(random: &mut Pcg64, topic: &Topic, query: &str) -> String {
+/// A labelled text that is none of those asked about.
+fn example(random: &mut Pcg64, topic: &Topic, queries: &[String]) -> String {
     let mut example = text(random, topic);
-    while example == query {
+    while queries.contains(&example) {
         example = text(random, topic);
     }
     format!("Text: {example}\nLabel: {}\n\n", topic.label)

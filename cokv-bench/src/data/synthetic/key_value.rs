@@ -6,7 +6,7 @@ use rand::RngExt;
 use rand_pcg::Pcg64;
 
 use super::Definition;
-use super::draft::{Depth, Draft, Planted, endless};
+use super::draft::{Asked, Depth, Draft, Planted, QUESTIONS, endless};
 use super::words;
 use crate::metrics::Metric;
 
@@ -19,21 +19,34 @@ pub(super) const DEFINITION: Definition = Definition {
     chat: false,
     stops_at_newline: true,
     language: "en",
-    draft: Some(draft),
+    draft: Some(|random, depth| asking(random, depth, 1)),
 };
 
-fn draft(mut random: Pcg64, depth: Depth) -> Draft {
-    let wanted = key(&mut random);
-    let value = words::number(&mut random, 8);
-    Draft {
-        input: format!("What is the value of {wanted}?\n{wanted}:"),
+/// Several keys are asked for, one by one.
+pub(super) const SHARED: Definition = Definition {
+    name: "shared-key-value",
+    template: "Below is a list of keys with their values. Remember them. \
+               You will be asked for some of them afterwards.\n\n{context}\n\n{input}",
+    draft: Some(|random, depth| asking(random, depth, QUESTIONS)),
+    ..DEFINITION
+};
+
+fn asking(mut random: Pcg64, depth: Depth, questions: usize) -> Draft {
+    let wanted = words::distinct(&mut random, questions, key);
+    let values: Vec<u32> = wanted.iter().map(|_| words::number(&mut random, 8)).collect();
+    let asked = |(key, value): (&String, &u32)| Asked {
+        input: format!("What is the value of {key}?\n{key}:"),
         answers: vec![value.to_string()],
+    };
+    let planted = depth.spread(questions as u32).zip(wanted.iter().zip(&values));
+    Draft {
+        asked: wanted.iter().zip(&values).map(asked).collect(),
         classes: Vec::new(),
         arrange: None,
-        planted: vec![Planted { depth, text: line(&wanted, value) }],
+        planted: planted.map(|(depth, (key, &value))| Planted { depth, text: line(key, value) }).collect(),
         filler: endless(move || {
             let mut other = key(&mut random);
-            while other == wanted {
+            while wanted.contains(&other) {
                 other = key(&mut random);
             }
             line(&other, words::number(&mut random, 8))

@@ -21,6 +21,7 @@ mod draft;
 mod few_shot_classification;
 mod filler;
 mod haystack;
+mod instruction_guard;
 mod key_value;
 mod multi_key_needle;
 mod needle;
@@ -38,7 +39,7 @@ use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
 use self::definition::Definition;
-use self::draft::{Depth, Draft, Fitted};
+use self::draft::{Asked, Depth, Draft, Fitted};
 pub use self::haystack::Haystack;
 pub use self::needle::MOST_DEPTHS;
 pub use self::task::Task;
@@ -46,7 +47,8 @@ use super::record::{asked, fill};
 use super::{Place, Questions, Record, SyntheticError};
 use crate::fingerprint::fingerprint;
 
-/// Makes the first `count` records of a task and seed.
+/// Makes the first `count` records of a task and seed. Of tasks that ask several questions about a context, those about the same stand
+/// one after the other and say so (`text`).
 ///
 /// `tokens_of` counts the model's tokens of a text. A record's whole prompt (the task's template with
 /// the record put in) has at most `context_tokens` of them, and nearly as many. To reserve room for a
@@ -67,14 +69,20 @@ pub fn generate(
     tokens_of: &dyn Fn(&str) -> usize,
 ) -> Result<Vec<Record>, SyntheticError> {
     let draft = task.definition().draft.ok_or(SyntheticError::NoQuestions(task.name()))?;
-    let sketches = (0..count as u64).map(|index| Sketch {
-        index,
-        name: index.to_string(),
-        fingerprint: made_up(task, seed, index),
-        place: None,
-        draft: draft(random_of(task, seed, index), Depth::of_record(index)),
-    });
-    fit(task, context_tokens, seed, hidden_in(haystack, task, seed, sketches.collect()), tokens_of)
+    let mut sketches: Vec<Sketch> = Vec::new();
+    let mut questions = 0;
+    for index in 0.. {
+        if questions >= count {
+            break;
+        }
+        let draft = draft(random_of(task, seed, index), Depth::of_record(index));
+        questions += draft.asked.len();
+        let (name, fingerprint) = (index.to_string(), made_up(task, seed, index));
+        sketches.push(Sketch { index, name, fingerprint, place: None, draft });
+    }
+    let mut records = fit(task, context_tokens, seed, hidden_in(haystack, task, seed, sketches), tokens_of)?;
+    records.truncate(count);
+    Ok(records)
 }
 
 /// Makes `count` records of a task that asks supplied questions, as [`generate`] does: which of them a record asks follows
@@ -175,39 +183,44 @@ fn fit(
     tokens_of: &dyn Fn(&str) -> usize,
 ) -> Result<Vec<Record>, SyntheticError> {
     let definition = task.definition();
+    let prompt_tokens = |context: &str, input: &str| tokens_of(&prompt(definition.template, context, input));
+    // The context is the same for all questions about it, and has room for the longest.
+    let longest = |asked: &[Asked], context: &str| {
+        asked.iter().map(|asked| prompt_tokens(context, &asked.input)).max().unwrap_or(0)
+    };
     // All drafts are looked at first, so that the minimum reported is enough for every record.
-    let minimum = sketches
-        .iter()
-        .map(|Sketch { draft, .. }| tokens_of(&prompt(definition.template, &draft.bare(), &draft.input)))
-        .max()
-        .unwrap_or(0);
+    let minimum = sketches.iter().map(|Sketch { draft, .. }| longest(&draft.asked, &draft.bare())).max().unwrap_or(0);
     if minimum > context_tokens {
         return Err(SyntheticError::ContextTooSmall { task: task.name(), context_tokens, minimum });
     }
 
     let overhead = tokens_of("");
-    let records = sketches.into_iter().map(|Sketch { name, fingerprint, place, mut draft, index: _ }| {
-        let input = draft.input.clone();
-        let Fitted { context, tokens } =
-            draft.fit(context_tokens, &|context| tokens_of(&prompt(definition.template, context, &input)), &|piece| {
-                tokens_of(piece).saturating_sub(overhead)
+    let mut records = Vec::with_capacity(sketches.len());
+    for Sketch { name, fingerprint, place, mut draft, index: _ } in sketches {
+        let asked = std::mem::take(&mut draft.asked);
+        let Fitted { context, tokens } = draft.fit(context_tokens, &|context| longest(&asked, context), &|piece| {
+            tokens_of(piece).saturating_sub(overhead)
+        });
+        let several = asked.len() > 1;
+        for (number, Asked { input, answers }) in asked.into_iter().enumerate() {
+            let question = if several { format!("-q{}", number + 1) } else { String::new() };
+            records.push(Record {
+                id: format!("{task}-{context_tokens}-{seed}-{name}{question}"),
+                task: task.to_string(),
+                length: if several { prompt_tokens(&context, &input) } else { tokens } as u64,
+                input,
+                context: context.clone(),
+                answers,
+                all_classes: draft.classes.clone(),
+                language: definition.language.to_owned(),
+                fingerprint: if several { of_question(&fingerprint, number) } else { fingerprint.clone() },
+                place,
+                text: several.then(|| fingerprint.clone()),
+                fields: BTreeMap::new(),
             });
-        Record {
-            id: format!("{task}-{context_tokens}-{seed}-{name}"),
-            task: task.to_string(),
-            input,
-            context,
-            answers: draft.answers,
-            all_classes: draft.classes,
-            length: tokens as u64,
-            language: definition.language.to_owned(),
-            fingerprint,
-            place,
-            text: None,
-            fields: BTreeMap::new(),
         }
-    });
-    Ok(records.collect())
+    }
+    Ok(records)
 }
 
 fn prompt(template: &str, context: &str, input: &str) -> String {
@@ -217,6 +230,11 @@ fn prompt(template: &str, context: &str, input: &str) -> String {
 /// What tells a record that is made up from all others, whatever its length.
 fn made_up(task: Task, seed: u64, index: u64) -> String {
     fingerprint([format!("synthetic {task} {seed} {index}")])
+}
+
+/// The same of one of several questions about a context.
+fn of_question(context: &str, number: usize) -> String {
+    fingerprint([format!("{context} {number}")])
 }
 
 /// The random numbers of one record, independent of those of every other.

@@ -5,7 +5,7 @@
 use rand_pcg::Pcg64;
 
 use super::Definition;
-use super::draft::{Depth, Draft, Planted, endless};
+use super::draft::{Asked, Depth, Draft, Planted, QUESTIONS, endless};
 use super::{filler, words};
 use crate::metrics::Metric;
 
@@ -18,22 +18,34 @@ pub(super) const DEFINITION: Definition = Definition {
     chat: false,
     stops_at_newline: true,
     language: "en",
-    draft: Some(draft),
+    draft: Some(|random, depth| asking(random, depth, 1)),
+};
+
+/// Several of the codes are asked for, one by one.
+pub(super) const SHARED: Definition = Definition {
+    name: "shared-needles",
+    template: "Some secret codes are hidden in the text below. Remember them. \
+               You will be asked for some of them afterwards.\n\n{context}\n\n{input}",
+    draft: Some(|random, depth| asking(random, depth, QUESTIONS)),
+    ..DEFINITION
 };
 
 const NEEDLES: u32 = 8;
 
-fn draft(mut random: Pcg64, depth: Depth) -> Draft {
+fn asking(mut random: Pcg64, depth: Depth, questions: usize) -> Draft {
     let keys = words::distinct(&mut random, NEEDLES as usize, |random| words::codename(random, " "));
     let codes: Vec<String> = keys.iter().map(|_| code(&mut random)).collect();
-    // The first needle is the one asked for: it is the one at the record's own depth.
+    let asked = |(key, code): (&String, &String)| Asked {
+        input: format!("What is the secret code for the {key}? The secret code for the {key} is"),
+        answers: vec![code.clone()],
+    };
+    // The first needle is asked for first: it is the one at the record's own depth.
     let planted = depth
         .spread(NEEDLES)
         .zip(keys.iter().zip(&codes))
         .map(|(depth, (key, code))| Planted { depth, text: format!("The secret code for the {key} is {code}.\n\n") });
     Draft {
-        input: format!("What is the secret code for the {key}? The secret code for the {key} is", key = keys[0]),
-        answers: vec![codes[0].clone()],
+        asked: keys.iter().zip(&codes).take(questions).map(asked).collect(),
         classes: Vec::new(),
         arrange: None,
         planted: planted.collect(),

@@ -6,7 +6,7 @@
 use rand_pcg::Pcg64;
 
 use super::Definition;
-use super::draft::{Depth, Draft, Planted, endless};
+use super::draft::{Asked, Depth, Draft, Planted, endless};
 use super::{filler, words};
 use crate::metrics::Metric;
 
@@ -28,8 +28,10 @@ fn draft(mut random: Pcg64, depth: Depth) -> Draft {
     let key = words::codename(&mut random, " ");
     let number = words::number(&mut random, 7);
     Draft {
-        input: format!("What is the magic number of the {key}? The magic number of the {key} is"),
-        answers: vec![number.to_string()],
+        asked: Asked::only(
+            format!("What is the magic number of the {key}? The magic number of the {key} is"),
+            vec![number.to_string()],
+        ),
         classes: Vec::new(),
         arrange: None,
         planted: vec![Planted { depth, text: format!("The magic number of the {key} is {number}.\n\n") }],

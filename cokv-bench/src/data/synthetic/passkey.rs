@@ -3,7 +3,7 @@
 use rand_pcg::Pcg64;
 
 use super::Definition;
-use super::draft::{Depth, Draft, Planted, endless};
+use super::draft::{Asked, Depth, Draft, Planted, endless};
 use super::{filler, words};
 use crate::metrics::Metric;
 
@@ -21,8 +21,7 @@ pub(super) const DEFINITION: Definition = Definition {
 fn draft(mut random: Pcg64, depth: Depth) -> Draft {
     let passkey = words::number(&mut random, 7);
     Draft {
-        input: "What is the pass key? The pass key is".to_owned(),
-        answers: vec![passkey.to_string()],
+        asked: Asked::only("What is the pass key? The pass key is".to_owned(), vec![passkey.to_string()]),
         classes: Vec::new(),
         arrange: None,
         planted: vec![Planted { depth, text: format!("The pass key is {passkey}.\n\n") }],

@@ -7,7 +7,7 @@ use rand::RngExt;
 use rand_pcg::Pcg64;
 
 use super::Definition;
-use super::draft::{Depth, Draft, endless};
+use super::draft::{Asked, Depth, Draft, endless};
 use super::filler;
 use crate::metrics::Metric;
 
@@ -37,8 +37,10 @@ fn draft(mut random: Pcg64, _: Depth) -> Draft {
     }
     let begun = format!("{} + {} =", numbers[0], numbers[1]);
     Draft {
-        input: format!("Add these numbers one after the other, and write every sum: {written}.\n\n{begun}"),
-        answers: vec![lines[begun.len()..].trim().to_owned()],
+        asked: Asked::only(
+            format!("Add these numbers one after the other, and write every sum: {written}.\n\n{begun}"),
+            vec![lines[begun.len()..].trim().to_owned()],
+        ),
         classes: Vec::new(),
         arrange: None,
         planted: Vec::new(),

@@ -7,8 +7,8 @@ use cokv_core::config::unknown_name;
 
 use super::definition::Definition;
 use super::{
-    code_completion, copied_list, few_shot_classification, key_value, multi_key_needle, needle, passkey, ruler,
-    running_sums, variable_tracking,
+    code_completion, copied_list, few_shot_classification, instruction_guard, key_value, multi_key_needle, needle,
+    passkey, ruler, running_sums, variable_tracking,
 };
 use crate::data::SyntheticError;
 use crate::metrics::Metric;
@@ -34,6 +34,18 @@ pub enum Task {
     RunningSums,
     /// A numbered list hidden in prose, to be written again: a long answer.
     CopiedList,
+    /// [`Task::KeyValue`], of which several questions are asked.
+    SharedKeyValue,
+    /// [`Task::MultiKeyNeedle`], likewise.
+    SharedNeedles,
+    /// [`Task::VariableTracking`], likewise.
+    SharedVariables,
+    /// [`Task::FewShotClassification`], likewise.
+    SharedClassification,
+    /// [`Task::CodeCompletion`], likewise.
+    SharedCode,
+    /// Rules before much prose, each of which is asked for.
+    InstructionGuard,
     /// RULER: one number, word or identifier hidden in prose.
     RulerSingle,
     /// RULER: one number among others that have other keys.
@@ -51,8 +63,12 @@ pub enum Task {
 }
 
 /// Names that stand for several tasks.
-const GROUPS: [(&str, &[Task]); 3] =
-    [("all", &Task::ALL), (RULER, &Task::RULER), ("long-answers", &Task::LONG_ANSWERS)];
+const GROUPS: [(&str, &[Task]); 4] = [
+    ("all", &Task::ALL),
+    (RULER, &Task::RULER),
+    ("long-answers", &Task::LONG_ANSWERS),
+    ("shared-context", &Task::SHARED_CONTEXT),
+];
 
 /// The group that supplied questions join.
 const RULER: &str = "ruler";
@@ -77,6 +93,17 @@ impl Task {
     /// What `long-answers` stands for: tasks of which much is decoded, for methods that evict meanwhile.
     pub const LONG_ANSWERS: [Task; 2] = [Task::RunningSums, Task::CopiedList];
 
+    /// What `shared-context` stands for: tasks that ask five questions about every context, for contexts that are compressed before
+    /// anybody asks.
+    pub const SHARED_CONTEXT: [Task; 6] = [
+        Task::SharedKeyValue,
+        Task::SharedNeedles,
+        Task::SharedVariables,
+        Task::SharedClassification,
+        Task::SharedCode,
+        Task::InstructionGuard,
+    ];
+
     /// What `ruler` stands for where no questions are supplied.
     pub const RULER: [Task; 7] = [
         Task::RulerSingle,
@@ -89,7 +116,7 @@ impl Task {
     ];
 
     /// Every task there is.
-    pub const EVERY: [Task; 16] = [
+    pub const EVERY: [Task; 22] = [
         Task::Passkey,
         Task::MultiKeyNeedle,
         Task::KeyValue,
@@ -99,6 +126,12 @@ impl Task {
         Task::Needle,
         Task::RunningSums,
         Task::CopiedList,
+        Task::SharedKeyValue,
+        Task::SharedNeedles,
+        Task::SharedVariables,
+        Task::SharedClassification,
+        Task::SharedCode,
+        Task::InstructionGuard,
         Task::RulerSingle,
         Task::RulerMultiKey,
         Task::RulerMultiValue,
@@ -108,7 +141,7 @@ impl Task {
         Task::RulerQuestionAnswering,
     ];
 
-    /// The tasks that a name in a configuration stands for: that of a task, `all`, `long-answers` or `ruler`, which has one more where
+    /// The tasks that a name in a configuration stands for: that of a task, `all`, `long-answers`, `shared-context` or `ruler`, which has one more where
     /// questions are supplied.
     pub fn named(name: &str, supplied: bool) -> Result<Vec<Task>, SyntheticError> {
         let tasks = match GROUPS.iter().find(|(group, _)| *group == name) {
@@ -147,6 +180,8 @@ impl Task {
                 | Needle
                 | RunningSums
                 | CopiedList
+                | SharedNeedles
+                | InstructionGuard
                 | RulerSingle
                 | RulerMultiKey
                 | RulerMultiValue
@@ -165,6 +200,12 @@ impl Task {
             Task::Needle => needle::DEFINITION,
             Task::RunningSums => running_sums::DEFINITION,
             Task::CopiedList => copied_list::DEFINITION,
+            Task::SharedKeyValue => key_value::SHARED,
+            Task::SharedNeedles => multi_key_needle::SHARED,
+            Task::SharedVariables => variable_tracking::SHARED,
+            Task::SharedClassification => few_shot_classification::SHARED,
+            Task::SharedCode => code_completion::SHARED,
+            Task::InstructionGuard => instruction_guard::DEFINITION,
             Task::RulerSingle => ruler::needles::SINGLE,
             Task::RulerMultiKey => ruler::needles::MULTI_KEY,
             Task::RulerMultiValue => ruler::needles::MULTI_VALUE,

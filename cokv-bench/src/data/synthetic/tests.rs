@@ -37,7 +37,11 @@ fn made_up() -> Vec<Task> {
 
 /// A length, in tokens as [`tokens`] counts them, that every record of the task fits into.
 fn shortest(task: Task) -> usize {
-    if task == Task::RulerCommonWords { 400 } else { 300 }
+    match task {
+        Task::RulerCommonWords => 400,
+        _ if Task::SHARED_CONTEXT.contains(&task) => 700,
+        _ => 300,
+    }
 }
 
 fn prompt(task: Task, record: &Record) -> String {
@@ -67,7 +71,7 @@ fn groups_stand_for_their_tasks() {
     assert_eq!(Task::named("ruler-qa", true), Ok(vec![asked]));
     assert_eq!(Task::named("ruler-qa", false), Err(SyntheticError::NoQuestions(asked.name())));
     let names: BTreeSet<&str> = task::known_names().collect();
-    assert_eq!(names.len(), Task::EVERY.len() + 3, "no two share a name");
+    assert_eq!(names.len(), Task::EVERY.len() + 4, "no two share a name");
 }
 
 #[test]
@@ -100,9 +104,10 @@ fn prompts_have_nearly_the_length_asked_for() {
 fn room_is_left_for_a_chat_template() {
     let with_chat = |text: &str| tokens(text) + 40;
     for task in made_up() {
-        for record in generate(task, 500, 10, 1, None, &with_chat).unwrap() {
+        let limit = shortest(task) + 200;
+        for record in generate(task, limit, 10, 1, None, &with_chat).unwrap() {
             let length = tokens(&prompt(task, &record));
-            assert!((445..=460).contains(&length), "{}: {length} tokens", record.id);
+            assert!((limit - 55..=limit - 40).contains(&length), "{}: {length} tokens", record.id);
         }
     }
 }
@@ -157,9 +162,11 @@ fn later_tasks_are_the_same_on_every_platform() {
         let prompts: String = tasks.into_iter().map(of_task).collect();
         prompts.bytes().fold(0, |state, byte| mix(state ^ u64::from(byte)))
     };
-    let known = |task: &Task| Task::ALL.contains(task) || Task::LONG_ANSWERS.contains(task);
+    let groups = [&Task::ALL[..], &Task::LONG_ANSWERS, &Task::SHARED_CONTEXT];
+    let known = |task: &Task| groups.iter().any(|group| group.contains(task));
     assert_eq!(hash(made_up().into_iter().filter(|task| !known(task)).collect()), 0xbcd3_203e_cde4_57a8);
     assert_eq!(hash(Task::LONG_ANSWERS.to_vec()), 0x7912_a04d_9db2_86e9);
+    assert_eq!(hash(Task::SHARED_CONTEXT.to_vec()), 0);
 }
 
 #[test]
@@ -170,6 +177,30 @@ fn a_context_too_small_is_refused_with_the_smallest_that_is_not() {
         };
         assert!(generate(task, minimum - 1, 20, 1, None, &tokens).is_err());
         assert_eq!(generate(task, minimum, 20, 1, None, &tokens).map(|records| records.len()), Ok(20));
+    }
+}
+
+#[test]
+fn several_questions_are_asked_about_one_context() {
+    for task in Task::SHARED_CONTEXT {
+        let records = generate(task, 900, 12, 5, None, &tokens).unwrap();
+        let mut contexts = records.chunk_by(|one, other| one.context == other.context);
+        for of_context in [5, 5, 2].map(|questions| (questions, contexts.next().unwrap())) {
+            let (questions, of_context) = of_context;
+            assert_eq!(of_context.len(), questions, "{task}");
+            let different = |of: fn(&Record) -> String| of_context.iter().map(of).collect::<BTreeSet<_>>().len();
+            assert_eq!(different(|record| format!("{:?}", record.text)), 1);
+            for of in [
+                |record: &Record| record.id.clone(),
+                |record| record.input.clone(),
+                |record| record.fingerprint.clone(),
+            ] {
+                assert_eq!(different(of), questions, "{task}");
+            }
+            assert!(of_context.iter().all(|record| record.text.is_some()));
+        }
+        assert!(contexts.next().is_none());
+        assert!(records[3].id.ends_with("-0-q4") && records[11].id.ends_with("-2-q2"), "{}", records[11].id);
     }
 }
 

@@ -8,7 +8,7 @@ use rand::RngExt;
 use rand_pcg::Pcg64;
 
 use super::Definition;
-use super::draft::{Depth, Draft, Planted, endless};
+use super::draft::{Asked, Depth, Draft, Planted, QUESTIONS, endless};
 use super::{filler, words};
 use crate::metrics::Metric;
 
@@ -22,22 +22,34 @@ pub(super) const DEFINITION: Definition = Definition {
     chat: false,
     stops_at_newline: true,
     language: "en",
-    draft: Some(draft),
+    draft: Some(|random, depth| asking(random, depth, CHAINS, LENGTH, 1)),
 };
 
-const CHAINS: u32 = 2;
+/// Several values are asked for, one by one.
+pub(super) const SHARED: Definition = Definition {
+    name: "shared-variables",
+    draft: Some(|random, depth| asking(random, depth, SHARED_CHAINS, SHARED_LENGTH, QUESTIONS)),
+    ..DEFINITION
+};
+
+const CHAINS: usize = 2;
 /// Variables of one chain.
 const LENGTH: usize = 4;
+/// The same where several values are asked for, one of which nobody asks for.
+const SHARED_CHAINS: usize = QUESTIONS + 1;
+const SHARED_LENGTH: usize = 2;
 
-fn draft(mut random: Pcg64, depth: Depth) -> Draft {
-    let names = words::distinct(&mut random, LENGTH * CHAINS as usize, variable);
-    let values = words::distinct(&mut random, CHAINS as usize, |random| words::number(random, 5));
-    let planted = depth.spread(CHAINS).zip(names.chunks(LENGTH).zip(&values));
+fn asking(mut random: Pcg64, depth: Depth, chains: usize, length: usize, questions: usize) -> Draft {
+    let names = words::distinct(&mut random, length * chains, variable);
+    let values = words::distinct(&mut random, chains, |random| words::number(random, 5));
+    let planted = depth.spread(chains as u32).zip(names.chunks(length).zip(&values));
     let planted = planted.flat_map(|(depth, (chain, value))| assignments(depth, chain, *value)).collect();
-    let value = values[0];
-    Draft {
+    let asked = |(chain, value): (&[String], &u32)| Asked {
         input: format!("Variables with the value {value}:"),
-        answers: vec![names[..LENGTH].join(", ")],
+        answers: vec![chain.join(", ")],
+    };
+    Draft {
+        asked: names.chunks(length).zip(&values).take(questions).map(asked).collect(),
         classes: Vec::new(),
         arrange: None,
         planted,
@@ -47,7 +59,7 @@ fn draft(mut random: Pcg64, depth: Depth) -> Draft {
 
 /// A chain spread over the whole context. Where it begins depends on the depth; its order never does.
 fn assignments(depth: Depth, chain: &[String], value: u32) -> Vec<Planted> {
-    let mut depths: Vec<Depth> = depth.spread(LENGTH as u32).collect();
+    let mut depths: Vec<Depth> = depth.spread(chain.len() as u32).collect();
     depths.sort_unstable();
     let sources = std::iter::once(value.to_string()).chain(chain.iter().map(|name| format!("VAR {name}")));
     let statements = chain.iter().zip(sources).map(|(name, source)| format!("VAR {name} = {source}. "));

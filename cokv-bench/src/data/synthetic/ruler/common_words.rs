@@ -7,7 +7,7 @@
 use rand::seq::SliceRandom;
 use rand_pcg::Pcg64;
 
-use crate::data::synthetic::draft::{Depth, Draft, Planted};
+use crate::data::synthetic::draft::{Asked, Depth, Draft, Planted};
 use crate::data::synthetic::{Definition, words};
 use crate::metrics::{Metric, SEPARATOR};
 
@@ -45,11 +45,13 @@ fn draft(mut random: Pcg64, _: Depth) -> Draft {
         }
     }
     Draft {
-        input: format!(
-            "What are the {COMMON} words that appear most often in the list? \
+        asked: Asked::only(
+            format!(
+                "What are the {COMMON} words that appear most often in the list? \
              The {COMMON} words that appear most often in the list are:"
+            ),
+            vec![common.join(SEPARATOR)],
         ),
-        answers: vec![common.join(SEPARATOR)],
         classes: Vec::new(),
         planted: depths
             .into_iter()

@@ -8,7 +8,7 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 use rand_pcg::Pcg64;
 
-use crate::data::synthetic::draft::{Depth, Draft, Planted, endless};
+use crate::data::synthetic::draft::{Asked, Depth, Draft, Planted, endless};
 use crate::data::synthetic::{Definition, words};
 use crate::metrics::{Metric, SEPARATOR};
 
@@ -42,10 +42,12 @@ fn draft(mut random: Pcg64, _: Depth) -> Draft {
         planted.extend(std::iter::repeat_with(once).take(more));
     }
     Draft {
-        input: format!(
-            "What are the {ASKED} coded words that appear most often? The {ASKED} coded words that appear most often are:"
+        asked: Asked::only(
+            format!(
+                "What are the {ASKED} coded words that appear most often? The {ASKED} coded words that appear most often are:"
+            ),
+            vec![asked.join(SEPARATOR)],
         ),
-        answers: vec![asked.join(SEPARATOR)],
         classes: Vec::new(),
         arrange: None,
         planted,

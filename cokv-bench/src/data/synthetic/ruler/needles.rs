@@ -6,7 +6,7 @@
 use rand::RngExt;
 use rand_pcg::Pcg64;
 
-use crate::data::synthetic::draft::{Depth, Draft, Planted, endless};
+use crate::data::synthetic::draft::{Asked, Depth, Draft, Planted, endless};
 use crate::data::synthetic::{Definition, filler, words};
 use crate::metrics::{Metric, SEPARATOR};
 
@@ -89,9 +89,8 @@ fn single(mut random: Pcg64, depth: Depth) -> Draft {
     let key = key(&mut random);
     let value = words::distinct_from(&mut random, &key.replace(' ', "-"), |random| kind.value(random));
     Draft {
-        input: question_for_one(kind, &key),
         planted: vec![Planted { depth, text: needle(kind, &key, &value) }],
-        answers: vec![value],
+        asked: Asked::only(question_for_one(kind, &key), vec![value]),
         classes: Vec::new(),
         arrange: None,
         filler: endless(move || filler::prose(&mut random)),
@@ -104,9 +103,8 @@ fn multi_key(mut random: Pcg64, depth: Depth) -> Draft {
     let wanted = key(&mut random);
     let value = Kind::Number.value(&mut random);
     Draft {
-        input: question_for_one(Kind::Number, &wanted),
         planted: vec![Planted { depth, text: needle(Kind::Number, &wanted, &value) }],
-        answers: vec![value],
+        asked: Asked::only(question_for_one(Kind::Number, &wanted), vec![value]),
         classes: Vec::new(),
         arrange: None,
         filler: endless(move || {
@@ -129,9 +127,8 @@ fn multi_value(mut random: Pcg64, depth: Depth) -> Draft {
     let planted = depths.into_iter().zip(&values).map(|(depth, value)| Planted { depth, text: text(value) }).collect();
     let asked = format!("he special magic numbers for the {key}");
     Draft {
-        input: format!("What are all t{asked}? T{asked} are:"),
         planted,
-        answers: vec![values.join(SEPARATOR)],
+        asked: Asked::only(format!("What are all t{asked}? T{asked} are:"), vec![values.join(SEPARATOR)]),
         classes: Vec::new(),
         arrange: None,
         filler: endless(move || filler::prose(&mut random)),
@@ -147,9 +144,8 @@ fn multi_query(mut random: Pcg64, depth: Depth) -> Draft {
     let keys: Vec<String> = keys.iter().map(|key| format!("the {key}")).collect();
     let asked = format!("he special magic numbers for {}", keys.join(", "));
     Draft {
-        input: format!("What are t{asked}? In this order, t{asked} are:"),
         planted: planted.collect(),
-        answers: vec![values.join(SEPARATOR)],
+        asked: Asked::only(format!("What are t{asked}? In this order, t{asked} are:"), vec![values.join(SEPARATOR)]),
         classes: Vec::new(),
         arrange: None,
         filler: endless(move || filler::prose(&mut random)),

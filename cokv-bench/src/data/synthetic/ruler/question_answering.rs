@@ -14,7 +14,7 @@ use rand_pcg::Pcg64;
 
 use crate::data::questions::{Question, Questions};
 use crate::data::synthetic::Definition;
-use crate::data::synthetic::draft::{Depth, Draft, Planted};
+use crate::data::synthetic::draft::{Asked, Depth, Draft, Planted};
 use crate::metrics::Metric;
 
 pub(in crate::data::synthetic) const DEFINITION: Definition = Definition {
@@ -47,8 +47,7 @@ pub(in crate::data::synthetic) fn draft(
     others.shuffle(&mut random);
     let mut others = others.into_iter();
     Draft {
-        input: question.text.clone(),
-        answers: question.answers.clone(),
+        asked: Asked::only(question.text.clone(), question.answers.clone()),
         classes: Vec::new(),
         planted,
         filler: Box::new(move || Some(document(&paragraphs[others.next()?]))),
