@@ -248,6 +248,18 @@ fn openai_s_own_client_is_content() {
     assert!(stdout(&output).contains("openai-python is content"), "{}", stderr(&output));
 }
 
+#[test]
+#[ignore = "needs large packages: litellm, langchain-openai, llm"]
+fn clients_of_others_are_content() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cokv-serve/tests/clients/other_clients.py");
+    let arguments = [script.display().to_string(), format!("http://{}", server.address)];
+    let arguments = arguments.each_ref().map(String::as_str);
+    let Some(output) = python("litellm, langchain_openai, llm", &arguments) else { return };
+    assert_eq!(stdout(&output).matches("is content").count(), 3, "{}", stderr(&output));
+}
+
 /// The suite of somebody else, test by test. What fails is what is refused: images, and calls of tools that are forced.
 #[test]
 fn the_conformance_suite_passes_but_for_what_is_refused() {

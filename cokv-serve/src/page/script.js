@@ -181,7 +181,7 @@ function list(chosen) {
   for (const { id, tokens, kept_tokens: kept, bytes: size, method, budget, hits } of documents) {
     const row = choice(id, id, chosen);
     const made = method ? `${method} ${budget}, ${Math.round(kept)} of ${tokens} tokens` : `${tokens} tokens`;
-    element('small', `${made}, ${bytes(size)}, asked ${hits} times`, row);
+    element('small', `${made}, ${bytes(size)}, asked ${hits === 1 ? 'once' : `${hits} times`}`, row);
     const button = element('button', 'Forget', row);
     button.type = 'button';
     button.setAttribute('aria-label', `Forget ${id}`);
@@ -276,6 +276,10 @@ at('file').addEventListener('change', async () => {
   at('text').value = await file.text();
   if (!at('name').value) at('name').value = file.name.replace(/[^A-Za-z0-9._-]/g, '-').replace(/^[^A-Za-z0-9]+/, '').slice(0, 64);
 });
+// Whoever says how to compress wants to.
+for (const id of ['method', 'budget']) {
+  at(id).addEventListener('input', () => { at('compress').checked = true; });
+}
 at('shown').addEventListener('change', draw);
 for (const id of ['temperature', 'top_p']) {
   const tell = () => { at(`${id}-text`).textContent = at(id).value; };

@@ -7,6 +7,8 @@ import tempfile
 BASE = f"{sys.argv[1]}/v1"
 ASK = "Say hello."
 os.environ["LLM_USER_PATH"] = tempfile.mkdtemp()
+# It asks GitHub what models cost.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 
 def of_litellm():
