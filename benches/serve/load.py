@@ -9,6 +9,7 @@ Nothing beside Python is needed. Scenarios, of /v1/chat/completions, streamed, a
     s3  --clients at once ask about one warm text of --document tokens, 64 tokens each; with --name they name a document of cokv's instead
     s4  --clients at once send the same cold text of --document tokens
     s5  four clients stream while a text of --document tokens arrives: the largest gap between two of their tokens
+    s6  --chats conversations of --document tokens each, two turns, the second once all have had the first; --clients at a time
 """
 
 import argparse
@@ -90,11 +91,43 @@ async def together(asked: list) -> tuple:
     return list(answers), time.perf_counter() - started
 
 
+async def chats(options, seed: int, turn: int) -> None:
+    """Conversations in two turns: how much of the second was there already, and what failed."""
+    failed, said = 0, {}
+    at_once = asyncio.Semaphore(options.clients)
+
+    async def one(chat: int, messages: list) -> dict:
+        nonlocal failed
+        async with at_once:
+            try:
+                return await ask(options.server, messages, 16, {})
+            except RuntimeError as error:
+                failed += 1
+                print(error)
+                return {}
+
+    begun = lambda chat: [{"role": "user", "content": text(int(options.document / 1.45), seed * 1000 + chat) + "\n\nSum it up."}]
+    started = time.perf_counter()
+    for chat, answer in enumerate(await asyncio.gather(*(one(chat, begun(chat)) for chat in range(options.chats)))):
+        said[chat] = answer.get("said", "")
+    more = lambda chat: begun(chat) + [{"role": "assistant", "content": said[chat]}, {"role": "user", "content": "And in a word?"}]
+    answers = [answer for answer in await asyncio.gather(*(one(chat, more(chat)) for chat in range(options.chats))) if answer]
+    seconds = time.perf_counter() - started
+    prompts = sum(answer["usage"]["prompt_tokens"] for answer in answers)
+    cached = sum(answer["usage"].get("prompt_tokens_details", {}).get("cached_tokens") or 0 for answer in answers)
+    hits = sum((answer["usage"].get("prompt_tokens_details", {}).get("cached_tokens") or 0) > options.document / 2 for answer in answers)
+    print(json.dumps({
+        "scenario": "s6", "chats": options.chats, "failed": failed, "seconds": round(seconds, 1), "second_turns_that_went_on": hits,
+        "cached_share_of_second_turns": round(cached / max(prompts, 1), 3), "prompt_tokens": prompts // max(len(answers), 1), "round": turn,
+    }), flush=True)
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("server")
-    parser.add_argument("scenarios", nargs="+", choices=["s1", "s2", "s3", "s4", "s5"])
+    parser.add_argument("scenarios", nargs="+", choices=["s1", "s2", "s3", "s4", "s5", "s6"])
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--chats", type=int, default=64)
     parser.add_argument("--document", type=int, default=8000, help="tokens, about")
     parser.add_argument("--name", help="a document of cokv's to ask about in s3")
     parser.add_argument("--rounds", type=int, default=3)
@@ -122,6 +155,9 @@ async def main() -> None:
             elif scenario == "s4":
                 cold = text(int(options.document / 1.45), seed * 7919)
                 answers, seconds = await together([ask(options.server, user(f"{cold}\n\nWhat is near the {WORDS[client]}?"), 16, {}) for client in range(options.clients)])
+            elif scenario == "s6":
+                await chats(options, seed, turn)
+                continue
             else:
                 streams = [asyncio.create_task(ask(options.server, user(text(50, seed * 100 + client)), 400, {})) for client in range(4)]
                 await asyncio.sleep(2)

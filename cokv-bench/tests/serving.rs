@@ -249,6 +249,20 @@ fn openai_s_own_client_is_content() {
 }
 
 #[test]
+fn the_page_works_in_a_browser() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cokv-serve/tests/clients/page.py");
+    let chromium = Path::new("/usr/bin/chromium");
+    if !chromium.exists() {
+        return cokv_golden::skip("no /usr/bin/chromium");
+    }
+    let address = format!("http://{}/", server.address);
+    let Some(output) = python("playwright.sync_api", &[&script.display().to_string(), &address]) else { return };
+    stdout(&output);
+}
+
+#[test]
 #[ignore = "needs large packages: litellm, langchain-openai, llm"]
 fn clients_of_others_are_content() {
     let folder = folder();
