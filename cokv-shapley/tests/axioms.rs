@@ -77,7 +77,7 @@ proptest! {
 
     #[test]
     fn regression_moves_with_the_names_of_the_players(game in random_game(5..8)) {
-        for prior in [Prior::Ridge, Prior::Ard, Prior::SizeModulated, Prior::Auto] {
+        for prior in [Prior::Ridge, Prior::Ard, Prior::ThirdOrder, Prior::SizeModulated, Prior::Auto] {
             let fit = |game: &Table| {
                 let log = sample(&mut game.clone(), Design::Exhaustive, u64::MAX >> 20, 0);
                 Scpr { prior }.fit(&log).unwrap().values
