@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Of the games of 90 heads (`mkn-long`, `mkn-scpr`), disjoint stretches are runs of their own, held against third-order `scpr` on all
-//! other samples. Of the game of 12 heads whose coalitions are all known (`mkn-exact`), every design is drawn anew with 20
+//! other samples. Of the game of 12 heads whose coalitions are all known (`mkn-exact`), every design is drawn anew with 100
 //! seeds and held against the exact values, one record a sample.
 
 use std::error::Error;
@@ -24,7 +24,7 @@ use cokv_shapley::{
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const RUNS: usize = 16;
-const SEEDS: u64 = 20;
+const SEEDS: u64 = 100;
 
 fn main() -> Result<()> {
     let folder = std::env::args().nth(1).ok_or("the folder of the recorded games?")?;

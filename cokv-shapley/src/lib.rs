@@ -51,6 +51,9 @@ pub use progress::Progress;
 pub use sampled::Sampled;
 pub use stop::{Outcome, Stop};
 
+/// Raised where the same samples give other values than before: scores that were made of them are then made anew.
+pub const READING: u32 = 2;
+
 /// The examples of its README are tested here.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -10,7 +10,7 @@ use cokv_core::{
 };
 use cokv_models::game::GameRules;
 use cokv_models::{LanguageModel, Outline};
-use cokv_shapley::{DesignError, MOST_ENUMERATED, enumeration, enumeration_time};
+use cokv_shapley::{DesignError, MOST_ENUMERATED, READING, enumeration, enumeration_time};
 use indicatif::HumanDuration;
 
 use super::calibration::Calibration;
@@ -83,7 +83,7 @@ impl Importance {
         } = &self.settings;
         // Rounds, between which stop rules are looked at, depend on the batch.
         format!(
-            "{} {batch} {reliability} {max_evaluations:?} {minutes:?} {two_run_mae} {allocation_distance}",
+            "{} {READING} {batch} {reliability} {max_evaluations:?} {minutes:?} {two_run_mae} {allocation_distance}",
             self.estimator.settings()
         )
     }

@@ -115,12 +115,12 @@ impl Scpr {
             Prior::SizeModulated => fit_modulated(pairs, log),
             Prior::Ard => relevance().map(|found| Fitted::from(found.posterior)),
             Prior::ThirdOrder => relevance().and_then(|found| third(&found)).map(Fitted::from),
-            Prior::Auto => relevance().and_then(|found| {
+            Prior::Auto => relevance().map(|found| {
                 let third = third(&found).map(Fitted::from);
                 let (simple, relevant) = (simple(), Fitted::from(found.posterior));
                 let first = if relevant.log_evidence > simple.log_evidence { relevant } else { simple };
                 let least = first.log_evidence + STRONG_EVIDENCE;
-                Some(third.filter(|third| third.log_evidence > least).unwrap_or(first))
+                third.filter(|third| third.log_evidence > least).unwrap_or(first)
             }),
         }
         .unwrap_or_else(simple)

@@ -1,7 +1,9 @@
 //! What changes with the size of the coalition: terms of third order of the strongest players.
 
+use crate::linear_algebra::dot;
 use crate::pairs::Pair;
 use crate::regression::{Posterior, Relevance, Ridge};
+use crate::statistics::mean;
 
 /// How many players are taken for the strongest. More of them are chosen where that makes the samples more probable.
 const STRONGEST: [usize; 2] = [8, 12];
@@ -35,7 +37,7 @@ pub(super) struct ThirdOrder {
 impl Terms {
     /// Those of the `count` players of the largest effects, of which only differences mean something.
     fn new(effects: &[f64], count: usize) -> Self {
-        let center = crate::statistics::mean(effects);
+        let center = mean(effects);
         let size = |&player: &usize| (effects[player] - center).abs();
         let mut strongest: Vec<usize> = (0..effects.len()).collect();
         strongest.sort_by(|left, right| size(right).total_cmp(&size(left)));
@@ -112,7 +114,7 @@ pub(super) fn fit(
     }
     let (terms, ridge, scales, posterior) = best?;
     let worth = terms.worth();
-    let effects = worth.iter().map(|row| crate::linear_algebra::dot(row, &posterior.mean)).collect();
+    let effects = worth.iter().map(|row| dot(row, &posterior.mean)).collect();
     let mut center = vec![0.0; scales.len()];
     for row in &worth {
         center.iter_mut().zip(row).for_each(|(sum, value)| *sum += value / players as f64);
@@ -142,4 +144,57 @@ fn most_probable(of: impl Fn(i32) -> Option<(Vec<f64>, Posterior)>) -> Option<(V
         }
     }
     Some(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use cokv_core::{Coalition, Game, GameError, Query};
+
+    use super::*;
+    use crate::exact_shapley;
+
+    /// A term as a game whose complementary contribution it is.
+    struct Alone(usize);
+
+    const PLAYERS: usize = 7;
+
+    fn terms() -> Terms {
+        Terms::new(&[0.0, 4.0, 0.1, -2.0, 0.2, 0.3, 9.0], 3)
+    }
+
+    fn pair(coalition: &Coalition) -> Pair {
+        let (size, coalition) = (coalition.size(), coalition.clone());
+        Pair { size, coalition, instances: vec![0], contribution: 0.0, even: 0.0 }
+    }
+
+    impl Game for Alone {
+        fn players(&self) -> usize {
+            PLAYERS
+        }
+
+        fn evaluate(&mut self, queries: &[Query<'_>], utilities: &mut [f64]) -> Result<(), GameError> {
+            for (query, utility) in queries.iter().zip(utilities) {
+                *utility = 0.5 * terms().features(&pair(query.coalition))[self.0];
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn terms_are_worth_their_shapley_values() {
+        let terms = terms();
+        assert_eq!(terms.strongest, [1, 3, 6]);
+        assert_eq!(terms.couples().collect::<Vec<_>>(), [(1, 3), (1, 6), (3, 6)]);
+        let worth = terms.worth();
+        for term in 0..6 {
+            let values = exact_shapley(&mut Alone(term)).unwrap();
+            let ours: Vec<f64> = worth.iter().map(|row| row[PLAYERS + term]).collect();
+            for (value, ours_of_player) in values.iter().zip(&ours) {
+                assert!(
+                    (value - mean(&values) - ours_of_player + mean(&ours)).abs() < 1e-14,
+                    "{term}: {values:?} {ours:?}"
+                );
+            }
+        }
+    }
 }
