@@ -28,7 +28,7 @@ const SEEDS: u64 = 100;
 
 fn main() -> Result<()> {
     let folder = std::env::args().nth(1).ok_or("the folder of the recorded games?")?;
-    let game = |name: &str| Ok::<_, Box<dyn Error>>(read_log(&Path::new(&folder).join(name))?.0);
+    let game = |name: &str| Ok::<_, Box<dyn Error>>(read_log(Path::new(&folder).join(name))?.0);
     sampled(&[game("mkn-long.samples.jsonl")?, game("mkn-scpr.samples.jsonl")?])?;
     enumerated(&game("mkn-exact.samples.jsonl")?)
 }
@@ -122,24 +122,28 @@ fn both(first: &SampleLog, second: &SampleLog) -> Result<Estimate> {
 fn enumerated(log: &SampleLog) -> Result<()> {
     let truth = Exact {}.fit(log)?;
     let game = Tabulated::new(log)?;
-    println!("12 heads, all coalitions known: {MEASURES}");
-    for evaluations in [100, 200, 400, 800, 3200] {
-        let rows: [(&str, Box<dyn Estimator>, Option<Design>); 7] = [
-            ("scpr", scpr(Prior::Auto), None),
-            ("scpr, third-order", scpr(Prior::ThirdOrder), None),
-            ("scpr, ard", scpr(Prior::Ard), None),
-            ("scpr, size-modulated", scpr(Prior::SizeModulated), None),
-            ("kernel-shap", Box::new(KernelShap {}), None),
-            ("Leverage SHAP", Box::new(KernelShap {}), Some(Design::AllSizes)),
-            ("permutation, antithetic", Box::new(Permutation { antithetic: true }), None),
-        ];
-        for (name, estimator, design) in rows {
-            let design = design.unwrap_or_else(|| estimator.design(game.players()));
-            let fit = |seed| {
-                let log = drawn(&game, estimator.as_ref(), &design, evaluations, seed)?;
-                Ok(measures(&estimator.fit(&log)?, &truth))
-            };
-            print(&format!("{evaluations}, {name}"), &(1..=SEEDS).map(fit).collect::<Result<Vec<_>>>()?);
+    for (title, per_sample) in [("one record a sample", 1), ("the mean over records a sample", game.instances() as u64)]
+    {
+        println!("12 heads, all coalitions known, {title}: {MEASURES}");
+        for evaluations in [100, 200, 400, 800, 3200] {
+            let rows: [(&str, Box<dyn Estimator>, Option<Design>); 8] = [
+                ("scpr", scpr(Prior::Auto), None),
+                ("scpr, third-order", scpr(Prior::ThirdOrder), None),
+                ("scpr, ard", scpr(Prior::Ard), None),
+                ("scpr, size-modulated", scpr(Prior::SizeModulated), None),
+                ("kernel-shap", Box::new(KernelShap {}), None),
+                ("kernel-shap, kernel-sizes", Box::new(KernelShap {}), Some(Design::KernelSizes)),
+                ("Leverage SHAP", Box::new(KernelShap {}), Some(Design::AllSizes)),
+                ("permutation, antithetic", Box::new(Permutation { antithetic: true }), None),
+            ];
+            for (name, estimator, design) in rows {
+                let design = design.unwrap_or_else(|| estimator.design(game.players()));
+                let fit = |seed| {
+                    let log = drawn(&game, estimator.as_ref(), &design, [evaluations, per_sample], seed)?;
+                    Ok(measures(&estimator.fit(&log)?, &truth))
+                };
+                print(&format!("{evaluations}, {name}"), &(1..=SEEDS).map(fit).collect::<Result<Vec<_>>>()?);
+            }
         }
     }
     Ok(())
@@ -149,13 +153,23 @@ fn drawn(
     game: &Tabulated,
     estimator: &dyn Estimator,
     design: &Design,
-    evaluations: u64,
+    [evaluations, instances_per_sample]: [u64; 2],
     seed: u64,
 ) -> Result<SampleLog> {
     let (players, instances) = (game.players(), game.instances());
-    let plan = SamplingPlan { players, instances, instances_per_sample: 1, seed, design: design.clone() };
+    let plan = SamplingPlan {
+        players,
+        instances,
+        instances_per_sample: instances_per_sample as usize,
+        seed,
+        design: design.clone(),
+    };
     let mut log = SampleLog::new(LogHeader::new("recorded", plan))?;
-    let stop = Stop { reliability: None, evaluations: Some(evaluations + 2 * instances as u64), ..Stop::default() };
+    let stop = Stop {
+        reliability: None,
+        evaluations: Some(evaluations * instances_per_sample + 2 * instances as u64),
+        ..Stop::default()
+    };
     let settings = PlaySettings { stop, batch: 1024, round: 1 << 16, ..PlaySettings::default() };
     play(&mut game.clone(), &mut log, estimator, &settings, &mut |_| Ok(()), &mut |_| ControlFlow::Continue(()))?;
     Ok(log)

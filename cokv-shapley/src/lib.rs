@@ -35,6 +35,7 @@ mod sampled;
 pub mod statistics;
 mod stop;
 pub mod whole;
+mod without_replacement;
 
 pub use design::{Design, DesignError, MOST_ENUMERATED};
 pub use estimate::{Estimate, Estimator, FitError};

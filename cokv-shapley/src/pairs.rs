@@ -40,7 +40,7 @@ impl Pair {
 pub(crate) fn pairs(log: &SampleLog, estimator: &'static str, needed: usize) -> Result<Vec<Pair>, FitError> {
     let plan = log.plan();
     if !plan.design.is_paired() {
-        let needed = "complementary pairs: `slices`, `range`, `all-sizes`, `kernel-sizes`, `halves` or `exhaustive`";
+        let needed = "complementary pairs: `slices`, `range`, `all-sizes`, `kernel-sizes`, `kernel-without-replacement`, `halves` or `exhaustive`";
         return Err(FitError::Design { estimator, design: plan.design.name(), needed });
     }
     if log.len() < needed {

@@ -272,7 +272,10 @@ fn logs_that_cannot_be_fitted_say_what_they_lack() {
     }
     let log = sample(&mut game, Design::Halves, 20, 1);
     let message = KernelShap {}.fit(&log).unwrap_err().to_string();
-    assert!(message.contains("of the design `halves`; it needs pairs of all sizes: `kernel-sizes`"), "{message}");
+    assert!(
+        message.contains("of the design `halves`; it needs pairs of all sizes: `kernel-without-replacement`"),
+        "{message}"
+    );
 
     let mut without_ends = empty_log(log.plan().clone());
     log.samples().for_each(|sample| assert!(without_ends.insert(sample.clone()).is_ok()));
@@ -288,6 +291,7 @@ fn merged_logs_fit_like_the_whole() {
         (Box::new(SsvRidge {}), Design::authors(24)),
         (Box::new(Complementary {}), Design::AllSizes),
         (Box::new(KernelShap {}), Design::KernelSizes),
+        (Box::new(KernelShap {}), Design::KernelWithoutReplacement),
     ] {
         let whole = sample(&mut game, design, 120, 1);
         let (first, second) = whole.halves();

@@ -36,7 +36,8 @@ pub struct ImportanceSettings {
     #[arg(long, value_delimiter = ',', value_name = "LAYER.HEAD,…")]
     pub heads: Vec<HeadName>,
     /// Which coalitions are drawn, where that is not the estimator's own choice: slices 11,22,33,45, range 11-79,
-    /// all-sizes, kernel-sizes, halves, permutations, antithetic-permutations, leave-one-out or exhaustive
+    /// all-sizes, kernel-sizes, kernel-without-replacement, halves, permutations, antithetic-permutations, leave-one-out or
+    /// exhaustive
     #[arg(long)]
     #[serde(with = "written_design", skip_serializing_if = "Option::is_none")]
     pub design: Option<Design>,
