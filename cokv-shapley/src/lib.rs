@@ -26,6 +26,7 @@ pub mod lock;
 mod log;
 mod not_finite;
 mod pairs;
+mod pilot;
 mod plan;
 mod play;
 mod progress;

@@ -77,7 +77,7 @@ impl SamplingPlan {
     /// What sample `k` evaluates, of a plan that [`SamplingPlan::check`] accepts; in a finite design, `k` is below
     /// [`SamplingPlan::samples`].
     pub fn draw(&self, k: u64) -> Draw {
-        Draw { coalitions: self.draw_coalitions(k), instances: self.draw_instances(k) }
+        Draw { coalitions: self.draw_coalitions(k), instances: self.instances_of(k) }
     }
 
     fn draw_coalitions(&self, k: u64) -> Vec<Coalition> {
@@ -130,7 +130,7 @@ impl SamplingPlan {
 
     /// A block of samples shares out a seeded permutation of the instances; the few that are left over when a sample
     /// takes several sit this block out.
-    fn draw_instances(&self, k: u64) -> Vec<usize> {
+    pub(crate) fn instances_of(&self, k: u64) -> Vec<usize> {
         let (instances, taken) = (self.instances, self.instances_of_a_sample());
         if taken == instances {
             return (0..instances).collect();

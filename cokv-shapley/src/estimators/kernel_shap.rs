@@ -39,9 +39,10 @@ impl Estimator for KernelShap {
         weights(log, &[])?;
         let pairs: Vec<Pair> = pairs(log, self.name(), players)?.into_iter().filter(proper).collect();
         let ends = log.ends().ok_or(FitError::NoEnds(self.name()))?;
-        let response = pairs
-            .iter()
-            .map(|pair| pair.contribution - pair.centred_size() * ends.difference(pair.instances.iter().copied()));
+        let response = pairs.iter().map(|pair| {
+            let whole = pair.weight * ends.difference(pair.instances.iter().copied());
+            pair.contribution - pair.centred_size() * whole
+        });
         // Rows carry the root of their weight.
         let weights = weights(log, &pairs)?;
         let roots: Vec<f64> = weights.iter().map(|weighed| weighed.weight.sqrt()).collect();

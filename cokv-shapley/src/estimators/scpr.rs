@@ -1,9 +1,11 @@
 //! Size-centred paired regression, the default.
 
+mod informed;
 mod third_order;
 
 use serde::{Deserialize, Serialize};
 
+use self::informed::Informed;
 use self::third_order::ThirdOrder;
 use crate::estimate::posterior_reliability;
 use crate::pairs::{Pair, pairs, size_curves, subtract_instance_effects};
@@ -81,42 +83,62 @@ impl Estimator for Scpr {
         let ends = log.ends().ok_or(FitError::NoEnds(NAME))?;
         let players = log.plan().players;
         let share = ends.mean_difference() / players as f64;
-        let ridge = regression(&pairs, log, &|_| Vec::new());
-        let Some(plain) = ridge.fit() else {
+        let Some(reading) = self.read(&pairs, log, &vec![0.0; players]) else {
             return Ok(Estimate::new(log, vec![share; players], vec![0.0; players], 0.0));
         };
-        let chosen = self.read(&pairs, log, &ridge, &plain);
+        let values = centred(&reading.effects).map(|effect| share + effect).collect();
+        Ok(Estimate::new(log, values, reading.errors, reading.reliability))
+    }
+
+    fn informed(&self, expected: &[f64]) -> Option<Box<dyn Estimator>> {
+        Some(Box::new(Informed::new(*self, expected)))
+    }
+}
+
+/// Effects with how sure they are.
+struct Reading {
+    effects: Vec<f64>,
+    errors: Vec<f64>,
+    reliability: f64,
+    log_evidence: f64,
+}
+
+impl Scpr {
+    /// What the pairs say of the effects beyond those that were `expected` and taken out of the pairs; none where nothing varies.
+    fn read(&self, pairs: &[Pair], log: &SampleLog, expected: &[f64]) -> Option<Reading> {
+        let ridge = regression(pairs, log, &|_| Vec::new());
+        let plain = ridge.fit()?;
+        let chosen = self.choose(pairs, log, expected, &ridge, &plain);
         let mut errors = standard_errors(&plain);
         let reliability = posterior_reliability(&plain.mean, &errors);
         for (error, own) in errors.iter_mut().zip(chosen.errors.iter().flatten()) {
             *error = error.max(*own);
         }
         if self.prior == Prior::Auto
-            && let Some(other) = fit_modulated(&pairs, log)
+            && let Some(other) = fit_modulated(pairs, log)
         {
             let both = centred(&chosen.effects).zip(centred(&other.effects));
             for (error, (here, there)) in errors.iter_mut().zip(both) {
                 *error = error.hypot(0.5 * (here - there));
             }
         }
-        let values = centred(&chosen.effects).map(|effect| share + effect).collect();
-        Ok(Estimate::new(log, values, errors, reliability))
+        Some(Reading { effects: chosen.effects, errors, reliability, log_evidence: chosen.log_evidence })
     }
-}
 
-impl Scpr {
     /// What the prior makes of the samples.
-    fn read(&self, pairs: &[Pair], log: &SampleLog, ridge: &Ridge, plain: &Posterior) -> Fitted {
+    fn choose(&self, pairs: &[Pair], log: &SampleLog, expected: &[f64], ridge: &Ridge, plain: &Posterior) -> Fitted {
         let simple = || Fitted { effects: plain.mean.clone(), log_evidence: plain.log_evidence, errors: None };
         let relevance = || ridge.fit_relevance(plain);
-        let third = |relevance: &Relevance| third_order::fit(relevance, |features| regression(pairs, log, features));
+        let third = |relevance: &Relevance| {
+            third_order::fit(relevance, expected, |features| regression(pairs, log, features)).map(Fitted::from)
+        };
         match self.prior {
             Prior::Ridge => None,
             Prior::SizeModulated => fit_modulated(pairs, log),
             Prior::Ard => relevance().map(|found| Fitted::from(found.posterior)),
-            Prior::ThirdOrder => relevance().and_then(|found| third(&found)).map(Fitted::from),
+            Prior::ThirdOrder => relevance().and_then(|found| third(&found)),
             Prior::Auto => relevance().map(|found| {
-                let third = third(&found).map(Fitted::from);
+                let third = third(&found);
                 let (simple, relevant) = (simple(), Fitted::from(found.posterior));
                 let first = if relevant.log_evidence > simple.log_evidence { relevant } else { simple };
                 let least = first.log_evidence + STRONG_EVIDENCE;
@@ -143,10 +165,15 @@ impl From<ThirdOrder> for Fitted {
 fn regression(pairs: &[Pair], log: &SampleLog, more: &dyn Fn(&Pair) -> Vec<f64>) -> Ridge {
     let response = pairs.iter().map(|pair| pair.contribution).collect();
     let features: Vec<f64> = pairs.iter().flat_map(|pair| pair.centred_signs().chain(more(pair))).collect();
-    let mut data = Data { response, width: features.len() / pairs.len(), features };
+    let (data, projected) = without_size(Data { response, width: features.len() / pairs.len(), features }, pairs, log);
+    Ridge::new(&data, projected)
+}
+
+/// What neither the size of the coalition nor the instance explains, and how many dimensions that took.
+fn without_size(mut data: Data, pairs: &[Pair], log: &SampleLog) -> (Data, usize) {
     subtract_instance_effects(&mut data, pairs, log, Pair::centred_size);
     let projected = data.project_out(size_curves(pairs, 1));
-    Ridge::new(&data, projected)
+    (data, projected)
 }
 
 fn fit_modulated(pairs: &[Pair], log: &SampleLog) -> Option<Fitted> {

@@ -89,16 +89,20 @@ impl Terms {
     }
 }
 
-/// The most probable of a few numbers of strongest players and of a few variances of their terms. `regression` is that on the
+/// The most probable of a few numbers of strongest players and of a few variances of their terms. Players are strong by what was
+/// expected of them and what was found beyond. `regression` is that on the
 /// players and on what it is told about each pair; none where that says nothing.
 pub(super) fn fit(
     relevance: &Relevance,
+    expected: &[f64],
     regression: impl Fn(&dyn Fn(&Pair) -> Vec<f64>) -> Ridge,
 ) -> Option<ThirdOrder> {
     let players = relevance.scales.len();
+    let found = relevance.posterior.mean.iter().zip(expected).map(|(beyond, expected)| beyond + expected);
+    let found: Vec<f64> = found.collect();
     let mut best: Option<(Terms, Ridge, Vec<f64>, Posterior)> = None;
     for count in STRONGEST {
-        let terms = Terms::new(&relevance.posterior.mean, count);
+        let terms = Terms::new(&found, count);
         let ridge = regression(&|pair| terms.features(pair));
         let of = |power: i32| {
             let scales = terms.scales(&relevance.scales, 10f64.powf(0.25 * f64::from(power)));
@@ -164,7 +168,7 @@ mod tests {
 
     fn pair(coalition: &Coalition) -> Pair {
         let (size, coalition) = (coalition.size(), coalition.clone());
-        Pair { size, coalition, instances: vec![0], contribution: 0.0, even: 0.0 }
+        Pair { size, coalition, instances: vec![0], weight: 1.0, contribution: 0.0, even: 0.0 }
     }
 
     impl Game for Alone {
