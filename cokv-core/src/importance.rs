@@ -283,6 +283,12 @@ pub struct HeadEstimate {
     pub split_half: Option<f64>,
     /// Share of all tokens that two halves of the samples give to different heads.
     pub allocation_distance: Option<f64>,
+    /// As `reliability`, among all heads but the five strongest, which decide that of all.
+    pub reliability_of_others: Option<f64>,
+    /// Share of all tokens that is expected to go to other heads if the true values were known.
+    pub tokens_to_move: Option<f64>,
+    /// Records, counted from 0, that tell next to nothing: their utilities hardly depend on the coalition.
+    pub silent: Vec<usize>,
     /// Samples that it comes from.
     pub samples: Option<u64>,
     /// Evaluations that it took.

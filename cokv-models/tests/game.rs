@@ -102,6 +102,8 @@ fn utilities_are_what_their_names_say() {
         |_| {},
     )
     .unwrap();
+    let rules = GameRules { utility: UtilityKind::Retention, ..GameRules::default() };
+    let mut retention = HeadMaskGame::prepare(&model, records(), rules, None, |_| {}).unwrap();
     assert_eq!((likelihood.players(), likelihood.instances()), (4, 2));
     for (instance, record) in records().into_iter().enumerate() {
         let prefill = model.prefill(&record.prompt, ObservationRequest::default(), |_| {}).unwrap();
@@ -127,6 +129,8 @@ fn utilities_are_what_their_names_say() {
         let agreements = evaluate(&mut agreement, &coalitions(), instance);
         assert!(agreements[15].abs() < 1e-6, "everybody agrees with the full cache: {}", agreements[15]);
         assert!(agreements[..15].iter().all(|&utility| utility < 0.0));
+        let retained = evaluate(&mut retention, &coalitions(), instance);
+        assert!(retained.iter().zip(&agreements).all(|(retained, agreement)| *retained == agreement.exp()));
     }
 }
 
@@ -172,15 +176,15 @@ fn a_held_out_suffix_makes_one_token_answers_playable() {
     let expected = f64::from(whole.logits()[one_token.answer[0] as usize]) - sum.ln();
     assert!((utilities[15] - expected).abs() < 1e-5);
 
-    let mut agreement = HeadMaskGame::prepare(
-        &model,
-        vec![one_token.clone()],
-        GameRules { utility: UtilityKind::Agreement, ..rules.clone() },
-        None,
-        |_| {},
-    )
-    .unwrap();
-    assert!(evaluate(&mut agreement, &coalitions(), 0)[15].abs() < 1e-6);
+    // What is compared along the model's own answer is playable either way.
+    for holdout_suffix in [0, 3] {
+        for (utility, of_all) in [(UtilityKind::Agreement, 0.0), (UtilityKind::Retention, 1.0)] {
+            let rules = GameRules { utility, holdout_suffix, ..GameRules::default() };
+            let mut game = HeadMaskGame::prepare(&model, vec![one_token.clone()], rules, None, |_| {}).unwrap();
+            let utilities = evaluate(&mut game, &coalitions(), 0);
+            assert!((utilities[15] - of_all).abs() < 1e-6 && utilities[0] < of_all, "{utilities:?}");
+        }
+    }
     let metric = GameRules { utility: UtilityKind::Metric, ..rules };
     let score: Scorer<'_> = Box::new(|_, answer| Ok(answer.len() as f64));
     let mut metric = HeadMaskGame::prepare(&model, vec![one_token], metric, Some(score), |_| {}).unwrap();

@@ -52,6 +52,7 @@ fn estimators() -> Vec<(&'static str, Box<dyn Estimator>)> {
         ("scpr", scpr(Prior::Auto)),
         ("scpr, ridge", scpr(Prior::Ridge)),
         ("scpr, ard", scpr(Prior::Ard)),
+        ("scpr, third-order", scpr(Prior::ThirdOrder)),
         ("scpr, size-modulated", scpr(Prior::SizeModulated)),
         ("ssv-ridge, left", Box::new(SsvRidge {})),
         ("ssv, left", Box::new(Ssv { sides: Sides::Left })),

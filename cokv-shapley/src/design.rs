@@ -36,6 +36,9 @@ pub enum Design {
     AllSizes,
     /// Pairs whose |S| has the distribution of KernelSHAP, 1 / (|S| (n - |S|)) (Lundberg, Lee 2017).
     KernelSizes,
+    /// [`Design::KernelSizes`], but no pair comes a second time before it came once with every instance; sizes of which no pair is left
+    /// leave their share to the others, so that the border sizes are enumerated first.
+    KernelWithoutReplacement,
     /// Pairs: every player joins S with probability 1/2, as for the Banzhaf value.
     Halves,
     /// The n - 1 proper prefixes of a random permutation, shortest first.
@@ -173,7 +176,14 @@ impl Design {
                 size(largest)?;
                 if largest < smallest { Err(DesignError::Range { smallest, largest }) } else { Ok(()) }
             }
-            (Self::AllSizes | Self::KernelSizes | Self::Halves | Self::Permutations { .. }, _) => Ok(()),
+            (
+                Self::AllSizes
+                | Self::KernelSizes
+                | Self::KernelWithoutReplacement
+                | Self::Halves
+                | Self::Permutations { .. },
+                _,
+            ) => Ok(()),
         }
     }
 
@@ -198,6 +208,7 @@ impl Design {
             Self::Range { .. } => "range",
             Self::AllSizes => "all-sizes",
             Self::KernelSizes => "kernel-sizes",
+            Self::KernelWithoutReplacement => "kernel-without-replacement",
             Self::Halves => "halves",
             Self::Permutations { .. } => "permutations",
             Self::LeaveOneOut => "leave-one-out",
@@ -232,6 +243,7 @@ impl FromStr for Design {
             }
             ("all-sizes", "") => Self::AllSizes,
             ("kernel-sizes", "") => Self::KernelSizes,
+            ("kernel-without-replacement", "") => Self::KernelWithoutReplacement,
             ("halves", "") => Self::Halves,
             ("permutations", "") => Self::Permutations { antithetic: false },
             ("antithetic-permutations", "") => Self::Permutations { antithetic: true },
@@ -267,6 +279,7 @@ mod tests {
             Design::middle(90),
             Design::AllSizes,
             Design::KernelSizes,
+            Design::KernelWithoutReplacement,
             Design::Halves,
             Design::Permutations { antithetic: false },
             Design::Permutations { antithetic: true },

@@ -79,6 +79,14 @@ pub enum FitError {
         /// Samples needed.
         needed: usize,
     },
+    /// Values of another game are expected, which has other players.
+    #[error("values of {expected} players are expected in a game of {players}")]
+    OtherPlayers {
+        /// Values that are expected.
+        expected: usize,
+        /// Players of the game.
+        players: usize,
+    },
     /// U(nobody) and U(everybody) have not been evaluated.
     #[error("the log lacks U(nobody) and U(everybody), which `{0}` needs")]
     NoEnds(&'static str),
@@ -132,6 +140,12 @@ pub trait Estimator: Debug + Send + Sync {
 
     /// Values of the mean game over all instances, from whatever the log holds.
     fn fit(&self, log: &SampleLog) -> Result<Estimate, FitError>;
+
+    /// The same estimator, which expects values in proportion to those of another game, one for each player; none where it
+    /// expects nothing.
+    fn informed(&self, _expected: &[f64]) -> Option<Box<dyn Estimator>> {
+        None
+    }
 }
 
 impl<E: Estimator + ?Sized> Estimator for Box<E> {
@@ -145,6 +159,10 @@ impl<E: Estimator + ?Sized> Estimator for Box<E> {
 
     fn fit(&self, log: &SampleLog) -> Result<Estimate, FitError> {
         (**self).fit(log)
+    }
+
+    fn informed(&self, expected: &[f64]) -> Option<Box<dyn Estimator>> {
+        (**self).informed(expected)
     }
 }
 

@@ -26,6 +26,7 @@ pub mod lock;
 mod log;
 mod not_finite;
 mod pairs;
+mod pilot;
 mod plan;
 mod play;
 mod progress;
@@ -35,6 +36,7 @@ mod sampled;
 pub mod statistics;
 mod stop;
 pub mod whole;
+mod without_replacement;
 
 pub use design::{Design, DesignError, MOST_ENUMERATED};
 pub use estimate::{Estimate, Estimator, FitError};
@@ -50,6 +52,9 @@ pub use play::{Kept, PlayError, PlaySettings, play};
 pub use progress::Progress;
 pub use sampled::Sampled;
 pub use stop::{Outcome, Stop};
+
+/// Raised where the same samples give other values than before: scores that were made of them are then made anew.
+pub const READING: u32 = 2;
 
 /// The examples of its README are tested here.
 #[cfg(doctest)]

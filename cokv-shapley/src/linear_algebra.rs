@@ -127,6 +127,17 @@ impl Cholesky {
         solution
     }
 
+    /// `right (LLᵀ)⁻¹ right`.
+    pub(crate) fn inverse_form(&self, mut right: Vec<f64>) -> f64 {
+        for pivot in 0..self.upper.order {
+            let row = self.upper.row(pivot);
+            right[pivot] /= row[pivot];
+            let value = right[pivot];
+            add_multiple(&mut right[pivot + 1..], -value, &row[pivot + 1..]);
+        }
+        dot(&right, &right)
+    }
+
     /// The diagonal of the inverse: column sums of the squares of `L⁻¹`.
     pub(crate) fn inverse_diagonal(&self) -> Vec<f64> {
         let order = self.upper.order;
@@ -245,6 +256,7 @@ mod tests {
                 let unit: Vec<f64> = (0..order).map(|row| f64::from(u8::from(row == column))).collect();
                 prop_assert!((inverse - cholesky.solve(&unit)[column]).abs() < 1e-10);
             }
+            prop_assert!((cholesky.inverse_form(vector.clone()) - dot(&solution, &vector)).abs() < 1e-9);
             let shifted = Tridiagonal::new(gram, vector.clone()).shifted(shift);
             prop_assert!((shifted.quadratic_form - dot(&solution, &vector)).abs() < 1e-9);
             let log_determinant: f64 = (0..order).map(|row| 2.0 * cholesky.upper.row(row)[row].ln()).sum();

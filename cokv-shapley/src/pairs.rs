@@ -11,6 +11,9 @@ pub(crate) struct Pair {
     pub(crate) coalition: Coalition,
     pub(crate) size: usize,
     pub(crate) instances: Vec<usize>,
+    /// What the sample counts, so that instances which are there less often than others count as much: both of the next are
+    /// multiplied by it already.
+    pub(crate) weight: f64,
     /// The complementary contribution U(S) - U(N∖S), twice the odd part of U: all that the Shapley value depends on
     /// (Fumagalli et al. 2026, arXiv 2602.01399).
     pub(crate) contribution: f64,
@@ -40,28 +43,48 @@ impl Pair {
 pub(crate) fn pairs(log: &SampleLog, estimator: &'static str, needed: usize) -> Result<Vec<Pair>, FitError> {
     let plan = log.plan();
     if !plan.design.is_paired() {
-        let needed = "complementary pairs: `slices`, `range`, `all-sizes`, `kernel-sizes`, `halves` or `exhaustive`";
+        let needed = "complementary pairs: `slices`, `range`, `all-sizes`, `kernel-sizes`, `kernel-without-replacement`, `halves` or `exhaustive`";
         return Err(FitError::Design { estimator, design: plan.design.name(), needed });
     }
     if log.len() < needed {
         return Err(FitError::TooFewSamples { estimator, found: log.len(), needed });
     }
+    let weights = instance_weights(log);
     let pairs = log.samples().map(|sample| {
         let Draw { mut coalitions, instances } = plan.draw(sample.k);
         let coalition = coalitions.swap_remove(0);
         let count = instances.len();
         let (inside, outside) = sample.utilities.split_at(count);
         let mean = |utilities: &[f64]| utilities.iter().sum::<f64>() / count as f64;
-        let (inside, outside) = (mean(inside), mean(outside));
+        let weight = instances.iter().map(|&instance| weights[instance]).sum::<f64>() / count as f64;
+        let (inside, outside) = (weight * mean(inside), weight * mean(outside));
         Pair {
             size: coalition.size(),
             coalition,
             instances,
+            weight,
             contribution: inside - outside,
             even: 0.5 * (inside + outside),
         }
     });
     Ok(pairs.collect())
+}
+
+/// What a sample of each instance counts (Horvitz, Thompson 1952), where some are there far more often than others: behind a
+/// pilot, or where a play was broken off. Elsewhere all count alike, because no weight is worth its noise.
+fn instance_weights(log: &SampleLog) -> Vec<f64> {
+    let plan = log.plan();
+    let mut counts = vec![0usize; plan.instances];
+    if plan.instances_per_sample == 1 && plan.samples().is_none() {
+        log.samples().flat_map(|sample| plan.instances_of(sample.k)).for_each(|instance| counts[instance] += 1);
+    }
+    let seen = counts.iter().copied().filter(|&count| count > 0);
+    let (least, most) = (seen.clone().min().unwrap_or(0), seen.clone().max().unwrap_or(0));
+    if 2 * most <= 3 * least + 4 {
+        return vec![1.0; plan.instances];
+    }
+    let even = log.len() as f64 / seen.count() as f64;
+    counts.into_iter().map(|count| even / count.max(1) as f64).collect()
 }
 
 /// Five powers of the centred size c, every other one from the first: what is odd, or even, in the size alone.

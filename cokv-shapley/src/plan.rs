@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::design::{MOST_INSTANCES, MOST_PLAYERS};
 use crate::random::{Purpose, Stream};
+use crate::without_replacement::{self, Visit};
 use crate::{Design, DesignError};
 
 /// Everything that decides what is sampled. Sample k is a function of the plan and k alone, so that shards, resumed
@@ -76,7 +77,7 @@ impl SamplingPlan {
     /// What sample `k` evaluates, of a plan that [`SamplingPlan::check`] accepts; in a finite design, `k` is below
     /// [`SamplingPlan::samples`].
     pub fn draw(&self, k: u64) -> Draw {
-        Draw { coalitions: self.draw_coalitions(k), instances: self.draw_instances(k) }
+        Draw { coalitions: self.draw_coalitions(k), instances: self.instances_of(k) }
     }
 
     fn draw_coalitions(&self, k: u64) -> Vec<Coalition> {
@@ -91,6 +92,7 @@ impl SamplingPlan {
                 let size = kernel_size(&mut stream, players);
                 Coalition::from_members(players, stream.choose(size, players))
             }
+            Design::KernelWithoutReplacement => without_replacement::coalition(self.visit(k), players, self.seed),
             Design::Halves => Coalition::from_members(players, (0..players).filter(|_| stream.bits() >> 63 == 1)),
             Design::Exhaustive => {
                 Coalition::from_members(players, (0..players.min(64)).filter(|player| k >> player & 1 == 1))
@@ -113,6 +115,12 @@ impl SamplingPlan {
         vec![coalition, complement]
     }
 
+    /// Of the design without replacement.
+    fn visit(&self, k: u64) -> Visit {
+        let rounds = self.instances / self.instances_of_a_sample();
+        without_replacement::visit(k, self.players, rounds as u64, self.seed)
+    }
+
     fn balanced_size(&self, k: u64) -> usize {
         let sizes = self.design.balanced_sizes(self.players);
         let count = sizes.len() as u64;
@@ -122,10 +130,16 @@ impl SamplingPlan {
 
     /// A block of samples shares out a seeded permutation of the instances; the few that are left over when a sample
     /// takes several sit this block out.
-    fn draw_instances(&self, k: u64) -> Vec<usize> {
+    pub(crate) fn instances_of(&self, k: u64) -> Vec<usize> {
         let (instances, taken) = (self.instances, self.instances_of_a_sample());
         if taken == instances {
             return (0..instances).collect();
+        }
+        if self.design == Design::KernelWithoutReplacement {
+            // Whenever a pair comes again, it comes with other instances.
+            let Visit { place, round, .. } = self.visit(k);
+            let first = (place + round) as usize * taken;
+            return (first..first + taken).map(|instance| instance % instances).collect();
         }
         let samples_per_block = (instances / taken) as u64;
         let place = (k % samples_per_block) as usize;
@@ -193,6 +207,11 @@ mod tests {
             12,
             Design::KernelSizes,
             ["12:440 12:bbf on [1, 0]", "12:080 12:f7f on [2, 3]", "12:ded 12:212 on [2, 4]"],
+        );
+        vectors(
+            12,
+            Design::KernelWithoutReplacement,
+            ["12:421 12:bde on [0, 1]", "12:827 12:7d8 on [0, 1]", "12:cc5 12:33a on [4, 0]"],
         );
         vectors(12, Design::Halves, ["12:832 12:7cd on [1, 0]", "12:47e 12:b81 on [2, 3]", "12:0d3 12:f2c on [2, 4]"]);
         vectors(

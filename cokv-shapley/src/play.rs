@@ -7,6 +7,7 @@ use cokv_core::{Coalition, Game, GameError, Query, Shard};
 use thiserror::Error;
 
 use crate::diagnostics::split_half;
+use crate::pilot::Pilot;
 use crate::{
     Draw, Ends, Estimate, Estimator, FitError, LogError, NotFinite, Outcome, Progress, Sample, SampleLog, SamplingPlan,
     Stop,
@@ -25,11 +26,14 @@ pub struct PlaySettings {
     pub batch: usize,
     /// Samples between two fits.
     pub round: usize,
+    /// Samples of every instance after which instances are drawn in proportion to how much their utilities vary; 0 draws all
+    /// alike. Needs samples of one instance, and one shard.
+    pub pilot: u64,
 }
 
 impl Default for PlaySettings {
     fn default() -> Self {
-        Self { shard: Shard::WHOLE, samples: None, stop: Stop::default(), batch: 32, round: 64 }
+        Self { shard: Shard::WHOLE, samples: None, stop: Stop::default(), batch: 32, round: 64, pilot: 0 }
     }
 }
 
@@ -75,13 +79,15 @@ pub(crate) fn settled(
     if log.ends().is_none() {
         return Ok(None);
     }
+    let Some(pilot) = Pilot::of(log, settings.pilot) else { return Ok(None) };
     for number in 0.. {
         let round = whole.round_of_shard(number, plan);
-        let there = round.start as usize;
-        let prefix = log.prefix(there);
-        if prefix.len() < there || prefix.samples().last().is_some_and(|last| last.k + 1 != round.start) {
+        let prefix = log.filtered(|_, k| k < round.start);
+        let mut before = (0..round.start).filter(|&k| pilot.has(plan, k));
+        if !before.all(|k| log.contains(k)) {
             break;
         }
+        let there = prefix.len();
         let estimate = fit(estimator, &prefix)?;
         let halves = estimate.as_ref().and_then(|_| split_half(&prefix, estimator).ok());
         if let Some(outcome) = whole.stop.satisfied(&prefix, estimate.as_ref(), halves.as_ref()) {
@@ -90,11 +96,11 @@ pub(crate) fn settled(
         if round.is_empty() {
             return Ok(Some((there, Outcome::Exhausted)));
         }
-        let affordable = whole.stop.affordable(&prefix);
-        if affordable < round.end - round.start {
-            let end = round.start + affordable;
-            let all = (round.start..end).all(|k| log.contains(k));
-            return Ok(all.then_some((end as usize, Outcome::Evaluations)));
+        let (wanted, affordable) = (pilot.of_round(plan, round), whole.stop.affordable(&prefix));
+        if affordable < wanted.len() as u64 {
+            let wanted = &wanted[..affordable as usize];
+            let all = wanted.iter().all(|&k| log.contains(k));
+            return Ok(all.then_some((there + wanted.len(), Outcome::Evaluations)));
         }
     }
     Ok(None)
@@ -177,6 +183,11 @@ fn check(game: &dyn Game, log: &SampleLog, settings: &PlaySettings) -> Result<()
         format!("shard {index} of {count}: the index counts from 0 and must be below the number of shards")
     } else if settings.batch == 0 || settings.round == 0 {
         format!("batches of {} queries and rounds of {} samples play nothing", settings.batch, settings.round)
+    } else if settings.pilot > 0
+        && (settings.shard != Shard::WHOLE || plan.instances_per_sample != 1 || plan.samples().is_some())
+    {
+        "a pilot needs samples of one instance each, of a design without an end, and one process that plays them all"
+            .into()
     } else if (game.players(), game.instances()) != (plan.players, plan.instances) {
         format!(
             "the game has {} players and {} instances, the log's plan {} and {}",
@@ -217,13 +228,18 @@ impl Play<'_> {
         {
             return Ok(outcome);
         }
+        if let ControlFlow::Break(outcome) = self.evaluate_pilot()? {
+            return Ok(outcome);
+        }
+        let Some(pilot) = Pilot::of(self.log, self.settings.pilot) else { return Ok(Outcome::Evaluations) };
         for block in 0.. {
             let round = self.settings.round_of_shard(block, self.log.plan());
-            let mut missing: Vec<u64> = round.clone().filter(|&k| !self.log.contains(k)).collect();
+            let wanted = pilot.of_round(self.log.plan(), round.clone());
+            let mut missing: Vec<u64> = wanted.iter().copied().filter(|&k| !self.log.contains(k)).collect();
             if missing.is_empty() && !round.is_empty() {
                 continue;
             }
-            if missing.len() as u64 == round.end - round.start {
+            if missing.len() == wanted.len() {
                 self.fit(estimator)?;
                 if let ControlFlow::Break(outcome) = self.report() {
                     return Ok(outcome);
@@ -259,6 +275,19 @@ impl Play<'_> {
             (play.keep)(Kept::Ends(&ends))?;
             play.log.set_ends(ends)
         })
+    }
+
+    /// The samples from which it follows how often each instance is drawn.
+    fn evaluate_pilot(&mut self) -> Result<ControlFlow<Outcome>, PlayError> {
+        let end = Pilot::end(self.log.plan(), self.settings.pilot);
+        let mut missing: Vec<u64> = (0..end).filter(|&k| !self.log.contains(k)).collect();
+        let affordable = self.settings.stop.affordable(self.log);
+        let enough = missing.len() as u64 <= affordable;
+        missing.truncate(affordable as usize);
+        match self.evaluate_samples(&missing)? {
+            ControlFlow::Continue(()) if !enough => Ok(ControlFlow::Break(Outcome::Evaluations)),
+            played => Ok(played),
+        }
     }
 
     fn evaluate_samples(&mut self, samples: &[u64]) -> Result<ControlFlow<Outcome>, PlayError> {

@@ -11,6 +11,7 @@ pub(crate) enum Purpose {
     Noise = 4,
     Weights = 5,
     InstanceEffects = 6,
+    Draws = 7,
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014) from a state that the seed, the purpose and a number determine.

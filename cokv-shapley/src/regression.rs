@@ -92,6 +92,16 @@ pub(crate) struct Posterior {
     pub(crate) prior_variance: f64,
     /// Logarithm of the probability of the response under the model, up to what all models of it share.
     pub(crate) log_evidence: f64,
+    /// Noise variance over prior variance.
+    penalty: f64,
+}
+
+/// What automatic relevance determination finds.
+#[derive(Clone, Debug)]
+pub(crate) struct Relevance {
+    pub(crate) posterior: Posterior,
+    /// How variable each coefficient is before any sample, as a standard deviation relative to a common one.
+    pub(crate) scales: Vec<f64>,
 }
 
 impl Ridge {
@@ -109,6 +119,34 @@ impl Ridge {
     fn scaled(&self, scales: &[f64]) -> Self {
         let moment = self.moment.iter().zip(scales).map(|(moment, scale)| moment * scale).collect();
         Self { gram: self.gram.clone().scaled(scales), moment, ..*self }
+    }
+
+    /// [`Ridge::fit`] where coefficient i has a prior standard deviation of `scales[i]` times a common one, which is what
+    /// [`Posterior::prior_variance`] says.
+    pub(crate) fn fit_scaled(&self, scales: &[f64]) -> Option<Posterior> {
+        let mut posterior = self.scaled(scales).fit()?;
+        for (place, scale) in scales.iter().enumerate() {
+            posterior.mean[place] *= scale;
+            posterior.variance[place] *= scale * scale;
+        }
+        Some(posterior)
+    }
+
+    /// Posterior standard deviations of linear combinations of the coefficients, `[combinations, features]`, where
+    /// `posterior` is [`Ridge::fit_scaled`] by the same scales.
+    pub(crate) fn deviations(
+        &self,
+        posterior: &Posterior,
+        scales: &[f64],
+        combinations: impl Iterator<Item = Vec<f64>>,
+    ) -> Option<Vec<f64>> {
+        let cholesky = Cholesky::new(self.gram.clone().scaled(scales).plus_diagonal(posterior.penalty))?;
+        let noise = posterior.prior_variance * posterior.penalty;
+        let deviation = |mut combination: Vec<f64>| {
+            combination.iter_mut().zip(scales).for_each(|(weight, scale)| *weight *= scale);
+            (noise * cholesky.inverse_form(combination)).sqrt()
+        };
+        Some(combinations.map(deviation).collect())
     }
 
     /// Empirical Bayes: the penalty λ (noise variance over prior variance) and the noise that make the response most
@@ -133,30 +171,27 @@ impl Ridge {
         let cholesky = Cholesky::new(self.gram.clone().plus_diagonal(penalty))?;
         let variance = cholesky.inverse_diagonal().into_iter().map(|entry| noise * entry).collect();
         let mean = cholesky.solve(&self.moment);
-        Some(Posterior { mean, variance, prior_variance: noise / penalty, log_evidence })
+        Some(Posterior { mean, variance, prior_variance: noise / penalty, log_evidence, penalty })
     }
 
     /// Automatic relevance determination (MacKay 1994): a prior variance of its own for every coefficient, for
     /// effects of which few are large. Each of six steps moves it halfway, on a logarithmic scale, from the common one
     /// to what the posterior says.
-    pub(crate) fn fit_relevance(&self, start: &Posterior) -> Option<Posterior> {
-        let mut posterior = start.clone();
+    pub(crate) fn fit_relevance(&self, start: &Posterior) -> Option<Relevance> {
+        let mut found = Relevance { posterior: start.clone(), scales: vec![1.0; start.mean.len()] };
         for _ in 0..6 {
-            let sizes: Vec<f64> = posterior.mean.iter().zip(&posterior.variance).map(|(m, v)| m * m + v).collect();
+            let Posterior { mean, variance, .. } = &found.posterior;
+            let sizes: Vec<f64> = mean.iter().zip(variance).map(|(m, v)| m * m + v).collect();
             let mean_size = sizes.iter().sum::<f64>() / sizes.len() as f64;
             let squares: Vec<f64> = sizes.iter().map(|size| (size * mean_size).sqrt()).collect();
             let mean_square = squares.iter().sum::<f64>() / squares.len() as f64;
             if !(mean_square > 0.0 && mean_square.is_finite()) {
-                return Some(posterior);
+                return Some(found);
             }
             let scales: Vec<f64> = squares.iter().map(|square| (square / mean_square).sqrt()).collect();
-            posterior = self.scaled(&scales).fit()?;
-            for (place, scale) in scales.iter().enumerate() {
-                posterior.mean[place] *= scale;
-                posterior.variance[place] *= scale * scale;
-            }
+            found = Relevance { posterior: self.fit_scaled(&scales)?, scales };
         }
-        Some(posterior)
+        Some(found)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cokv_core::{Effort, GameError, HeadEstimate, HeadPair, ImportanceEstimator, Named, Shard, Study, Subject, Told};
 
-use crate::diagnostics::split_half;
+use crate::diagnostics::{Allocation, silent, split_half, spreads};
 use crate::play::settled;
 use crate::statistics::mean;
 use crate::{
@@ -29,6 +29,10 @@ pub struct Sampled {
     pub two_run_mae: bool,
     /// See [`Stop::allocation_distance`].
     pub allocation_distance: Option<f64>,
+    /// See [`Stop::allocation`].
+    pub allocation: Option<Allocation>,
+    /// See [`PlaySettings::pilot`].
+    pub pilot: u64,
 }
 
 impl Sampled {
@@ -55,6 +59,7 @@ impl Sampled {
             time: limits.time,
             two_run_mae: self.two_run_mae,
             allocation_distance: self.allocation_distance,
+            allocation: self.allocation,
         };
         // A shard does its share of all evaluations that are allowed: whether they are enough, all shards say together.
         let of_shard = limits.evaluations.filter(|_| limits.shard != Shard::WHOLE);
@@ -67,6 +72,7 @@ impl Sampled {
             batch: limits.batch,
             // A batch for every record, so that forward passes are full.
             round: (subject.records * limits.batch / each as usize).max(1),
+            pilot: self.pilot,
         }
     }
 
@@ -104,14 +110,17 @@ impl Sampled {
         let pairs = interactions(log, &estimate.values, INTERACTING).unwrap_or_default();
         let halves = split_half(log, &*self.estimator).ok();
         let (full, empty) = log.ends().map(|ends| (mean(&ends.full), mean(&ends.empty))).unwrap_or_default();
-        let moved = halves.as_ref().map_or(String::new(), |halves| {
-            format!(
-                ", {:.0} % of tokens elsewhere by the other half of the samples",
-                100.0 * halves.allocation_distance
-            )
-        });
+        let rule = self.allocation.unwrap_or_else(|| Allocation::authors(estimate.values.len()));
+        let tokens_to_move = rule.foreseen(&estimate);
+        let of_others =
+            halves.as_ref().map(|halves| halves.reliability_of_others).filter(|reliability| reliability.is_finite());
+        let others = of_others.map_or(String::new(), |others| format!(" ({others:.2} without the five strongest)"));
+        let moved = match tokens_to_move {
+            0.0 => String::new(),
+            share => format!(", {:.0} % of tokens would move if more were known,", 100.0 * share),
+        };
         let summary = format!(
-            "{}: reliability {:.3}{moved} after {} samples, {} evaluations; U(all heads) {full:.4}, U(none) {empty:.4}",
+            "{}: reliability {:.3}{others}{moved} after {} samples, {} evaluations; U(all heads) {full:.4}, U(none) {empty:.4}",
             outcome.sentence(),
             estimate.reliability,
             estimate.samples,
@@ -122,6 +131,9 @@ impl Sampled {
             reliability: Some(estimate.reliability),
             split_half: halves.as_ref().map(|halves| halves.spearman).filter(|correlation| correlation.is_finite()),
             allocation_distance: halves.map(|halves| halves.allocation_distance),
+            reliability_of_others: of_others,
+            tokens_to_move: Some(tokens_to_move),
+            silent: silent(&spreads(log)),
             samples: Some(estimate.samples),
             evaluations: Some(estimate.evaluations),
             pairs: pairs
@@ -137,6 +149,9 @@ impl Sampled {
 impl ImportanceEstimator for Sampled {
     /// An empty log shows what is wrong with the design before anything is prefilled.
     fn check(&self, subject: &Subject) -> Result<(), GameError> {
+        if self.pilot > 0 && (self.records_per_sample != 1 || self.header(subject).plan.samples().is_some()) {
+            return Err("a pilot needs pairs on one record each, of a design without an end".into());
+        }
         match self.estimator.fit(&SampleLog::new(self.header(subject))?) {
             Err(error @ FitError::Design { .. }) => Err(error.into()),
             _ => Ok(()),
@@ -160,7 +175,7 @@ impl ImportanceEstimator for Sampled {
 
     /// A clock that ends a study is one machine's.
     fn is_shared(&self, subject: &Subject) -> bool {
-        subject.limits.time.is_none()
+        subject.limits.time.is_none() && self.pilot == 0
     }
 
     fn join(&self, logs: &[PathBuf], into: &Path, subject: &Subject) -> Result<Vec<String>, GameError> {
@@ -258,6 +273,8 @@ mod tests {
             records_per_sample: 1,
             two_run_mae,
             allocation_distance: None,
+            allocation: None,
+            pilot: 0,
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::diagnostics::SplitHalf;
+use crate::diagnostics::{Allocation, SplitHalf};
 use crate::{Estimate, Progress, SampleLog, SamplingPlan};
 
 /// What ends a play: [`reliability`](Self::reliability) and [`allocation_distance`](Self::allocation_distance) once both are
@@ -22,14 +22,23 @@ pub struct Stop {
     pub time: Option<Duration>,
     /// The authors' rule, see [`crate::diagnostics::SplitHalf::two_run_mae`]: not scale-free.
     pub two_run_mae: bool,
-    /// A plan that is stable: the budgets that the two halves of the log lead to differ by at most this share of the pool, see
-    /// [`crate::diagnostics::allocation_distance`].
+    /// Budgets that are known: by the standard errors, at most this share of the pool would go to other players if the true values
+    /// were known, see [`Allocation::foreseen`].
     pub allocation_distance: Option<f64>,
+    /// How budgets follow from values; none for [`Allocation::authors`].
+    pub allocation: Option<Allocation>,
 }
 
 impl Default for Stop {
     fn default() -> Self {
-        Self { reliability: Some(0.9), evaluations: None, time: None, two_run_mae: false, allocation_distance: None }
+        Self {
+            reliability: Some(0.9),
+            evaluations: None,
+            time: None,
+            two_run_mae: false,
+            allocation_distance: None,
+            allocation: None,
+        }
     }
 }
 
@@ -45,7 +54,7 @@ pub enum Outcome {
     Time,
     /// Two halves of the samples agree by the authors' rule.
     TwoRunMae,
-    /// Two halves of the samples lead to much the same budgets.
+    /// Knowing more would hardly change the budgets.
     AllocationDistance,
     /// All samples of the plan, or of this shard of it, are in the log.
     Exhausted,
@@ -61,7 +70,7 @@ impl Outcome {
             Self::Evaluations => "no more evaluations are allowed",
             Self::Time => "time is up",
             Self::TwoRunMae => "two halves agree",
-            Self::AllocationDistance => "two halves give the same budgets",
+            Self::AllocationDistance => "budgets would hardly change",
             Self::Exhausted => "all samples are done",
             Self::Interrupted => "stopped",
         }
@@ -79,8 +88,7 @@ impl Stop {
         let (estimate, plan) = (estimate?, log.plan());
         let credible = log.len() as u64 >= credible_samples(plan);
         let reliable = self.reliability.map(|target| credible && estimate.reliability >= target);
-        let stable =
-            self.allocation_distance.map(|most| halves.is_some_and(|halves| halves.allocation_distance <= most));
+        let stable = self.allocation_distance.map(|most| credible && self.tokens_to_move(estimate) <= most);
         match (reliable, stable) {
             (Some(true), None | Some(true)) => return Some(Outcome::Reliable),
             (None, Some(true)) => return Some(Outcome::AllocationDistance),
@@ -88,6 +96,11 @@ impl Stop {
         }
         let agree = self.two_run_mae && halves?.two_run_mae < 1.0 / plan.players as f64;
         agree.then_some(Outcome::TwoRunMae)
+    }
+
+    /// See [`Allocation::foreseen`].
+    pub(crate) fn tokens_to_move(&self, estimate: &Estimate) -> f64 {
+        self.allocation.unwrap_or_else(|| Allocation::authors(estimate.values.len())).foreseen(estimate)
     }
 
     /// Samples that the limit on evaluations still allows.
@@ -98,12 +111,12 @@ impl Stop {
 
     /// Samples before which none of the rules can be met that look at what the samples say.
     pub(crate) fn least_samples(&self, plan: &SamplingPlan) -> u64 {
-        let credible = self.reliability.is_some() && !self.two_run_mae;
+        let credible = (self.reliability.is_some() || self.allocation_distance.is_some()) && !self.two_run_mae;
         if credible { credible_samples(plan) } else { 0 }
     }
 
     /// Time until the first of the rules that can be foreseen will be met, at the speed so far: 1/reliability - 1
-    /// falls like 1/samples, and so does the square of the distance of two halves.
+    /// falls like 1/samples, and so does the square of the distance that is foreseen.
     pub(crate) fn remaining(&self, plan: &SamplingPlan, share: Option<u64>, progress: &Progress) -> Option<Duration> {
         let per_evaluation = progress.elapsed.as_secs_f64() / progress.new_evaluations as f64;
         let whole_plan = share
@@ -114,8 +127,8 @@ impl Stop {
             let factor = (1.0 / estimate.reliability - 1.0) / (1.0 / target - 1.0);
             factor * estimate.evaluations as f64 - progress.evaluations as f64
         });
-        let for_stability = self.allocation_distance.zip(progress.halves.as_ref()).map(|(target, halves)| {
-            let factor = (halves.allocation_distance / target).powi(2);
+        let for_stability = self.allocation_distance.zip(progress.estimate.as_ref()).map(|(target, estimate)| {
+            let factor = (self.tokens_to_move(estimate) / target).powi(2);
             (factor - 1.0) * progress.evaluations as f64
         });
         let for_both = for_reliability.into_iter().chain(for_stability).reduce(f64::max);

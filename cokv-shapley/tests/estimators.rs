@@ -2,7 +2,7 @@
 
 mod common;
 
-use cokv_core::Game;
+use cokv_core::{Game, GameError, Query};
 use cokv_shapley::diagnostics::split_half;
 use cokv_shapley::estimators::{
     Complementary, KernelShap, LeaveOneOut, Permutation, Prior, Scpr, Sides, Ssv, SsvRidge,
@@ -86,6 +86,81 @@ fn a_curve_in_the_size_does_not_disturb_regression() {
     // Efficient: the values share out U(N) - U(∅).
     let total = log.ends().unwrap().mean_difference();
     assert!((estimate.values.iter().sum::<f64>() - total).abs() < 1e-12);
+}
+
+/// An additive game whose first players do more together the larger the coalition: s_a s_b c for each two of `together`.
+struct Together {
+    additive: Additive,
+    together: usize,
+}
+
+impl Together {
+    /// Of each two, as much as a quarter of the strongest player's effect.
+    const WORTH: f64 = 0.02;
+
+    fn shapley(&self) -> Vec<f64> {
+        let players = self.additive.players() as f64;
+        let couples = (self.together * (self.together - 1) / 2) as f64;
+        let value = |(player, weight): (usize, f64)| {
+            let others = if player < self.together { self.together - 1 } else { 0 } as f64;
+            weight + Self::WORTH * (couples / (3.0 * players) + others / 3.0)
+        };
+        weights(self.additive.players()).into_iter().enumerate().map(value).collect()
+    }
+}
+
+impl Game for Together {
+    fn players(&self) -> usize {
+        self.additive.players()
+    }
+
+    fn evaluate(&mut self, queries: &[Query<'_>], utilities: &mut [f64]) -> Result<(), GameError> {
+        self.additive.evaluate(queries, utilities)?;
+        for (query, utility) in queries.iter().zip(utilities) {
+            let size = 2.0 * query.coalition.size() as f64 / self.players() as f64 - 1.0;
+            let sum: f64 =
+                (0..self.together).map(|player| if query.coalition.contains(player) { 1.0 } else { -1.0 }).sum();
+            *utility += 0.25 * Self::WORTH * (sum * sum - self.together as f64) * size;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_strong_players_do_together_is_read_where_it_is_there() {
+    let players = 30;
+    let strong = (0..players).map(|player| if player < 5 { 8.0 - player as f64 } else { 0.3 + 0.01 * player as f64 });
+    let strong: Vec<f64> = strong.collect();
+    let total: f64 = strong.iter().sum();
+    let mut game = Together { additive: Additive::new(strong.clone()), together: 5 };
+    let truth: Vec<f64> = game
+        .shapley()
+        .iter()
+        .zip(weights(players))
+        .zip(&strong)
+        .map(|((value, weight), strong)| value - weight + strong / total)
+        .collect();
+    let log = sample(&mut game, Design::middle(players), 200, 1);
+    let error = |prior| {
+        let values = Scpr { prior }.fit(&log).unwrap().values;
+        assert!((values.iter().sum::<f64>() - log.ends().unwrap().mean_difference()).abs() < 1e-12);
+        values.iter().zip(&truth).map(|(value, truth)| (value - truth).abs()).fold(0.0, f64::max)
+    };
+    let (auto, blind) = (error(Prior::Auto), error(Prior::Ard));
+    assert!(auto < 1e-4 && blind > 1e-3, "{auto} {blind}");
+}
+
+#[test]
+fn where_nothing_is_done_together_nothing_is_read() {
+    for seed in 0..4 {
+        let mut game = Noisy { game: additive(40), deviation: 0.1, seed };
+        let log = sample(&mut game, Design::middle(40), 200, seed);
+        let values = |prior| Scpr { prior }.fit(&log).unwrap().values;
+        let auto = values(Prior::Auto);
+        assert!(auto == values(Prior::Ard) || auto == values(Prior::Ridge), "{seed}");
+        // Terms that are asked for, whatever the evidence, are shrunk away.
+        assert!(pearson(&values(Prior::ThirdOrder), &auto) > 0.99, "{seed}");
+    }
 }
 
 /// The head-like game on a steep size curve, with noise of the size of the linear effects' share.
@@ -197,7 +272,10 @@ fn logs_that_cannot_be_fitted_say_what_they_lack() {
     }
     let log = sample(&mut game, Design::Halves, 20, 1);
     let message = KernelShap {}.fit(&log).unwrap_err().to_string();
-    assert!(message.contains("of the design `halves`; it needs pairs of all sizes: `kernel-sizes`"), "{message}");
+    assert!(
+        message.contains("of the design `halves`; it needs pairs of all sizes: `kernel-without-replacement`"),
+        "{message}"
+    );
 
     let mut without_ends = empty_log(log.plan().clone());
     log.samples().for_each(|sample| assert!(without_ends.insert(sample.clone()).is_ok()));
@@ -213,6 +291,7 @@ fn merged_logs_fit_like_the_whole() {
         (Box::new(SsvRidge {}), Design::authors(24)),
         (Box::new(Complementary {}), Design::AllSizes),
         (Box::new(KernelShap {}), Design::KernelSizes),
+        (Box::new(KernelShap {}), Design::KernelWithoutReplacement),
     ] {
         let whole = sample(&mut game, design, 120, 1);
         let (first, second) = whole.halves();

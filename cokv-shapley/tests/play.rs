@@ -10,6 +10,7 @@ use cokv_core::{
     Answered, ConfigTable, Game, GameError, HeadLayout, ImportanceEstimator, LayerView, Limits, PolicyError, Query,
     Shard, Study, Subject, Teller, Told,
 };
+use cokv_shapley::diagnostics::{silent, spreads};
 use cokv_shapley::estimators::{Exact, LeaveOneOut, Permutation, Scpr, Ssv};
 use cokv_shapley::games::{Additive, Glove, Instances, Noisy, Symmetric, Unanimity};
 use cokv_shapley::{
@@ -376,7 +377,15 @@ fn sampled(name: &str) -> Sampled {
     let mut table = ConfigTable::parse("test", &text).unwrap();
     let choice = table.take_choice("estimator").unwrap().unwrap();
     let estimator = cokv_shapley::estimator(&choice).unwrap();
-    Sampled { estimator, design: None, records_per_sample: 1, two_run_mae: false, allocation_distance: None }
+    Sampled {
+        estimator,
+        design: None,
+        records_per_sample: 1,
+        two_run_mae: false,
+        allocation_distance: None,
+        allocation: None,
+        pilot: 0,
+    }
 }
 
 fn study(log: PathBuf, evaluations: u64, shard: Shard) -> OfGame<impl Game> {
@@ -446,4 +455,78 @@ fn shares_in_waves_end_where_one_play_does() {
         let mut again = study(joined, 5000, Shard::WHOLE);
         assert_eq!(scpr.estimate(&mut again).unwrap().unwrap(), expected, "{count} shards, {waves} waves");
     }
+}
+
+/// The instances behind the first are dead: nothing depends on the coalition there.
+struct Dead<G> {
+    game: G,
+    alive: usize,
+    dead: usize,
+}
+
+impl<G: Game> Game for Dead<G> {
+    fn players(&self) -> usize {
+        self.game.players()
+    }
+    fn instances(&self) -> usize {
+        self.alive + self.dead
+    }
+    fn evaluate(&mut self, queries: &[Query<'_>], utilities: &mut [f64]) -> Result<(), GameError> {
+        self.game.evaluate(queries, utilities)?;
+        for (query, utility) in queries.iter().zip(utilities) {
+            *utility = if query.instance < self.alive { *utility } else { 0.125 };
+        }
+        Ok(())
+    }
+}
+
+fn half_dead(seed: u64) -> Dead<Noisy<Unanimity>> {
+    Dead { game: Noisy { game: Unanimity::like_heads(PLAYERS, 1), deviation: 0.05, seed }, alive: 3, dead: 5 }
+}
+
+#[test]
+fn a_pilot_spares_instances_that_tell_nothing() {
+    let truth: Vec<f64> = Unanimity::like_heads(PLAYERS, 1).shapley().iter().map(|value| value * 3.0 / 8.0).collect();
+    let error = |pilot: u64| {
+        let of_seed = |seed: u64| {
+            let mut game = half_dead(seed);
+            let mut log = empty_log(plan(&game, Design::middle(PLAYERS), seed));
+            let stop = Stop { reliability: None, evaluations: Some(1500), ..Stop::default() };
+            let settings = PlaySettings { stop, pilot, round: 1 << 12, ..PlaySettings::default() };
+            let proceed = &mut |_: &Progress| ControlFlow::Continue(());
+            let outcome = play(&mut game, &mut log, &Scpr::default(), &settings, &mut |_| Ok(()), proceed).unwrap();
+            assert_eq!(outcome, Outcome::Evaluations);
+            assert!(log.evaluations() > 1490, "{}", log.evaluations());
+            assert_eq!(silent(&spreads(&log)), [3, 4, 5, 6, 7]);
+            let values = Scpr::default().fit(&log).unwrap().values;
+            let squares = values.iter().zip(&truth).map(|(value, truth)| (value - truth).powi(2));
+            squares.sum::<f64>()
+        };
+        (0..8).map(of_seed).sum::<f64>()
+    };
+    let (alike, by_spread) = (error(0), error(8));
+    assert!(by_spread < 0.75 * alike, "{by_spread} {alike}");
+}
+
+#[test]
+fn a_play_with_a_pilot_goes_on_and_ends_where_it_would_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let with_pilot = Sampled { pilot: 4, ..sampled("scpr") };
+    let study = |name: &str, evaluations: u64| {
+        let OfGame { subject, log, told, .. } = study(folder.path().join(name), evaluations, Shard::WHOLE);
+        let subject = Subject { records: 8, ..subject };
+        OfGame { subject, log, game: half_dead(2), told }
+    };
+    let whole = with_pilot.estimate(&mut study("whole.jsonl", 700)).unwrap().unwrap();
+    // Broken off within the pilot, and behind it.
+    for evaluations in [50, 300] {
+        with_pilot.estimate(&mut study("parts.jsonl", evaluations)).unwrap().unwrap();
+    }
+    assert_eq!(with_pilot.estimate(&mut study("parts.jsonl", 700)).unwrap().unwrap(), whole);
+    assert_eq!(whole.silent, [3, 4, 5, 6, 7]);
+    // Again, from the log alone.
+    assert_eq!(with_pilot.estimate(&mut study("whole.jsonl", 700)).unwrap().unwrap(), whole);
+    assert!(!with_pilot.is_shared(&study("whole.jsonl", 700).subject));
+    let several = Sampled { records_per_sample: 2, ..with_pilot };
+    assert!(several.check(&study("whole.jsonl", 700).subject).is_err());
 }

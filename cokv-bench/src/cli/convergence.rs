@@ -22,7 +22,8 @@ const TARGET: f64 = 0.9;
 /// Takes the samples that `cokv estimate` wrote. Of a game whose every coalition was evaluated (--estimator exact), all
 /// estimators play the recorded game again with several seeds and are compared with the exact values. Other samples are
 /// compared with --reference, the scores of a long run with another seed; every estimator that can read a file's samples
-/// does, and disjoint stretches of the file count as runs of their own.
+/// does, and disjoint stretches of the file count as runs of their own. r² is about the few strong heads: `lower half` is the rank
+/// correlation among the weaker half, `tokens moved` the share of a budget that the authors' rule gives to other heads.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -80,7 +81,8 @@ fn json(curves: &[Curve]) -> serde_json::Value {
         let points = curve.points.iter().map(|point| {
             json!({
                 "evaluations": point.evaluations, "squared_correlation": point.squared_correlation,
-                "recall": point.recall, "runs": point.runs,
+                "recall": point.recall, "lower_half": point.lower_half,
+                "allocation_distance": point.allocation_distance, "runs": point.runs,
             })
         });
         json!({ "estimator": curve.name, "points": points.collect::<Vec<_>>() })
@@ -125,6 +127,8 @@ fn table(curves: &[Curve], top: usize) -> String {
     header.extend(budgets.iter().map(|budget| format!("r² at {budget}")));
     header.push("r² at the end".into());
     header.extend(recalls.iter().map(|budget| format!("top-{top} at {budget}")));
+    header.extend(recalls.iter().map(|budget| format!("lower half at {budget}")));
+    header.extend(recalls.iter().map(|budget| format!("tokens moved at {budget}")));
     let mut table = markdown::table(header, 1);
     for curve in curves {
         // The point nearest to the budget, if it is within the grid's step.
@@ -139,6 +143,8 @@ fn table(curves: &[Curve], top: usize) -> String {
         row.extend(budgets.iter().map(|&budget| cell(nearest(budget).map(|point| point.squared_correlation))));
         row.push(cell(curve.points.last().map(|point| point.squared_correlation)));
         row.extend(recalls.iter().map(|&budget| cell(nearest(budget).map(|point| point.recall))));
+        row.extend(recalls.iter().map(|&budget| cell(nearest(budget).map(|point| point.lower_half))));
+        row.extend(recalls.iter().map(|&budget| cell(nearest(budget).map(|point| point.allocation_distance))));
         table.add_row(row);
     }
     markdown::text(&table)
@@ -152,12 +158,14 @@ fn write(folder: &Path, curves: &[Curve], top: usize) -> Result<()> {
     let rows = curves.iter().flat_map(|curve| {
         curve.points.iter().map(|point| {
             let (evaluations, squared, recall) = (point.evaluations, point.squared_correlation, point.recall);
-            format!("\"{}\",{evaluations},{squared:.4},{recall:.4},{}\n", curve.name, point.runs)
+            let (lower, moved) = (point.lower_half, point.allocation_distance);
+            format!("\"{}\",{evaluations},{squared:.4},{recall:.4},{lower:.4},{moved:.4},{}\n", curve.name, point.runs)
         })
     });
     save(
         "convergence.csv",
-        "estimator,evaluations,squared_correlation,recall,runs\n".to_owned() + &rows.collect::<String>(),
+        "estimator,evaluations,squared_correlation,recall,lower_half,allocation_distance,runs\n".to_owned()
+            + &rows.collect::<String>(),
     )?;
     let chart = |title: &str, series: Vec<_>| line_chart(title, "evaluations", title, &series, Scale::Logarithmic);
     let squares: Vec<_> = curves.iter().map(Curve::squared_correlation).collect();

@@ -232,6 +232,8 @@ impl Config {
                         Some(task) => of_task.entry(task.clone()).or_insert_with(|| method.clone()),
                     };
                     if let Some(known) = &scores {
+                        let dropped = drop_lowest(method).and_then(|count| known.worth.of_dropping(count));
+                        notices.extend(dropped.map(|notice| format!("{}: {notice}", method.name())));
                         method.set_head_scores(known.scores.clone());
                         worth.insert(task.cloned(), known.worth.clone());
                     }
@@ -242,6 +244,12 @@ impl Config {
         }
         Ok(notices)
     }
+}
+
+/// Heads that its allocator leaves with nothing, where it says so.
+fn drop_lowest(method: &Method) -> Option<usize> {
+    let settings = method.settings();
+    settings.allocator.table().get("drop_lowest").and_then(toml::Value::as_integer).map(|count| count as usize)
 }
 
 /// Refuses what was made from records that are now to be tested.

@@ -3,11 +3,12 @@
 use std::ops::ControlFlow;
 
 use cokv_core::Game;
+use cokv_shapley::diagnostics::allocation_distance;
 use cokv_shapley::estimators::{
     Banzhaf, Complementary, Exact, KernelShap, LeaveOneOut, Permutation, Scpr, Sides, Ssv, SsvRidge,
 };
 use cokv_shapley::games::Tabulated;
-use cokv_shapley::statistics::{mean, pearson};
+use cokv_shapley::statistics::{mean, pearson, spearman};
 use cokv_shapley::{
     Design, Estimator, FitError, LogHeader, PlayError, PlaySettings, SampleLog, SamplingPlan, Stop, play,
 };
@@ -35,6 +36,10 @@ pub struct Point {
     pub squared_correlation: f64,
     /// Share of the reference's highest heads that are the estimate's highest heads.
     pub recall: f64,
+    /// Rank correlation with the reference among the half of the heads that it has lowest.
+    pub lower_half: f64,
+    /// Share of all tokens that the authors' rule gives to other heads than by the reference.
+    pub allocation_distance: f64,
     /// Independent runs in the mean.
     pub runs: usize,
 }
@@ -189,17 +194,23 @@ fn curve(
         if fits.is_empty() {
             continue;
         }
-        let square = |values: &Vec<f64>| pearson(values, reference).powi(2);
-        let squares: Vec<f64> = fits.iter().map(square).collect();
-        let recalls: Vec<f64> = fits.iter().map(|values| recall(values, reference, top)).collect();
+        let of = |measure: &dyn Fn(&[f64]) -> f64| mean(&fits.iter().map(|values| measure(values)).collect::<Vec<_>>());
         points.push(Point {
             evaluations: samples as u64 * grid.per_sample,
-            squared_correlation: mean(&squares),
-            recall: mean(&recalls),
+            squared_correlation: of(&|values| pearson(values, reference).powi(2)),
+            recall: of(&|values| recall(values, reference, top)),
+            lower_half: of(&|values| lower_half(values, reference)),
+            allocation_distance: of(&|values| allocation_distance(values, reference)),
             runs: fits.len(),
         });
     }
     Curve { name: name.into(), points }
+}
+
+fn lower_half(values: &[f64], reference: &[f64]) -> f64 {
+    let lowest = highest(&reference.iter().map(|value| -value).collect::<Vec<_>>(), reference.len() / 2);
+    let of = |values: &[f64]| lowest.iter().map(|&head| values[head]).collect::<Vec<_>>();
+    spearman(&of(values), &of(reference))
 }
 
 fn recall(values: &[f64], reference: &[f64], top: usize) -> f64 {
@@ -219,8 +230,14 @@ mod tests {
     use super::*;
 
     fn curve(points: &[(u64, f64)]) -> Curve {
-        let point =
-            |&(evaluations, squared_correlation)| Point { evaluations, squared_correlation, recall: 0.0, runs: 1 };
+        let point = |&(evaluations, squared_correlation)| Point {
+            evaluations,
+            squared_correlation,
+            recall: 0.0,
+            lower_half: 0.0,
+            allocation_distance: 0.0,
+            runs: 1,
+        };
         Curve { name: "toy".into(), points: points.iter().map(point).collect() }
     }
 
@@ -236,5 +253,7 @@ mod tests {
     fn recall_counts_the_highest_heads() {
         assert_eq!(recall(&[3.0, 2.0, 1.0, 0.0], &[3.0, 0.0, 2.0, 1.0], 2), 0.5);
         assert_eq!(highest(&[0.0, 5.0, 3.0], 2), [1, 2]);
+        // The strong heads are in the right order, the weak ones in the opposite one.
+        assert_eq!(lower_half(&[3.0, 2.0, 1.0, 7.0, 8.0, 9.0], &[0.0, 0.1, 0.2, 7.0, 8.0, 9.0]), -1.0);
     }
 }

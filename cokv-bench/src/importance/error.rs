@@ -1,11 +1,13 @@
 //! Why importance could not be measured.
 
+use std::path::PathBuf;
+
 use cokv_core::{GameError, ScoresError};
 use cokv_models::game::HeadMaskError;
 use thiserror::Error;
 
 use super::CalibrationError;
-use crate::scores::NoSuchHead;
+use crate::scores::{NoSuchHead, ScoreFileError};
 
 /// Why importance could not be measured. Samples that were kept stay.
 #[derive(Debug, Error)]
@@ -16,6 +18,17 @@ pub enum ImportanceError {
     /// A head that the model has not.
     #[error(transparent)]
     Head(#[from] NoSuchHead),
+    /// The prior is another model's.
+    #[error("the prior {} cannot be used: {reason}", path.display())]
+    OtherPrior {
+        /// The score file.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// The prior cannot be read.
+    #[error(transparent)]
+    Prior(#[from] ScoreFileError),
     /// The records cannot be read.
     #[error(transparent)]
     Calibration(#[from] CalibrationError),

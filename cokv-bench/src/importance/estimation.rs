@@ -10,7 +10,7 @@ use cokv_core::{
 };
 use cokv_models::game::GameRules;
 use cokv_models::{LanguageModel, Outline};
-use cokv_shapley::{DesignError, MOST_ENUMERATED, enumeration, enumeration_time};
+use cokv_shapley::{DesignError, MOST_ENUMERATED, READING, enumeration, enumeration_time};
 use indicatif::HumanDuration;
 
 use super::calibration::Calibration;
@@ -78,12 +78,14 @@ impl Importance {
 
     /// Everything that the scores depend on beside the samples' header.
     fn definition(&self) -> String {
-        let ImportanceSettings {
-            reliability, max_evaluations, minutes, two_run_mae, allocation_distance, batch, ..
-        } = &self.settings;
+        let ImportanceSettings { reliability, max_evaluations, minutes, two_run_mae, batch, .. } = &self.settings;
+        let ImportanceSettings { allocation_distance, drop_lowest, pilot, prior_scores, .. } = &self.settings;
+        // What the file held when it was read; without one, as it always was.
+        let prior = prior_scores.as_ref().map(|path| fingerprint([format!("{:?}", ScoreFile::read(path).ok())]));
         // Rounds, between which stop rules are looked at, depend on the batch.
         format!(
-            "{} {batch} {reliability} {max_evaluations:?} {minutes:?} {two_run_mae} {allocation_distance}",
+            "{} {READING} {batch} {reliability} {max_evaluations:?} {minutes:?} {two_run_mae} {allocation_distance} \
+             {drop_lowest:?} {pilot} {prior:?}",
             self.estimator.settings()
         )
     }
@@ -155,6 +157,16 @@ impl Estimation {
         let layout = outline.config().layout;
         let stamp = ModelStamp::of(&model.settings.source, fingerprint_of_model, layout);
         let settings = &importance.settings;
+        if let Some(path) = &settings.prior_scores {
+            let scored = ScoreFile::read(path)?.model;
+            let expected = |reason: String| ImportanceError::OtherPrior { path: path.clone(), reason };
+            if scored.layout().map_err(|problem| problem.at(path))? != layout {
+                return Err(expected(format!("its scores are of {scored}, and this model is {stamp}")));
+            }
+            if let Some(notice) = scored.notice(&stamp) {
+                return Err(expected(notice));
+            }
+        }
         let players = settings.heads.iter().map(|head| head.flat(layout)).collect::<Result<Vec<usize>, _>>()?;
         if let Some(twice) = (1..players.len()).find(|&place| players[..place].contains(&players[place])) {
             return Err(ImportanceError::Settings(format!("head {} is named twice", settings.heads[twice])));
@@ -320,7 +332,30 @@ impl Estimation {
             game: None,
         };
         let estimate = self.importance.estimator.estimate(&mut study).map_err(ImportanceError::Estimator)?;
+        if let Some(text) = estimate.as_ref().and_then(|estimate| self.silence(&estimate.silent)) {
+            let _ = study.tells.0.hear(&Event::Note { text: &text });
+        }
         estimate.map(|estimate| Ok(Estimated { scores: self.score_file(&estimate)?, estimate })).transpose()
+    }
+
+    /// Which records tell next to nothing, for people; none where all of them tell something.
+    fn silence(&self, silent: &[usize]) -> Option<String> {
+        let names: Vec<&str> = self
+            .calibration
+            .games()
+            .enumerate()
+            .filter(|(at, _)| silent.contains(at))
+            .map(|(_, game)| game.name.as_str())
+            .collect();
+        let all = self.calibration.len();
+        (!names.is_empty()).then(|| {
+            format!(
+                "{} of {all} records carry signal; with these it hardly matters which heads see the prompt: {}. The utility \
+                 `retention` asks less of the model",
+                all - names.len(),
+                names.join(", ")
+            )
+        })
     }
 
     fn score_file(&self, estimate: &HeadEstimate) -> Result<ScoreFile, ImportanceError> {
@@ -362,6 +397,10 @@ impl Estimation {
         file.reliability = estimate.reliability;
         file.split_half = estimate.split_half;
         file.allocation_distance = estimate.allocation_distance;
+        file.reliability_of_others = estimate.reliability_of_others;
+        file.tokens_to_move = estimate.tokens_to_move;
+        let silent = Some(estimate.silent.len()).filter(|_| estimate.samples.is_some());
+        file.records_with_signal = silent.map(|silent| self.calibration.len() - silent);
         file.samples = estimate.samples;
         file.evaluations = estimate.evaluations;
         file.game = Some(self.game.clone());

@@ -1,5 +1,6 @@
 //! What to play: the keys of `[importance.NAME]` are the options of `cokv estimate`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cokv_core::{ConfigError, ConfigTable, Evidence};
@@ -20,7 +21,8 @@ pub struct ImportanceSettings {
     #[command(flatten)]
     #[serde(skip)]
     pub records: Records,
-    /// What a coalition achieves: answer-probability, log-likelihood, agreement (needs no reference answers) or metric
+    /// What a coalition achieves: answer-probability, log-likelihood, agreement or retention (which need no reference answers) or
+    /// metric
     #[arg(long, value_parser = by_name::<UtilityKind>, default_value_t = UtilityKind::default())]
     pub utility: UtilityKind,
     /// Last prompt tokens that every head sees
@@ -36,13 +38,22 @@ pub struct ImportanceSettings {
     #[arg(long, value_delimiter = ',', value_name = "LAYER.HEAD,…")]
     pub heads: Vec<HeadName>,
     /// Which coalitions are drawn, where that is not the estimator's own choice: slices 11,22,33,45, range 11-79,
-    /// all-sizes, kernel-sizes, halves, permutations, antithetic-permutations, leave-one-out or exhaustive
+    /// all-sizes, kernel-sizes, kernel-without-replacement, halves, permutations, antithetic-permutations, leave-one-out or
+    /// exhaustive
     #[arg(long)]
     #[serde(with = "written_design", skip_serializing_if = "Option::is_none")]
     pub design: Option<Design>,
     /// Records that each pair of coalitions is evaluated on
     #[arg(long, default_value_t = 1)]
     pub records_per_pair: usize,
+    /// Pairs played on every record before records are drawn in proportion to how much their utilities vary; 0 draws all alike
+    #[arg(long, default_value_t = 0)]
+    pub pilot: u64,
+    /// Scores of another task of the same model: samples then only have to find what differs from them, as far as these explain
+    /// anything (scpr)
+    #[arg(long = "prior", value_name = "SCORES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prior_scores: Option<PathBuf>,
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -60,10 +71,15 @@ pub struct ImportanceSettings {
     /// not scale-free: values that hardly differ pass it although they are noise
     #[arg(long)]
     pub two_run_mae: bool,
-    /// Share of all tokens that may go to other heads by one half of the samples than by the other, before the plan counts as
-    /// stable; 1 asks for reliability alone
+    /// Share of all tokens that may be expected to go to other heads if more were known, before the plan counts as stable; 1 asks
+    /// for reliability alone
     #[arg(long, default_value_t = ImportanceSettings::default().allocation_distance)]
     pub allocation_distance: f64,
+    /// How that plan is made: lowest heads that get nothing, as drop_lowest of the allocator `cokv`; 0 for `proportional`. 8 % of
+    /// the heads where nothing is said
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drop_lowest: Option<usize>,
     /// Coalitions of one forward pass at most; fewer where memory is short
     #[arg(long, default_value_t = ImportanceSettings::default().batch)]
     pub batch: usize,
@@ -80,12 +96,15 @@ impl Default for ImportanceSettings {
             heads: Vec::new(),
             design: None,
             records_per_pair: 1,
+            pilot: 0,
+            prior_scores: None,
             seed: 0,
             reliability: 0.9,
             max_evaluations: None,
             minutes: None,
             two_run_mae: false,
             allocation_distance: 0.25,
+            drop_lowest: None,
             batch: 64,
         }
     }
@@ -116,6 +135,15 @@ impl ImportanceSettings {
                 "heads",
                 "where the model is watched while it answers, all heads are: leave `heads` out".into(),
             ));
+        }
+        if evidence == Evidence::Answers && self.prior_scores.is_some() {
+            return Err((
+                "prior_scores",
+                "where the model is watched, nothing is expected: leave `prior_scores` out".into(),
+            ));
+        }
+        if self.pilot > 0 && self.records_per_pair != 1 {
+            return Err(("pilot", "a pilot needs pairs on one record each: records_per_pair = 1".into()));
         }
         if !(self.reliability > 0.0 && self.reliability <= 1.0) {
             return Err(("reliability", format!("reliability {} is not between 0 and 1", self.reliability)));

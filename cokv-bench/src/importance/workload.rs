@@ -120,7 +120,7 @@ impl Workload<'_> {
         let answer = match (self.evidence, self.rules.utility) {
             (Evidence::Answers, _) | (_, UtilityKind::Metric) => record.stop.max_new_tokens,
             (_, UtilityKind::AnswerProbability | UtilityKind::LogLikelihood) => record.answer.len(),
-            (_, UtilityKind::Agreement) => self.rules.agreement_tokens,
+            (_, UtilityKind::Agreement | UtilityKind::Retention) => self.rules.agreement_tokens,
         };
         answer.saturating_sub(1) + if self.evidence == Evidence::Coalitions { self.rules.holdout_suffix } else { 0 }
     }

@@ -23,6 +23,8 @@ impl ScoreFile {
         in_range("reliability", self.reliability, 0.0, "a number from 0 to 1")?;
         in_range("split_half", self.split_half, -1.0, "a number from -1 to 1")?;
         in_range("allocation_distance", self.allocation_distance, 0.0, "a number from 0 to 1")?;
+        in_range("reliability_of_others", self.reliability_of_others, 0.0, "a number from 0 to 1")?;
+        in_range("tokens_to_move", self.tokens_to_move, 0.0, "a number from 0 to 1")?;
         let exists = |field, &[layer, head]: &[usize; 2]| match layer < layout.layers && head < layout.kv_heads {
             true => Ok(()),
             false => {

@@ -41,6 +41,15 @@ pub struct ScoreFile {
     /// CoKV's allocation, in [0, 1].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocation_distance: Option<f64>,
+    /// As `reliability`, among all heads but the five strongest, in [0, 1].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reliability_of_others: Option<f64>,
+    /// Share of all tokens that is expected to go to other heads if the true scores were known, in [0, 1].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_to_move: Option<f64>,
+    /// Records whose utilities depend on the coalition as much as a tenth of those of the record that does most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records_with_signal: Option<usize>,
     /// Samples drawn, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<u64>,
@@ -133,6 +142,9 @@ impl ScoreFile {
             reliability: None,
             split_half: None,
             allocation_distance: None,
+            reliability_of_others: None,
+            tokens_to_move: None,
+            records_with_signal: None,
             samples: None,
             evaluations: None,
             game: None,
@@ -161,6 +173,7 @@ impl ScoreFile {
             records: self.game.as_ref().map(|game| game.records),
             evaluations: self.evaluations.map(|count| count as usize),
             halves_apart: self.allocation_distance,
+            reliability_of_others: self.reliability_of_others,
             unworthy: None,
         };
         known.judged()

@@ -57,8 +57,13 @@ pub fn summary(file: &ScoreFile) -> String {
         count("samples", file.samples),
         count("evaluations", file.evaluations),
         share("reliability", file.reliability),
+        share("without the five strongest", file.reliability_of_others),
         share("rank correlation of two halves", file.split_half),
         share("budgets of two halves apart by", file.allocation_distance),
+        share("tokens to move if more were known", file.tokens_to_move),
+        file.records_with_signal
+            .zip(file.game.as_ref())
+            .map(|(with, game)| format!("{with} of {} records carry signal", game.records)),
         (!file.players.is_empty()).then(|| format!("{} heads, the others keep the whole prompt", file.players.len())),
     ];
     let facts = [file.model.to_string(), file.estimator.clone()].into_iter().chain(known.into_iter().flatten());

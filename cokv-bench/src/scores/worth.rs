@@ -26,12 +26,27 @@ pub struct HeadScoresWorth {
     /// Share of all tokens that goes to other heads by one half of the samples than by the other, in `[0, 1]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub halves_apart: Option<f64>,
+    /// As `reliability`, among all heads but the five strongest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reliability_of_others: Option<f64>,
     /// Why nothing should be concluded from a method that uses them, where that is so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unworthy: Option<String>,
 }
 
+/// Heads that are dropped by scores of less reliability among the weak are dropped by chance for the most part.
+const LEAST_TO_DROP: f64 = 0.6;
+
 impl HeadScoresWorth {
+    /// What to tell a user whose allocator leaves the lowest heads with nothing; none where the scores know them.
+    pub fn of_dropping(&self, drop_lowest: usize) -> Option<String> {
+        let others = self.reliability_of_others.filter(|others| drop_lowest > 0 && *others < LEAST_TO_DROP)?;
+        Some(format!(
+            "drop_lowest = {drop_lowest} rests on noise: without the five strongest heads the scores' reliability is {others:.2}, \
+             below {LEAST_TO_DROP}. Measure more, or take drop_lowest = 0"
+        ))
+    }
+
     /// The same, judged. Published scores say nothing of their worth, and are taken as they are.
     pub(super) fn judged(self) -> Self {
         Self { unworthy: unworthy(self.reliability, self.halves_apart), ..self }
@@ -68,7 +83,16 @@ fn unworthy(reliability: Option<f64>, halves_apart: Option<f64>) -> Option<Strin
 
 #[cfg(test)]
 mod tests {
-    use super::unworthy;
+    use super::{HeadScoresWorth, unworthy};
+
+    #[test]
+    fn dropping_heads_needs_to_know_them() {
+        let worth = |others| HeadScoresWorth { reliability_of_others: others, ..HeadScoresWorth::default() };
+        assert!(worth(Some(0.46)).of_dropping(20).unwrap().contains("drop_lowest = 20 rests on noise"));
+        assert_eq!(worth(Some(0.46)).of_dropping(0), None);
+        assert_eq!(worth(Some(0.7)).of_dropping(20), None);
+        assert_eq!(worth(None).of_dropping(20), None);
+    }
 
     #[test]
     fn noise_is_told_from_scores() {

@@ -31,7 +31,7 @@ pub struct GameRules {
     /// Last prompt tokens that are processed after compression instead of being prefilled. With 0 the first answer token
     /// comes from the prefill, so that no coalition can change it and utilities score the tokens after it.
     pub holdout_suffix: usize,
-    /// Tokens of the full cache's own answer that `agreement` compares.
+    /// Tokens of the full cache's own answer that `agreement` and `retention` compare.
     pub agreement_tokens: usize,
     /// Memory that the prompts' caches and one batch may take, if there is a limit.
     pub memory_bytes: Option<u64>,

@@ -22,7 +22,7 @@ pub struct GameRecord {
     pub name: String,
     /// The whole prompt.
     pub prompt: Vec<u32>,
-    /// The reference answer as it would follow the prompt; not looked at by `agreement` and `metric`.
+    /// The reference answer as it would follow the prompt; not looked at by `agreement`, `retention` and `metric`.
     pub answer: Vec<u32>,
     /// When a generated answer ends; looked at by `metric` only.
     pub stop: StopRule,
@@ -32,12 +32,12 @@ pub struct GameRecord {
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Unplayable {
     /// Nothing to score.
-    #[error("its reference answer is empty; `agreement` needs none")]
+    #[error("its reference answer is empty; `agreement` and `retention` need none")]
     EmptyAnswer,
     /// The only token comes from the prefill.
     #[error(
         "its answer is one token, which comes from the prefill and is the same for every coalition; set \
-         holdout_suffix to at least 1"
+         holdout_suffix to at least 1, or take the utility `retention`, which looks at the model's own answer"
     )]
     OneToken,
     /// Masked heads would see everything.
@@ -59,7 +59,7 @@ impl GameRecord {
         }
         let tokens = match rules.utility {
             UtilityKind::AnswerProbability | UtilityKind::LogLikelihood => self.answer.len(),
-            UtilityKind::Agreement => rules.agreement_tokens,
+            UtilityKind::Agreement | UtilityKind::Retention => rules.agreement_tokens,
             UtilityKind::Metric => self.stop.max_new_tokens,
         };
         match tokens {
@@ -85,7 +85,7 @@ pub(super) struct Prepared {
     pub first: Top,
     /// What is teacher-forced: the reference answer, or the full cache's own.
     pub answer: Vec<u32>,
-    /// Distributions of the full cache along its own answer; none unless `agreement` is played.
+    /// Distributions of the full cache along its own answer; none unless the utility compares with it.
     pub full: Option<Distributions>,
     pub stop: StopRule,
 }
@@ -108,7 +108,7 @@ impl Prepared {
             full: None,
             stop,
         };
-        if rules.utility == UtilityKind::Agreement {
+        if rules.utility.compares() {
             prepared.agree_with_itself(model, &prefill, rules)?;
         }
         Ok(prepared)

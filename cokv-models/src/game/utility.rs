@@ -27,6 +27,7 @@ pub(super) fn utilities(
         }
         UtilityKind::LogLikelihood => Ok(mean_log_likelihoods(model, record, rows)?),
         UtilityKind::Agreement => Ok(agreements(model, record, rows)?),
+        UtilityKind::Retention => Ok(agreements(model, record, rows)?.into_iter().map(f64::exp).collect()),
         UtilityKind::Metric => {
             let score = scorer.ok_or(HeadMaskError::NoScorer)?;
             let answers = generate(model, &record.suffix, &record.first, &record.stop, rows)?;

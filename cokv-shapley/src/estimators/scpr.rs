@@ -1,14 +1,24 @@
 //! Size-centred paired regression, the default.
 
+mod informed;
+mod third_order;
+
 use serde::{Deserialize, Serialize};
 
+use self::informed::Informed;
+use self::third_order::ThirdOrder;
 use crate::estimate::posterior_reliability;
 use crate::pairs::{Pair, pairs, size_curves, subtract_instance_effects};
-use crate::regression::{Data, Posterior, Ridge};
+use crate::regression::{Data, Posterior, Relevance, Ridge};
 use crate::statistics::mean;
 use crate::{Design, Estimate, Estimator, FitError, SampleLog};
 
 const NAME: &str = "scpr";
+
+/// How much more probable, as a logarithm, third-order terms must make the samples to be taken: strong evidence (Kass, Raftery 1995).
+/// Which players' terms, and how variable they are, is chosen by the same samples: where there is no such structure, that gains up
+/// to 3.8 on games of `examples/convergence.rs`.
+const STRONG_EVIDENCE: f64 = 4.0;
 
 /// Size-centred paired regression: all players' effects at once, from complementary pairs.
 ///
@@ -19,8 +29,10 @@ const NAME: &str = "scpr";
 /// (empirical Bayes), so that fewer samples than players are enough to begin with. Then
 /// φ_i = (U(N) - U(∅))/n + a_i - mean(a): the values sum to U(N) - U(∅).
 ///
-/// Standard errors and reliability are those of the plain ridge posterior, whatever the prior. It is calibrated; where
-/// relevance determination is chosen on nothing but noise, the few effects that it keeps would look reliable.
+/// Reliability is that of the plain ridge posterior, whatever the prior. It is calibrated; where relevance determination is
+/// chosen on nothing but noise, the few effects that it keeps would look reliable. Standard errors are the plain ridge's too,
+/// or the third-order posterior's where these are larger, and beside them, under [`Prior::Auto`], half of what the values differ
+/// by from those of [`Prior::SizeModulated`]: coalitions of middling size say less about all sizes than their number has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Scpr {
@@ -32,18 +44,29 @@ pub struct Scpr {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Prior {
-    /// The most probable of the others, by the evidence that each is fitted with. It is within 0.01 of the best of
-    /// them in r² on the games of `examples/convergence.rs`, but for teams of equal strength and two evaluations per
-    /// player (0.04 behind); generalised cross-validation chooses no better.
+    /// The most probable of the next three, by the evidence that each is fitted with; the third where it is far more probable than the
+    /// others. Generalised cross-validation chooses no better.
     #[default]
     Auto,
     /// All effects come from one normal distribution.
     Ridge,
     /// Few effects are large: automatic relevance determination.
     Ard,
+    /// As `Ard`, and what the few strong ones do together depends on the size of the coalition: terms of third order
+    /// of them are features too.
+    ThirdOrder,
     /// Effects change with the size of the coalition: x_i (c² - 1/3) are features too. The effect is read off as the
-    /// mean over all sizes.
+    /// mean over all sizes. Never chosen by `Auto`: it is more probable than `Ard` where samples are many, and budgets in
+    /// proportion to its values are worse.
     SizeModulated,
+}
+
+/// A reading of the samples.
+struct Fitted {
+    effects: Vec<f64>,
+    log_evidence: f64,
+    /// Its own standard deviations, where these mean something.
+    errors: Option<Vec<f64>>,
 }
 
 impl Estimator for Scpr {
@@ -60,56 +83,112 @@ impl Estimator for Scpr {
         let ends = log.ends().ok_or(FitError::NoEnds(NAME))?;
         let players = log.plan().players;
         let share = ends.mean_difference() / players as f64;
-        let (data, projected) = data(&pairs, log, |_| vec![1.0]);
-        let ridge = Ridge::new(&data, projected);
-        let Some(plain) = ridge.fit() else {
+        let Some(reading) = self.read(&pairs, log, &vec![0.0; players]) else {
             return Ok(Estimate::new(log, vec![share; players], vec![0.0; players], 0.0));
         };
-        let relevance = || ridge.fit_relevance(&plain).map(|fit| (fit.mean, fit.log_evidence));
-        let candidates = match self.prior {
-            Prior::Ridge => [None, None],
-            Prior::Ard => [relevance(), None],
-            Prior::SizeModulated => [None, fit_modulated(&pairs, log)],
-            Prior::Auto => [relevance(), fit_modulated(&pairs, log)],
-        };
-        let most_probable = candidates.into_iter().flatten().max_by(|left, right| left.1.total_cmp(&right.1));
-        let effects = match most_probable {
-            Some((effects, evidence)) if self.prior != Prior::Auto || evidence > plain.log_evidence => effects,
-            _ => plain.mean.clone(),
-        };
-        let values = centred(&effects).map(|effect| share + effect).collect();
-        let errors = standard_errors(&plain);
-        let reliability = posterior_reliability(&plain.mean, &errors);
-        Ok(Estimate::new(log, values, errors, reliability))
+        let values = centred(&reading.effects).map(|effect| share + effect).collect();
+        Ok(Estimate::new(log, values, reading.errors, reading.reliability))
+    }
+
+    fn informed(&self, expected: &[f64]) -> Option<Box<dyn Estimator>> {
+        Some(Box::new(Informed::new(*self, expected)))
     }
 }
 
-/// The features x_i times each of some functions of the pair, with the size curve taken out.
-fn data(pairs: &[Pair], log: &SampleLog, modulation: impl Fn(f64) -> Vec<f64>) -> (Data, usize) {
+/// Effects with how sure they are.
+struct Reading {
+    effects: Vec<f64>,
+    errors: Vec<f64>,
+    reliability: f64,
+    log_evidence: f64,
+}
+
+impl Scpr {
+    /// What the pairs say of the effects beyond those that were `expected` and taken out of the pairs; none where nothing varies.
+    fn read(&self, pairs: &[Pair], log: &SampleLog, expected: &[f64]) -> Option<Reading> {
+        let ridge = regression(pairs, log, &|_| Vec::new());
+        let plain = ridge.fit()?;
+        let chosen = self.choose(pairs, log, expected, &ridge, &plain);
+        let mut errors = standard_errors(&plain);
+        let reliability = posterior_reliability(&plain.mean, &errors);
+        for (error, own) in errors.iter_mut().zip(chosen.errors.iter().flatten()) {
+            *error = error.max(*own);
+        }
+        if self.prior == Prior::Auto
+            && let Some(other) = fit_modulated(pairs, log)
+        {
+            let both = centred(&chosen.effects).zip(centred(&other.effects));
+            for (error, (here, there)) in errors.iter_mut().zip(both) {
+                *error = error.hypot(0.5 * (here - there));
+            }
+        }
+        Some(Reading { effects: chosen.effects, errors, reliability, log_evidence: chosen.log_evidence })
+    }
+
+    /// What the prior makes of the samples.
+    fn choose(&self, pairs: &[Pair], log: &SampleLog, expected: &[f64], ridge: &Ridge, plain: &Posterior) -> Fitted {
+        let simple = || Fitted { effects: plain.mean.clone(), log_evidence: plain.log_evidence, errors: None };
+        let relevance = || ridge.fit_relevance(plain);
+        let third = |relevance: &Relevance| {
+            third_order::fit(relevance, expected, |features| regression(pairs, log, features)).map(Fitted::from)
+        };
+        match self.prior {
+            Prior::Ridge => None,
+            Prior::SizeModulated => fit_modulated(pairs, log),
+            Prior::Ard => relevance().map(|found| Fitted::from(found.posterior)),
+            Prior::ThirdOrder => relevance().and_then(|found| third(&found)),
+            Prior::Auto => relevance().map(|found| {
+                let third = third(&found);
+                let (simple, relevant) = (simple(), Fitted::from(found.posterior));
+                let first = if relevant.log_evidence > simple.log_evidence { relevant } else { simple };
+                let least = first.log_evidence + STRONG_EVIDENCE;
+                third.filter(|third| third.log_evidence > least).unwrap_or(first)
+            }),
+        }
+        .unwrap_or_else(simple)
+    }
+}
+
+impl From<Posterior> for Fitted {
+    fn from(Posterior { mean, log_evidence, .. }: Posterior) -> Self {
+        Self { effects: mean, log_evidence, errors: None }
+    }
+}
+
+impl From<ThirdOrder> for Fitted {
+    fn from(ThirdOrder { effects, errors, log_evidence }: ThirdOrder) -> Self {
+        Self { effects, log_evidence, errors: Some(errors) }
+    }
+}
+
+/// The regression on x_i, and on what else is told about each pair, with the size curve taken out.
+fn regression(pairs: &[Pair], log: &SampleLog, more: &dyn Fn(&Pair) -> Vec<f64>) -> Ridge {
     let response = pairs.iter().map(|pair| pair.contribution).collect();
-    let features: Vec<f64> = pairs
-        .iter()
-        .flat_map(|pair| {
-            let factors = modulation(pair.centred_size());
-            factors.into_iter().flat_map(|factor| pair.centred_signs().map(move |sign| factor * sign))
-        })
-        .collect();
-    let mut data = Data { response, width: features.len() / pairs.len(), features };
+    let features: Vec<f64> = pairs.iter().flat_map(|pair| pair.centred_signs().chain(more(pair))).collect();
+    let (data, projected) = without_size(Data { response, width: features.len() / pairs.len(), features }, pairs, log);
+    Ridge::new(&data, projected)
+}
+
+/// What neither the size of the coalition nor the instance explains, and how many dimensions that took.
+fn without_size(mut data: Data, pairs: &[Pair], log: &SampleLog) -> (Data, usize) {
     subtract_instance_effects(&mut data, pairs, log, Pair::centred_size);
     let projected = data.project_out(size_curves(pairs, 1));
     (data, projected)
 }
 
-fn fit_modulated(pairs: &[Pair], log: &SampleLog) -> Option<(Vec<f64>, f64)> {
+fn fit_modulated(pairs: &[Pair], log: &SampleLog) -> Option<Fitted> {
     let players = log.plan().players;
     let modulation = |size: f64| size * size - 1.0 / 3.0;
-    let (data, projected) = data(pairs, log, |size| vec![1.0, modulation(size)]);
-    let fit = Ridge::new(&data, projected).fit()?;
+    let modulated = |pair: &Pair| {
+        let factor = modulation(pair.centred_size());
+        pair.centred_signs().map(|sign| factor * sign).collect()
+    };
+    let fit = regression(pairs, log, &modulated).fit()?;
     let sizes = (1..players).map(|size| modulation(2.0 * size as f64 / players as f64 - 1.0));
     let mean_modulation = sizes.sum::<f64>() / (players - 1) as f64;
     let (constant, modulated) = fit.mean.split_at(players);
-    let effects = constant.iter().zip(modulated).map(|(constant, slope)| constant + slope * mean_modulation);
-    Some((effects.collect(), fit.log_evidence))
+    let effects = constant.iter().zip(modulated).map(|(constant, slope)| constant + slope * mean_modulation).collect();
+    Some(Fitted { effects, log_evidence: fit.log_evidence, errors: None })
 }
 
 /// Coefficients less their mean, which the samples say nothing about.

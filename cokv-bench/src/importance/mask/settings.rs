@@ -26,7 +26,7 @@ pub struct MaskSettings {
     #[command(flatten)]
     #[serde(skip)]
     pub records: Records,
-    /// answer-probability, log-likelihood, agreement or metric
+    /// answer-probability, log-likelihood, agreement, retention or metric
     #[arg(long, value_parser = by_name::<UtilityKind>, default_value_t = UtilityKind::default())]
     pub utility: UtilityKind,
     /// Last prompt tokens that a masked head sees
