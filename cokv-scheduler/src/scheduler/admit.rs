@@ -169,7 +169,8 @@ impl Scheduler {
             }
         };
         let samplers = (0..job.choices).map(|choice| Sampler::new(job.sampling.clone(), choice, &job.tokens));
-        Ok(Request { start, stop: job.stop.clone(), samplers: samplers.collect() })
+        // What answers have to follow is the job's until it runs.
+        Ok(Request { start, stop: job.stop.clone(), samplers: samplers.collect(), constraint: None })
     }
 
     /// Lets go of what is kept until so many bytes can be promised. False, and nothing is let go, where that would not help.
@@ -199,12 +200,13 @@ impl Scheduler {
         place: usize,
         found: Found,
         base: Option<(usize, MadeBy)>,
-        request: Request,
+        mut request: Request,
         needed: u64,
         now: Instant,
     ) -> Admission {
         let Some(promise) = self.ledger.promise(needed) else { return Admission::NoRoom };
         let mut events = Vec::new();
+        request.constraint = self.queue[place].job.constraint.take();
         let first = match self.batch.start(request, promise, &mut |id, event| events.push((id, event))) {
             Ok(first) => first,
             Err(error) => return self.refuse(place, Refusal::Internal(error.to_string())),

@@ -180,6 +180,7 @@ fn job(namespace_of: usize, tokens: Vec<u32>, answer: usize) -> Job {
         store: true,
         choices: 1,
         sampling: Sampling::greedy(),
+        constraint: None,
         stop: StopRule { tokens: Vec::new(), max_new_tokens: answer, min_new_tokens: 0 },
         deadline: None,
         hear: Box::new(|_| {}),
