@@ -1,5 +1,7 @@
 //! Traces of what clients do, on a small random model: memory, order, isolation, and the same answers whatever else runs.
 
+mod constraints;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, channel};
