@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use cokv_core::{LayoutError, PolicyError};
 use thiserror::Error;
 
-use crate::sampling::NoTokenLeft;
+use crate::sampling::{ConstraintError, NoTokenLeft};
 use crate::source::SourceError;
 
 /// Why a model could not be loaded or run.
@@ -57,6 +57,9 @@ pub enum ModelError {
     /// No token may come next.
     #[error(transparent)]
     NoTokenLeft(#[from] NoTokenLeft),
+    /// What an answer has to follow does not say how.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// No room behind a prompt to feed it again.
     #[error(
         "this method feeds the prompt a second time, piece by piece, behind the {tokens} tokens that are there: {more} more are more than \

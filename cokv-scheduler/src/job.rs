@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cokv_core::{Budget, Frame, Method};
 use cokv_models::StopRule;
-use cokv_models::sampling::Sampling;
+use cokv_models::sampling::{Constraint, Sampling};
 
 use crate::told::{DocumentTold, Told};
 
@@ -30,6 +30,8 @@ pub struct Job {
     pub choices: usize,
     /// How they choose.
     pub sampling: Sampling,
+    /// What each has to follow; they are free where there is nothing.
+    pub constraint: Option<Box<dyn Constraint>>,
     /// When they end.
     pub stop: StopRule,
     /// When the job ends whatever it has; none where it has all the time.

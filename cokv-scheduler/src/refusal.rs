@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cokv_models::sampling::SamplingError;
+use cokv_models::sampling::{ConstraintError, SamplingError};
 use thiserror::Error;
 
 /// Why a job or a document is refused, or ends before its time.
@@ -86,6 +86,9 @@ pub enum Refusal {
     /// Nobody is served any more.
     #[error("the server is shutting down")]
     Draining,
+    /// What an answer has to follow does not say how.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// The model gave numbers that are none.
     #[error("the model's numbers are not finite {0}")]
     NotFinite(String),

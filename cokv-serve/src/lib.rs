@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 mod api;
+mod grammar;
 mod http;
 mod listen;
 mod metrics;

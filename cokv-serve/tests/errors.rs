@@ -94,7 +94,9 @@ fn what_is_wrong_with_a_request_is_said() {
     );
     invalid(json!({ "cokv": { "compress": "document" } }), "invalid_value", "cokv.compress");
     invalid(json!({ "cokv": { "compress": "question", "exact": true } }), "invalid_value", "cokv.exact");
-    invalid(json!({ "response_format": { "type": "json_object" } }), "unsupported", "response_format");
+    invalid(json!({ "response_format": { "type": "xml" } }), "invalid_value", "response_format.type");
+    invalid(json!({ "guided_json": {} }), "unsupported", "guided_json");
+    invalid(json!({ "tool_choice": "required" }), "invalid_value", "tool_choice");
     invalid(json!({ "max_tokens": 1000 }), "context_length_exceeded", "messages");
     invalid(
         json!({ "messages": [{ "role": "user", "content": "x".repeat(600) }] }),

@@ -113,8 +113,12 @@ fn one(
     let mut batch = Batch::new(Arc::clone(model.engine()), settings, Ledger::of_free(model.engine().free_bytes(), 1.0));
     let compress = Some((method.clone(), budget));
     let samplers = vec![Sampler::new(sampling, 0, &prompt)];
-    let sequence =
-        batch.submit(Request { start: Start::Prompt { tokens: prompt, frame, compress }, stop, samplers })?;
+    let sequence = batch.submit(Request {
+        start: Start::Prompt { tokens: prompt, frame, compress },
+        stop,
+        samplers,
+        constraint: None,
+    })?;
 
     let bar = bar(false, "prefill {wide_bar} {pos}/{len} tokens, {per_sec}, {eta} left", prompt_len);
     let (mut stream, mut out) = (model.tokenizer().stream(), std::io::stdout().lock());

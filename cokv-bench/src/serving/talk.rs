@@ -175,6 +175,7 @@ impl Talk {
             store: true,
             choices: 1,
             sampling: self.sampling.clone(),
+            constraint: None,
             stop: StopRule {
                 tokens: self.outline.stop_tokens().to_vec(),
                 max_new_tokens: self.max_new_tokens,

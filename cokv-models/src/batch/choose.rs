@@ -2,7 +2,7 @@
 
 use crate::ask::{Answer, Ask, Top};
 use crate::error::ModelError;
-use crate::sampling::{Sampler, TokenLogprobs};
+use crate::sampling::{Constraint, End, Mask, Sampler, Sampling, TokenLogprobs};
 use crate::stop::StopRule;
 
 /// What draws the tokens of one answer.
@@ -11,6 +11,8 @@ pub(super) enum Choose {
     Greedy,
     /// Of all.
     Sample(Box<Sampler>),
+    /// Of those that may come.
+    Constrained(Box<Sampler>, Box<dyn Constraint>),
 }
 
 /// What the next token is drawn from.
@@ -21,15 +23,24 @@ pub(super) enum Next {
 }
 
 impl Choose {
-    pub fn of(sampler: Sampler) -> Self {
-        if sampler.sampling().is_greedy_alone() { Self::Greedy } else { Self::Sample(Box::new(sampler)) }
+    pub fn of(sampler: Sampler, constraint: Option<Box<dyn Constraint>>) -> Self {
+        match constraint {
+            Some(constraint) => Self::Constrained(Box::new(sampler), constraint),
+            None if sampler.sampling().is_greedy_alone() => Self::Greedy,
+            None => Self::Sample(Box::new(sampler)),
+        }
+    }
+
+    /// The likeliest of what may come.
+    pub fn likeliest(constraint: Option<Box<dyn Constraint>>) -> Self {
+        Self::of(Sampler::new(Sampling::greedy(), 0, &[]), constraint)
     }
 
     /// What has to be known to draw the next token.
     pub fn ask(&self, stop: &StopRule, generated: usize) -> Ask<'static> {
         match self {
             Self::Greedy => stop.ask(generated),
-            Self::Sample(_) => Ask::Logits,
+            Self::Sample(_) | Self::Constrained(..) => Ask::Logits,
         }
     }
 
@@ -47,10 +58,46 @@ impl Choose {
                 let chosen = sampler.choose(logits.clone(), stop.barred(generated), None)?;
                 Ok((chosen.token, chosen.logprobs))
             }
-            (Self::Sample(_), Next::Top(_)) => {
+            (Self::Constrained(sampler, constraint), Next::Logits(logits)) => {
+                let mut allowed = constraint.mask()?;
+                let may_end = constraint.end()? != End::Not;
+                stop.tokens.iter().for_each(|&token| set(&mut allowed, token, false));
+                // What cannot go on ends, however long it was to be.
+                let goes_on = allowed.iter().any(|&word| word != 0);
+                stop.tokens.iter().for_each(|&token| set(&mut allowed, token, may_end));
+                let barred = if goes_on { stop.barred(generated) } else { &[] };
+                let chosen = sampler.choose(logits.clone(), barred, Some(Mask(&allowed)))?;
+                if !stop.tokens.contains(&chosen.token) {
+                    constraint.push(chosen.token)?;
+                }
+                Ok((chosen.token, chosen.logprobs))
+            }
+            (Self::Sample(_) | Self::Constrained(..), Next::Top(_)) => {
                 Err(ModelError::Backend("a token was to be drawn of all logits, and there are some".into()))
             }
         }
+    }
+
+    /// Whether no token may follow: the answer ends, however long it was to be.
+    pub fn is_over(&mut self) -> Result<bool, ModelError> {
+        match self {
+            Self::Greedy | Self::Sample(_) => Ok(false),
+            Self::Constrained(_, constraint) => Ok(constraint.end()? == End::Must),
+        }
+    }
+}
+
+/// Writes a token's bit into words as of [`Mask`].
+fn set(words: &mut Vec<u32>, token: u32, allowed: bool) {
+    let (word, bit) = (token as usize / 32, 1 << (token % 32));
+    match words.get_mut(word) {
+        Some(bits) if allowed => *bits |= bit,
+        Some(bits) => *bits &= !bit,
+        None if allowed => {
+            words.resize(word + 1, 0);
+            words[word] = bit;
+        }
+        None => {}
     }
 }
 

@@ -8,7 +8,7 @@ use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::eviction::Eviction;
 use crate::ledger::Promise;
-use crate::sampling::{Sampler, TokenLogprobs};
+use crate::sampling::{Constraint, Sampler, TokenLogprobs};
 use crate::stop::StopRule;
 
 /// Names a sequence of a batch: one answer.
@@ -23,6 +23,8 @@ pub struct Request {
     pub stop: StopRule,
     /// What draws the tokens of each answer; where there is nobody, one answer has the likeliest.
     pub samplers: Vec<Sampler>,
+    /// What each answer has to follow; they are free where there is nothing.
+    pub constraint: Option<Box<dyn Constraint>>,
 }
 
 /// What comes before an answer.
@@ -110,7 +112,7 @@ pub enum Event {
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The model said so.
+    /// The model said so, or what the answer has to follow allows nothing more.
     Stop,
     /// It is as long as it may become.
     Length,
@@ -119,7 +121,7 @@ pub enum Why {
 impl Request {
     /// One answer of the likeliest tokens.
     pub fn greedy(start: Start, stop: StopRule) -> Self {
-        Self { start, stop, samplers: Vec::new() }
+        Self { start, stop, samplers: Vec::new(), constraint: None }
     }
 
     /// Answers that are wanted.
@@ -141,7 +143,7 @@ impl Request {
             Start::Prompt { tokens, .. } if tokens.is_empty() => return Err(ModelError::EmptyPrompt),
             Start::Then { tokens, .. } if tokens.is_empty() => return Err(ModelError::EmptyPrompt),
             Start::Prompt { tokens, .. } => tokens.len(),
-            Start::Cache { .. } if !self.samplers.is_empty() => {
+            Start::Cache { .. } if !self.samplers.is_empty() || self.constraint.is_some() => {
                 let message =
                     "tokens are drawn from all logits, of which a cache by itself has none: leave it a token to read";
                 return Err(ModelError::Backend(message.into()));

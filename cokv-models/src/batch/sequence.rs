@@ -65,10 +65,15 @@ impl Sequence {
         format: Format,
         promise: Promise,
     ) -> Result<Self, ModelError> {
-        let Request { start, stop, samplers } = request;
-        let mut others = samplers.into_iter().map(Choose::of);
-        let choose = others.next().unwrap_or(Choose::Greedy);
-        let others: Vec<Choose> = others.collect();
+        let Request { start, stop, samplers, constraint } = request;
+        let mut samplers = samplers.into_iter();
+        let first = samplers.next();
+        let fork = || constraint.as_ref().map(|constraint| constraint.fork());
+        let others: Vec<Choose> = samplers.map(|sampler| Choose::of(sampler, fork())).collect();
+        let choose = match first {
+            Some(sampler) => Choose::of(sampler, constraint),
+            None => Choose::likeliest(constraint),
+        };
         let state = State::of(engine, start, &stop, format)?;
         let mut sequence = Self { id, stop, choose, others, answer: Vec::new(), state, promise, overtaken: 0 };
         sequence.account();
@@ -205,16 +210,26 @@ impl Sequence {
         if self.answer.len() >= most {
             return Taken::Over(Ok(Why::Length));
         }
-        let (token, logprobs) = match self.choose.draw(next, &self.stop, self.answer.len()) {
-            Ok(drawn) => drawn,
-            Err(error) => return Taken::Over(Err(error)),
-        };
+        match self.draw(next, heard) {
+            Err(error) => Taken::Over(Err(error)),
+            Ok(true) => Taken::Over(Ok(Why::Stop)),
+            Ok(false) if self.answer.len() < most => Taken::GoesOn,
+            Ok(false) => Taken::Over(Ok(Why::Length)),
+        }
+    }
+
+    /// Draws the next token, and says whether the answer ends with it or before it.
+    fn draw(&mut self, next: &Next, heard: &mut dyn FnMut(SequenceId, Event)) -> Result<bool, ModelError> {
+        if self.answer.is_empty() && self.choose.is_over()? {
+            return Ok(true);
+        }
+        let (token, logprobs) = self.choose.draw(next, &self.stop, self.answer.len())?;
         if self.stop.tokens.contains(&token) {
-            return Taken::Over(Ok(Why::Stop));
+            return Ok(true);
         }
         self.answer.push(token);
         heard(self.id, Event::Token { token, logprobs });
-        if self.answer.len() < most { Taken::GoesOn } else { Taken::Over(Ok(Why::Length)) }
+        self.choose.is_over()
     }
 
     /// Its last event.

@@ -1,5 +1,7 @@
 //! Traces of what users do, on an engine that computes nothing: memory, order and isolation are the batch's own.
 
+mod constraints;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -4,6 +4,7 @@
 //! it was given, and of nothing else: no state of a generator is shared between answers, so that an answer is the same whatever
 //! else is running, as long as its logits are.
 
+mod constraint;
 mod cuts;
 mod draw;
 mod history;
@@ -12,6 +13,7 @@ mod sampler;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use self::constraint::{Constraint, ConstraintError, End};
 pub use self::draw::uniform;
 pub use self::sampler::{Chosen, Mask, Sampler, TokenLogprobs};
 

@@ -4,11 +4,28 @@ use super::Tokenizer;
 use crate::error::ModelError;
 
 impl Tokenizer {
-    /// The bytes that a token stands for. Of most tokens they are those of its text; a part of a character has no text.
+    /// The bytes that a token stands for within a text. Of most tokens they are those of its text; a part of a character has no text.
     pub fn token_bytes(&self, id: u32) -> Result<Vec<u8>, ModelError> {
-        let text = self.decode(&[id], false)?;
+        let text = self.text_within(id)?;
         let part = if text.contains(char::REPLACEMENT_CHARACTER) { self.inner.id_to_token(id) } else { None };
         Ok(part.and_then(|token| fallback(&token).or_else(|| letters(&token))).unwrap_or_else(|| text.into_bytes()))
+    }
+
+    /// A token's text behind another one: some tokenizers leave out the space with which a text begins.
+    fn text_within(&self, id: u32) -> Result<String, ModelError> {
+        let before = self.encode_plainly("a").unwrap_or_default();
+        let alone = self.decode(&before, false)?;
+        let both = self.decode(&[&before[..], &[id]].concat(), false)?;
+        match both.strip_prefix(&alone) {
+            Some(text) => Ok(text.to_owned()),
+            None => self.decode(&[id], false),
+        }
+    }
+
+    /// The text of a special token, which is no text to the model; none of those that are.
+    pub fn special_text(&self, id: u32) -> Option<&str> {
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        added.get(&id).filter(|token| token.special).map(|token| token.content.as_str())
     }
 }
 
@@ -34,6 +51,14 @@ fn byte_of_letter(letter: char) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use tokenizers::DecoderWrapper;
+    use tokenizers::decoders::byte_fallback::ByteFallback;
+    use tokenizers::decoders::fuse::Fuse;
+    use tokenizers::decoders::sequence::Sequence;
+    use tokenizers::decoders::strip::Strip;
+    use tokenizers::models::wordlevel::WordLevel;
+    use tokenizers::normalizers::Replace;
+
     use super::*;
 
     #[test]
@@ -47,6 +72,26 @@ mod tests {
         sorted.sort_unstable();
         sorted.dedup();
         assert_eq!((all.len(), sorted.len()), (256, 256));
+    }
+
+    #[test]
+    fn a_word_keeps_the_space_that_no_text_begins_with() {
+        let words =
+            ["<unk>", "<0xE2>", "\u{2581}a", "\u{2581}{", "{", "a"].map(String::from).into_iter().zip(0..).collect();
+        let model = WordLevel::builder().vocab(words).unk_token("<unk>".into()).build().unwrap();
+        let mut inner = tokenizers::Tokenizer::new(model);
+        let to_spaces = || Replace::new("\u{2581}", " ").unwrap();
+        let steps: Vec<DecoderWrapper> = vec![
+            to_spaces().into(),
+            ByteFallback::default().into(),
+            Fuse::default().into(),
+            Strip::new(' ', 1, 0).into(),
+        ];
+        inner.with_decoder(Some(Sequence::new(steps)));
+        let tokenizer = Tokenizer { inner, opening: vec![], closing: vec![] };
+        assert_eq!(tokenizer.decode(&[3], false).unwrap(), "{");
+        let bytes = |id| tokenizer.token_bytes(id).unwrap();
+        assert_eq!((bytes(3), bytes(4), bytes(1)), (b" {".to_vec(), b"{".to_vec(), vec![0xe2]));
     }
 
     #[test]

@@ -177,7 +177,8 @@ impl Scheduler {
             }
         };
         let samplers = (0..job.choices).map(|choice| Sampler::new(job.sampling.clone(), choice, &job.tokens));
-        Ok(Request { start, stop: job.stop.clone(), samplers: samplers.collect() })
+        // What answers have to follow is the job's until it runs.
+        Ok(Request { start, stop: job.stop.clone(), samplers: samplers.collect(), constraint: None })
     }
 
     fn refuse(&mut self, place: usize, refusal: Refusal) -> Admission {
@@ -187,10 +188,18 @@ impl Scheduler {
         Admission::Left
     }
 
-    fn run(&mut self, place: usize, beginning: Beginning, request: Request, needed: u64, now: Instant) -> Admission {
+    fn run(
+        &mut self,
+        place: usize,
+        beginning: Beginning,
+        mut request: Request,
+        needed: u64,
+        now: Instant,
+    ) -> Admission {
         let Beginning { found, base, at_rest } = beginning;
         let Some(promise) = self.ledger.promise(needed) else { return Admission::NoRoom };
         let mut events = Vec::new();
+        request.constraint = self.queue[place].job.constraint.take();
         let first = match self.batch.start(request, promise, &mut |id, event| events.push((id, event))) {
             Ok(first) => first,
             Err(error) => return self.refuse(place, Refusal::Internal(error.to_string())),

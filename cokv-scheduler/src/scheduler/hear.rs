@@ -176,6 +176,7 @@ fn entry(running: &Running, tokens: Vec<u32>, cache: RaggedCache, now: Instant) 
 pub(super) fn refusal(error: ModelError) -> Refusal {
     match error {
         ModelError::NotFinite { place } => Refusal::NotFinite(place),
+        ModelError::Constraint(error) => error.into(),
         error @ (ModelError::Policy(_) | ModelError::NoRoomToReplay { .. }) => Refusal::Method(error.to_string()),
         other => Refusal::Internal(other.to_string()),
     }

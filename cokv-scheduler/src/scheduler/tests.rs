@@ -1,5 +1,7 @@
 //! Traces of what clients do, on a small random model: memory, order, isolation, and the same answers whatever else runs.
 
+mod constraints;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, channel};
@@ -190,6 +192,7 @@ fn job(namespace_of: usize, tokens: Vec<u32>, answer: usize) -> Job {
         store: true,
         choices: 1,
         sampling: Sampling::greedy(),
+        constraint: None,
         stop: StopRule { tokens: Vec::new(), max_new_tokens: answer, min_new_tokens: 0 },
         deadline: None,
         hear: Box::new(|_| {}),

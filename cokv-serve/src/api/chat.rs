@@ -6,7 +6,9 @@ use serde_json::{Map, Value as Json};
 use super::error::ApiError;
 use super::extension::Extension;
 use super::fields::Fields;
+use super::form::{ELSEWHERE, Form, response_format};
 use super::message::{Message, messages};
+use super::tools::Tools;
 use super::wanted::Wanted;
 
 /// What a chat template is to render.
@@ -33,6 +35,8 @@ pub struct ChatRequest {
     pub conversation: Conversed,
     /// Whether calls of tools are looked for in what is said.
     pub calls_tools: bool,
+    /// What form each answer has.
+    pub form: Form,
     /// What the answer is to be.
     pub wanted: Wanted,
     /// What it says of caches.
@@ -49,10 +53,15 @@ const REFUSED: [&str; 5] = ["audio", "functions", "function_call", "prediction",
 impl Conversed {
     /// Takes the fields that say what is rendered.
     pub fn take(fields: &mut Fields) -> Result<Self, ApiError> {
+        let tools = Tools::take(fields)?;
+        Self::with(&tools, fields)
+    }
+
+    fn with(tools: &Tools, fields: &mut Fields) -> Result<Self, ApiError> {
         let continue_final_message = fields.or("continue_final_message", false)?;
         let conversation = Self {
             messages: messages(fields.required("messages")?)?,
-            tools: tools(fields)?,
+            tools: tools.seen.clone(),
             kwargs: fields.or("chat_template_kwargs", Map::new())?,
             add_generation_prompt: fields.or("add_generation_prompt", !continue_final_message)?,
             continue_final_message,
@@ -78,16 +87,23 @@ impl ChatRequest {
         let mut fields = Fields::read(body)?;
         let model = fields.required("model")?;
         fields.refuse(&REFUSED)?;
+        fields.refuse(&ELSEWHERE)?;
         modalities(&mut fields)?;
-        response_format(&mut fields)?;
-        let conversation = Conversed::take(&mut fields)?;
-        let calls_tools = tool_choice(&mut fields)? && conversation.tools.is_some();
+        let tools = Tools::take(&mut fields)?;
+        let conversation = Conversed::with(&tools, &mut fields)?;
+        let schema = response_format(&mut fields)?;
+        let (calls_tools, form) = tools.form(&mut fields, schema)?;
+        if form != Form::Free && conversation.continue_final_message {
+            let message = "an answer that goes on with a message cannot have a form of its own";
+            return Err(ApiError::value("continue_final_message", message));
+        }
         let mut wanted = Wanted::take(&mut fields, defaults, drawn)?;
         wanted.sampling.top_logprobs = logprobs(&mut fields)?;
         Ok(Self {
             model,
             conversation,
             calls_tools,
+            form,
             wanted,
             cache: Extension::take(&mut fields)?,
             salt: fields.optional("cache_salt")?,
@@ -101,51 +117,6 @@ fn modalities(fields: &mut Fields) -> Result<(), ApiError> {
     match modalities.iter().find(|modality| *modality != "text") {
         Some(other) => Err(ApiError::unsupported("modalities", format!("answers are text, not {other}"))),
         None => Ok(()),
-    }
-}
-
-/// Answers that follow a grammar. There is none yet: whatever needs one is refused.
-fn response_format(fields: &mut Fields) -> Result<(), ApiError> {
-    let Some(mut format) = fields.object("response_format")? else { return Ok(()) };
-    match format.required::<String>("type")?.as_str() {
-        "text" => Ok(()),
-        kind @ ("json_object" | "json_schema") => {
-            let message = format!("this build has no grammars, and without one `{kind}` would be a wish");
-            Err(ApiError::unsupported("response_format", message))
-        }
-        other => Err(ApiError::value("response_format.type", format!("there is no format `{other}`"))),
-    }
-}
-
-fn tools(fields: &mut Fields) -> Result<Option<Json>, ApiError> {
-    let tools: Vec<Json> = fields.or("tools", Vec::new())?;
-    for (at, tool) in tools.iter().enumerate() {
-        let mut tool = Fields::within(&format!("tools[{at}]"), tool.clone())?;
-        let kind: String = tool.required("type")?;
-        if kind != "function" {
-            return Err(ApiError::unsupported(tool.path("type"), format!("tools are functions, not `{kind}`")));
-        }
-        let path = tool.path("function");
-        let function = tool.object("function")?;
-        let mut function = function.ok_or_else(|| ApiError::value(&path, format!("`{path}` is missing")))?;
-        function.required::<String>("name")?;
-    }
-    Ok(if tools.is_empty() { None } else { Some(tools.into()) })
-}
-
-/// Whether the model may call tools.
-fn tool_choice(fields: &mut Fields) -> Result<bool, ApiError> {
-    let forced = "this build has no grammars, and without one a model cannot be made to call a tool";
-    match fields.json("tool_choice") {
-        None => Ok(true),
-        Some(Json::String(choice)) => match choice.as_str() {
-            "auto" => Ok(true),
-            "none" => Ok(false),
-            "required" => Err(ApiError::unsupported("tool_choice", forced)),
-            other => Err(ApiError::value("tool_choice", format!("there is no tool choice `{other}`"))),
-        },
-        Some(Json::Object(_)) => Err(ApiError::unsupported("tool_choice", forced)),
-        Some(_) => Err(ApiError::value("tool_choice", "`tool_choice` must be a string or an object")),
     }
 }
 
@@ -194,17 +165,8 @@ mod tests {
             (json!({ "prediction": {} }), "unsupported", "prediction"),
             (json!({ "web_search_options": {} }), "unsupported", "web_search_options"),
             (json!({ "modalities": ["text", "audio"] }), "unsupported", "modalities"),
-            (json!({ "response_format": { "type": "json_object" } }), "unsupported", "response_format"),
-            (
-                json!({ "response_format": { "type": "json_schema", "json_schema": {} } }),
-                "unsupported",
-                "response_format",
-            ),
+            (json!({ "guided_json": {} }), "unsupported", "guided_json"),
             (json!({ "response_format": { "type": "x" } }), "invalid_value", "response_format.type"),
-            (json!({ "tools": [{ "type": "web" }] }), "unsupported", "tools[0].type"),
-            (json!({ "tools": [{ "type": "function", "function": {} }] }), "invalid_value", "tools[0].function.name"),
-            (json!({ "tool_choice": "required" }), "unsupported", "tool_choice"),
-            (json!({ "tool_choice": { "type": "function" } }), "unsupported", "tool_choice"),
             (json!({ "top_logprobs": 2 }), "invalid_value", "top_logprobs"),
             (json!({ "logprobs": true, "top_logprobs": 21 }), "invalid_value", "top_logprobs"),
             (json!({ "continue_final_message": true }), "invalid_value", "continue_final_message"),
@@ -217,10 +179,20 @@ mod tests {
     }
 
     #[test]
-    fn tools_are_looked_for_unless_nobody_wants_them() {
+    fn a_template_sees_tools_that_are_not_called() {
         let tools = json!([{ "type": "function", "function": { "name": "f", "parameters": {} } }]);
-        assert!(read(json!({ "tools": tools })).unwrap().calls_tools);
+        let auto = read(json!({ "tools": tools })).unwrap();
+        assert!(auto.calls_tools && auto.form == Form::Free);
         let none = read(json!({ "tools": tools, "tool_choice": "none" })).unwrap();
         assert!(!none.calls_tools && none.conversation.tools.is_some());
+    }
+
+    #[test]
+    fn an_answer_with_a_form_is_whole() {
+        let assistant = json!([{ "role": "user", "content": "hi" }, { "role": "assistant", "content": "{" }]);
+        let format = json!({ "type": "json_object" });
+        assert!(matches!(read(json!({ "response_format": format })).unwrap().form, Form::Json(_)));
+        let body = json!({ "response_format": format, "messages": assistant, "continue_final_message": true });
+        assert_eq!(read(body).unwrap_err().param.as_deref(), Some("continue_final_message"));
     }
 }

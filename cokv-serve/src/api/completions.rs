@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 use super::error::ApiError;
 use super::extension::Extension;
 use super::fields::Fields;
+use super::form::ELSEWHERE;
 use super::wanted::Wanted;
 
 /// Answers of one request, to all its prompts.
@@ -41,6 +42,7 @@ impl CompletionRequest {
         let mut fields = Fields::read(body)?;
         let model = fields.required("model")?;
         fields.refuse(&["suffix", "response_format"])?;
+        fields.refuse(&ELSEWHERE)?;
         if fields.or("echo", false)? {
             return Err(ApiError::unsupported("echo", "`echo` is not supported here"));
         }

@@ -125,6 +125,12 @@ impl ApiError {
         Self::new(429, "rate_limit_error", Some("too_many_requests_of_key"), message).after(retry_after)
     }
 
+    /// Schemas of others are being read: 429.
+    pub fn schemas() -> Self {
+        let message = "the schemas of other requests are being read, and take long";
+        Self::new(429, "rate_limit_error", Some("too_many_schemas"), message).after(A_MOMENT)
+    }
+
     /// Something that must not happen: 500.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(500, "server_error", Some("internal"), message)
@@ -188,6 +194,7 @@ impl From<Refusal> for ApiError {
             Refusal::NoDocument(_) => Self::new(404, "invalid_request_error", Some("document_not_found"), message),
             Refusal::DocumentExists(_) => conflict("document_exists", message),
             Refusal::Mismatch { .. } => conflict("document_mismatch", message),
+            Refusal::Constraint(_) => invalid("invalid_schema", message),
             Refusal::Deadline(_) => Self::new(408, "invalid_request_error", Some("deadline"), message),
             Refusal::Draining => Self::new(503, "server_error", Some("draining"), message).after(A_MOMENT),
             Refusal::NotFinite(_) => Self::new(500, "server_error", Some("not_finite"), message),

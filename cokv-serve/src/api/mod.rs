@@ -7,6 +7,8 @@ pub mod documents;
 pub mod error;
 pub mod extension;
 pub mod fields;
+pub mod form;
 pub mod message;
 pub mod texts;
+pub mod tools;
 pub mod wanted;

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use cokv_models::sampling::Sampling;
+use cokv_scheduler::Job;
 
 use super::body;
 use super::generate::Request;
@@ -19,6 +20,7 @@ use crate::api::answer::{Head, Style};
 use crate::api::chat::ChatRequest;
 use crate::api::completions::CompletionRequest;
 use crate::api::error::ApiError;
+use crate::api::form::Form;
 use crate::api::wanted::Wanted;
 use crate::prompt::{Prepared, prepare};
 use crate::random::{drawn_id, random};
@@ -34,6 +36,7 @@ pub async fn chat(
     let (of_key, asked) = read(&shared, &caller, &headers, body, ChatRequest::read).await?;
     check_model(&shared, &asked.model)?;
     notice_meaningless(&shared, &asked.wanted);
+    let constraint = shared.grammars.constraint(asked.form.clone()).await?;
     let namespace = shared.namespace(&caller, asked.salt.as_deref());
     let (named, known) = documents(&shared, &namespace, &asked.cache).await?;
     let (of, conversation) = (Arc::clone(&shared), asked.conversation.clone());
@@ -42,8 +45,9 @@ pub async fn chat(
     let ChatRequest { wanted, cache, only_breakpoints, .. } = asked;
     let prompt_tokens = prepared.tokens.len();
     let common = Common { shared: &shared, namespace, wanted: &wanted, cache: &cache, only_breakpoints };
-    let job = common.job(prepared)?;
-    let calls = if asked.calls_tools { shared.prompts.calls() } else { None };
+    let job = Job { constraint, ..common.job(prepared)? };
+    let wanted_calls = matches!(asked.form, Form::Calls { .. });
+    let calls = if asked.calls_tools { shared.prompts.calls(wanted_calls) } else { None };
     let head = head(&shared, Style::Chat);
     let request = request(shared, notes, of_key, head, &wanted, prompt_tokens);
     answer(Request { calls, ..request }, vec![job], wanted.stream).await

@@ -54,6 +54,7 @@ impl Common<'_> {
             store,
             choices: wanted.choices,
             sampling: wanted.sampling.clone(),
+            constraint: None,
             stop: StopRule { tokens: outline.stop_tokens().to_vec(), max_new_tokens, min_new_tokens },
             deadline: shared.settings().timeout,
             hear: Box::new(|_| ()),

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use crate::api::error::ApiError;
+use crate::grammar::Grammars;
 use crate::metrics::Metrics;
 use crate::prompt::Prompts;
 use crate::server::{Logged, Server, Settings};
@@ -22,6 +23,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// Makes prompts.
     pub prompts: Prompts,
+    /// Makes what answers of a form have to follow.
+    pub grammars: Grammars,
     draining: AtomicBool,
     /// SHA-256 of each key.
     keys: Vec<[u8; 32]>,
@@ -47,12 +50,14 @@ impl Shared {
     /// # Errors
     /// Where the chat template fails at one user's message.
     pub fn new(server: Server) -> Result<Self, ModelError> {
+        let grammars = Grammars::of(Arc::clone(&server.model.outline));
         let prompts = Prompts::of(Arc::clone(&server.model.outline), server.settings.template_compat)?;
         let keys = server.settings.keys.iter().map(|key| hash(key)).collect();
         Ok(Self {
             server,
             metrics: Metrics::default(),
             prompts,
+            grammars,
             draining: AtomicBool::new(false),
             keys,
             of_keys: Mutex::default(),

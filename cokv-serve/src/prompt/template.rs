@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cokv_models::chat::{Breakpoint, Conversation, ToolCall};
+use cokv_models::chat::{Breakpoint, Conversation, ToolCall, ToolSyntax};
 use cokv_models::{ModelError, Outline};
 use serde_json::Value as Json;
 
@@ -98,9 +98,10 @@ impl Prompts {
         Ok((before, behind))
     }
 
-    /// What finds calls of tools, where the template has a way to write them.
-    pub fn calls(&self) -> Option<ParseCalls> {
-        let syntax = self.outline.chat_template()?.tool_syntax()?;
+    /// What finds calls of tools, where the template has a way to write them, or where they are `wanted` all the same.
+    pub fn calls(&self, wanted: bool) -> Option<ParseCalls> {
+        let shown = self.outline.chat_template().and_then(|template| template.tool_syntax());
+        let syntax = shown.or(wanted.then_some(ToolSyntax::Hermes))?;
         Some(Arc::new(move |answer: &str| {
             let (beside, calls) = syntax.parse(answer);
             let call = |call: ToolCall| Call { id: drawn_id("call_"), name: call.name, arguments: call.arguments };

@@ -3,8 +3,10 @@
 import json
 import sys
 import urllib.request
+from typing import Literal
 
 import openai
+import pydantic
 
 BASE = sys.argv[1]
 client = openai.OpenAI(base_url=f"{BASE}/v1", api_key="any", _strict_response_validation=True)
@@ -34,6 +36,27 @@ assert raw.headers["x-request-id"] and raw.parse().choices
 parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 tool = {"type": "function", "function": {"name": "get_weather", "description": "Weather", "parameters": parameters}}
 assert create(**ASK, tools=[tool], max_tokens=16).choices
+
+for choice in ["required", {"type": "function", "function": {"name": "get_weather"}}]:
+    called = create(**ASK, tools=[tool], tool_choice=choice, temperature=0, max_tokens=64).choices[0]
+    (call,) = called.message.tool_calls
+    assert called.finish_reason == "tool_calls" and list(json.loads(call.function.arguments)) == ["city"]
+    chunks = create(**ASK, tools=[tool], tool_choice=choice, temperature=0, max_tokens=64, stream=True)
+    told = [call for chunk in chunks for choice in chunk.choices for call in choice.delta.tool_calls or []]
+    assert [call.function.arguments for call in told] == [call.function.arguments]
+
+
+class Greeting(pydantic.BaseModel):
+    language: Literal["English", "French"]
+    words: list[str] = pydantic.Field(min_length=1, max_length=3)
+
+
+parsed = client.chat.completions.parse(**ASK, response_format=Greeting, n=2, temperature=0.5, seed=1, max_tokens=100)
+assert all(isinstance(choice.message.parsed, Greeting) for choice in parsed.choices)
+with client.chat.completions.stream(**ASK, response_format=Greeting, temperature=0, max_tokens=100) as stream:
+    list(stream)
+    assert isinstance(stream.get_final_completion().choices[0].message.parsed, Greeting)
+
 assert len(client.completions.create(model=MODEL, prompt=["a", "b"], max_tokens=4, logprobs=2).choices) == 2
 
 
@@ -47,7 +70,8 @@ def refused(kind, code, **more):
 
 
 refused(openai.BadRequestError, "invalid_value", temperature=3)
-refused(openai.BadRequestError, "unsupported", response_format={"type": "json_object"})
+refused(openai.BadRequestError, "unsupported", extra_body={"guided_json": {}})
+refused(openai.BadRequestError, "invalid_schema", response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}})
 refused(openai.BadRequestError, "context_length_exceeded", max_tokens=10**7)
 refused(openai.NotFoundError, "document_not_found", extra_body={"cokv": {"document": "none"}})
 
