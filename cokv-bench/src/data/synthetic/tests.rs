@@ -185,18 +185,13 @@ fn several_questions_are_asked_about_one_context() {
     for task in Task::SHARED_CONTEXT {
         let records = generate(task, 900, 12, 5, None, &tokens).unwrap();
         let mut contexts = records.chunk_by(|one, other| one.context == other.context);
-        for of_context in [5, 5, 2].map(|questions| (questions, contexts.next().unwrap())) {
-            let (questions, of_context) = of_context;
+        for (questions, of_context) in [5, 5, 2].map(|questions| (questions, contexts.next().unwrap())) {
             assert_eq!(of_context.len(), questions, "{task}");
             let different = |of: fn(&Record) -> String| of_context.iter().map(of).collect::<BTreeSet<_>>().len();
             assert_eq!(different(|record| format!("{:?}", record.text)), 1);
-            for of in [
-                |record: &Record| record.id.clone(),
-                |record| record.input.clone(),
-                |record| record.fingerprint.clone(),
-            ] {
-                assert_eq!(different(of), questions, "{task}");
-            }
+            let parts: [fn(&Record) -> String; 3] =
+                [|record| record.id.clone(), |record| record.input.clone(), |record| record.fingerprint.clone()];
+            assert_eq!(parts.map(different), [questions; 3], "{task}");
             assert!(of_context.iter().all(|record| record.text.is_some()));
         }
         assert!(contexts.next().is_none());

@@ -1,5 +1,7 @@
 //! Schemas of many kinds, and what is valid by them: as much of JSON Schema as is drawn here.
 
+use std::sync::LazyLock;
+
 use cokv_core::random::mix;
 use regex::Regex;
 use serde_json::{Map, Value as Json, json};
@@ -83,6 +85,8 @@ impl Draws {
     }
 }
 
+static DATE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\d{4}-\d\d-\d\d$").unwrap());
+
 /// Says what of a value is not valid by a schema that lies within `root`.
 pub fn check(schema: &Json, value: &Json, root: &Json) -> Result<(), String> {
     let wrong = |what: &str| Err(format!("{value} is not valid by {what} of {schema}"));
@@ -99,7 +103,7 @@ pub fn check(schema: &Json, value: &Json, root: &Json) -> Result<(), String> {
             ("minLength", Json::String(text)) => text.chars().count() as u64 >= said.as_u64().unwrap(),
             ("maxLength", Json::String(text)) => text.chars().count() as u64 <= said.as_u64().unwrap(),
             ("pattern", Json::String(text)) => Regex::new(said.as_str().unwrap()).unwrap().is_match(text),
-            ("format", Json::String(text)) => Regex::new(r"^\d{4}-\d\d-\d\d$").unwrap().is_match(text),
+            ("format", Json::String(text)) => DATE.is_match(text),
             ("minimum", Json::Number(number)) => number.as_f64() >= said.as_f64(),
             ("maximum", Json::Number(number)) => number.as_f64() <= said.as_f64(),
             ("exclusiveMinimum", Json::Number(number)) => number.as_f64() > said.as_f64(),
