@@ -8,7 +8,7 @@ use crate::statistics::pearson;
 use crate::{Design, Estimate, Estimator, FitError, SampleLog};
 
 /// Shares of the best fitting factor that values of another game are tried with, beside none at all.
-const SHARES: [f64; 2] = [0.5, 1.0];
+const SHARES: [f64; 3] = [0.5, 0.75, 1.0];
 
 /// How much more probable, as a logarithm, others' values must make the samples to be looked at: the factor is chosen by them.
 const POSITIVE_EVIDENCE: f64 = 2.0;
