@@ -98,8 +98,8 @@ pub fn check(schema: &Json, value: &Json, root: &Json) -> Result<(), String> {
             ("$ref", _) => return check(root.pointer(&said.as_str().unwrap()[1..]).unwrap(), value, root),
             ("minLength", Json::String(text)) => text.chars().count() as u64 >= said.as_u64().unwrap(),
             ("maxLength", Json::String(text)) => text.chars().count() as u64 <= said.as_u64().unwrap(),
-            ("pattern", Json::String(text)) => Regex::new(said.as_str().unwrap()).unwrap().is_match(text),
-            ("format", Json::String(text)) => Regex::new(r"^\d{4}-\d\d-\d\d$").unwrap().is_match(text),
+            ("pattern", Json::String(text)) => matches(said.as_str().unwrap(), text),
+            ("format", Json::String(text)) => matches(r"^\d{4}-\d\d-\d\d$", text),
             ("minimum", Json::Number(number)) => number.as_f64() >= said.as_f64(),
             ("maximum", Json::Number(number)) => number.as_f64() <= said.as_f64(),
             ("exclusiveMinimum", Json::Number(number)) => number.as_f64() > said.as_f64(),
@@ -127,6 +127,10 @@ pub fn check(schema: &Json, value: &Json, root: &Json) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn matches(pattern: &str, text: &str) -> bool {
+    Regex::new(pattern).unwrap().is_match(text)
 }
 
 /// What a property of a table has to be.
