@@ -126,6 +126,7 @@ impl ApiError {
     }
 
     /// Schemas of others are being read: 429.
+    #[cfg(feature = "structured")]
     pub fn schemas() -> Self {
         let message = "the schemas of other requests are being read, and take long";
         Self::new(429, "rate_limit_error", Some("too_many_schemas"), message).after(A_MOMENT)

@@ -15,7 +15,7 @@ use llguidance::{ParserFactory, panic_utils};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-use super::follow::{Following, first_line};
+use super::follow::{Following, reason};
 use super::lark::{self, Calls};
 use super::vocabulary::vocabulary;
 use crate::api::error::ApiError;
@@ -107,7 +107,7 @@ impl Compiler {
             Ok(parser) => Ok(Some(Box::new(Following::of(parser)))),
             Err(error) => Err(blame(factory, &form).unwrap_or_else(|| {
                 let param = params(&form).next().map_or("tools", |schema| &schema.param);
-                invalid(param, first_line(&error))
+                invalid(param, reason(&error))
             })),
         }
     }
@@ -130,7 +130,7 @@ impl Compiler {
             Ok(factory)
         };
         let made = panic_utils::catch_unwind(AssertUnwindSafe(make));
-        made.map_err(|error| format!("the model's tokens cannot be held to a grammar: {}", first_line(&error)))
+        made.map_err(|error| format!("the model's tokens cannot be held to a grammar: {}", reason(&error)))
     }
 }
 
@@ -139,7 +139,7 @@ fn blame(factory: &ParserFactory, form: &Form) -> Option<ApiError> {
     params(form).find_map(|schema| {
         let grammar = TopLevelGrammar::from_json_schema(lark::schema(schema));
         let error = factory.create_parser(grammar).err()?;
-        Some(invalid(&schema.param, first_line(&error)))
+        Some(invalid(&schema.param, reason(&error)))
     })
 }
 

@@ -5,6 +5,9 @@ use std::fmt::Display;
 use cokv_models::sampling::{Constraint, ConstraintError, End};
 use llguidance::{Matcher, TokenParser};
 
+/// Letters of a reason.
+const LONGEST: usize = 500;
+
 /// A grammar, and where in it an answer is.
 pub struct Following(Matcher);
 
@@ -40,10 +43,14 @@ impl Constraint for Following {
 }
 
 fn failed(error: &dyn Display) -> ConstraintError {
-    ConstraintError(first_line(error))
+    ConstraintError(reason(error))
 }
 
-/// What llguidance says, without what it says for whoever mends it.
-pub fn first_line(error: &dyn Display) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
+/// What llguidance says, in one line, without what it says for whoever calls it.
+pub fn reason(error: &dyn Display) -> String {
+    let error = error.to_string();
+    let lines = error.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('<'));
+    let reason = lines.collect::<Vec<_>>().join(" ");
+    let reason = reason.split(". Enable '").next().unwrap_or_default();
+    reason.chars().take(LONGEST).collect()
 }

@@ -52,6 +52,11 @@ impl CallFinder {
     }
 }
 
+/// Whether what is left of an answer that was cut is the beginning of another call.
+pub fn is_begun(rest: &str) -> bool {
+    MARKS.iter().any(|mark| rest.contains(mark))
+}
+
 /// Bytes of a text that are no part of a call, whatever comes next.
 fn free(text: &str) -> usize {
     let first = text.trim_start();

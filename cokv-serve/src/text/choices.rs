@@ -8,7 +8,7 @@ use cokv_models::sampling::TokenLogprobs;
 use cokv_models::tokenizer::Tokenizer;
 
 use super::answer::AnswerText;
-use super::calls::{CallFinder, ParseCalls};
+use super::calls::{CallFinder, ParseCalls, is_begun};
 use crate::api::answer::{Call, Piece, Reason};
 
 /// Something that one answer says.
@@ -105,13 +105,14 @@ impl One<'_> {
     fn end(&mut self, reason: Reason, said: &mut Vec<Said>) {
         self.ended = true;
         let (rest, calls) = self.calls.take().map(CallFinder::finish).unwrap_or_default();
+        let is_cut = reason == Reason::Length && is_begun(&rest.text);
         said.extend(some(rest));
         if calls.is_empty() {
             said.push(Said::End(reason));
         } else {
             said.push(Said::Calls(calls));
             // Calls that were cut off are none, and others are calls all the same.
-            said.push(Said::End(Reason::ToolCalls));
+            said.push(Said::End(if is_cut { reason } else { Reason::ToolCalls }));
         }
     }
 }

@@ -48,7 +48,7 @@ for choice in ["required", {"type": "function", "function": {"name": "get_weathe
 
 class Greeting(pydantic.BaseModel):
     language: Literal["English", "French"]
-    words: list[str] = pydantic.Field(min_length=1, max_length=3)
+    words: list[Literal["hello", "bonjour"]] = pydantic.Field(min_length=1, max_length=3)
 
 
 parsed = client.chat.completions.parse(**ASK, response_format=Greeting, n=2, temperature=0.5, seed=1, max_tokens=100)

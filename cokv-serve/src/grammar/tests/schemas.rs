@@ -1,7 +1,5 @@
 //! Schemas of many kinds, and what is valid by them: as much of JSON Schema as is drawn here.
 
-use std::sync::LazyLock;
-
 use cokv_core::random::mix;
 use regex::Regex;
 use serde_json::{Map, Value as Json, json};
@@ -85,8 +83,6 @@ impl Draws {
     }
 }
 
-static DATE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\d{4}-\d\d-\d\d$").unwrap());
-
 /// Says what of a value is not valid by a schema that lies within `root`.
 pub fn check(schema: &Json, value: &Json, root: &Json) -> Result<(), String> {
     let wrong = |what: &str| Err(format!("{value} is not valid by {what} of {schema}"));
@@ -102,8 +98,8 @@ pub fn check(schema: &Json, value: &Json, root: &Json) -> Result<(), String> {
             ("$ref", _) => return check(root.pointer(&said.as_str().unwrap()[1..]).unwrap(), value, root),
             ("minLength", Json::String(text)) => text.chars().count() as u64 >= said.as_u64().unwrap(),
             ("maxLength", Json::String(text)) => text.chars().count() as u64 <= said.as_u64().unwrap(),
-            ("pattern", Json::String(text)) => Regex::new(said.as_str().unwrap()).unwrap().is_match(text),
-            ("format", Json::String(text)) => DATE.is_match(text),
+            ("pattern", Json::String(text)) => matches(said.as_str().unwrap(), text),
+            ("format", Json::String(text)) => matches(r"^\d{4}-\d\d-\d\d$", text),
             ("minimum", Json::Number(number)) => number.as_f64() >= said.as_f64(),
             ("maximum", Json::Number(number)) => number.as_f64() <= said.as_f64(),
             ("exclusiveMinimum", Json::Number(number)) => number.as_f64() > said.as_f64(),
@@ -131,6 +127,10 @@ pub fn check(schema: &Json, value: &Json, root: &Json) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn matches(pattern: &str, text: &str) -> bool {
+    Regex::new(pattern).unwrap().is_match(text)
 }
 
 /// What a property of a table has to be.
