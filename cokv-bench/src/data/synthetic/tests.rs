@@ -105,9 +105,11 @@ fn room_is_left_for_a_chat_template() {
     let with_chat = |text: &str| tokens(text) + 40;
     for task in made_up() {
         let limit = shortest(task) + 200;
+        // The longest of several questions fills its prompt.
+        let spare = if Task::SHARED_CONTEXT.contains(&task) { 30 } else { 15 };
         for record in generate(task, limit, 10, 1, None, &with_chat).unwrap() {
             let length = tokens(&prompt(task, &record));
-            assert!((limit - 55..=limit - 40).contains(&length), "{}: {length} tokens", record.id);
+            assert!((limit - 40 - spare..=limit - 40).contains(&length), "{}: {length} tokens", record.id);
         }
     }
 }
@@ -166,7 +168,7 @@ fn later_tasks_are_the_same_on_every_platform() {
     let known = |task: &Task| groups.iter().any(|group| group.contains(task));
     assert_eq!(hash(made_up().into_iter().filter(|task| !known(task)).collect()), 0xbcd3_203e_cde4_57a8);
     assert_eq!(hash(Task::LONG_ANSWERS.to_vec()), 0x7912_a04d_9db2_86e9);
-    assert_eq!(hash(Task::SHARED_CONTEXT.to_vec()), 0);
+    assert_eq!(hash(Task::SHARED_CONTEXT.to_vec()), 0x86f2_c368_d25e_2792);
 }
 
 #[test]
