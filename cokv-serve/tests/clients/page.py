@@ -23,7 +23,7 @@ with sync_playwright() as play:
         page.press("#question", "Enter")
 
     def answered(count):
-        expect(page.locator(".message small")).to_have_count(count)
+        expect(page.locator(".message small:last-child")).to_have_count(count)
 
     ask("Say hello.")
     answered(1)
@@ -37,7 +37,7 @@ with sync_playwright() as play:
     assert page.is_checked("input[name=about][value=page-doc]")
     ask("Why is the sky blue?")
     answered(2)
-    assert "of the prompt kept" in page.text_content(".message:last-child small")
+    assert "of the prompt kept" in page.text_content(".message:last-child small:last-child")
     page.click("summary:has-text('What each head keeps')")
     page.select_option("#shown", "page-doc")
     expect(page.locator("#map-text")).to_contain_text("layers")
@@ -45,7 +45,7 @@ with sync_playwright() as play:
     expect(page.locator(".message:last-child p")).not_to_be_empty()
     page.click("#stop")
     answered(3)
-    assert page.text_content(".message:last-child small") == "stopped"
+    assert page.text_content(".message:last-child small:last-child") == "stopped"
     page.click("button[aria-label='Forget page-doc']")
     page.wait_for_selector("input[value=page-doc]", state="detached")
     assert not errors, errors
