@@ -10,13 +10,15 @@ set -euo pipefail
 cokv=$1 model=$2 rounds=$3
 shift 3
 load=$(dirname "$0")/load.py
+server=
+trap 'kill $server 2> /dev/null' EXIT
 
 # Name, port, then the command.
 measure() {
     local name=$1 port=$2
     shift 2
     "$@" > /dev/null 2>&1 &
-    local server=$!
+    server=$!
     for _ in $(seq 120); do
         python3 -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$port/health')" 2> /dev/null && break
         sleep 0.5
