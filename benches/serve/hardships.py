@@ -188,7 +188,7 @@ def soak(seconds: float = 60.0) -> None:
     server.kill()
 
 
-def save(kills: int = 40) -> None:
+def save(kills: int = 20) -> None:
     folder = pathlib.Path(tempfile.mkdtemp(prefix="cokv-saves-"))
     whole = absent = partial = 0
     for turn in range(kills):
@@ -199,7 +199,7 @@ def save(kills: int = 40) -> None:
         body = request(server.port, f"/v1/cokv/documents/{name}/save", json.dumps(dict(name=name)).encode())
         connection = socket.create_connection(("127.0.0.1", server.port))
         connection.sendall(body)
-        time.sleep(random.uniform(0.0, 0.1))
+        time.sleep(random.uniform(0.0, 0.4))
         server.kill()
         partial += sum(1 for file in folder.iterdir() if not file.name.endswith(".cokv.safetensors"))
         server = Server("--cache-dir", str(folder))
