@@ -70,12 +70,17 @@ async def ask(base: str, messages: list, tokens: int, extra: dict) -> dict:
     return {"first": times[0], "gaps": gaps, "seconds": time.perf_counter() - started, "usage": usage, "said": said}
 
 
+def cached_tokens(answer: dict):
+    """Of the prompt, where the server says it."""
+    return answer["usage"].get("prompt_tokens_details", {}).get("cached_tokens")
+
+
 def show(scenario: str, answers: list, seconds: float, **more) -> None:
     """A line of JSON."""
     gaps = sorted(gap for answer in answers for gap in answer["gaps"]) or [0.0]
     firsts = sorted(answer["first"] for answer in answers)
     generated = sum(answer["usage"].get("completion_tokens", len(answer["gaps"]) + 1) for answer in answers)
-    cached = [answer["usage"].get("prompt_tokens_details", {}).get("cached_tokens") for answer in answers]
+    cached = [cached_tokens(answer) for answer in answers]
     print(json.dumps({
         "scenario": scenario, "clients": len(answers), "seconds": round(seconds, 3),
         "requests_per_second": round(len(answers) / seconds, 3), "tokens_per_second": round(generated / seconds, 1),
@@ -114,11 +119,11 @@ async def chats(options, seed: int, turn: int) -> None:
     answers = [answer for answer in await asyncio.gather(*(one(chat, more(chat)) for chat in range(options.chats))) if answer]
     seconds = time.perf_counter() - started
     prompts = sum(answer["usage"]["prompt_tokens"] for answer in answers)
-    cached = sum(answer["usage"].get("prompt_tokens_details", {}).get("cached_tokens") or 0 for answer in answers)
-    hits = sum((answer["usage"].get("prompt_tokens_details", {}).get("cached_tokens") or 0) > options.document / 2 for answer in answers)
+    cached = [cached_tokens(answer) or 0 for answer in answers]
+    hits = sum(tokens > options.document / 2 for tokens in cached)
     print(json.dumps({
         "scenario": "s6", "chats": options.chats, "failed": failed, "seconds": round(seconds, 1), "second_turns_that_went_on": hits,
-        "cached_share_of_second_turns": round(cached / max(prompts, 1), 3), "prompt_tokens": prompts // max(len(answers), 1), "round": turn,
+        "cached_share_of_second_turns": round(sum(cached) / max(prompts, 1), 3), "prompt_tokens": prompts // max(len(answers), 1), "round": turn,
     }), flush=True)
 
 

@@ -293,10 +293,7 @@ impl Prefill {
         scores: &TokenScores,
         budget: Budget,
     ) -> Result<Compressed, ModelError> {
-        let allowed = self.allowed(method, budget);
-        let selection = method.select(self.prompt.layout(), scores, allowed)?;
-        let eviction = self.eviction(method, budget, &selection)?;
-        Ok(Compressed { cache: self.cut(method, &selection)?, selection, allowed, eviction })
+        self.cut_scored(method, scores, budget, |selection| self.cut(method, selection))
     }
 
     /// The same where no head shares the prompt's memory, not even one that keeps everything.
@@ -312,21 +309,32 @@ impl Prefill {
         scores: &TokenScores,
         budget: Budget,
     ) -> Result<Compressed, ModelError> {
+        self.cut_scored(method, scores, budget, |selection| self.cut(method, &self.apart(selection)))
+    }
+
+    fn cut_scored(
+        &self,
+        method: &Method,
+        scores: &TokenScores,
+        budget: Budget,
+        cut: impl FnOnce(&Selection) -> Result<RaggedCache, ModelError>,
+    ) -> Result<Compressed, ModelError> {
         let allowed = self.allowed(method, budget);
         let selection = method.select(self.prompt.layout(), scores, allowed)?;
+        let column_sums = |layer| Ok(self.summaries(layer)?.column_sums);
+        let eviction = Eviction::new(&self.engine, method, budget, &selection, column_sums)?;
+        Ok(Compressed { cache: cut(&selection)?, selection, allowed, eviction })
+    }
+
+    /// A selection with all tokens listed of the heads that keep everything.
+    fn apart(&self, selection: &Selection) -> Selection {
         let mut apart = selection.clone();
         for (head, kept) in apart.heads.iter_mut().enumerate() {
             if *kept == HeadSelection::Everything {
                 *kept = HeadSelection::Tokens((0..self.prompt.len(head) as u32).collect());
             }
         }
-        let eviction = self.eviction(method, budget, &selection)?;
-        Ok(Compressed { cache: self.cut(method, &apart)?, selection, allowed, eviction })
-    }
-
-    /// What evicts while the model answers from what is kept.
-    fn eviction(&self, method: &Method, budget: Budget, kept: &Selection) -> Result<Option<Eviction>, ModelError> {
-        Eviction::new(&self.engine, method, budget, kept, |layer| Ok(self.summaries(layer)?.column_sums))
+        apart
     }
 
     /// What is kept, as it is or rewritten.

@@ -54,7 +54,12 @@ fn reliability_of_others(first: &[f64], second: &[f64]) -> f64 {
         return f64::NAN;
     }
     let others = |values: &[f64]| order.iter().map(|&player| values[player]).collect::<Vec<_>>();
-    let correlation = pearson(&others(first), &others(second)).max(0.0);
+    of_both_halves(pearson(&others(first), &others(second)))
+}
+
+/// The reliability of all samples, from the correlation of their halves (Spearman and Brown).
+pub(crate) fn of_both_halves(correlation: f64) -> f64 {
+    let correlation = correlation.max(0.0);
     2.0 * correlation / (1.0 + correlation)
 }
 

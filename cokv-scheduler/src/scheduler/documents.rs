@@ -11,6 +11,7 @@ use cokv_models::{Compressed, LanguageModel, ModelError, Prefill, Prefilling, Sc
 
 use super::Scheduler;
 use super::hear::refusal;
+use super::room::hold;
 use crate::entries::{DocumentFacts, Entry};
 use crate::handle::Flags;
 use crate::job::{Namespace, NewDocument};
@@ -211,12 +212,8 @@ impl Making {
     }
 }
 
-/// A segment with the promise for its bytes.
-fn made(segment: Arc<Segment>, mut promise: Promise) -> Piece {
-    let bytes = segment.bytes() as u64;
-    promise.hold(bytes);
-    promise.lower(bytes);
-    segment.hold(promise);
+fn made(segment: Arc<Segment>, promise: Promise) -> Piece {
+    hold(&segment, promise);
     Piece::Made(segment)
 }
 

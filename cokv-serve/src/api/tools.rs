@@ -39,14 +39,7 @@ impl Tools {
         let seen: Vec<Json> = fields.or("tools", Vec::new())?;
         let mut functions = Vec::new();
         for (at, tool) in seen.iter().enumerate() {
-            let mut tool = Fields::within(&format!("tools[{at}]"), tool.clone())?;
-            let kind: String = tool.required("type")?;
-            if kind != "function" {
-                return Err(ApiError::unsupported(tool.path("type"), format!("tools are functions, not `{kind}`")));
-            }
-            let path = tool.path("function");
-            let function = tool.object("function")?;
-            let mut function = function.ok_or_else(|| ApiError::value(&path, format!("`{path}` is missing")))?;
+            let mut function = function(&format!("tools[{at}]"), tool.clone())?;
             functions.push(Tool {
                 name: function.required("name")?,
                 strict: function.or("strict", false)?,
@@ -111,6 +104,18 @@ impl Tool {
     }
 }
 
+/// What is said of the function that a tool is, or that is chosen.
+fn function(path: &str, tool: Json) -> Result<Fields, ApiError> {
+    let mut tool = Fields::within(path, tool)?;
+    let kind: String = tool.required("type")?;
+    if kind != "function" {
+        return Err(ApiError::unsupported(tool.path("type"), format!("tools are functions, not `{kind}`")));
+    }
+    let path = tool.path("function");
+    let function = tool.object("function")?;
+    function.ok_or_else(|| ApiError::value(&path, format!("`{path}` is missing")))
+}
+
 fn choice(fields: &mut Fields) -> Result<Choice, ApiError> {
     let path = "tool_choice";
     match fields.json(path) {
@@ -121,17 +126,7 @@ fn choice(fields: &mut Fields) -> Result<Choice, ApiError> {
             "required" => Ok(Choice::One),
             other => Err(ApiError::value(path, format!("there is no tool choice `{other}`"))),
         },
-        Some(choice @ Json::Object(_)) => {
-            let mut choice = Fields::within(path, choice)?;
-            let kind: String = choice.required("type")?;
-            if kind != "function" {
-                return Err(ApiError::unsupported(choice.path("type"), format!("tools are functions, not `{kind}`")));
-            }
-            let path = choice.path("function");
-            let function = choice.object("function")?;
-            let mut function = function.ok_or_else(|| ApiError::value(&path, format!("`{path}` is missing")))?;
-            Ok(Choice::This(function.required("name")?))
-        }
+        Some(choice @ Json::Object(_)) => Ok(Choice::This(function(path, choice)?.required("name")?)),
         Some(_) => Err(ApiError::value(path, "`tool_choice` must be a string or an object")),
     }
 }

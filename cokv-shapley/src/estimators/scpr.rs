@@ -86,8 +86,7 @@ impl Estimator for Scpr {
         let Some(reading) = self.read(&pairs, log, &vec![0.0; players]) else {
             return Ok(Estimate::new(log, vec![share; players], vec![0.0; players], 0.0));
         };
-        let values = centred(&reading.effects).map(|effect| share + effect).collect();
-        Ok(Estimate::new(log, values, reading.errors, reading.reliability))
+        Ok(reading.estimate(log, share))
     }
 
     fn informed(&self, expected: &[f64]) -> Option<Box<dyn Estimator>> {
@@ -101,6 +100,14 @@ struct Reading {
     errors: Vec<f64>,
     reliability: f64,
     log_evidence: f64,
+}
+
+impl Reading {
+    /// As values, of which each has its share of the whole.
+    fn estimate(self, log: &SampleLog, share: f64) -> Estimate {
+        let values = centred(&self.effects).map(|effect| share + effect).collect();
+        Estimate::new(log, values, self.errors, self.reliability)
+    }
 }
 
 impl Scpr {

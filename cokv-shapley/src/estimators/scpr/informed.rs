@@ -1,6 +1,7 @@
 //! Values of another game as the mean of the prior.
 
 use super::{NAME, Reading, Scpr, centred, regression, without_size};
+use crate::diagnostics::of_both_halves;
 use crate::linear_algebra::dot;
 use crate::pairs::{Pair, pairs};
 use crate::regression::Data;
@@ -65,8 +66,7 @@ impl Informed {
             let fit = regression(&pairs, log, &|_| Vec::new()).fit();
             Ok(fit.map_or_else(|| vec![0.0; self.expected.len()], |fit| fit.mean))
         };
-        let correlation = pearson(&half(&first)?, &half(&second)?).max(0.0);
-        Ok(2.0 * correlation / (1.0 + correlation))
+        Ok(of_both_halves(pearson(&half(&first)?, &half(&second)?)))
     }
 }
 
@@ -84,8 +84,8 @@ impl Estimator for Informed {
         if self.expected.len() != players {
             return Err(FitError::OtherPlayers { expected: self.expected.len(), players });
         }
-        let uninformed = self.scpr.fit(log)?;
-        let Some(alone) = self.scpr.read(&pairs, log, &vec![0.0; players]) else { return Ok(uninformed) };
+        let share = log.ends().ok_or(FitError::NoEnds(NAME))?.mean_difference() / players as f64;
+        let Some(alone) = self.scpr.read(&pairs, log, &vec![0.0; players]) else { return self.scpr.fit(log) };
         let factor = self.factor(&pairs, log);
         let mut best: Option<(f64, Reading)> = None;
         for factor in SHARES.map(|share| share * factor).into_iter().filter(|&factor| factor > 0.0) {
@@ -97,8 +97,7 @@ impl Estimator for Informed {
                 best = Some((factor, reading));
             }
         }
-        let Some((factor, reading)) = best else { return Ok(uninformed) };
-        let share = log.ends().ok_or(FitError::NoEnds(NAME))?.mean_difference() / players as f64;
+        let Some((factor, reading)) = best else { return Ok(alone.estimate(log, share)) };
         let expected = self.scaled(factor);
         let values = centred(&reading.effects).zip(expected).map(|(beyond, expected)| share + beyond + expected);
         Ok(Estimate::new(log, values.collect(), reading.errors, self.reliability(log, factor)?))
