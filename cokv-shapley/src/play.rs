@@ -6,12 +6,16 @@ use std::time::{Duration, Instant};
 use cokv_core::{Coalition, Game, GameError, Query, Shard};
 use thiserror::Error;
 
-use crate::diagnostics::split_half;
+use crate::diagnostics::{SplitHalf, split_half};
 use crate::pilot::Pilot;
 use crate::{
     Draw, Ends, Estimate, Estimator, FitError, LogError, NotFinite, Outcome, Progress, Sample, SampleLog, SamplingPlan,
     Stop,
 };
+
+/// Rounds that are each followed by a fit. Later the samples are fitted as often as they have grown by 1/32: a fit takes longer the more
+/// samples there are, and on a GPU longer than to evaluate a round.
+const FITTED_ROUNDS: u64 = 32;
 
 /// How a game is played.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +28,7 @@ pub struct PlaySettings {
     pub stop: Stop,
     /// Most queries of one call of [`Game::evaluate`]; all of a call are about one instance.
     pub batch: usize,
-    /// Samples between two fits.
+    /// Samples of a round: between two fits, of the first 64 rounds.
     pub round: usize,
     /// Samples of every instance after which instances are drawn in proportion to how much their utilities vary; 0 draws all
     /// alike. Needs samples of one instance, and one shard.
@@ -66,6 +70,12 @@ impl PlaySettings {
     pub(crate) fn has(&self, k: u64) -> bool {
         k / self.round as u64 % self.shard.count == self.shard.index
     }
+
+    /// Whether stop rules are looked at before one of the shard's rounds.
+    fn fits_before(&self, round: u64) -> bool {
+        let apart = (round / FITTED_ROUNDS).checked_ilog2().map_or(1, |doublings| 1 << doublings);
+        round.is_multiple_of(apart)
+    }
 }
 
 /// How many samples of a log an unshared play would have played, and why it would have ended there; none where the log does not have
@@ -88,10 +98,11 @@ pub(crate) fn settled(
             break;
         }
         let there = prefix.len();
-        let estimate = fit(estimator, &prefix)?;
-        let halves = estimate.as_ref().and_then(|_| split_half(&prefix, estimator).ok());
-        if let Some(outcome) = whole.stop.satisfied(&prefix, estimate.as_ref(), halves.as_ref()) {
-            return Ok(Some((there, outcome)));
+        if whole.fits_before(number) || round.is_empty() {
+            let (estimate, halves) = fit_for(&whole.stop, estimator, &prefix)?;
+            if let Some(outcome) = whole.stop.satisfied(&prefix, estimate.as_ref(), halves.as_ref()) {
+                return Ok(Some((there, outcome)));
+            }
         }
         if round.is_empty() {
             return Ok(Some((there, Outcome::Exhausted)));
@@ -202,6 +213,17 @@ fn check(game: &dyn Game, log: &SampleLog, settings: &PlaySettings) -> Result<()
     Err(PlayError::Settings(wrong))
 }
 
+/// What a rule looks at. Two halves are fitted for the one rule that compares them.
+fn fit_for(
+    stop: &Stop,
+    estimator: &dyn Estimator,
+    log: &SampleLog,
+) -> Result<(Option<Estimate>, Option<SplitHalf>), FitError> {
+    let estimate = fit(estimator, log)?;
+    let halves = estimate.as_ref().filter(|_| stop.two_run_mae).and_then(|_| split_half(log, estimator).ok());
+    Ok((estimate, halves))
+}
+
 /// None while there are too few samples.
 fn fit(estimator: &dyn Estimator, log: &SampleLog) -> Result<Option<Estimate>, FitError> {
     match estimator.fit(log) {
@@ -239,7 +261,7 @@ impl Play<'_> {
             if missing.is_empty() && !round.is_empty() {
                 continue;
             }
-            if missing.len() == wanted.len() {
+            if missing.len() == wanted.len() && (self.settings.fits_before(block) || round.is_empty()) {
                 self.fit(estimator)?;
                 if let ControlFlow::Break(outcome) = self.report() {
                     return Ok(outcome);
@@ -360,9 +382,7 @@ impl Play<'_> {
     }
 
     fn fit(&mut self, estimator: &dyn Estimator) -> Result<(), PlayError> {
-        self.progress.estimate = fit(estimator, self.log)?;
-        self.progress.halves =
-            if self.progress.estimate.is_some() { split_half(self.log, estimator).ok() } else { None };
+        (self.progress.estimate, self.progress.halves) = fit_for(&self.settings.stop, estimator, self.log)?;
         Ok(())
     }
 
@@ -380,5 +400,19 @@ impl Play<'_> {
             Some(limit) if self.progress.elapsed >= limit => ControlFlow::Break(Outcome::Time),
             _ => ControlFlow::Continue(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fits_are_a_thirty_second_apart_at_most() {
+        let settings = PlaySettings::default();
+        let fitted: Vec<u64> = (0..5000).filter(|&round| settings.fits_before(round)).collect();
+        assert_eq!(fitted[..64], (0..64).collect::<Vec<u64>>());
+        assert!(fitted.windows(2).all(|pair| pair[1] - pair[0] <= (pair[0] / 32).max(1)), "{fitted:?}");
+        assert_eq!(fitted.len(), 64 + 32 * 6 + 5000_usize.div_ceil(128) - 4096 / 128);
     }
 }

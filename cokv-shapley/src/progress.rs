@@ -16,9 +16,9 @@ pub struct Progress {
     pub new_evaluations: u64,
     /// Time of this play.
     pub elapsed: Duration,
-    /// What the samples said at the end of the last round; none while there are too few.
+    /// What the samples said when they were fitted last; none while there are too few.
     pub estimate: Option<Estimate>,
-    /// How the estimates of two halves of the log agreed at the end of the last round.
+    /// How the estimates of two halves of the log agreed then; none where no stop rule asks.
     pub halves: Option<SplitHalf>,
     /// Time left, as far as the stop rules let it be foreseen.
     pub remaining: Option<Duration>,

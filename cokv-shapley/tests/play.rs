@@ -151,11 +151,12 @@ fn play_file(path: &std::path::Path, settings: &PlaySettings, mut patience: usiz
 #[test]
 fn an_interrupted_play_resumes_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    let stop = Stop { reliability: Some(0.8), evaluations: Some(4000), ..Stop::default() };
-    let settings = PlaySettings { stop, batch: 5, round: 8, ..PlaySettings::default() };
+    let stop = Stop { reliability: Some(0.98), evaluations: Some(4000), ..Stop::default() };
+    let settings = PlaySettings { stop, batch: 2, round: 1, ..PlaySettings::default() };
     let straight = folder.path().join("straight.jsonl");
     let (outcome, whole) = play_file(&straight, &settings, usize::MAX);
     assert_eq!(outcome, Outcome::Reliable);
+    assert!(whole.len() > 64, "as many rounds as are each followed by a fit: {}", whole.len());
     assert_eq!(read_log(&straight).unwrap(), (whole.clone(), Vec::new()));
 
     let path = folder.path().join("new folder").join("interrupted.jsonl");
