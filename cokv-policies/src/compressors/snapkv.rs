@@ -73,12 +73,20 @@ impl SnapKv {
         Ok(self)
     }
 
+    /// What the query heads of a KV head say together, `[tokens]`.
     fn reduce(&self, heads: &[Vec<f32>]) -> Vec<f32> {
-        let tokens = heads.first().map_or(0, Vec::len);
-        let column = |token: usize| heads.iter().map(move |head| head[token]);
+        let fold = |join: fn(f32, f32) -> f32| {
+            let Some((first, others)) = heads.split_first() else { return Vec::new() };
+            others.iter().fold(first.clone(), |mut joined, head| {
+                joined.iter_mut().zip(head).for_each(|(joined, score)| *joined = join(*joined, *score));
+                joined
+            })
+        };
         match self.group {
-            GroupReduction::Mean => (0..tokens).map(|token| column(token).sum::<f32>() / heads.len() as f32).collect(),
-            GroupReduction::Max => (0..tokens).map(|token| column(token).fold(f32::NEG_INFINITY, f32::max)).collect(),
+            GroupReduction::Mean => {
+                fold(|sum, score| sum + score).into_iter().map(|sum| sum / heads.len() as f32).collect()
+            }
+            GroupReduction::Max => fold(f32::max),
         }
     }
 }
