@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use cokv_core::{Coalition, Format, HeadSelection, ObservationRequest, Selection};
+use cokv_core::{Coalition, Format, HeadSelection, ObservationRequest, Selection, WindowSum};
 use cokv_cuda::device::{Argument, Device, Launch, Product};
 use cokv_cuda::gpu::{Gpu, GpuBuffer};
 use cokv_cuda::{Cuda, Result};
@@ -104,11 +104,16 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let prefill = || Prefill::run(engine, &tokens, Format::F16, ObservationRequest::default(), |_| ());
     drop(prefill()?);
     show(&log, "prefill of 8192 tokens", 1, || prefill().map(drop))?;
-    let prefill = prefill()?;
+    let window_sums = vec![WindowSum { rows: 32, tail: 0 }];
+    let request = ObservationRequest { window_sums, ..ObservationRequest::default() };
+    let prefill = Prefill::run(engine, &tokens, Format::F16, request, |_| ())?;
+    show(&log, "what SnapKV looks at", 3, || (0..layout.layers).try_for_each(|layer| prefill.view(layer, |_| ())))?;
     let prompt = prefill.prompt();
     let kept = |count: u32| HeadSelection::Tokens((0..count).collect());
     for count in [8192, 128] {
         let selection = Selection { heads: vec![kept(count); layout.heads()] };
+        let cut = || RaggedCache::compressed(prompt, &selection).map(drop);
+        show(&log, &format!("a cache of {count} tokens of each head"), 3, cut)?;
         for rows in [1, 32] {
             let mut caches = (0..rows)
                 .map(|_| RaggedCache::compressed(prompt, &selection))

@@ -12,11 +12,24 @@ template <class T> struct Stored {
   typedef u16 Word;
   static DEVICE_IN_CLASS float widen(u16 x) { return T::widen(x); }
   static DEVICE_IN_CLASS u16 narrow(float x) { return (u16)T::pack(x, 0.f); }
+  // Two numbers side by side, at a multiple of their size.
+  static DEVICE_IN_CLASS void widen_pair(float (&x)[2], const u16* from) {
+    u32 bits;
+    load<4>(&bits, from);
+    x[0] = T::widen((u16)bits);
+    x[1] = T::widen((u16)(bits >> 16));
+  }
 };
 template <> struct Stored<F32> {
   typedef float Word;
   static DEVICE_IN_CLASS float widen(float x) { return x; }
   static DEVICE_IN_CLASS float narrow(float x) { return x; }
+  static DEVICE_IN_CLASS void widen_pair(float (&x)[2], const float* from) {
+    u32 bits[2];
+    load<8>(bits, from);
+    x[0] = bits_float(bits[0]);
+    x[1] = bits_float(bits[1]);
+  }
 };
 
 DEVICE float read(const void* from, u64 at, int kind) {

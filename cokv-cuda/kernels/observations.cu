@@ -13,16 +13,37 @@ DEVICE void window_attention(const u64* keys, const float* queries, float* to, i
   const float* query = queries + ((u64)at * query_heads + head) * head_dim;
   float* row = to + ((u64)head * window + at) * length;
   float q[8], peak = -INFINITE;
-  for (int d = 0; d < 8; d++) q[d] = lane + 32 * d < head_dim ? query[lane + 32 * d] : 0.f;
-  for (int key = warp; key < length; key += threads() / 32) {
-    float s = -INFINITE;
-    if (key >= begin && key < end) {
-      s = 0.f;
-      for (int d = 0; d < 8; d++) if (lane + 32 * d < head_dim) s += q[d] * Stored<T>::widen(of_head[(u64)key * head_dim + lane + 32 * d]);
-      s = warp_sum(s) * scale;
-      peak = fmaxf(peak, s);
+#pragma unroll
+  for (int d = 0; d < 8; d++) {
+    const int dim = 2 * lane + d / 2 * 64 + d % 2;
+    q[d] = dim < head_dim ? query[dim] : 0.f;
+  }
+  // Four keys at a time, whose sums over the warp do not wait for one another.
+  for (int first = 4 * warp; first < length; first += threads() / 32 * 4) {
+    float s[4] = {0.f, 0.f, 0.f, 0.f};
+#pragma unroll
+    for (int d = 0; d < 4; d++) {
+      const int dim = 2 * lane + 64 * d;
+      if (dim < head_dim) {
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+          float pair[2];
+          Stored<T>::widen_pair(pair, of_head + (u64)min(first + k, length - 1) * head_dim + dim);
+          s[k] += q[2 * d] * pair[0] + q[2 * d + 1] * pair[1];
+        }
+      }
     }
-    if (lane == 0) row[key] = s;
+#pragma unroll
+    for (int mask = 16; mask > 0; mask >>= 1)
+#pragma unroll
+      for (int k = 0; k < 4; k++) s[k] += shuffle_xor(s[k], mask);
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+      const int key = first + k;
+      const float score = key >= begin && key < end ? s[k] * scale : -INFINITE;
+      peak = fmaxf(peak, score);
+      if (lane == k && key < length) row[key] = score;
+    }
   }
   float* shared = (float*)bytes;
   if (lane == 0) shared[warp] = peak;
