@@ -47,7 +47,7 @@ records = 4
 
 def rows(folder: pathlib.Path) -> dict:
     found = {}
-    for file in sorted(folder.glob("**/results*.jsonl")):
+    for file in sorted(folder.glob("runs/run/results*.jsonl")):
         for line in file.read_text().splitlines():
             row = json.loads(line)
             found[row["method"], str(row["budget"]), row["task"], row["record"]] = row
@@ -60,12 +60,12 @@ def run(cokv: str, model: str, folder: pathlib.Path, device: str, weights: str, 
     config = place / "run.toml"
     config.write_text(configuration(model, device, weights, cache))
     started = time.perf_counter()
-    done = subprocess.run([cokv, "bench", "--config", str(config), "--out", str(place / "run")], capture_output=True, text=True)
+    done = subprocess.run([cokv, "bench", "--quiet", "--config", config.name], cwd=place, capture_output=True, text=True)
     if done.returncode:
         print(done.stderr[-3000:])
         return {}
     print(f"{device} {weights} / {cache}: {time.perf_counter() - started:.1f} s", flush=True)
-    return rows(place / "run")
+    return rows(place)
 
 
 def compare(title: str, ours: dict, theirs: dict) -> None:
@@ -85,7 +85,8 @@ def compare(title: str, ours: dict, theirs: dict) -> None:
 
 
 def main() -> None:
-    cokv, model, folder = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
+    cokv, model = (str(pathlib.Path(path).resolve()) for path in sys.argv[1:3])
+    folder = pathlib.Path(sys.argv[3])
     exact = run(cokv, model, folder, "cuda", "f32", "f32")
     small = run(cokv, model, folder, "cuda", "stored", "f16")
     host = run(cokv, model, folder, "cpu", "f32", "f32")

@@ -49,7 +49,7 @@ serve() { # what clients wait for, on the card
     python3 -c 'import urllib.request as u; u.urlopen("http://127.0.0.1:8091/health")' 2> /dev/null && break
     sleep 0.5
   done
-  python3 "$here/../serve/load.py" http://127.0.0.1:8091 s1 s2 s3 s4 s5 --rounds 2
+  python3 "$here/../serve/load.py" http://127.0.0.1:8091 s1 s2 s3 s4 s5 --document "${DOCUMENT:-7200}" --rounds 2
   kill $server
 }
 export -f serve
