@@ -49,7 +49,8 @@ impl Server {
     fn start(folder: &Path, rest: &[&str]) -> Self {
         let source = wheel_source();
         let memory: &[&str] = if rest.contains(&"--cache-memory") { &[] } else { &["--cache-memory", "256 MiB"] };
-        let arguments = [&["serve", "--model", &source, "--port", "0"], memory, rest].concat();
+        // Nothing here is about chance: an answer that is drawn may be longer than a test lets it be.
+        let arguments = [&["serve", "--model", &source, "--port", "0", "--temperature", "0"], memory, rest].concat();
         let mut child = command(folder, &arguments).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let said = until(&mut log, "serving ");

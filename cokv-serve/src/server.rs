@@ -51,6 +51,8 @@ pub struct Served {
     pub format: Format,
     /// How tokens are chosen where a request does not say it.
     pub sampling: Sampling,
+    /// What answers are drawn with where a request names no seed; without it, each with another.
+    pub seed: Option<u64>,
 }
 
 /// Documents in files.

@@ -1,28 +1,27 @@
 //! `cokv serve`
 
+mod documents;
+
 use std::io::ErrorKind;
 use std::net::{IpAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use cokv_core::{Budget, Method, Registry};
-use cokv_models::cache::file::{Identity, SavedCache, Summary};
 use cokv_models::memory::free_bytes;
 use cokv_models::sampling::Sampling;
 use cokv_models::{LanguageModel, NUMERICS, Outline, instructions};
-use cokv_scheduler::{
-    Document, DocumentTold, Handle, Namespace, NewDocument, Refusal, Restored, Settings as SchedulerSettings, Worker,
-};
+use cokv_scheduler::{Settings as SchedulerSettings, Worker};
 use cokv_serve::{Compress, Files, Listener, Logged, Mode, RequestLine, Served, Server, Settings};
 use serde_json::json;
 
-use super::bar::bar;
+use self::documents::preloaded;
 use super::load::{load, outline};
 use super::method::{MethodArguments, method};
-use crate::document::{Turn, check_document, check_method};
+use super::sampling::SamplingArguments;
+use crate::document::check_method;
 use crate::machine::memory::mebibytes;
 use crate::model::{Beside, Loaded, ModelSettings, Outlined};
 use crate::scores::ModelStamp;
@@ -137,18 +136,11 @@ pub struct Arguments {
     /// Write a line of JSON for every request
     #[arg(long)]
     json_log: bool,
-}
-
-/// A document of the command line.
-struct Preloaded {
-    name: String,
-    path: PathBuf,
-    what: Kind,
-}
-
-enum Kind {
-    Text(String),
-    Saved,
+    #[command(
+        flatten,
+        next_help_heading = "Where a request does not say how it is drawn [default: as generation_config.json says]"
+    )]
+    sampling: SamplingArguments,
 }
 
 pub fn run(arguments: &Arguments, registry: Registry) -> Result<()> {
@@ -171,12 +163,7 @@ pub fn run(arguments: &Arguments, registry: Registry) -> Result<()> {
         check_method(&method, &registry)?;
     }
     let compress_idle = compress_idle(arguments, &registry)?;
-    let documents = arguments.documents.iter().map(|said| preloaded(said)).collect::<Result<Vec<_>>>()?;
-    if let Some(twice) =
-        (1..documents.len()).find(|&at| documents[..at].iter().any(|one| one.name == documents[at].name))
-    {
-        bail!("--document {}={}: another one has that name", documents[twice].name, documents[twice].path.display());
-    }
+    let documents = preloaded(&arguments.documents)?;
     if arguments.compress == Mode::Off && method.evicts() {
         eprintln!(
             "note: nothing is compressed without --compress: --method is for requests that ask for it and name none"
@@ -192,7 +179,8 @@ pub fn run(arguments: &Arguments, registry: Registry) -> Result<()> {
     let stamp = ModelStamp::of(&arguments.model.source, Some(&fingerprint), layout);
     arguments.method.fit(&mut method, &stamp, layout)?;
     let identity = outlined.outline.identity(&fingerprint, arguments.model.cache)?;
-    check_documents(&documents, &outlined, &identity)?;
+    documents::check(&documents, &outlined, &identity)?;
+    let sampling = arguments.sampling.over(&outlined.outline.sampling(), outlined.outline.config().vocabulary)?;
     let Loaded { model, fingerprint } = load(&outlined, &beside(arguments))?;
     let model = Arc::new(model);
     let limit = arguments.cache_memory.or_else(|| cache_memory(&model));
@@ -200,13 +188,13 @@ pub fn run(arguments: &Arguments, registry: Registry) -> Result<()> {
     let watched = watch(worker);
 
     let compress = (arguments.compress == Mode::Document).then(|| (method.clone(), budget));
-    preload(documents, &handle, &outlined, &identity, compress)?;
+    documents::preload(documents, &handle, &outlined, &identity, compress)?;
     let describing = Describing::new(arguments.model.clone(), identity, model.engine().backend(), &registry)?;
     let methods = Arc::new(Methods::new(registry, layout, arguments.method.table()?, method, budget));
     let json_log = arguments.json_log;
     let server = Server {
         handle,
-        model: served(arguments, &outlined, &model, &fingerprint),
+        model: served(arguments, &outlined, &model, &fingerprint, sampling),
         methods: Arc::new(move |said| methods.make(said)),
         files: arguments.cache_dir.clone().map(|folder| files(folder, describing, &model)),
         settings: settings(arguments, keys),
@@ -232,45 +220,6 @@ fn keys(arguments: &Arguments) -> Result<Vec<String>> {
         }
     }
     Ok(keys)
-}
-
-fn preloaded(said: &str) -> Result<Preloaded> {
-    let (name, path) = said.split_once('=').ok_or_else(|| anyhow!("--document {said}: write NAME=FILE"))?;
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
-    if !name.starts_with(|letter: char| letter.is_ascii_alphanumeric())
-        || !name.chars().all(is_plain)
-        || name.len() > 64
-    {
-        bail!(
-            "--document {said}: a name is of at most 64 letters, digits, `.`, `_` and `-`, and begins with one of the first two"
-        );
-    }
-    let path = PathBuf::from(path);
-    if Summary::read(&path).is_ok() {
-        return Ok(Preloaded { name: name.into(), path, what: Kind::Saved });
-    }
-    let text = std::fs::read_to_string(&path).with_context(|| format!("--document {said}"))?;
-    match text.trim().is_empty() {
-        true => bail!("--document {said}: it is empty"),
-        false => Ok(Preloaded { name: name.into(), path, what: Kind::Text(text) }),
-    }
-}
-
-/// Refuses what could not be used, before the weights are loaded.
-fn check_documents(documents: &[Preloaded], outlined: &Outlined, identity: &Identity) -> Result<()> {
-    for Preloaded { name, path, what } in documents {
-        let at = || format!("--document {name}={}", path.display());
-        match what {
-            Kind::Saved => {
-                Summary::read(path).and_then(|summary| summary.description.check(identity)).with_context(at)?
-            }
-            Kind::Text(text) => {
-                let open = Turn::of(&outlined.outline)?.open(text).with_context(at)?;
-                check_document(&open, outlined.outline.config()).with_context(at)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 fn beside(arguments: &Arguments) -> Beside {
@@ -328,93 +277,13 @@ fn watch(worker: Worker) -> std::thread::JoinHandle<()> {
     })
 }
 
-/// Reads the documents of the command line.
-fn preload(
-    documents: Vec<Preloaded>,
-    handle: &Handle,
+fn served(
+    arguments: &Arguments,
     outlined: &Outlined,
-    identity: &Identity,
-    compress: Option<(Method, Budget)>,
-) -> Result<()> {
-    let turn = Turn::of(&outlined.outline)?;
-    for Preloaded { name, path, what } in documents {
-        let at = format!("--document {name}={}", path.display());
-        match what {
-            Kind::Saved => restore(handle, &path, name, identity).context(at)?,
-            Kind::Text(text) => {
-                let open = turn.open(&text)?;
-                let of = name.clone();
-                let new = NewDocument {
-                    namespace: Namespace::default(),
-                    shared: true,
-                    name: Some(name),
-                    tokens: open.tokens,
-                    text: text.trim_end().to_owned(),
-                    compress: compress.clone(),
-                    frame: open.frame,
-                    close: turn.close()?,
-                    pin: true,
-                    time_to_live: None,
-                    hear: Box::new(|_| ()),
-                };
-                wait(&of, handle, new).context(at)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Has a text read, and says how far it is.
-fn wait(name: &str, handle: &Handle, new: NewDocument) -> Result<()> {
-    let (send, told) = channel();
-    let hear = Box::new(move |event| drop(send.send(event)));
-    let _ticket = handle.read(NewDocument { hear, ..new })?;
-    let bar = bar(false, "reading {msg} {wide_bar} {pos}/{len} tokens, {per_sec}, {eta} left", 0)
-        .with_message(name.to_owned());
-    loop {
-        match told.recv().context("the thread that computes has ended")? {
-            DocumentTold::Queued => {}
-            DocumentTold::Read { tokens, of } => {
-                bar.set_length(of as u64);
-                bar.set_position(tokens as u64);
-            }
-            DocumentTold::Done { document, .. } => {
-                bar.finish_and_clear();
-                eprintln!("document {name}: {}", size(&document));
-                return Ok(());
-            }
-            DocumentTold::Refused(refusal) => {
-                bar.finish_and_clear();
-                return Err(refusal.into());
-            }
-        }
-    }
-}
-
-fn size(document: &Document) -> String {
-    let share = 100.0 * document.kept_tokens() / document.tokens.len() as f64;
-    let bytes = mebibytes(document.cache.bytes() as u64);
-    format!("{} tokens, {share:.1} % of them kept, {bytes}", document.tokens.len())
-}
-
-fn restore(handle: &Handle, path: &Path, name: String, identity: &Identity) -> Result<()> {
-    let saved = SavedCache::read(path)?;
-    let of = Restored {
-        namespace: Namespace::default(),
-        shared: true,
-        name: name.clone(),
-        pin: true,
-        identity: identity.clone(),
-    };
-    let (send, received) = channel();
-    let reply = Box::new(move |restored: Result<Document, Refusal>| drop(send.send(restored)));
-    handle.restore(saved, of, reply)?;
-    let document = received.recv().context("the thread that computes has ended")??;
-    eprintln!("document {name}: {}", size(&document));
-    Ok(())
-}
-
-fn served(arguments: &Arguments, outlined: &Outlined, model: &LanguageModel, fingerprint: &str) -> Served {
+    model: &LanguageModel,
+    fingerprint: &str,
+    sampling: Sampling,
+) -> Served {
     let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let held = arguments.model.held_as();
     let all = format!("{fingerprint} {held} {} {NUMERICS} {:?}", model.engine().backend(), instructions());
@@ -425,7 +294,8 @@ fn served(arguments: &Arguments, outlined: &Outlined, model: &LanguageModel, fin
         created,
         fingerprint: format!("cokv-{}", &crate::document::prefix_hash(&all)[..16]),
         format: model.format(),
-        sampling: Sampling::default(),
+        sampling,
+        seed: arguments.sampling.seed,
     }
 }
 

@@ -10,6 +10,7 @@ pub use self::kinds::WeightKinds;
 use crate::chat::ChatTemplate;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
+use crate::sampling::{Sampling, Suggestion};
 use crate::source::ModelFiles;
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Gguf, Weights};
@@ -20,6 +21,7 @@ pub struct Outline {
     tokenizer: Tokenizer,
     chat_template: Option<ChatTemplate>,
     stop_tokens: Vec<u32>,
+    suggestion: Suggestion,
     weights: WeightKinds,
 }
 
@@ -33,7 +35,7 @@ impl Outline {
     /// # Errors
     /// A file is missing, damaged, or of a model that the decoder does not know.
     pub fn open(files: &ModelFiles) -> Result<Self, ModelError> {
-        let (config, weights, tokenizer, chat_template) = match files {
+        let (config, weights, tokenizer, chat_template, suggestion) = match files {
             ModelFiles::Gguf(path) => {
                 let gguf = Gguf::open(path)?;
                 let config = ModelConfig::from_gguf(&gguf)?;
@@ -46,7 +48,7 @@ impl Outline {
                 };
                 let chat_template = ChatTemplate::from_gguf(&gguf, &tokenizer)?;
                 let weights = WeightKinds::of(&config, &Weights::Gguf(gguf));
-                (config, weights, tokenizer, chat_template)
+                (config, weights, tokenizer, chat_template, Suggestion::default())
             }
             ModelFiles::Folder(folder) | ModelFiles::Random(folder) => {
                 let config = ModelConfig::from_folder(folder)?;
@@ -57,14 +59,15 @@ impl Outline {
                     _ => WeightKinds::dense(&config, is_single(folder)?),
                 };
                 let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
-                (config, weights, tokenizer, ChatTemplate::from_folder(folder)?)
+                let chat_template = ChatTemplate::from_folder(folder)?;
+                (config, weights, tokenizer, chat_template, Suggestion::from_folder(folder)?)
             }
         };
         let mut stop_tokens = config.stop_tokens.clone();
         stop_tokens.extend(STOP_TEXTS.iter().filter_map(|text| tokenizer.special_token(text)));
         stop_tokens.sort_unstable();
         stop_tokens.dedup();
-        Ok(Self { config, tokenizer, chat_template, stop_tokens, weights })
+        Ok(Self { config, tokenizer, chat_template, stop_tokens, suggestion, weights })
     }
 
     /// Tells the chat template more than transformers does by default: [`ChatTemplate::with_kwargs`].
@@ -107,6 +110,12 @@ impl Outline {
     /// All tokens that end generation, ascending.
     pub fn stop_tokens(&self) -> &[u32] {
         &self.stop_tokens
+    }
+
+    /// How its answers are drawn where nobody says it: as `generation_config.json` has it, else from the model's own distribution. Whether
+    /// that is within the ranges is for [`Sampling::check`] to say.
+    pub fn sampling(&self) -> Sampling {
+        self.suggestion.sampling()
     }
 
     /// How large the weights are.

@@ -24,6 +24,7 @@ use crate::api::form::Form;
 use crate::api::wanted::Wanted;
 use crate::prompt::{Prepared, prepare};
 use crate::random::{drawn_id, random};
+use crate::server::Served;
 
 /// Answers to a conversation.
 pub async fn chat(
@@ -87,7 +88,8 @@ async fn read<R: Send + 'static>(
 ) -> Result<(OfKey, R), ApiError> {
     let bytes = body::read(headers, body, shared.settings().body).await?;
     let of_key = shared.admit(caller)?;
-    let (defaults, seed) = (shared.server.model.sampling.clone(), drawn_seed());
+    let Served { sampling, seed, .. } = &shared.server.model;
+    let (defaults, seed) = (sampling.clone(), seed.unwrap_or_else(drawn_seed));
     let asked = aside(move || read(&bytes, &defaults, seed)).await?;
     Ok((of_key, asked))
 }

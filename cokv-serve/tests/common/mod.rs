@@ -78,6 +78,7 @@ pub fn serve_at(
             fingerprint: "fp_test".into(),
             format: Format::F16,
             sampling: Sampling::default(),
+            seed: None,
         },
         methods: Arc::new(method),
         files: None,
