@@ -75,7 +75,7 @@ def main() -> None:
             if code is not None:
                 break
             counts["kills"] += 1
-            counts["in_matrix" if any(file.name == "results.jsonl" for file in after) else "in_calibration"] += 1
+            counts["in_matrix" if any(lines for file, lines in after.items() if file.name == "results.jsonl") else "in_calibration"] += 1
             counts["torn"] += any(not file.read_bytes().endswith(b"\n") for file in after if file.stat().st_size)
         if code:
             sys.exit((place / "said.txt").read_text())

@@ -32,6 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             fingerprint: "example".into(),
             format,
             sampling: Sampling::default(),
+            seed: None,
         },
         methods: Arc::new(method),
         files: None,

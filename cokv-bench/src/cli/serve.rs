@@ -21,7 +21,7 @@ use self::documents::preloaded;
 use super::load::{load, outline};
 use super::method::{MethodArguments, method};
 use super::sampling::SamplingArguments;
-use crate::document::check_method;
+use crate::document::{check_method, evicting};
 use crate::machine::memory::mebibytes;
 use crate::model::{Beside, Loaded, ModelSettings, Outlined};
 use crate::scores::ModelStamp;
@@ -245,7 +245,8 @@ fn compress_idle(arguments: &Arguments, registry: &Registry) -> Result<Option<(M
     }
     match method.lacks_at_rest() {
         Some(lacks) => bail!(
-            "--idle-method {name}: it looks at {lacks}, which is gone once a prompt was read; keydiff, knorm and lagkv look at keys and values"
+            "--idle-method {name}: it looks at {lacks}, which is gone once a prompt was read; keys and values are enough for {}",
+            evicting(registry, |method| method.lacks_at_rest().is_none())
         ),
         None => Ok(Some((method, budget))),
     }

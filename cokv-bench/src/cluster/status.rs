@@ -51,6 +51,9 @@ pub struct StageStatus {
     pub duty: Duty,
     /// One for each task.
     pub tasks: Vec<TaskState>,
+    /// About how many seconds it still takes with as many tasks as run: by how long those took that are done, and of the matrix by
+    /// its rows. None where nothing is done yet, where none runs, and where all is done.
+    pub seconds_left: Option<f64>,
 }
 
 /// How a run goes.
@@ -62,9 +65,6 @@ pub struct Status {
     pub rows: usize,
     /// Rows of the configuration; 0 until a task of the matrix has found out.
     pub all_rows: usize,
-    /// About how many seconds the matrix still takes, by the rows that are there and the tasks that run; none where either is
-    /// not known.
-    pub seconds_left: Option<f64>,
 }
 
 impl StageStatus {
@@ -77,6 +77,20 @@ impl StageStatus {
     pub fn running(&self) -> usize {
         self.tasks.iter().filter(|task| matches!(task, TaskState::Running { .. })).count()
     }
+
+    /// What its tasks have become, with how many seconds each of those took that are done.
+    fn new(duty: Duty, tasks: Vec<TaskState>, seconds: &[f64]) -> Self {
+        let mut stage = Self { duty, tasks, seconds_left: None };
+        stage.seconds_left = stage.left(seconds, stage.tasks.len() - stage.done());
+        stage
+    }
+
+    /// Seconds for so many more pieces, of which the others took so long each.
+    fn left(&self, seconds: &[f64], open: usize) -> Option<f64> {
+        let each = seconds.iter().sum::<f64>() / seconds.len() as f64;
+        let left = open as f64 * each / self.running() as f64;
+        Some(left).filter(|left| left.is_finite() && open > 0)
+    }
 }
 
 impl Status {
@@ -88,17 +102,19 @@ impl Status {
         let cluster = run.join(FOLDER);
         let of_stage = |stage: &Stage| -> Result<StageStatus, ClusterError> {
             let tasks = stage.all().map(|task| state(&cluster, task, queue)).collect::<Result<_, _>>()?;
-            Ok(StageStatus { duty: stage.duty, tasks })
+            let ends = stage.all().map(|task| task.end(&cluster)).collect::<Result<Vec<_>, _>>()?;
+            let seconds: Vec<f64> = ends.iter().flatten().filter_map(TaskEnd::seconds).collect();
+            Ok(StageStatus::new(stage.duty, tasks, &seconds))
         };
-        let stages = submission.stages.iter().map(of_stage).collect::<Result<Vec<_>, _>>()?;
+        let mut stages = submission.stages.iter().map(of_stage).collect::<Result<Vec<_>, _>>()?;
         let (results, manifests) = (Results::read(run)?, Manifest::read(run)?);
         let rows = manifests.iter().flat_map(|manifest| &manifest.rows);
         let all_rows = rows.clone().count();
         let seconds: Vec<f64> = rows.filter_map(|row| results.row(row)).map(|row| row.seconds()).collect();
-        let at_work = stages.iter().find(|stage| stage.duty == Duty::Matrix).map_or(0, StageStatus::running);
-        let each = seconds.iter().sum::<f64>() / seconds.len() as f64;
-        let left = (all_rows - seconds.len()) as f64 * each / at_work as f64;
-        Ok(Self { stages, rows: seconds.len(), all_rows, seconds_left: Some(left).filter(|left| left.is_finite()) })
+        if let Some(matrix) = stages.iter_mut().find(|stage| stage.duty == Duty::Matrix) {
+            matrix.seconds_left = matrix.left(&seconds, all_rows - seconds.len());
+        }
+        Ok(Self { stages, rows: seconds.len(), all_rows })
     }
 }
 
@@ -153,6 +169,20 @@ fn last_lines(log: &[u8]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::cluster::slurm::InQueue;
+
+    #[test]
+    fn what_is_left_follows_from_what_is_done_and_what_runs() {
+        let running = || TaskState::Running { node: "n1".into(), elapsed: "0:10".into() };
+        let of = |tasks: Vec<TaskState>, seconds: &[f64]| StageStatus::new(Duty::Matrix, tasks, seconds).seconds_left;
+        let open = || TaskState::Open;
+        assert_eq!(
+            of(vec![TaskState::Done, TaskState::Done, running(), running(), open(), open()], &[20.0, 40.0]),
+            Some(60.0)
+        );
+        assert_eq!(of(vec![running(), open()], &[]), None);
+        assert_eq!(of(vec![TaskState::Done, open()], &[20.0]), None);
+        assert_eq!(of(vec![TaskState::Done], &[20.0]), None);
+    }
 
     #[test]
     fn a_task_is_what_the_queue_says_then_what_it_wrote_then_what_accounts_say() {

@@ -43,6 +43,16 @@ pub enum TaskEnd {
     },
 }
 
+impl TaskEnd {
+    /// Seconds that it took, where all of it is done.
+    pub fn seconds(&self) -> Option<f64> {
+        match self {
+            Self::Done { seconds, .. } => Some(*seconds),
+            Self::Failed { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.duty, self.index)

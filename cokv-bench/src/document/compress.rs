@@ -56,18 +56,22 @@ pub fn window_remark(method: &Method, frame: Frame, registry: &Registry) -> Opti
 
 /// Compressors that look at no question, and not for one where it usually stands.
 fn without_question(registry: &Registry) -> String {
+    evicting(registry, |method| {
+        let looks_back = method.observations(Frame::default()).last_queries() > 0;
+        !method.needs_question() && !looks_back
+    })
+}
+
+/// The names of compressors that evict and are fit for something.
+pub fn evicting(registry: &Registry, fit: impl Fn(&Method) -> bool) -> String {
     let method = |name: &&str| {
         let line = format!("compressor = {name:?}");
         registry.method(ConfigTable::parse("a registered name", &line).ok()?).ok()
     };
-    let fits = |method: Method| {
-        let looks_back = method.observations(Frame::default()).last_queries() > 0;
-        method.evicts() && !method.needs_question() && !looks_back
-    };
-    // Lots that are drawn look at nothing either.
+    // Lots that are drawn look at nothing.
     let names = registry.compressors().filter(|&name| name != "random");
-    let names: Vec<&str> = names.filter(|name| method(name).is_some_and(fits)).collect();
-    names.join(", ")
+    let fit = |name: &&str| method(name).is_some_and(|method| method.evicts() && fit(&method));
+    names.filter(fit).collect::<Vec<_>>().join(", ")
 }
 
 /// Refuses a document behind which nothing can be asked.

@@ -7,7 +7,7 @@ mod settings;
 mod turn;
 
 pub use answer::{Heard, answer, check_question};
-pub use compress::{CompressedDocument, Done, check_document, check_method, compress, window_remark};
+pub use compress::{CompressedDocument, Done, check_document, check_method, compress, evicting, window_remark};
 pub use error::DocumentError;
 pub use settings::{Made, describe, model_settings, prefix_hash};
 pub use turn::{OpenTurn, Turn};

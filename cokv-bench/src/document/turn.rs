@@ -1,12 +1,10 @@
 //! The user's turn of a conversation, which stays open behind a document until somebody asks.
 
 use cokv_core::Frame;
-use cokv_models::chat::ChatTemplate;
+use cokv_models::chat::{BEHIND_DOCUMENT, ChatTemplate};
 use cokv_models::tokenizer::Tokenizer;
 use cokv_models::{ModelError, Outline};
 
-/// Stands between a document and a question.
-const BETWEEN: &str = "\n\n";
 /// Stands for the question until there is one. A document may say it too: the question's is the last.
 const QUESTION: &str = "__cokv_question__";
 
@@ -62,15 +60,15 @@ impl<'a> Turn<'a> {
     fn text(&self, document: &str) -> Result<String, ModelError> {
         let document = document.trim_end();
         let Some(template) = self.template else { return Ok(document.to_owned()) };
-        let whole = template.render(&format!("{document}{BETWEEN}{QUESTION}"))?;
-        let before = parted(&whole)?.0.strip_suffix(BETWEEN);
+        let whole = template.render(&format!("{document}{BEHIND_DOCUMENT}{QUESTION}"))?;
+        let before = parted(&whole)?.0.strip_suffix(BEHIND_DOCUMENT);
         let changed = "the model's template changes the white space of a user's text, so that a document cannot be read by itself";
         before.map(str::to_owned).ok_or_else(|| ModelError::ChatTemplate(changed.into()))
     }
 
     /// What follows the document's tokens where a question is asked: the question, and all up to where the answer begins.
     pub fn ask(&self, question: &str) -> Result<Vec<u32>, ModelError> {
-        self.tokenizer.encode(&format!("{BETWEEN}{}{}", question.trim(), self.tail), false)
+        self.tokenizer.encode(&format!("{BEHIND_DOCUMENT}{}{}", question.trim(), self.tail), false)
     }
 
     /// What the template puts between a user's text and the answer.

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use cokv_core::{Budget, Frame, Method};
 use cokv_models::cache::file::{Identity, SavedCache};
-use cokv_models::chat::{Breakpoint, Conversation};
+use cokv_models::chat::{BEHIND_DOCUMENT, Breakpoint, Conversation};
 use cokv_models::sampling::Sampling;
 use cokv_models::{ModelError, Outline, StopRule};
 use cokv_scheduler::{
@@ -16,8 +16,6 @@ use thiserror::Error;
 
 use crate::document::Turn;
 
-/// Stands between a document and what is asked about it, as for `cokv ask`.
-const BETWEEN: &str = "\n\n";
 /// What the document of a conversation is called.
 const DOCUMENT: &str = "document";
 
@@ -123,7 +121,7 @@ impl Talk {
     pub fn say(&mut self, text: &str) -> Result<Answering, TalkError> {
         let open = self.document.as_ref().and_then(|beginning| beginning.open.as_deref());
         let said = match open.filter(|_| self.messages.is_empty()) {
-            Some(document) => format!("{document}{BETWEEN}{text}"),
+            Some(document) => format!("{document}{BEHIND_DOCUMENT}{text}"),
             None => text.to_owned(),
         };
         self.messages.push(json!({ "role": "user", "content": said }));
@@ -237,7 +235,7 @@ impl Talk {
     /// A document in a user's turn: where it ends, and its tokens.
     fn opened(&self, text: &str) -> Result<(Breakpoint, Vec<u32>), TalkError> {
         let end = Breakpoint { message: usize::from(self.system.is_some()), offset: text.len() };
-        let question = json!({ "role": "user", "content": format!("{text}{BETWEEN}?") });
+        let question = json!({ "role": "user", "content": format!("{text}{BEHIND_DOCUMENT}?") });
         let (mut tokens, before) = self.tokens(&[question], Some(end), true)?;
         tokens.truncate(before);
         Ok((end, tokens))

@@ -22,6 +22,10 @@ use crate::files::read_optional;
 use crate::tokenizer::{Tokenizer, TokenizerConfig};
 use crate::weights::Gguf;
 
+/// Stands between a document and what is asked about it in a user's message, whoever puts them together: a cache of the document
+/// serves all of them.
+pub const BEHIND_DOCUMENT: &str = "\n\n";
+
 /// A model's way to mark up a conversation.
 ///
 /// A template sees what transformers' `apply_chat_template` shows it: `messages`, `add_generation_prompt`, the special

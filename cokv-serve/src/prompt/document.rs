@@ -1,6 +1,7 @@
 //! Conversations that go on from a document.
 
 use cokv_models::ModelError;
+use cokv_models::chat::BEHIND_DOCUMENT;
 use cokv_scheduler::{Document, Refusal};
 use serde_json::Value as Json;
 
@@ -9,9 +10,6 @@ use crate::api::chat::Conversed;
 use crate::api::documents::Content;
 use crate::api::error::ApiError;
 use crate::api::message::{Message, messages};
-
-/// Stands between a document and a question: as of `cokv ask`.
-const BETWEEN: &str = "\n\n";
 
 /// A document before anybody asks.
 pub struct Opened {
@@ -33,7 +31,7 @@ pub fn open(prompts: &Prompts, content: &Content) -> Result<Opened, ApiError> {
     let mut asked = plain(messages);
     if matches!(content, Content::Text(_)) {
         // The user has not come to an end: a template that trims a text must not trim the document.
-        asked.messages[0].append("?", BETWEEN);
+        asked.messages[0].append("?", BEHIND_DOCUMENT);
     }
     let Prompt { mut tokens, marks, .. } = prompts.conversation(&asked, &[ends])?;
     let (head, _) = prompts.around(&asked, &tokens, first(&asked.messages).message)?;
@@ -57,7 +55,7 @@ pub fn followed(conversed: &Conversed, document: &Document) -> Result<Vec<(Conve
         let mut whole = conversed.clone();
         let first = &mut whole.messages[0];
         if first.role() == "user" {
-            first.prepend(document.text.trim_end(), BETWEEN);
+            first.prepend(document.text.trim_end(), BEHIND_DOCUMENT);
             ways.push((whole, Mark { message: 0, byte: document.text.trim_end().len() }));
         } else if ways.is_empty() {
             let message = "a document is the beginning of a user's message: the first message must be a user's";

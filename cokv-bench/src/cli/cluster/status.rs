@@ -35,10 +35,7 @@ pub fn status(arguments: &StatusArguments) -> Result<()> {
     }
     let mut lines: Vec<String> = status.stages.iter().flat_map(of_stage).collect();
     if status.all_rows > 0 {
-        let left = status.seconds_left.filter(|_| status.rows < status.all_rows);
-        let left = left.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let left = left.map_or_else(String::new, |left| format!(", about {} left", HumanDuration(left)));
-        lines.push(format!("{} of {} rows{left}", status.rows, status.all_rows));
+        lines.push(format!("{} of {} rows", status.rows, status.all_rows));
     }
     if submission.is_changed(&run) {
         lines.push(format!(
@@ -83,6 +80,9 @@ fn of_stage(stage: &StageStatus) -> Vec<String> {
     }
     if !failed.is_empty() {
         line += &format!("; {} failed", failed.len());
+    }
+    if let Some(left) = stage.seconds_left.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+        line += &format!("; about {} left", HumanDuration(left));
     }
     let shown = failed.iter().take(SHOWN).flat_map(|(index, why, lines)| {
         let lines = lines.iter().map(|line| format!("      {line}"));
