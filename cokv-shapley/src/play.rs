@@ -13,9 +13,9 @@ use crate::{
     Stop,
 };
 
-/// Rounds that are each followed by a fit. Later the samples are fitted as often as they have grown by 1/32: a fit takes longer the more
-/// samples there are, and on a GPU longer than to evaluate a round.
-const FITTED_ROUNDS: u64 = 32;
+/// Fits while the samples double, once there are more rounds than that: a fit takes longer the more samples there are, and on a GPU longer
+/// than to evaluate a round.
+const FITS_A_DOUBLING: u64 = 32;
 
 /// How a game is played.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +73,7 @@ impl PlaySettings {
 
     /// Whether stop rules are looked at before one of the shard's rounds.
     fn fits_before(&self, round: u64) -> bool {
-        let apart = (round / FITTED_ROUNDS).checked_ilog2().map_or(1, |doublings| 1 << doublings);
+        let apart = (round / FITS_A_DOUBLING).checked_ilog2().map_or(1, |doublings| 1 << doublings);
         round.is_multiple_of(apart)
     }
 }
