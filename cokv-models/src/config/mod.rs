@@ -1,9 +1,10 @@
-//! The shape of a model, from `config.json` or from GGUF metadata.
+//! The shape of a model, from `config.json` or from GGUF metadata, and how it would be drawn from.
 
 mod fields;
 mod from_folder;
 mod from_gguf;
 mod rope;
+mod suggestion;
 
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
@@ -12,6 +13,7 @@ use std::path::Path;
 use cokv_core::{HeadLayout, RotaryPairs};
 use serde::Serialize;
 
+pub(crate) use self::suggestion::Suggestion;
 pub use crate::architecture::Architecture;
 use crate::architecture::KNOWN;
 use crate::error::ModelError;

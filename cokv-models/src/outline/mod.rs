@@ -8,9 +8,9 @@ use serde_json::{Map, Value as Json};
 
 pub use self::kinds::WeightKinds;
 use crate::chat::ChatTemplate;
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, Suggestion};
 use crate::error::ModelError;
-use crate::sampling::{Sampling, Suggestion};
+use crate::sampling::Sampling;
 use crate::source::ModelFiles;
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Gguf, Weights};

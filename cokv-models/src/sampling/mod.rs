@@ -9,7 +9,6 @@ mod cuts;
 mod draw;
 mod history;
 mod sampler;
-mod suggestion;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -17,7 +16,6 @@ use thiserror::Error;
 pub use self::constraint::{Constraint, ConstraintError, End};
 pub use self::draw::uniform;
 pub use self::sampler::{Chosen, Mask, Sampler, TokenLogprobs};
-pub(crate) use self::suggestion::Suggestion;
 
 /// Below this temperature the likeliest token is chosen.
 const GREEDY_BELOW: f64 = 1e-5;

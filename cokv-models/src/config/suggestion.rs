@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::Sampling;
 use crate::error::ModelError;
 use crate::files::read_optional;
+use crate::sampling::Sampling;
 
 /// What `generation_config.json` says of drawing. `do_sample` is not asked: it is for whoever generates without saying how.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
