@@ -20,11 +20,12 @@ DEVICE void window_attention(const u64* keys, const float* queries, float* to, i
   }
   // Four keys at a time, whose sums over the warp do not wait for one another.
   for (int first = 4 * warp; first < length; first += threads() / 32 * 4) {
+    const bool seen = first < end && first + 4 > begin;
     float s[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
     for (int d = 0; d < 4; d++) {
       const int dim = 2 * lane + 64 * d;
-      if (dim < head_dim) {
+      if (seen && dim < head_dim) {
 #pragma unroll
         for (int k = 0; k < 4; k++) {
           float pair[2];

@@ -16,6 +16,7 @@ mod text;
 #[cfg(test)]
 mod testing;
 
+pub use api::documents::is_document_name;
 pub use listen::Listener;
 pub use serve::{ServeError, Shutdown, run, serve};
 pub use server::{Compress, FileWriter, Files, Logged, MethodMaker, Mode, RequestLine, Served, Server, Settings};

@@ -35,18 +35,18 @@ pub struct SamplingArguments {
 impl SamplingArguments {
     /// The settings of one answer, of a model of so many tokens: without a temperature the likeliest tokens.
     pub fn sampling(&self, vocabulary: usize) -> Result<Sampling> {
-        let draws = [
+        let drawing = [
             ("--top-k", self.top_k.is_some()),
             ("--top-p", self.top_p.is_some()),
             ("--min-p", self.min_p.is_some()),
             ("--seed", self.seed.is_some()),
         ];
-        match draws.iter().find(|(_, given)| *given && self.temperature.is_none()) {
-            Some((flag, _)) => {
-                bail!("{flag} says how tokens are drawn, and without --temperature the likeliest is taken")
-            }
-            None => self.over(&Sampling::greedy(), vocabulary),
+        if self.temperature.is_none()
+            && let Some((flag, _)) = drawing.iter().find(|(_, given)| *given)
+        {
+            bail!("{flag} says how tokens are drawn, and without --temperature the likeliest is taken");
         }
+        self.over(&Sampling::greedy(), vocabulary)
     }
 
     /// What is said here, and the rest as it is in `default`.

@@ -180,7 +180,7 @@ pub fn run(arguments: &Arguments, registry: Registry) -> Result<()> {
     arguments.method.fit(&mut method, &stamp, layout)?;
     let identity = outlined.outline.identity(&fingerprint, arguments.model.cache)?;
     documents::check(&documents, &outlined, &identity)?;
-    let sampling = arguments.sampling.over(&outlined.outline.sampling(), outlined.outline.config().vocabulary)?;
+    let sampling = arguments.sampling.over(outlined.outline.sampling(), outlined.outline.config().vocabulary)?;
     let Loaded { model, fingerprint } = load(&outlined, &beside(arguments))?;
     let model = Arc::new(model);
     let limit = arguments.cache_memory.or_else(|| cache_memory(&model));

@@ -101,9 +101,9 @@ impl Status {
     pub fn of(run: &Path, submission: &Submission, queue: &Queue) -> Result<Self, StatusError> {
         let cluster = run.join(FOLDER);
         let of_stage = |stage: &Stage| -> Result<StageStatus, ClusterError> {
-            let tasks = stage.all().map(|task| state(&cluster, task, queue)).collect::<Result<_, _>>()?;
             let ends = stage.all().map(|task| task.end(&cluster)).collect::<Result<Vec<_>, _>>()?;
             let seconds: Vec<f64> = ends.iter().flatten().filter_map(TaskEnd::seconds).collect();
+            let tasks = stage.all().zip(ends).map(|(task, end)| state_after(&cluster, task, end, queue)).collect();
             Ok(StageStatus::new(stage.duty, tasks, &seconds))
         };
         let mut stages = submission.stages.iter().map(of_stage).collect::<Result<Vec<_>, _>>()?;
@@ -131,16 +131,21 @@ pub enum StatusError {
 
 /// What has become of a task, by the queue and what it wrote into `cluster`.
 pub fn state(cluster: &Path, task: Task, queue: &Queue) -> Result<TaskState, ClusterError> {
+    Ok(state_after(cluster, task, task.end(cluster)?, queue))
+}
+
+/// The same of one whose end is known.
+fn state_after(cluster: &Path, task: Task, end: Option<TaskEnd>, queue: &Queue) -> TaskState {
     if let Some(known) = queue.tasks.get(&task) {
         let place = known.place.clone();
-        return Ok(match known.runs {
+        return match known.runs {
             true => TaskState::Running { node: place, elapsed: known.elapsed.clone() },
             false => TaskState::Waiting { reason: place },
-        });
+        };
     }
-    let (end, log) = (task.end(cluster)?, fs::read(task.log(cluster)).ok());
+    let log = fs::read(task.log(cluster)).ok();
     let failed = |why: String| TaskState::Failed { why, lines: last_lines(log.as_deref().unwrap_or_default()) };
-    Ok(match (end, queue.ended.get(&task)) {
+    match (end, queue.ended.get(&task)) {
         (Some(TaskEnd::Done { .. }), _) => TaskState::Done,
         (Some(TaskEnd::Failed { host, message }), _) => failed(format!("on {host}: {message}")),
         // What waited for a stage that failed was cancelled before it began.
@@ -153,7 +158,7 @@ pub fn state(cluster: &Path, task: Task, queue: &Queue) -> Result<TaskState, Clu
         // One that had begun, runs nowhere, and did not say how it ended.
         (None, None) if queue.was_asked && log.is_some() => failed("killed or cancelled".into()),
         (None, None) => TaskState::Open,
-    })
+    }
 }
 
 /// The last lines that are not blank.

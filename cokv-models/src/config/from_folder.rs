@@ -6,24 +6,25 @@ use cokv_core::{HeadLayout, RotaryPairs};
 use serde_json::Value as Json;
 
 use super::fields::Fields;
+use super::generation::{Generation, token_ids};
 use super::rope::{Stretch, Unstretched};
 use super::{Architecture, ModelConfig};
 use super::{check_head_dim, context_length, norm_epsilon, rope_theta, sliding_window, unknown_architecture};
 use crate::error::ModelError;
-use crate::files::read_optional;
 
 impl ModelConfig {
     /// Reads `config.json` of a Hugging Face folder, and the stop tokens of `generation_config.json` beside it.
     pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
+        Self::beside(folder, &Generation::read(folder)?)
+    }
+
+    /// The same where the second file has been read.
+    pub(crate) fn beside(folder: &Path, generation: &Generation) -> Result<Self, ModelError> {
         let path = folder.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(ModelError::io(&path))?;
         let json: Json = serde_json::from_str(&text).map_err(|error| ModelError::malformed(&path, error))?;
         let mut config = from_fields(Fields::new(&path, &json))?;
-        let generation = folder.join("generation_config.json");
-        if let Some(text) = read_optional(&generation)? {
-            let json: Json = serde_json::from_str(&text).map_err(|error| ModelError::malformed(&generation, error))?;
-            config.stop_tokens.extend(token_ids(json.get("eos_token_id")));
-        }
+        config.stop_tokens.extend(generation.stop_tokens());
         Ok(config)
     }
 }
@@ -127,16 +128,6 @@ fn windows(fields: Fields<'_>, architecture: Architecture, layers: usize) -> Res
         )),
     };
     kinds.iter().map(window_of).collect()
-}
-
-/// One id or a list of them.
-fn token_ids(json: Option<&Json>) -> Vec<u32> {
-    let id = |json: &Json| json.as_u64().and_then(|id| u32::try_from(id).ok());
-    match json {
-        Some(Json::Array(ids)) => ids.iter().filter_map(id).collect(),
-        Some(single) => id(single).into_iter().collect(),
-        None => Vec::new(),
-    }
 }
 
 #[cfg(test)]

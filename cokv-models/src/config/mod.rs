@@ -3,8 +3,8 @@
 mod fields;
 mod from_folder;
 mod from_gguf;
+mod generation;
 mod rope;
-mod suggestion;
 
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
@@ -13,7 +13,7 @@ use std::path::Path;
 use cokv_core::{HeadLayout, RotaryPairs};
 use serde::Serialize;
 
-pub(crate) use self::suggestion::Suggestion;
+pub(crate) use self::generation::Generation;
 pub use crate::architecture::Architecture;
 use crate::architecture::KNOWN;
 use crate::error::ModelError;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 
 pub use self::kinds::WeightKinds;
 use crate::chat::ChatTemplate;
-use crate::config::{ModelConfig, Suggestion};
+use crate::config::{Generation, ModelConfig};
 use crate::error::ModelError;
 use crate::sampling::Sampling;
 use crate::source::ModelFiles;
@@ -21,7 +21,7 @@ pub struct Outline {
     tokenizer: Tokenizer,
     chat_template: Option<ChatTemplate>,
     stop_tokens: Vec<u32>,
-    suggestion: Suggestion,
+    sampling: Sampling,
     weights: WeightKinds,
 }
 
@@ -35,7 +35,7 @@ impl Outline {
     /// # Errors
     /// A file is missing, damaged, or of a model that the decoder does not know.
     pub fn open(files: &ModelFiles) -> Result<Self, ModelError> {
-        let (config, weights, tokenizer, chat_template, suggestion) = match files {
+        let (config, weights, tokenizer, chat_template, sampling) = match files {
             ModelFiles::Gguf(path) => {
                 let gguf = Gguf::open(path)?;
                 let config = ModelConfig::from_gguf(&gguf)?;
@@ -48,10 +48,11 @@ impl Outline {
                 };
                 let chat_template = ChatTemplate::from_gguf(&gguf, &tokenizer)?;
                 let weights = WeightKinds::of(&config, &Weights::Gguf(gguf));
-                (config, weights, tokenizer, chat_template, Suggestion::default())
+                (config, weights, tokenizer, chat_template, Sampling::default())
             }
             ModelFiles::Folder(folder) | ModelFiles::Random(folder) => {
-                let config = ModelConfig::from_folder(folder)?;
+                let generation = Generation::read(folder)?;
+                let config = ModelConfig::beside(folder, &generation)?;
                 let weights = match files.weight_files() {
                     Ok(_) if !matches!(files, ModelFiles::Random(_)) => {
                         WeightKinds::of(&config, &Weights::open(files)?)
@@ -60,14 +61,14 @@ impl Outline {
                 };
                 let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
                 let chat_template = ChatTemplate::from_folder(folder)?;
-                (config, weights, tokenizer, chat_template, Suggestion::from_folder(folder)?)
+                (config, weights, tokenizer, chat_template, generation.sampling()?)
             }
         };
         let mut stop_tokens = config.stop_tokens.clone();
         stop_tokens.extend(STOP_TEXTS.iter().filter_map(|text| tokenizer.special_token(text)));
         stop_tokens.sort_unstable();
         stop_tokens.dedup();
-        Ok(Self { config, tokenizer, chat_template, stop_tokens, suggestion, weights })
+        Ok(Self { config, tokenizer, chat_template, stop_tokens, sampling, weights })
     }
 
     /// Tells the chat template more than transformers does by default: [`ChatTemplate::with_kwargs`].
@@ -114,8 +115,8 @@ impl Outline {
 
     /// How its answers are drawn where nobody says it: as `generation_config.json` has it, else from the model's own distribution. Whether
     /// that is within the ranges is for [`Sampling::check`] to say.
-    pub fn sampling(&self) -> Sampling {
-        self.suggestion.sampling()
+    pub fn sampling(&self) -> &Sampling {
+        &self.sampling
     }
 
     /// How large the weights are.

@@ -95,11 +95,15 @@ impl FileRequest {
     }
 }
 
-/// Names of documents and of files: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, so that none leads out of a folder.
-fn check_name(param: &str, name: &str) -> Result<(), ApiError> {
+/// Whether a document, or its file, may be called so: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, so that no name leads out of a folder.
+pub fn is_document_name(name: &str) -> bool {
     let first = name.starts_with(|letter: char| letter.is_ascii_alphanumeric());
     let all = name.chars().all(|letter| letter.is_ascii_alphanumeric() || "._-".contains(letter));
-    match first && all && name.len() <= 64 {
+    first && all && name.len() <= 64
+}
+
+fn check_name(param: &str, name: &str) -> Result<(), ApiError> {
+    match is_document_name(name) {
         true => Ok(()),
         false => {
             let message = format!("`{param}` has 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or a digit");

@@ -7,8 +7,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use cokv_core::{Budget, Method};
 use cokv_models::cache::file::{Identity, SavedCache, Summary};
 use cokv_scheduler::{Document, DocumentTold, Handle, Namespace, NewDocument, Refusal, Restored};
+use cokv_serve::is_document_name;
 
-use super::super::bar::bar;
+use crate::cli::bar::bar;
 use crate::document::{Turn, check_document};
 use crate::machine::memory::mebibytes;
 use crate::model::Outlined;
@@ -44,11 +45,7 @@ impl Preloaded {
 
 fn one(said: &str) -> Result<Preloaded> {
     let (name, path) = said.split_once('=').ok_or_else(|| anyhow!("--document {said}: write NAME=FILE"))?;
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
-    if !name.starts_with(|letter: char| letter.is_ascii_alphanumeric())
-        || !name.chars().all(is_plain)
-        || name.len() > 64
-    {
+    if !is_document_name(name) {
         bail!(
             "--document {said}: a name is of at most 64 letters, digits, `.`, `_` and `-`, and begins with one of the first two"
         );
